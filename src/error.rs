@@ -1,0 +1,371 @@
+//! What can go wrong, with the operation, the side, the offset and the errno of it.
+
+use std::ffi::CStr;
+use std::fmt;
+
+/// The result of everything that can fail here.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// The end of a transfer that an error speaks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Side {
+    /// Neither: an argument, or the transfer itself.
+    None = 0,
+    /// Where the stream comes from.
+    Source = 1,
+    /// Where the stream goes.
+    Sink = 2,
+}
+
+impl Side {
+    /// The side in words.
+    #[must_use]
+    pub fn c_name(self) -> &'static CStr {
+        match self {
+            Side::None => c"transfer",
+            Side::Source => c"source",
+            Side::Sink => c"sink",
+        }
+    }
+
+    /// The side in words.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.c_name().to_str().unwrap_or_default()
+    }
+}
+
+/// What was being done when it went wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Operation {
+    /// Nothing.
+    None = 0,
+    /// An argument or an options struct was checked.
+    Argument = 1,
+    /// A descriptor was examined before its first use.
+    Open = 2,
+    /// The map of data and holes was asked.
+    Map = 3,
+    /// A file position was restored.
+    Seek = 4,
+    /// Data was read.
+    Read = 5,
+    /// A part of the source was skipped.
+    Skip = 6,
+    /// Data was written.
+    Write = 7,
+    /// A hole was made.
+    Hole = 8,
+    /// A file's size was set.
+    Truncate = 9,
+    /// Data was made durable.
+    Sync = 10,
+    /// A checkpoint was reported.
+    Checkpoint = 11,
+    /// An end was finished.
+    Finish = 12,
+    /// The sparse request was checked against both ends.
+    Sparse = 13,
+    /// Progress, or a section, was reported.
+    Progress = 14,
+    /// The transfer waited.
+    Wait = 15,
+    /// Memory was asked for.
+    Allocate = 16,
+}
+
+impl Operation {
+    /// Every operation, in the order of its number.
+    pub const ALL: [Operation; 17] = [
+        Operation::None,
+        Operation::Argument,
+        Operation::Open,
+        Operation::Map,
+        Operation::Seek,
+        Operation::Read,
+        Operation::Skip,
+        Operation::Write,
+        Operation::Hole,
+        Operation::Truncate,
+        Operation::Sync,
+        Operation::Checkpoint,
+        Operation::Finish,
+        Operation::Sparse,
+        Operation::Progress,
+        Operation::Wait,
+        Operation::Allocate,
+    ];
+
+    /// The operation in words.
+    #[must_use]
+    pub fn c_name(self) -> &'static CStr {
+        match self {
+            Operation::None => c"nothing",
+            Operation::Argument => c"argument",
+            Operation::Open => c"open",
+            Operation::Map => c"map",
+            Operation::Seek => c"seek",
+            Operation::Read => c"read",
+            Operation::Skip => c"skip",
+            Operation::Write => c"write",
+            Operation::Hole => c"hole",
+            Operation::Truncate => c"truncate",
+            Operation::Sync => c"sync",
+            Operation::Checkpoint => c"checkpoint",
+            Operation::Finish => c"finish",
+            Operation::Sparse => c"sparse",
+            Operation::Progress => c"progress",
+            Operation::Wait => c"wait",
+            Operation::Allocate => c"allocate",
+        }
+    }
+
+    /// The operation in words.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.c_name().to_str().unwrap_or_default()
+    }
+}
+
+/// A failure. It owns no memory, so that it can be made and kept when there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The system, or a callback, answered with an errno.
+    #[error("{}: {} at offset {offset}: {}", side.name(), operation.name(), Words(*errno))]
+    At {
+        /// What was being done.
+        operation: Operation,
+        /// To which end.
+        side: Side,
+        /// Where.
+        offset: u64,
+        /// The system's errno.
+        errno: i32,
+    },
+    /// As [`Error::At`], where no offset applies.
+    #[error("{}: {}: {}", side.name(), operation.name(), Words(*errno))]
+    Nowhere {
+        /// What was being done.
+        operation: Operation,
+        /// To which end.
+        side: Side,
+        /// The system's errno.
+        errno: i32,
+    },
+    /// As [`Error::At`], with the reason that the errno alone does not give.
+    #[error("{}: {} at offset {offset}: {why}: {}", side.name(), operation.name(), Words(*errno))]
+    Because {
+        /// What was being done.
+        operation: Operation,
+        /// To which end.
+        side: Side,
+        /// Where.
+        offset: u64,
+        /// The errno that stands for it.
+        errno: i32,
+        /// The reason.
+        why: &'static str,
+    },
+    /// The source ended before its end.
+    #[error("source: ended early: at offset {offset} instead of {expected}")]
+    EndedEarly {
+        /// Where it ended.
+        offset: u64,
+        /// Where it should have ended.
+        expected: u64,
+    },
+    /// A callback answered what it may not.
+    #[error(
+        "{}: {} at offset {offset}: the callback answered {answer}, which makes no sense: {}",
+        side.name(), operation.name(), Words(libc::EPROTO)
+    )]
+    Nonsense {
+        /// What it was called for.
+        operation: Operation,
+        /// On which end.
+        side: Side,
+        /// Where.
+        offset: u64,
+        /// What it answered.
+        answer: i64,
+    },
+    /// An argument cannot be used.
+    #[error("{name} {why}: {}", Words(*errno))]
+    Argument {
+        /// Which.
+        name: &'static str,
+        /// Why.
+        why: &'static str,
+        /// The errno that stands for it.
+        errno: i32,
+    },
+    /// No byte moved for longer than the limit.
+    #[error("{}: late at offset {offset}: no progress for {waited_ms} ms: {}",
+            side.name(), Words(libc::ETIMEDOUT))]
+    Late {
+        /// The side that was waited for.
+        side: Side,
+        /// How far the stream had come.
+        offset: u64,
+        /// How long.
+        waited_ms: u64,
+    },
+    /// The library itself failed: a panic was caught at its boundary.
+    #[error(
+        "internal error in libsparsestream, please report it: {}",
+        Words(libc::ENOTRECOVERABLE)
+    )]
+    Internal,
+}
+
+impl Error {
+    /// A failed system call or callback.
+    #[must_use]
+    pub fn at(operation: Operation, side: Side, offset: u64, errno: i32) -> Self {
+        Error::At { operation, side, offset, errno }
+    }
+
+    /// A failed system call that concerns no offset.
+    #[must_use]
+    pub fn nowhere(operation: Operation, side: Side, errno: i32) -> Self {
+        Error::Nowhere { operation, side, errno }
+    }
+
+    /// An argument that cannot be used.
+    #[must_use]
+    pub fn argument(name: &'static str, why: &'static str, errno: i32) -> Self {
+        Error::Argument { name, why, errno }
+    }
+
+    /// A null pointer where none is allowed.
+    #[must_use]
+    pub fn null(name: &'static str) -> Self {
+        Error::argument(name, "must not be NULL", libc::EINVAL)
+    }
+
+    /// The errno that stands for it, positive.
+    #[must_use]
+    pub fn errno(&self) -> i32 {
+        match *self {
+            Error::At { errno, .. }
+            | Error::Nowhere { errno, .. }
+            | Error::Because { errno, .. }
+            | Error::Argument { errno, .. } => errno,
+            Error::EndedEarly { .. } => libc::ENODATA,
+            Error::Nonsense { .. } => libc::EPROTO,
+            Error::Late { .. } => libc::ETIMEDOUT,
+            Error::Internal => libc::ENOTRECOVERABLE,
+        }
+    }
+
+    /// What was being done.
+    #[must_use]
+    pub fn operation(&self) -> Operation {
+        match *self {
+            Error::At { operation, .. }
+            | Error::Nowhere { operation, .. }
+            | Error::Because { operation, .. }
+            | Error::Nonsense { operation, .. } => operation,
+            Error::EndedEarly { .. } => Operation::Read,
+            Error::Argument { .. } => Operation::Argument,
+            Error::Late { .. } => Operation::Wait,
+            Error::Internal => Operation::None,
+        }
+    }
+
+    /// To which end.
+    #[must_use]
+    pub fn side(&self) -> Side {
+        match *self {
+            Error::At { side, .. }
+            | Error::Nowhere { side, .. }
+            | Error::Because { side, .. }
+            | Error::Nonsense { side, .. }
+            | Error::Late { side, .. } => side,
+            Error::EndedEarly { .. } => Side::Source,
+            Error::Argument { .. } | Error::Internal => Side::None,
+        }
+    }
+
+    /// Where, if an offset applies.
+    #[must_use]
+    pub fn offset(&self) -> Option<u64> {
+        match *self {
+            Error::At { offset, .. }
+            | Error::Because { offset, .. }
+            | Error::Nonsense { offset, .. }
+            | Error::EndedEarly { offset, .. }
+            | Error::Late { offset, .. } => Some(offset),
+            Error::Nowhere { .. } | Error::Argument { .. } | Error::Internal => None,
+        }
+    }
+
+    /// Where the source should have ended, if it ended early.
+    #[must_use]
+    pub fn expected(&self) -> Option<u64> {
+        match *self {
+            Error::EndedEarly { expected, .. } => Some(expected),
+            _ => None,
+        }
+    }
+
+    /// Nothing failed: the end is not ready yet.
+    #[must_use]
+    pub fn would_block(&self) -> bool {
+        matches!(
+            self,
+            Error::At { errno: libc::EAGAIN, .. } | Error::Nowhere { errno: libc::EAGAIN, .. }
+        )
+    }
+
+    /// Nothing failed: a signal came in between.
+    #[must_use]
+    pub fn interrupted(&self) -> bool {
+        matches!(
+            self,
+            Error::At { errno: libc::EINTR, .. } | Error::Nowhere { errno: libc::EINTR, .. }
+        )
+    }
+}
+
+/// An errno in the system's words.
+struct Words(i32);
+
+impl fmt::Display for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut buffer = [0; 96];
+        f.write_str(crate::sys::words(self.0, &mut buffer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_side_operation_offset_and_words() {
+        let error = Error::at(Operation::Write, Side::Sink, 4096, libc::ENOSPC);
+        assert_eq!(error.to_string(), "sink: write at offset 4096: No space left on device");
+        assert_eq!(
+            (error.errno(), error.operation(), error.side(), error.offset()),
+            (libc::ENOSPC, Operation::Write, Side::Sink, Some(4096))
+        );
+    }
+
+    #[test]
+    fn an_early_end_names_both_offsets() {
+        let error = Error::EndedEarly { offset: 2097152, expected: 4194304 };
+        assert_eq!(error.to_string(), "source: ended early: at offset 2097152 instead of 4194304");
+        assert_eq!(error.errno(), libc::ENODATA);
+        assert_eq!(error.expected(), Some(4194304));
+    }
+
+    #[test]
+    fn operations_are_numbered_in_order() {
+        for (number, operation) in Operation::ALL.iter().enumerate() {
+            assert_eq!(*operation as usize, number);
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Moves disk images over any stream, holes included: the core of the C library libsparsestream.
+//!
+//! A sparse stream is a sequence of sections, each data or a hole, and an end. A [`source::Source`]
+//! is pulled, a [`sink::Sink`] is pushed, and [`transfer::Transfer`] is the only loop: sending is a
+//! file to a stream, receiving a stream to a file, a copy a file to a file.
+//!
+//! | room | subject |
+//! |---|---|
+//! | [`section`] | where a descriptor's data and holes are |
+//! | [`source`], [`sink`] | the ends of a stream |
+//! | [`transfer`] | the loop, its options, statistics, progress, cancel |
+//! | [`zero`] | is this block all zeros |
+//! | [`wait`] | what an end that is not ready waits for |
+//! | [`error`] | what can go wrong |
+//! | [`sys`] | every system call |
+//! | [`ffi`] | the C ABI |
+//!
+//! Dependencies run one way: `ffi`, `transfer`, `source` and `sink`, `section` and `zero`, `sys`
+//! and `error`. There is no thread, no global state, and nothing is printed.
+
+pub mod error;
+pub mod sys;
+#[cfg(test)]
+mod testing;

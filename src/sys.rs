@@ -1,0 +1,560 @@
+//! Every system call, each a small safe function. The only unsafe code outside `ffi`.
+//!
+//! Nothing is retried and nothing is decided here: an errno is handed back as it came, `EINTR`
+//! and `EAGAIN` included. All calls go through one gate, [`call`], where a test build can make
+//! any of them fail.
+
+#![allow(unsafe_code)]
+
+use libc::{c_int, c_void, off_t};
+use std::time::Duration;
+
+/// The result of a system call: its value, or the errno.
+pub type Sys<T> = Result<T, i32>;
+
+/// A file descriptor. It is never owned here.
+pub type Fd = c_int;
+
+/// The system calls, as the injector names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Call {
+    Fstat,
+    Fcntl,
+    Getsockopt,
+    Getrlimit,
+    Ioctl,
+    Lseek,
+    Pread,
+    Pwrite,
+    Read,
+    Write,
+    Recv,
+    Send,
+    Fallocate,
+    Ftruncate,
+    Fsync,
+    Poll,
+}
+
+/// What a test build may do to a system call before it is made.
+#[cfg(test)]
+pub mod inject {
+    use super::Call;
+    use std::cell::RefCell;
+
+    /// What the injector makes of one call.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Fault {
+        /// Make the call as it is.
+        None,
+        /// Do not make it: answer this errno.
+        Errno(i32),
+        /// Make it with at most so many bytes.
+        Short(usize),
+    }
+
+    type Injector = Box<dyn FnMut(Call) -> Fault>;
+
+    thread_local! {
+        static INJECTOR: RefCell<Option<Injector>> = const { RefCell::new(None) };
+    }
+
+    /// Runs `body` with `injector` asked before each system call of this thread.
+    pub fn with<T>(injector: impl FnMut(Call) -> Fault + 'static, body: impl FnOnce() -> T) -> T {
+        struct Reset;
+        impl Drop for Reset {
+            fn drop(&mut self) {
+                INJECTOR.set(None);
+            }
+        }
+        INJECTOR.set(Some(Box::new(injector)));
+        let _reset = Reset;
+        body()
+    }
+
+    pub(super) fn ask(call: Call) -> Fault {
+        INJECTOR.with_borrow_mut(|injector| injector.as_mut().map_or(Fault::None, |ask| ask(call)))
+    }
+}
+
+/// The gate: makes a system call that moves at most `length` bytes (0: that moves none) and turns
+/// -1 into the errno.
+#[inline]
+fn call(name: Call, length: usize, make: impl FnOnce(usize) -> isize) -> Sys<usize> {
+    #[cfg(test)]
+    let length = match inject::ask(name) {
+        inject::Fault::None => length,
+        inject::Fault::Errno(errno) => return Err(errno),
+        inject::Fault::Short(most) => length.min(most),
+    };
+    #[cfg(not(test))]
+    let _ = name;
+    match make(length) {
+        -1 => Err(errno()),
+        value => Ok(value as usize),
+    }
+}
+
+fn errno() -> i32 {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+}
+
+/// Offsets that the kernel takes are signed.
+fn offset(value: u64) -> Sys<off_t> {
+    off_t::try_from(value).map_err(|_| libc::EOVERFLOW)
+}
+
+/// What a descriptor is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file, a memfd too.
+    Regular,
+    /// A block device.
+    Block,
+    /// A pipe or FIFO.
+    Pipe,
+    /// A socket.
+    Socket,
+    /// A character device.
+    Character,
+    /// A directory.
+    Directory,
+    /// Anything else: an epoll or eventfd descriptor, a symbolic link.
+    Other,
+}
+
+/// What fstat(2) tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// What it is.
+    pub kind: FileKind,
+    /// Bytes; 0 for what has no size, a block device too.
+    pub size: u64,
+    /// Whether any block is allocated.
+    pub allocated: bool,
+}
+
+/// fstat(2).
+pub fn stat(fd: Fd) -> Sys<Stat> {
+    let mut stat = std::mem::MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: the buffer is a whole struct stat.
+    call(Call::Fstat, 0, |_| unsafe { libc::fstat(fd, stat.as_mut_ptr()) } as isize)?;
+    // SAFETY: zeroed, and filled by a call that succeeded.
+    let stat = unsafe { stat.assume_init() };
+    let kind = match stat.st_mode & libc::S_IFMT {
+        libc::S_IFREG => FileKind::Regular,
+        libc::S_IFBLK => FileKind::Block,
+        libc::S_IFIFO => FileKind::Pipe,
+        libc::S_IFSOCK => FileKind::Socket,
+        libc::S_IFCHR => FileKind::Character,
+        libc::S_IFDIR => FileKind::Directory,
+        _ => FileKind::Other,
+    };
+    Ok(Stat { kind, size: stat.st_size.max(0) as u64, allocated: stat.st_blocks > 0 })
+}
+
+/// The size of a file, by fstat(2).
+pub fn size(fd: Fd) -> Sys<u64> {
+    stat(fd).map(|stat| stat.size)
+}
+
+/// The flags of an open descriptor: fcntl(2) F_GETFL.
+pub fn flags(fd: Fd) -> Sys<c_int> {
+    // SAFETY: no memory is passed.
+    call(Call::Fcntl, 0, |_| unsafe { libc::fcntl(fd, libc::F_GETFL) } as isize)
+        .map(|flags| flags as c_int)
+}
+
+/// The seals of a memfd, 0 for what cannot be sealed: fcntl(2) F_GET_SEALS.
+pub fn seals(fd: Fd) -> Sys<c_int> {
+    // SAFETY: no memory is passed.
+    match call(Call::Fcntl, 0, |_| unsafe { libc::fcntl(fd, libc::F_GET_SEALS) } as isize) {
+        Ok(seals) => Ok(seals as c_int),
+        Err(libc::EINVAL) => Ok(0),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// A socket's type: SOCK_STREAM and the like.
+pub fn socket_type(fd: Fd) -> Sys<c_int> {
+    let mut value: c_int = 0;
+    let mut length = size_of::<c_int>() as libc::socklen_t;
+    // SAFETY: value and its length are valid for the call.
+    call(Call::Getsockopt, 0, |_| unsafe {
+        libc::getsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_TYPE,
+            (&raw mut value).cast::<c_void>(),
+            &raw mut length,
+        )
+    } as isize)?;
+    Ok(value)
+}
+
+/// The largest offset that this process may write to: RLIMIT_FSIZE.
+pub fn file_size_limit() -> Sys<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the buffer is a whole struct rlimit.
+    call(Call::Getrlimit, 0, |_| unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) }
+        as isize)?;
+    Ok(if limit.rlim_cur == libc::RLIM_INFINITY { i64::MAX as u64 } else { limit.rlim_cur })
+}
+
+/// The file position: lseek(2) SEEK_CUR.
+pub fn position(fd: Fd) -> Sys<u64> {
+    seek(fd, 0, libc::SEEK_CUR)
+}
+
+/// Sets the file position: lseek(2) SEEK_SET.
+pub fn set_position(fd: Fd, to: u64) -> Sys<()> {
+    seek(fd, to, libc::SEEK_SET).map(drop)
+}
+
+/// The start of the next data at or after `from`: lseek(2) SEEK_DATA. Moves the position.
+pub fn seek_data(fd: Fd, from: u64) -> Sys<u64> {
+    seek(fd, from, libc::SEEK_DATA)
+}
+
+/// The start of the next hole at or after `from`: lseek(2) SEEK_HOLE. Moves the position.
+pub fn seek_hole(fd: Fd, from: u64) -> Sys<u64> {
+    seek(fd, from, libc::SEEK_HOLE)
+}
+
+fn seek(fd: Fd, to: u64, whence: c_int) -> Sys<u64> {
+    let to = offset(to)?;
+    // SAFETY: no memory is passed.
+    call(Call::Lseek, 0, |_| unsafe { libc::lseek(fd, to, whence) } as isize)
+        .map(|position| position as u64)
+}
+
+/// pread(2).
+pub fn pread(fd: Fd, buffer: &mut [u8], from: u64) -> Sys<usize> {
+    let from = offset(from)?;
+    call(Call::Pread, buffer.len(), |length| {
+        // SAFETY: at most buffer.len() bytes are written to the buffer.
+        unsafe { libc::pread(fd, buffer.as_mut_ptr().cast(), length, from) }
+    })
+}
+
+/// pwrite(2).
+pub fn pwrite(fd: Fd, buffer: &[u8], to: u64) -> Sys<usize> {
+    let to = offset(to)?;
+    call(Call::Pwrite, buffer.len(), |length| {
+        // SAFETY: at most buffer.len() bytes are read from the buffer.
+        unsafe { libc::pwrite(fd, buffer.as_ptr().cast(), length, to) }
+    })
+}
+
+/// Bytes of zeros that one call of [`pwrite_zeros`] writes at most.
+pub const ZEROS_AT_ONCE: u64 = (ZERO_PAGE_SIZE * ZERO_PAGES) as u64;
+
+const ZERO_PAGES: usize = 256;
+const ZERO_PAGE_SIZE: usize = 4096;
+
+#[repr(align(4096))]
+struct ZeroPage([u8; ZERO_PAGE_SIZE]);
+static ZERO_PAGE: ZeroPage = ZeroPage([0; ZERO_PAGE_SIZE]);
+
+/// Writes zeros: pwritev(2) of one page many times, so that no buffer of them is kept.
+pub fn pwrite_zeros(fd: Fd, length: u64, to: u64) -> Sys<usize> {
+    let to = offset(to)?;
+    let most = length.min(ZEROS_AT_ONCE) as usize;
+    call(Call::Pwrite, most, |most| {
+        let page = &ZERO_PAGE.0;
+        let mut pieces =
+            [libc::iovec { iov_base: page.as_ptr() as *mut c_void, iov_len: page.len() };
+                ZERO_PAGES];
+        let count = most.div_ceil(page.len()).max(1);
+        if let Some(last) = pieces.get_mut(count - 1) {
+            last.iov_len = most - (count - 1) * page.len();
+        }
+        // SAFETY: count <= ZERO_PAGES pieces, each within the page, which pwritev only reads.
+        unsafe { libc::pwritev(fd, pieces.as_ptr(), count as c_int, to) }
+    })
+}
+
+/// How [`read`] and [`write`] keep from waiting, and from raising SIGPIPE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// By flags of the call: RWF_NOWAIT, and RWF_NOSIGNAL (Linux 6.18) where it is a write.
+    Flags,
+    /// As `Flags`, with SIGPIPE held back by the thread's signal mask.
+    Mask,
+    /// With poll(2) before it, for what knows no RWF_NOWAIT.
+    Poll,
+}
+
+impl Way {
+    /// The next lesser way, where the kernel does not know this one.
+    #[must_use]
+    pub fn lesser(self) -> Option<Self> {
+        match self {
+            Way::Flags => Some(Way::Mask),
+            Way::Mask => Some(Way::Poll),
+            Way::Poll => None,
+        }
+    }
+}
+
+const RWF_NOSIGNAL: c_int = 0x100;
+
+/// The most that is written to a descriptor that is only known to be ready: no pipe blocks then.
+const PIPE_BUF: usize = 4096;
+
+/// Reads what is there, without waiting. `EOPNOTSUPP` asks for a lesser way.
+pub fn read(fd: Fd, buffer: &mut [u8], way: Way) -> Sys<usize> {
+    if way == Way::Poll {
+        if poll(fd, libc::POLLIN, Duration::ZERO)? == 0 {
+            return Err(libc::EAGAIN);
+        }
+        return call(Call::Read, buffer.len(), |length| {
+            // SAFETY: at most buffer.len() bytes are written to the buffer.
+            unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), length) }
+        });
+    }
+    call(Call::Read, buffer.len(), |length| {
+        let piece = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: length };
+        // SAFETY: one piece of at most buffer.len() writable bytes; -1 stands for the position.
+        unsafe { libc::preadv2(fd, &raw const piece, 1, -1, libc::RWF_NOWAIT) }
+    })
+}
+
+/// Writes what goes, without waiting and without raising SIGPIPE. `EOPNOTSUPP` asks for a lesser way.
+pub fn write(fd: Fd, buffer: &[u8], way: Way) -> Sys<usize> {
+    match way {
+        Way::Flags => write_flags(fd, buffer, libc::RWF_NOWAIT | RWF_NOSIGNAL),
+        Way::Mask => without_sigpipe(|| write_flags(fd, buffer, libc::RWF_NOWAIT)),
+        Way::Poll => {
+            if poll(fd, libc::POLLOUT, Duration::ZERO)? == 0 {
+                return Err(libc::EAGAIN);
+            }
+            let most = buffer.len().min(PIPE_BUF);
+            without_sigpipe(|| {
+                call(Call::Write, most, |length| {
+                    // SAFETY: at most buffer.len() bytes are read from the buffer.
+                    unsafe { libc::write(fd, buffer.as_ptr().cast(), length) }
+                })
+            })
+        }
+    }
+}
+
+fn write_flags(fd: Fd, buffer: &[u8], flags: c_int) -> Sys<usize> {
+    call(Call::Write, buffer.len(), |length| {
+        let piece = libc::iovec { iov_base: buffer.as_ptr() as *mut c_void, iov_len: length };
+        // SAFETY: one piece of at most buffer.len() readable bytes; -1 stands for the position.
+        unsafe { libc::pwritev2(fd, &raw const piece, 1, -1, flags) }
+    })
+}
+
+/// Makes a write with SIGPIPE held back from this thread, and takes away the one that it raised.
+/// One that was pending before stays pending.
+fn without_sigpipe(write: impl FnOnce() -> Sys<usize>) -> Sys<usize> {
+    // SAFETY: a sigset_t is plain data that sigemptyset initialises.
+    let mut sigpipe: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: as above.
+    let mut pending: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: as above.
+    let mut mask: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: all sets are whole and live; the calls fail only for a signal that does not exist.
+    let was_pending = unsafe {
+        libc::sigemptyset(&raw mut sigpipe);
+        libc::sigaddset(&raw mut sigpipe, libc::SIGPIPE);
+        libc::sigpending(&raw mut pending);
+        let failed = libc::pthread_sigmask(libc::SIG_BLOCK, &raw const sigpipe, &raw mut mask);
+        if failed != 0 {
+            return Err(failed);
+        }
+        libc::sigismember(&raw const pending, libc::SIGPIPE) == 1
+    };
+    let result = write();
+    // SAFETY: as above; the timeout is a whole timespec.
+    unsafe {
+        if result == Err(libc::EPIPE) && !was_pending {
+            let none = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+            while libc::sigtimedwait(&raw const sigpipe, std::ptr::null_mut(), &raw const none)
+                == -1
+                && errno() == libc::EINTR
+            {}
+        }
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const mask, std::ptr::null_mut());
+    }
+    result
+}
+
+/// recv(2) of what is there, without waiting.
+pub fn recv(fd: Fd, buffer: &mut [u8]) -> Sys<usize> {
+    call(Call::Recv, buffer.len(), |length| {
+        // SAFETY: at most buffer.len() bytes are written to the buffer.
+        unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), length, libc::MSG_DONTWAIT) }
+    })
+}
+
+/// send(2) of what goes, without waiting and without raising SIGPIPE.
+pub fn send(fd: Fd, buffer: &[u8]) -> Sys<usize> {
+    call(Call::Send, buffer.len(), |length| {
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        // SAFETY: at most buffer.len() bytes are read from the buffer.
+        unsafe { libc::send(fd, buffer.as_ptr().cast(), length, flags) }
+    })
+}
+
+/// Makes a hole within the size: fallocate(2) PUNCH_HOLE.
+pub fn punch_hole(fd: Fd, at: u64, length: u64) -> Sys<()> {
+    fallocate(fd, libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE, at, length)
+}
+
+/// Makes a range read zero, its blocks kept: fallocate(2) ZERO_RANGE.
+pub fn zero_range(fd: Fd, at: u64, length: u64) -> Sys<()> {
+    fallocate(fd, libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE, at, length)
+}
+
+fn fallocate(fd: Fd, mode: c_int, at: u64, length: u64) -> Sys<()> {
+    let (at, length) = (offset(at)?, offset(length)?);
+    // SAFETY: no memory is passed.
+    call(Call::Fallocate, 0, |_| unsafe { libc::fallocate(fd, mode, at, length) } as isize)
+        .map(drop)
+}
+
+// From linux/fs.h: _IO(0x12, 127), _IOR(0x12, 114, size_t), _IO(0x12, 104).
+const BLKZEROOUT: libc::Ioctl = 0x127f;
+const BLKSSZGET: libc::Ioctl = 0x1268;
+const BLKGETSIZE64: libc::Ioctl = {
+    let size = size_of::<usize>() as libc::Ioctl;
+    if cfg!(any(
+        target_arch = "powerpc",
+        target_arch = "powerpc64",
+        target_arch = "mips",
+        target_arch = "mips64",
+        target_arch = "sparc64"
+    )) {
+        (2 << 29) | (size << 16) | 0x1272
+    } else {
+        (2 << 30) | (size << 16) | 0x1272
+    }
+};
+
+/// Makes a range of a block device read zero: ioctl(2) BLKZEROOUT.
+pub fn zero_out(fd: Fd, at: u64, length: u64) -> Sys<()> {
+    let range = [at, length];
+    // SAFETY: BLKZEROOUT reads two u64.
+    call(Call::Ioctl, 0, |_| unsafe { libc::ioctl(fd, BLKZEROOUT, range.as_ptr()) } as isize)
+        .map(drop)
+}
+
+/// Bytes of a block device: ioctl(2) BLKGETSIZE64, which leaves the position alone.
+pub fn device_size(fd: Fd) -> Sys<u64> {
+    let mut size = 0u64;
+    // SAFETY: BLKGETSIZE64 writes one u64.
+    call(Call::Ioctl, 0, |_| unsafe { libc::ioctl(fd, BLKGETSIZE64, &raw mut size) } as isize)?;
+    Ok(size)
+}
+
+/// Bytes of a block device's logical sector: ioctl(2) BLKSSZGET.
+pub fn sector_size(fd: Fd) -> Sys<u64> {
+    let mut size: c_int = 0;
+    // SAFETY: BLKSSZGET writes one int.
+    call(Call::Ioctl, 0, |_| unsafe { libc::ioctl(fd, BLKSSZGET, &raw mut size) } as isize)?;
+    u64::try_from(size).map_err(|_| libc::EINVAL)
+}
+
+/// ftruncate(2).
+pub fn truncate(fd: Fd, size: u64) -> Sys<()> {
+    let size = offset(size)?;
+    // SAFETY: no memory is passed.
+    call(Call::Ftruncate, 0, |_| unsafe { libc::ftruncate(fd, size) } as isize).map(drop)
+}
+
+/// fsync(2).
+pub fn sync(fd: Fd) -> Sys<()> {
+    // SAFETY: no memory is passed.
+    call(Call::Fsync, 0, |_| unsafe { libc::fsync(fd) } as isize).map(drop)
+}
+
+/// Waits until the descriptor has one of `events`, or an error, or the time is over: poll(2).
+/// Returns the events, 0 when the time is over. A negative descriptor only waits.
+pub fn poll(fd: Fd, events: i16, time: Duration) -> Sys<i16> {
+    let mut entry = libc::pollfd { fd, events, revents: 0 };
+    let milliseconds = c_int::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX);
+    // SAFETY: one whole pollfd.
+    call(Call::Poll, 0, |_| unsafe { libc::poll(&raw mut entry, 1, milliseconds) } as isize)?;
+    Ok(entry.revents)
+}
+
+unsafe extern "C" {
+    // The POSIX form, by its own name in glibc; musl has only this form, under the plain name.
+    #[cfg_attr(target_env = "gnu", link_name = "__xpg_strerror_r")]
+    fn strerror_r(errnum: c_int, buffer: *mut libc::c_char, length: usize) -> c_int;
+}
+
+/// An errno in the system's words, in the thread's language: strerror_r(3).
+pub fn words(errno: i32, buffer: &mut [u8; 96]) -> &str {
+    // SAFETY: the buffer is writable for its length, and the result is ended by a NUL byte.
+    unsafe { strerror_r(errno, buffer.as_mut_ptr().cast(), buffer.len()) };
+    let text = std::ffi::CStr::from_bytes_until_nul(buffer).unwrap_or_default();
+    text.to_str().unwrap_or("error")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn zeros_of_any_length() {
+        let file = crate::testing::file();
+        let fd = file.as_raw_fd();
+        for length in [1, 4095, 4096, 4097, 10_000, ZEROS_AT_ONCE - 1, ZEROS_AT_ONCE] {
+            truncate(fd, 0).unwrap();
+            assert_eq!(pwrite_zeros(fd, length, 3), Ok(length as usize));
+            assert_eq!(size(fd), Ok(3 + length));
+        }
+        assert_eq!(pwrite_zeros(fd, u64::MAX, 0), Ok(ZEROS_AT_ONCE as usize));
+    }
+
+    #[test]
+    fn a_closed_pipe_is_an_errno_in_every_way() {
+        for way in [Way::Flags, Way::Mask, Way::Poll] {
+            let (reader, writer) = std::io::pipe().unwrap();
+            drop(reader);
+            match write(writer.as_raw_fd(), b"x", way) {
+                Err(libc::EPIPE) => {}
+                Err(libc::EOPNOTSUPP) if way == Way::Flags => {}
+                other => panic!("{way:?}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_pipe_does_not_block_in_any_way() {
+        let (reader, _writer) = std::io::pipe().unwrap();
+        for way in [Way::Flags, Way::Mask, Way::Poll] {
+            assert_eq!(read(reader.as_raw_fd(), &mut [0], way), Err(libc::EAGAIN), "{way:?}");
+        }
+    }
+
+    #[test]
+    fn words_of_any_number() {
+        let mut buffer = [0; 96];
+        assert_eq!(words(libc::ENOENT, &mut buffer), "No such file or directory");
+        assert!(!words(i32::MIN, &mut buffer).is_empty());
+    }
+
+    #[test]
+    fn the_injector_is_asked_and_gone_afterwards() {
+        let file = crate::testing::file();
+        let fd = file.as_raw_fd();
+        let faults = inject::with(
+            |call| match call {
+                Call::Fsync => inject::Fault::Errno(libc::EIO),
+                Call::Pwrite => inject::Fault::Short(2),
+                _ => inject::Fault::None,
+            },
+            || (sync(fd), pwrite(fd, b"abc", 0)),
+        );
+        assert_eq!(faults, (Err(libc::EIO), Ok(2)));
+        assert_eq!((sync(fd), pwrite(fd, b"abc", 0)), (Ok(()), Ok(3)));
+    }
+}
