@@ -19,6 +19,7 @@
 //! and `error`. There is no thread, no global state, and nothing is printed.
 
 pub mod error;
+pub mod section;
 pub mod sys;
 #[cfg(test)]
 mod testing;
