@@ -20,6 +20,8 @@
 
 pub mod error;
 pub mod section;
+pub mod source;
 pub mod sys;
 #[cfg(test)]
 mod testing;
+pub mod wait;

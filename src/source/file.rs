@@ -1,0 +1,379 @@
+//! A regular file or a block device: its map is walked, its data is read by offset.
+
+use super::{Options, Read, Source, range_end};
+use crate::error::{Error, Operation, Result, Side};
+use crate::section::{Kind, Position, Section, Seekable, Walk, holes_supported};
+use crate::sys::{self, Fd};
+use crate::wait::Waiting;
+
+/// A descriptor that is read by offset.
+///
+/// Its file position moves while its map is walked, and is put back when it ends.
+#[derive(Debug)]
+pub struct FileSource {
+    fd: Fd,
+    start: u64,
+    offset: u64,
+    /// Where it ends; what grows later is not read. `None` where the size says nothing of the
+    /// content, as in /proc and /sys: then the end is where reading gives no more.
+    end: Option<u64>,
+    /// The size when it was examined.
+    size: u64,
+    tells_holes: bool,
+    walk: Option<Walk>,
+    section: Option<Section>,
+    position: Option<Position>,
+    ended: bool,
+}
+
+impl FileSource {
+    pub(super) fn new(fd: Fd, file: Seekable, options: &Options) -> Result<Self> {
+        let Options { offset, length, ignore_map } = *options;
+        // Nothing is stored, and either the size or the missing map says that this is no file of
+        // a disk's: its content is made while it is read.
+        let made_up = file.map && (file.end == 0 || !file.allocated && !holes_supported(fd)?);
+        if !made_up && offset > file.end {
+            let why = "starts beyond the end of the source";
+            return Err(Error::argument("options.offset", why, libc::EINVAL));
+        }
+        let end = match length {
+            0 if made_up => None,
+            0 => Some(file.end),
+            _ => Some(range_end(offset, length)?),
+        };
+        if let Some(expected) = end
+            && !made_up
+            && expected > file.end
+        {
+            return Err(Error::EndedEarly { offset: file.end, expected });
+        }
+        let mapped = file.map && !ignore_map;
+        Ok(FileSource {
+            fd,
+            start: offset,
+            offset,
+            end,
+            size: file.end,
+            tells_holes: mapped && (!made_up || holes_supported(fd)?),
+            walk: end.filter(|_| mapped && !made_up).map(|end| Walk::new(fd, end)),
+            section: None,
+            position: None,
+            ended: false,
+        })
+    }
+
+    fn error(&self, errno: i32) -> Error {
+        if errno == libc::EAGAIN {
+            // There is nobody to wait for.
+            return Error::Because {
+                operation: Operation::Read,
+                side: Side::Source,
+                offset: self.offset,
+                errno: libc::EIO,
+                why: "the file system answered EAGAIN",
+            };
+        }
+        Error::at(Operation::Read, Side::Source, self.offset, errno)
+    }
+
+    fn end(&mut self) -> Result<Read> {
+        self.ended = true;
+        self.restore()?;
+        Ok(Read::End)
+    }
+
+    fn restore(&mut self) -> Result<()> {
+        let Some(position) = &self.position else { return Ok(()) };
+        position.restore()?;
+        self.position = None;
+        Ok(())
+    }
+
+    /// The section at the offset, known or asked for.
+    fn current(&mut self, end: u64) -> Result<Section> {
+        if let Some(section) = self.section {
+            return Ok(section);
+        }
+        if self.offset == end {
+            return Ok(Section::end(end));
+        }
+        let section = match &mut self.walk {
+            None => Section::new(Kind::Data, self.offset, end - self.offset),
+            Some(walk) => {
+                if self.position.is_none() {
+                    self.position = Some(Position::save(self.fd)?);
+                }
+                walk.at(self.offset)?
+            }
+        };
+        if section.kind == Kind::End {
+            return Err(Error::EndedEarly { offset: self.offset, expected: end });
+        }
+        self.section = Some(section);
+        Ok(section)
+    }
+
+    fn advance(&mut self, by: u64) {
+        self.offset += by;
+        self.section = self.section.and_then(|section| {
+            let length = section.length.checked_sub(by).filter(|left| *left > 0)?;
+            Some(Section::new(section.kind, section.offset + by, length))
+        });
+    }
+
+    /// Reads what is made while it is read.
+    fn read_made_up(&mut self, buffer: &mut [u8]) -> Result<Read> {
+        let count = sys::pread(self.fd, buffer, self.offset).map_err(|errno| self.error(errno))?;
+        let size = sys::size(self.fd).map_err(|errno| self.error(errno))?;
+        if count == 0 && size < self.size {
+            return Err(Error::EndedEarly { offset: self.offset, expected: self.size });
+        }
+        // A size that grows is an ordinary file's, which was empty when this began.
+        if count == 0 || size > self.size {
+            return self.end();
+        }
+        self.offset += count as u64;
+        Ok(Read::Data(count))
+    }
+}
+
+impl Source for FileSource {
+    fn tells_holes(&mut self) -> Result<bool> {
+        if let Some(end) = self.end {
+            self.current(end)?;
+        }
+        let refused = self.walk.as_ref().is_some_and(|walk| walk.mapped() == Some(false));
+        Ok(self.tells_holes && !refused)
+    }
+
+    fn total(&self) -> Option<u64> {
+        self.end.map(|end| end - self.start)
+    }
+
+    fn section(&mut self) -> Result<Section> {
+        match self.end {
+            _ if self.ended => Ok(Section::end(self.offset)),
+            Some(end) => self.current(end),
+            None => {
+                let mut ahead = [0; 4096];
+                let count = sys::pread(self.fd, &mut ahead, self.offset)
+                    .map_err(|errno| self.error(errno))? as u64;
+                let kind = if count == 0 { Kind::End } else { Kind::Data };
+                Ok(Section::new(kind, self.offset, count))
+            }
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> Result<Read> {
+        let end = match self.end {
+            _ if self.ended => return Ok(Read::End),
+            Some(end) => end,
+            None => return self.read_made_up(buffer),
+        };
+        let section = self.current(end)?;
+        match section.kind {
+            Kind::Hole => return Ok(Read::AtHole),
+            Kind::End => return self.end(),
+            Kind::Data => {}
+        }
+        let most = section.length.min(buffer.len() as u64) as usize;
+        let count = sys::pread(self.fd, &mut buffer[..most], self.offset)
+            .map_err(|errno| self.error(errno))?;
+        if count == 0 {
+            return Err(Error::EndedEarly { offset: self.offset, expected: end });
+        }
+        self.advance(count as u64);
+        if count < most {
+            // The file may have changed inside what its map called data: ask again.
+            self.section = None;
+            if let Some(walk) = &mut self.walk {
+                walk.forget();
+            }
+        }
+        Ok(Read::Data(count))
+    }
+
+    fn skip(&mut self, length: u64) -> Result<()> {
+        if length == 0 {
+            return Ok(());
+        }
+        if self.section()?.length < length {
+            return Err(Error::argument("length", "ends beyond the section", libc::EINVAL));
+        }
+        self.advance(length);
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.ended = true;
+        self.restore()
+    }
+
+    fn abort(&mut self, _errno: i32) {
+        self.ended = true;
+        // The stream has failed already, and that is the error to report.
+        let _ = self.restore();
+    }
+
+    fn waiting(&self) -> Waiting {
+        Waiting::Owner
+    }
+}
+
+impl Drop for FileSource {
+    fn drop(&mut self) {
+        // Nobody is left to hear of a failure; `finish` is where it is told.
+        let _ = self.restore();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::FdSource;
+    use crate::sys::Call;
+    use crate::sys::inject::{self, Fault};
+    use crate::testing::{self, BLOCK, Piece::*};
+    use std::cell::RefCell;
+    use std::os::fd::AsRawFd;
+    use std::rc::Rc;
+
+    fn source(fd: Fd, options: Options) -> FdSource {
+        FdSource::new(fd, &options).unwrap()
+    }
+
+    fn sections(source: &mut FdSource) -> Vec<(Kind, u64)> {
+        let mut found = Vec::new();
+        loop {
+            let section = source.section().unwrap();
+            if section.kind == Kind::End {
+                return found;
+            }
+            found.push((section.kind, section.length));
+            source.skip(section.length).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_walk_takes_one_lseek_a_boundary() {
+        let layout = [Data(1), Hole(1), Data(2), Hole(1), Data(1), Hole(3), Data(1)];
+        let file = testing::sparse(&layout);
+        let fd = file.as_raw_fd();
+        let seen = Rc::new(RefCell::new(0));
+        let count = Rc::clone(&seen);
+        let found = inject::with(
+            move |call| {
+                *count.borrow_mut() += usize::from(call == Call::Lseek);
+                Fault::None
+            },
+            || {
+                let mut source = source(fd, Options::default());
+                let found = sections(&mut source);
+                source.finish().unwrap();
+                found
+            },
+        );
+        assert_eq!(found.len(), layout.len());
+        // One each, one more at the start, and two to keep the position.
+        assert_eq!(*seen.borrow(), layout.len() + 1 + 2);
+    }
+
+    #[test]
+    fn a_range_cuts_its_first_and_last_section() {
+        let file = testing::sparse(&[Data(2), Hole(2), Data(2)]);
+        let options = Options { offset: BLOCK / 2, length: 4 * BLOCK, ..Options::default() };
+        let found = sections(&mut source(file.as_raw_fd(), options));
+        assert_eq!(
+            found,
+            [(Kind::Data, BLOCK + BLOCK / 2), (Kind::Hole, 2 * BLOCK), (Kind::Data, BLOCK / 2)]
+        );
+    }
+
+    #[test]
+    fn the_position_is_put_back() {
+        let file = testing::sparse(&[Data(1), Hole(1), Data(1)]);
+        let fd = file.as_raw_fd();
+        sys::set_position(fd, 77).unwrap();
+        let mut a = source(fd, Options::default());
+        a.section().unwrap();
+        assert_ne!(sys::position(fd), Ok(77));
+        a.finish().unwrap();
+        assert_eq!(sys::position(fd), Ok(77));
+        let mut b = source(fd, Options::default());
+        b.section().unwrap();
+        drop(b);
+        assert_eq!(sys::position(fd), Ok(77));
+    }
+
+    #[test]
+    fn a_file_that_shrinks_ends_early() {
+        let file = testing::sparse(&[Data(4), Hole(4)]);
+        let fd = file.as_raw_fd();
+        let mut shrinking = source(fd, Options::default());
+        let mut buffer = vec![0; 2 * BLOCK as usize];
+        assert_eq!(shrinking.read(&mut buffer), Ok(Read::Data(buffer.len())));
+        sys::truncate(fd, 2 * BLOCK).unwrap();
+        let error = shrinking.read(&mut buffer).unwrap_err();
+        assert_eq!(error, Error::EndedEarly { offset: 2 * BLOCK, expected: 8 * BLOCK });
+    }
+
+    #[test]
+    fn a_file_that_grows_is_read_to_its_old_end() {
+        let file = testing::sparse(&[Data(1)]);
+        let mut growing = source(file.as_raw_fd(), Options::default());
+        sys::pwrite(file.as_raw_fd(), &[1; 100], BLOCK).unwrap();
+        assert_eq!(sections(&mut growing), [(Kind::Data, BLOCK)]);
+        let empty = testing::file();
+        let mut growing = source(empty.as_raw_fd(), Options::default());
+        sys::pwrite(empty.as_raw_fd(), &[1; 100], 0).unwrap();
+        assert_eq!(growing.read(&mut [0; 10]), Ok(Read::End));
+    }
+
+    #[test]
+    fn a_file_of_proc_is_read_to_its_end() {
+        let file = std::fs::File::open("/proc/self/cmdline").unwrap();
+        let expected = std::fs::read("/proc/self/cmdline").unwrap();
+        let mut source = source(file.as_raw_fd(), Options::default());
+        let mut found = Vec::new();
+        let mut buffer = [0; 5];
+        while let Read::Data(count) = source.read(&mut buffer).unwrap() {
+            found.extend_from_slice(&buffer[..count]);
+        }
+        assert_eq!(found, expected);
+        assert!(!found.is_empty());
+    }
+
+    #[test]
+    fn a_range_must_lie_within_the_file() {
+        let file = testing::sparse(&[Data(1)]);
+        let make = |offset, length| {
+            FdSource::new(file.as_raw_fd(), &Options { offset, length, ignore_map: false })
+                .map(drop)
+                .map_err(|error| error.errno())
+        };
+        assert_eq!(make(BLOCK, 0), Ok(()));
+        assert_eq!(make(BLOCK + 1, 0), Err(libc::EINVAL));
+        assert_eq!(make(0, BLOCK + 1), Err(libc::ENODATA));
+        assert_eq!(make(1, i64::MAX as u64), Err(libc::EINVAL));
+    }
+
+    #[test]
+    fn a_file_system_without_a_map_is_all_data() {
+        let file = testing::sparse(&[Hole(4), Data(1)]);
+        for errno in [libc::EINVAL, libc::EOPNOTSUPP, libc::ENOSYS, libc::ENOTTY] {
+            let mut asked = 0;
+            let found = inject::with(
+                move |call| match call {
+                    Call::Lseek => {
+                        asked += 1;
+                        // The first keeps the position.
+                        if asked == 2 { Fault::Errno(errno) } else { Fault::None }
+                    }
+                    _ => Fault::None,
+                },
+                || sections(&mut source(file.as_raw_fd(), Options::default())),
+            );
+            assert_eq!(found, [(Kind::Data, 5 * BLOCK)]);
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! What an end that is not ready waits for.
+
+use crate::error::Side;
+use crate::sys::{self, Fd, Way};
+use std::time::Duration;
+
+/// What `EAGAIN` of an end means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// Only its owner knows when it is ready.
+    Owner,
+    /// It is ready when its descriptor has one of these events of poll(2).
+    Descriptor {
+        /// The descriptor.
+        fd: Fd,
+        /// POLLIN or POLLOUT.
+        events: i16,
+        /// Whether its owner left it in blocking mode, and so expects a caller to wait for it.
+        blocking: bool,
+    },
+}
+
+/// What a transfer waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wait {
+    /// The end that is not ready; none when only time must pass.
+    pub side: Side,
+    /// The descriptor to watch, if it is one.
+    pub fd: Option<Fd>,
+    /// The events of poll(2) to watch it for.
+    pub events: i16,
+    /// When to come back in any case.
+    pub timeout: Option<Duration>,
+}
+
+impl Wait {
+    /// Nothing: it can go on at once.
+    pub const NOTHING: Wait =
+        Wait { side: Side::None, fd: None, events: 0, timeout: Some(Duration::ZERO) };
+}
+
+/// Makes a call in the best way that its descriptor knows, and remembers it.
+pub(crate) fn in_best_way<T>(
+    way: &mut Way,
+    mut make: impl FnMut(Way) -> sys::Sys<T>,
+) -> sys::Sys<T> {
+    loop {
+        match (make(*way), way.lesser()) {
+            (Err(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS), Some(lesser)) => *way = lesser,
+            (answer, _) => return answer,
+        }
+    }
+}
