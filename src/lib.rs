@@ -20,6 +20,7 @@
 
 pub mod error;
 pub mod section;
+pub mod sink;
 pub mod source;
 pub mod sys;
 #[cfg(test)]

@@ -1,0 +1,280 @@
+//! A regular file.
+
+use super::place::Place;
+use super::zeroing::Zeroing;
+use super::{Checkpoint, Options, Sink};
+use crate::error::{Error, Operation, Result, Side};
+use crate::sys::{self, Fd};
+use crate::wait::Waiting;
+
+/// A regular file that is written by offset.
+///
+/// Past its end a hole costs nothing: one ftruncate(2) at the finish makes the size. It is never
+/// made shorter, unless that was asked for.
+#[derive(Debug)]
+pub struct FileSink<C> {
+    place: Place<C>,
+    /// The size, as far as this sink knows: that at its start, and what was written since.
+    size: u64,
+    /// What of it reads zero already where it was not written.
+    known_zero: bool,
+    truncate: bool,
+    zeroing: Zeroing,
+}
+
+impl<C: Checkpoint> FileSink<C> {
+    pub(super) fn new(fd: Fd, size: u64, options: &Options, checkpoint: C) -> Result<Self> {
+        let error = |errno| Error::nowhere(Operation::Open, Side::Sink, errno);
+        let seals = sys::seals(fd).map_err(error)?;
+        let sealed = libc::F_SEAL_WRITE
+            | libc::F_SEAL_FUTURE_WRITE
+            | if options.truncate { libc::F_SEAL_SHRINK } else { 0 };
+        if seals & sealed != 0 {
+            return Err(Error::argument("fd", "is sealed against writing", libc::EPERM));
+        }
+        // A write at or beyond the limit would raise SIGXFSZ, which kills.
+        let limit = sys::file_size_limit().map_err(error)?;
+        Ok(FileSink {
+            place: Place::new(fd, options, limit.min(i64::MAX as u64), libc::EFBIG, checkpoint)?,
+            size,
+            known_zero: options.known_zero,
+            truncate: options.truncate,
+            zeroing: Zeroing::of_file(fd),
+        })
+    }
+
+    /// Makes the file as long as the stream has come, if it is shorter.
+    fn extend(&mut self) -> Result<()> {
+        let at = self.place.at();
+        if at <= self.size {
+            return Ok(());
+        }
+        let error = |errno| self.place.error(Operation::Truncate, errno);
+        // Somebody else may have made it longer meanwhile.
+        self.size = sys::size(self.place.fd).map_err(error)?;
+        if at > self.size {
+            if at > sys::file_size_limit().map_err(error)? {
+                return Err(error(libc::EFBIG));
+            }
+            sys::truncate(self.place.fd, at).map_err(error)?;
+            self.size = at;
+        }
+        Ok(())
+    }
+
+    fn make_durable_if_due(&mut self) -> Result<()> {
+        if self.place.due() {
+            self.extend()?;
+            self.place.make_durable()?;
+        }
+        Ok(())
+    }
+}
+
+impl<C: Checkpoint> Sink for FileSink<C> {
+    fn makes_holes(&mut self) -> Result<bool> {
+        if self.place.at() >= self.size || self.known_zero {
+            return Ok(true);
+        }
+        // Asked where no file has content. A limit of the size says that it is known.
+        let (at, length) = (i64::MAX as u64 - 4096, 4096);
+        match sys::punch_hole(self.place.fd, at, length) {
+            Err(libc::EOPNOTSUPP | libc::ENOSYS) => Ok(false),
+            Err(libc::EINTR) => Err(self.place.error(Operation::Hole, libc::EINTR)),
+            Ok(()) | Err(_) => Ok(true),
+        }
+    }
+
+    fn announce(&mut self, total: u64) -> Result<()> {
+        self.place.room(total, Operation::Write)
+    }
+
+    fn write(&mut self, buffer: &[u8]) -> Result<usize> {
+        self.make_durable_if_due()?;
+        let count = self.place.write(buffer)?;
+        self.size = self.size.max(self.place.at());
+        Ok(count)
+    }
+
+    fn hole(&mut self, length: u64) -> Result<u64> {
+        self.place.room(length, Operation::Hole)?;
+        self.make_durable_if_due()?;
+        let at = self.place.at();
+        let within = length.min(self.size.saturating_sub(at));
+        let made = if within == 0 || self.known_zero {
+            length
+        } else {
+            self.zeroing
+                .zero(at, within)
+                .map_err(|errno| self.place.error(Operation::Hole, errno))?
+        };
+        self.place.advance(made);
+        Ok(made)
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.extend()?;
+        if self.truncate {
+            let at = self.place.at();
+            let error = |errno| self.place.error(Operation::Truncate, errno);
+            if sys::size(self.place.fd).map_err(error)? != at {
+                sys::truncate(self.place.fd, at).map_err(error)?;
+            }
+            self.size = at;
+        }
+        self.place.finish()
+    }
+
+    fn abort(&mut self, _errno: i32) {}
+
+    fn waiting(&self) -> Waiting {
+        Waiting::Owner
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::FdSink;
+    use crate::sys::Call;
+    use crate::sys::inject::{self, Fault};
+    use crate::testing::{self, BLOCK, Piece::*};
+    use std::cell::RefCell;
+    use std::fs::File;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::FileExt;
+    use std::rc::Rc;
+
+    fn sink(file: &File, options: &Options) -> FdSink<()> {
+        FdSink::new(file.as_raw_fd(), options, ()).unwrap()
+    }
+
+    fn put(sink: &mut dyn Sink, bytes: &[u8]) {
+        let mut at = 0;
+        while at < bytes.len() {
+            at += sink.write(&bytes[at..]).unwrap();
+        }
+    }
+
+    fn leave(sink: &mut dyn Sink, mut length: u64) {
+        while length > 0 {
+            length -= sink.hole(length).unwrap();
+        }
+    }
+
+    fn content(file: &File) -> Vec<u8> {
+        let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_hole_over_old_content_reads_zero_and_the_tail_is_kept() {
+        let file = testing::sparse(&[Data(10)]);
+        let before = content(&file);
+        let offset = 2 * BLOCK + 100;
+        let mut sink = sink(&file, &Options { offset, ..Options::default() });
+        leave(&mut sink, BLOCK + 1);
+        put(&mut sink, &[b'B'; 1000]);
+        sink.finish().unwrap();
+        let after = content(&file);
+        let (a, b, c) = (offset as usize, (offset + BLOCK + 1) as usize, 1000);
+        assert_eq!(after.len(), before.len());
+        assert_eq!(after[..a], before[..a]);
+        assert!(after[a..b].iter().all(|byte| *byte == 0));
+        assert!(after[b..b + c].iter().all(|byte| *byte == b'B'));
+        assert_eq!(after[b + c..], before[b + c..]);
+    }
+
+    #[test]
+    fn a_hole_at_the_end_makes_the_size_with_one_call() {
+        let file = testing::file();
+        let seen = Rc::new(RefCell::new(Vec::new()));
+        let calls = Rc::clone(&seen);
+        let mut sink = sink(&file, &Options::default());
+        inject::with(
+            move |call| {
+                calls.borrow_mut().push(call);
+                Fault::None
+            },
+            || {
+                for _ in 0..3 {
+                    put(&mut sink, b"data");
+                    leave(&mut sink, 1 << 40);
+                }
+                sink.finish().unwrap();
+            },
+        );
+        assert_eq!(file.metadata().unwrap().len(), 3 * (4 + (1 << 40)));
+        let count = |call| seen.borrow().iter().filter(|seen| **seen == call).count();
+        assert_eq!(
+            (count(Call::Pwrite), count(Call::Ftruncate), count(Call::Fallocate)),
+            (3, 1, 0)
+        );
+    }
+
+    #[test]
+    fn truncate_cuts_after_the_end_and_only_if_asked() {
+        for (truncate, size) in [(false, 4 * BLOCK), (true, 3)] {
+            let file = testing::sparse(&[Data(4)]);
+            let mut sink = sink(&file, &Options { truncate, ..Options::default() });
+            put(&mut sink, b"new");
+            sink.finish().unwrap();
+            assert_eq!(file.metadata().unwrap().len(), size);
+        }
+    }
+
+    #[test]
+    fn a_range_is_not_left() {
+        let file = testing::sparse(&[Data(1)]);
+        let options = Options { offset: 10, length: 5, ..Options::default() };
+        let mut sink = sink(&file, &options);
+        assert_eq!(sink.announce(6).unwrap_err().errno(), libc::EFBIG);
+        assert_eq!(sink.hole(6).unwrap_err().errno(), libc::EFBIG);
+        assert_eq!(sink.hole(u64::MAX).unwrap_err().errno(), libc::EFBIG);
+        assert_eq!(sink.write(b"abcdefgh"), Ok(5));
+        let error = sink.write(b"f").unwrap_err();
+        assert_eq!((error.errno(), error.offset()), (libc::EFBIG, Some(15)));
+        assert_eq!(content(&file)[10..16], *b"abcde\x10");
+    }
+
+    #[test]
+    fn a_failed_finish_is_told() {
+        for (call, operation) in
+            [(Call::Ftruncate, Operation::Truncate), (Call::Fsync, Operation::Sync)]
+        {
+            let file = testing::file();
+            let mut sink = sink(&file, &Options { sync: true, ..Options::default() });
+            leave(&mut sink, 10);
+            let error = inject::with(
+                move |made| if made == call { Fault::Errno(libc::EIO) } else { Fault::None },
+                || sink.finish(),
+            )
+            .unwrap_err();
+            assert_eq!(error, Error::at(operation, Side::Sink, 10, libc::EIO));
+        }
+    }
+
+    struct Log(Rc<RefCell<Vec<u64>>>);
+
+    impl Checkpoint for Log {
+        fn reached(&mut self, durable: u64) -> sys::Sys<()> {
+            self.0.borrow_mut().push(durable);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn checkpoints_are_durable_and_in_order() {
+        let file = testing::file();
+        let log = Rc::new(RefCell::new(Vec::new()));
+        let options = Options { offset: 8, sync_interval: 100, ..Options::default() };
+        let mut sink = FdSink::new(file.as_raw_fd(), &options, Log(Rc::clone(&log))).unwrap();
+        put(&mut sink, &[1; 60]);
+        put(&mut sink, &[1; 60]);
+        leave(&mut sink, 500);
+        put(&mut sink, &[1; 10]);
+        sink.finish().unwrap();
+        assert_eq!(*log.borrow(), [128, 628, 638]);
+    }
+}

@@ -1,0 +1,165 @@
+//! Where a stream goes.
+//!
+//! A hole always reads zero afterwards. How a range is made to do so is in `zeroing`, in one
+//! place; when it must be is the matter of each kind of sink.
+
+mod block;
+mod bytes;
+mod file;
+mod place;
+mod zeroing;
+
+use crate::error::{Error, Operation, Result, Side};
+use crate::sys::{self, Fd, FileKind, Sys};
+use crate::wait::Waiting;
+pub use block::BlockSink;
+pub use bytes::ByteSink;
+pub use file::FileSink;
+
+/// The sink of a stream: takes data and holes, and an end.
+///
+/// Any call but `waiting` and `abort` may fail with `EAGAIN` or `EINTR`, and is then made again;
+/// nothing is lost by that.
+pub trait Sink {
+    /// Whether it can make holes at all.
+    fn makes_holes(&mut self) -> Result<bool>;
+
+    /// Is told, before the first byte, how many there will be, so that it can refuse.
+    fn announce(&mut self, total: u64) -> Result<()> {
+        let _ = total;
+        Ok(())
+    }
+
+    /// Takes some of the data, which is not empty; at least one byte.
+    fn write(&mut self, buffer: &[u8]) -> Result<usize>;
+
+    /// Makes a hole of at most this length, which is more than 0; at least one byte. Returns its
+    /// length: one call is one bounded step.
+    fn hole(&mut self, length: u64) -> Result<u64>;
+
+    /// That was all of it. Everything that could still fail fails here.
+    fn finish(&mut self) -> Result<()>;
+
+    /// The stream failed, with this errno. Does nothing after a `finish` that succeeded.
+    fn abort(&mut self, errno: i32);
+
+    /// What `EAGAIN` means here.
+    fn waiting(&self) -> Waiting;
+}
+
+/// Is told what is durable.
+pub trait Checkpoint {
+    /// All before this offset is on the medium. An errno ends the stream.
+    fn reached(&mut self, durable: u64) -> Sys<()>;
+}
+
+impl Checkpoint for () {
+    fn reached(&mut self, _durable: u64) -> Sys<()> {
+        Ok(())
+    }
+}
+
+/// How a descriptor is written.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Where the first byte goes.
+    pub offset: u64,
+    /// The most bytes that may go there; 0 means no limit.
+    pub length: u64,
+    /// fsync before success.
+    pub sync: bool,
+    /// Cut a regular file after the end of the stream.
+    pub truncate: bool,
+    /// Where holes go it already reads zero.
+    pub known_zero: bool,
+    /// fsync after so many bytes; 0 means not in between.
+    pub sync_interval: u64,
+}
+
+/// A descriptor as a sink.
+#[derive(Debug)]
+pub enum FdSink<C> {
+    /// A regular file.
+    File(FileSink<C>),
+    /// A block device.
+    Block(BlockSink<C>),
+    /// A pipe, a socket or a character device.
+    Bytes(ByteSink),
+}
+
+impl<C: Checkpoint> FdSink<C> {
+    /// Examines a descriptor, which must stay open for as long as the sink lives.
+    pub fn new(fd: Fd, options: &Options, checkpoint: C) -> Result<Self> {
+        let error = |errno| Error::nowhere(Operation::Open, Side::Sink, errno);
+        let stat = sys::stat(fd).map_err(error)?;
+        let flags = sys::flags(fd).map_err(error)?;
+        if flags & libc::O_PATH == libc::O_PATH {
+            return Err(error(libc::EBADF));
+        }
+        match stat.kind {
+            FileKind::Directory => return Err(error(libc::EISDIR)),
+            FileKind::Other => return Err(error(libc::ESPIPE)),
+            _ if flags & libc::O_ACCMODE == libc::O_RDONLY => return Err(error(libc::EBADF)),
+            FileKind::Pipe | FileKind::Socket | FileKind::Character => {
+                return ByteSink::new(fd, stat.kind, flags, options).map(FdSink::Bytes);
+            }
+            FileKind::Regular | FileKind::Block => {}
+        }
+        if flags & libc::O_APPEND != 0 {
+            // pwrite(2) would append, whatever the offset.
+            let why = "was opened with O_APPEND, which writes nowhere but at the end";
+            return Err(Error::argument("fd", why, libc::EINVAL));
+        }
+        if stat.kind == FileKind::Block {
+            BlockSink::new(fd, options, checkpoint).map(FdSink::Block)
+        } else {
+            FileSink::new(fd, stat.size, options, checkpoint).map(FdSink::File)
+        }
+    }
+
+    fn inner(&self) -> &dyn Sink {
+        match self {
+            FdSink::File(file) => file,
+            FdSink::Block(block) => block,
+            FdSink::Bytes(bytes) => bytes,
+        }
+    }
+
+    fn inner_mut(&mut self) -> &mut dyn Sink {
+        match self {
+            FdSink::File(file) => file,
+            FdSink::Block(block) => block,
+            FdSink::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+impl<C: Checkpoint> Sink for FdSink<C> {
+    fn makes_holes(&mut self) -> Result<bool> {
+        self.inner_mut().makes_holes()
+    }
+
+    fn announce(&mut self, total: u64) -> Result<()> {
+        self.inner_mut().announce(total)
+    }
+
+    fn write(&mut self, buffer: &[u8]) -> Result<usize> {
+        self.inner_mut().write(buffer)
+    }
+
+    fn hole(&mut self, length: u64) -> Result<u64> {
+        self.inner_mut().hole(length)
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.inner_mut().finish()
+    }
+
+    fn abort(&mut self, errno: i32) {
+        self.inner_mut().abort(errno);
+    }
+
+    fn waiting(&self) -> Waiting {
+        self.inner().waiting()
+    }
+}

@@ -1,0 +1,116 @@
+//! Where a sink with offsets is: its range, its limits, and what of it is durable.
+
+use super::{Checkpoint, Options};
+use crate::error::{Error, Operation, Result, Side};
+use crate::sys::{self, Fd};
+
+/// The place in a regular file or a block device that the next byte goes to.
+#[derive(Debug)]
+pub(super) struct Place<C> {
+    pub(super) fd: Fd,
+    at: u64,
+    /// The first byte that may not be written, and the errno that says so.
+    limit: (u64, i32),
+    sync: bool,
+    sync_interval: u64,
+    durable: u64,
+    checkpoint: C,
+}
+
+impl<C: Checkpoint> Place<C> {
+    /// A place within `capacity`, beyond which `errno` is the answer.
+    pub(super) fn new(
+        fd: Fd,
+        options: &Options,
+        capacity: u64,
+        errno: i32,
+        checkpoint: C,
+    ) -> Result<Self> {
+        let at = options.offset;
+        let mut limit = (capacity, errno);
+        if options.length != 0 {
+            let end = at.checked_add(options.length).ok_or_else(|| {
+                Error::argument("options.length", "ends beyond every file", libc::EINVAL)
+            })?;
+            if end < limit.0 {
+                limit = (end, libc::EFBIG);
+            }
+        }
+        if at > limit.0 {
+            return Err(Error::at(Operation::Open, Side::Sink, at, limit.1));
+        }
+        Ok(Place {
+            fd,
+            at,
+            limit,
+            sync: options.sync,
+            sync_interval: options.sync_interval,
+            durable: at,
+            checkpoint,
+        })
+    }
+
+    pub(super) fn at(&self) -> u64 {
+        self.at
+    }
+
+    pub(super) fn advance(&mut self, by: u64) {
+        self.at += by;
+    }
+
+    pub(super) fn error(&self, operation: Operation, errno: i32) -> Error {
+        if errno == libc::EAGAIN {
+            // There is nobody to wait for.
+            return Error::Because {
+                operation,
+                side: Side::Sink,
+                offset: self.at,
+                errno: libc::EIO,
+                why: "the file system answered EAGAIN",
+            };
+        }
+        Error::at(operation, Side::Sink, self.at, errno)
+    }
+
+    /// Whether so much more fits.
+    pub(super) fn room(&self, length: u64, operation: Operation) -> Result<()> {
+        let (limit, errno) = self.limit;
+        match self.at.checked_add(length) {
+            Some(end) if end <= limit => Ok(()),
+            _ => Err(Error::at(operation, Side::Sink, self.at, errno)),
+        }
+    }
+
+    /// Writes what fits, and moves on.
+    pub(super) fn write(&mut self, buffer: &[u8]) -> Result<usize> {
+        self.room(1, Operation::Write)?;
+        let most = (self.limit.0 - self.at).min(buffer.len() as u64) as usize;
+        let count = sys::pwrite(self.fd, &buffer[..most], self.at)
+            .map_err(|errno| self.error(Operation::Write, errno))?;
+        if count == 0 {
+            return Err(self.error(Operation::Write, libc::EIO));
+        }
+        self.at += count as u64;
+        Ok(count)
+    }
+
+    /// Whether it is time to make durable what there is.
+    pub(super) fn due(&self) -> bool {
+        self.sync_interval != 0 && self.at - self.durable >= self.sync_interval
+    }
+
+    /// Makes durable what there is, and says so.
+    pub(super) fn make_durable(&mut self) -> Result<()> {
+        sys::sync(self.fd).map_err(|errno| self.error(Operation::Sync, errno))?;
+        self.checkpoint
+            .reached(self.at)
+            .map_err(|errno| Error::at(Operation::Checkpoint, Side::Sink, self.at, errno))?;
+        self.durable = self.at;
+        Ok(())
+    }
+
+    /// The end: makes it durable if that was asked for.
+    pub(super) fn finish(&mut self) -> Result<()> {
+        if self.sync || self.sync_interval != 0 { self.make_durable() } else { Ok(()) }
+    }
+}

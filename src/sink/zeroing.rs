@@ -1,0 +1,181 @@
+//! Making a range of a file or a device read zero: the one place that knows how.
+//!
+//! The best way that works is remembered. After a way that failed the whole range is done again
+//! in the next one, because a failed punch of a block device may already have dropped what was in
+//! the cache for it (seen on Linux 6.18: buffered reads then show zeros, the medium old bytes).
+
+use crate::sys::{self, Fd, Sys};
+use std::time::{Duration, Instant};
+
+/// A way to make a range read zero, from the best to the one that always works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Punch,
+    /// For files: fallocate ZERO_RANGE.
+    ZeroRange,
+    /// For devices: BLKZEROOUT. Never BLKDISCARD: what it leaves behind may be anything.
+    ZeroOut,
+    Write,
+}
+
+/// Makes ranges read zero, in steps.
+#[derive(Debug)]
+pub(super) struct Zeroing {
+    fd: Fd,
+    way: Way,
+    device: bool,
+    step: u64,
+    most: u64,
+}
+
+const MIB: u64 = 1024 * 1024;
+const LEAST: u64 = MIB;
+
+/// A step that takes longer is halved, so that a cancel acts in time.
+const LONG: Duration = Duration::from_millis(40);
+/// A step that takes less is doubled.
+const SHORT: Duration = Duration::from_millis(10);
+
+impl Zeroing {
+    /// Of a regular file. Ranges must lie within its size.
+    pub(super) fn of_file(fd: Fd) -> Self {
+        Zeroing { fd, way: Way::Punch, device: false, step: 64 * MIB, most: 1 << 40 }
+    }
+
+    /// Of a block device. Ranges must be whole sectors.
+    pub(super) fn of_device(fd: Fd) -> Self {
+        Zeroing { fd, way: Way::Punch, device: true, step: 16 * MIB, most: 64 * MIB }
+    }
+
+    /// Makes at most `length` bytes read zero, a bounded step of them. Returns how many.
+    pub(super) fn zero(&mut self, at: u64, length: u64) -> Sys<u64> {
+        let step = length.min(self.step);
+        loop {
+            let begun = Instant::now();
+            let answer = match self.way {
+                Way::Punch => sys::punch_hole(self.fd, at, step),
+                Way::ZeroRange => sys::zero_range(self.fd, at, step),
+                Way::ZeroOut => sys::zero_out(self.fd, at, step),
+                Way::Write => return write_zeros(self.fd, at, step),
+            };
+            match answer {
+                Ok(()) => {
+                    self.adapt(begun.elapsed(), step);
+                    return Ok(step);
+                }
+                Err(
+                    libc::EOPNOTSUPP
+                    | libc::ENOSYS
+                    | libc::EINVAL
+                    | libc::ENODEV
+                    | libc::EFBIG
+                    | libc::EPERM
+                    | libc::EBUSY
+                    | libc::ENOTTY,
+                ) => self.way = self.next(),
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    fn next(&self) -> Way {
+        match self.way {
+            Way::Punch if self.device => Way::ZeroOut,
+            Way::Punch => Way::ZeroRange,
+            Way::ZeroRange | Way::ZeroOut | Way::Write => Way::Write,
+        }
+    }
+
+    fn adapt(&mut self, took: Duration, step: u64) {
+        if took > LONG {
+            self.step = (self.step / 2).max(LEAST);
+        } else if took < SHORT && step == self.step {
+            self.step = (self.step * 2).min(self.most);
+        }
+    }
+}
+
+/// Writes zeros, at most as many as one call takes.
+pub(super) fn write_zeros(fd: Fd, at: u64, length: u64) -> Sys<u64> {
+    match sys::pwrite_zeros(fd, length, at)? {
+        0 => Err(libc::EIO),
+        count => Ok(count as u64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::Call;
+    use crate::sys::inject::{self, Fault};
+    use crate::testing::{self, Piece::Data};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::FileExt;
+
+    fn zeroed_with(fail: impl FnMut(Call) -> Fault + 'static) -> (Sys<()>, Vec<u8>, Way) {
+        let file = testing::sparse(&[Data(64)]);
+        let mut zeroing = Zeroing::of_file(file.as_raw_fd());
+        let (from, to) = (1000, 3_500_000);
+        let answer = inject::with(fail, || {
+            let mut at = from;
+            while at < to {
+                at += zeroing.zero(at, to - at)?;
+            }
+            (at == to).then_some(()).ok_or(libc::ERANGE)
+        });
+        let mut bytes = vec![0; 64 * testing::BLOCK as usize];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        let outside = bytes[..from as usize].iter().chain(&bytes[to as usize..]);
+        assert!(outside.into_iter().all(|byte| *byte != 0), "the range is kept");
+        (answer, bytes[from as usize..to as usize].to_vec(), zeroing.way)
+    }
+
+    #[test]
+    fn every_way_that_is_refused_leads_to_the_next() {
+        for errno in [
+            libc::EOPNOTSUPP,
+            libc::ENOSYS,
+            libc::EINVAL,
+            libc::ENODEV,
+            libc::EFBIG,
+            libc::EPERM,
+            libc::EBUSY,
+        ] {
+            for refused in 0..=2 {
+                let mut asked = 0;
+                let (answer, bytes, way) = zeroed_with(move |call| {
+                    asked += usize::from(call == Call::Fallocate);
+                    match call {
+                        Call::Fallocate if asked <= refused => Fault::Errno(errno),
+                        _ => Fault::None,
+                    }
+                });
+                assert_eq!(answer, Ok(()));
+                assert!(bytes.iter().all(|byte| *byte == 0), "{errno} {refused}");
+                assert_eq!(way, [Way::Punch, Way::ZeroRange, Way::Write][refused]);
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_medium_is_an_error() {
+        for errno in [libc::EIO, libc::ENOSPC, libc::EDQUOT] {
+            let (answer, ..) = zeroed_with(move |call| match call {
+                Call::Fallocate => Fault::Errno(errno),
+                _ => Fault::None,
+            });
+            assert_eq!(answer, Err(errno));
+        }
+    }
+
+    #[test]
+    fn short_writes_of_zeros_go_on() {
+        let (answer, bytes, _) = zeroed_with(|call| match call {
+            Call::Fallocate => Fault::Errno(libc::EOPNOTSUPP),
+            Call::Pwrite => Fault::Short(5000),
+            _ => Fault::None,
+        });
+        assert_eq!(answer, Ok(()));
+        assert!(bytes.iter().all(|byte| *byte == 0));
+    }
+}
