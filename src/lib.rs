@@ -18,6 +18,7 @@
 //! Dependencies run one way: `ffi`, `transfer`, `source` and `sink`, `section` and `zero`, `sys`
 //! and `error`. There is no thread, no global state, and nothing is printed.
 
+pub mod buffer;
 pub mod error;
 pub mod section;
 pub mod sink;
@@ -25,4 +26,6 @@ pub mod source;
 pub mod sys;
 #[cfg(test)]
 mod testing;
+pub mod transfer;
 pub mod wait;
+pub mod zero;

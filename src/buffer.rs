@@ -1,0 +1,53 @@
+//! The one buffer of a transfer.
+
+use crate::error::{Error, Operation, Result, Side};
+
+/// What the kernel and every device like best.
+const ALIGNMENT: usize = 4096;
+
+/// Bytes at an aligned address, taken without the risk of an abort.
+#[derive(Debug, Default)]
+pub struct Buffer {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Buffer {
+    /// A buffer of `length` bytes, all zero.
+    pub fn new(length: usize) -> Result<Self> {
+        let none = || Error::nowhere(Operation::Allocate, Side::None, libc::ENOMEM);
+        let whole = length.checked_add(ALIGNMENT).ok_or_else(none)?;
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(whole).map_err(|_| none())?;
+        bytes.resize(whole, 0);
+        let start = bytes.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+        bytes.truncate(start + length);
+        Ok(Buffer { bytes, start })
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    /// Its bytes, to be filled.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_aligned_and_of_its_length() {
+        for length in [1, 4096, 1 << 20] {
+            let buffer = Buffer::new(length).unwrap();
+            assert_eq!(buffer.bytes().len(), length);
+            assert_eq!(buffer.bytes().as_ptr() as usize % ALIGNMENT, 0);
+        }
+        assert_eq!(Buffer::new(usize::MAX).unwrap_err().errno(), libc::ENOMEM);
+    }
+}

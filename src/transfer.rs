@@ -1,0 +1,691 @@
+//! The one loop: a source is pulled, a sink is pushed.
+//!
+//! It is a state machine. Each step moves at most one piece; whatever an end answers, the piece is
+//! kept until the sink has taken it, so that a step can be made again at any time.
+
+use crate::buffer::Buffer;
+use crate::error::{Error, Operation, Result, Side};
+use crate::section::{Kind, Section};
+use crate::sink::Sink;
+use crate::source::{Read, Source};
+use crate::sys::{self, Sys};
+use crate::wait::{Wait, Waiting};
+use crate::zero::is_zero;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// What is asked of the holes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sparse {
+    /// Kept where both ends can.
+    #[default]
+    Auto,
+    /// Both ends must be able to.
+    Required,
+    /// Written as zeros.
+    Never,
+}
+
+/// How a transfer goes. Zero stands for the default of each number.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// What is asked of the holes.
+    pub sparse: Sparse,
+    /// Blocks of data that are all zeros become holes.
+    pub detect_zeroes: bool,
+    /// The size of such a block.
+    pub zero_block: u32,
+    /// The size of the buffer.
+    pub buffer_size: u64,
+    /// Progress is told after so many bytes.
+    pub progress_bytes: u64,
+    /// Progress is told after so many milliseconds.
+    pub progress_ms: u64,
+    /// It fails after so many milliseconds without progress.
+    pub stall_ms: u64,
+    /// The most bytes of data in a second.
+    pub rate: u64,
+}
+
+/// What has been done so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Bytes that the sink took.
+    pub position: u64,
+    /// Bytes that there are in all, if known.
+    pub total: Option<u64>,
+    /// Of the bytes: those taken as data.
+    pub data_bytes: u64,
+    /// Of the bytes: those taken as holes.
+    pub hole_bytes: u64,
+    /// Sections of data begun.
+    pub data_sections: u64,
+    /// Holes begun.
+    pub hole_sections: u64,
+    /// Of the bytes taken as holes: those that came as data and were found to be zeros.
+    pub zero_bytes: u64,
+}
+
+/// Is told how a transfer goes. An errno ends it.
+pub trait Observe {
+    /// So much has been done.
+    fn progress(&mut self, stats: &Stats) -> Sys<()> {
+        let _ = stats;
+        Ok(())
+    }
+
+    /// The sink took all of this section.
+    fn section(&mut self, section: Section) -> Sys<()> {
+        let _ = section;
+        Ok(())
+    }
+}
+
+impl Observe for () {}
+
+/// What a transfer waits for by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// Nothing.
+    None,
+    /// Descriptors that their owner left in blocking mode, and time.
+    Blocking,
+    /// Any descriptor, and time.
+    Any,
+}
+
+/// How far a run came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// To the end, with success.
+    Finished,
+    /// As far as its budget allowed.
+    BudgetUsed,
+}
+
+/// A transfer that is under way. Its ends are handed in anew for each run.
+#[derive(Debug)]
+pub struct Transfer {
+    options: Options,
+    stage: Stage,
+    makes_holes: bool,
+    detects: bool,
+    buffer: Buffer,
+    /// Zero bytes at the buffer's start.
+    zeros: usize,
+    /// What of the buffer is still to be given to the sink.
+    pending: Range<usize>,
+    /// The part of it, from its start, that is known to be of one kind.
+    run: Run,
+    /// Bytes of hole to be made before it.
+    gap: u64,
+    /// Of the gap: zeros that were detected.
+    detected: u64,
+    /// The gap may still grow by zeros that are detected in what is read next.
+    growing: bool,
+    at_end: bool,
+    stats: Stats,
+    section: Option<Section>,
+    told: Told,
+    cancel: Arc<AtomicBool>,
+    last_move: Instant,
+    free_at: Instant,
+    wait: Wait,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    New,
+    Begun,
+    Moving,
+    FinishSink,
+    FinishSource,
+    Ended(Result<()>),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    to: usize,
+    zero: bool,
+}
+
+/// When progress was last told.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    position: u64,
+    time: Instant,
+}
+
+/// What one step came to.
+enum Step {
+    /// Work of about so many bytes.
+    Worked(u64),
+    Finished,
+    /// The rate allows no more before this time.
+    TooEarly(Instant),
+}
+
+/// What a hole, or any step that moves no data, counts in a budget.
+const STEP_COST: u64 = 4096;
+
+const DEFAULT_BUFFER: u64 = 1 << 20;
+const BUFFER_SIZES: std::ops::RangeInclusive<u64> = 4096..=64 << 20;
+const DEFAULT_ZERO_BLOCK: u32 = 65536;
+const ZERO_BLOCKS: std::ops::RangeInclusive<u32> = 512..=1 << 20;
+
+/// The longest wait before a cancel is looked for.
+const GLANCE: Duration = Duration::from_millis(50);
+
+/// How far a transfer may be ahead of its rate.
+const BURST: Duration = Duration::from_millis(100);
+
+impl Transfer {
+    /// A transfer that has not begun.
+    pub fn new(options: &Options) -> Result<Self> {
+        let mut options = *options;
+        if options.buffer_size == 0 {
+            options.buffer_size = DEFAULT_BUFFER;
+        }
+        if !BUFFER_SIZES.contains(&options.buffer_size) {
+            let why = "is not from 4096 to 67108864";
+            return Err(Error::argument("options.buffer_size", why, libc::EINVAL));
+        }
+        if options.zero_block == 0 {
+            options.zero_block = DEFAULT_ZERO_BLOCK;
+        }
+        if !ZERO_BLOCKS.contains(&options.zero_block) || !options.zero_block.is_power_of_two() {
+            let why = "is no power of two from 512 to 1048576";
+            return Err(Error::argument("options.zero_block", why, libc::EINVAL));
+        }
+        let now = Instant::now();
+        Ok(Transfer {
+            options,
+            stage: Stage::New,
+            makes_holes: false,
+            detects: false,
+            buffer: Buffer::default(),
+            zeros: 0,
+            pending: 0..0,
+            run: Run { to: 0, zero: false },
+            gap: 0,
+            detected: 0,
+            growing: false,
+            at_end: false,
+            stats: Stats::default(),
+            section: None,
+            told: Told { position: 0, time: now },
+            cancel: Arc::new(AtomicBool::new(false)),
+            last_move: now,
+            free_at: now,
+            wait: Wait::NOTHING,
+        })
+    }
+
+    /// What cancels it, from anywhere, when it is set.
+    #[must_use]
+    pub fn canceller(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.cancel)
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// What it waits for, after a run that was not ready.
+    #[must_use]
+    pub fn wait(&self) -> Wait {
+        self.wait
+    }
+
+    /// What ended it, if it failed.
+    #[must_use]
+    pub fn error(&self) -> Option<Error> {
+        match self.stage {
+            Stage::Ended(result) => result.err(),
+            _ => None,
+        }
+    }
+
+    /// Whether it was run and has not ended, so that its ends are still owed a finish or an abort.
+    #[must_use]
+    pub fn under_way(&self) -> bool {
+        !matches!(self.stage, Stage::New | Stage::Ended(_))
+    }
+
+    /// Goes on, for about `budget` bytes of work or to the end.
+    ///
+    /// An error that would block is no end: run it again when [`Transfer::wait`] says so. Any
+    /// other has ended it, and both ends were told.
+    pub fn run(
+        &mut self,
+        source: &mut dyn Source,
+        sink: &mut dyn Sink,
+        observer: &mut dyn Observe,
+        budget: Option<u64>,
+        patience: Patience,
+    ) -> Result<Progress> {
+        if let Stage::Ended(result) = self.stage {
+            return result.map(|()| Progress::Finished);
+        }
+        if self.stage == Stage::New {
+            self.stage = Stage::Begun;
+            self.last_move = Instant::now();
+            self.told.time = self.last_move;
+        }
+        self.wait = Wait::NOTHING;
+        let mut left = budget.unwrap_or(u64::MAX);
+        loop {
+            let worked = match self.step(source, sink, observer) {
+                Ok(Step::Finished) => {
+                    self.stage = Stage::Ended(Ok(()));
+                    return Ok(Progress::Finished);
+                }
+                Ok(Step::Worked(bytes)) => bytes,
+                Ok(Step::TooEarly(when)) => match self.wait_for_time(when, patience) {
+                    Ok(()) => 0,
+                    Err(error) if error.would_block() => return Err(error),
+                    Err(error) => return Err(self.fail(error, source, sink)),
+                },
+                Err(error) if error.interrupted() => STEP_COST,
+                Err(error) if error.would_block() => {
+                    match self.wait_for_end(error, source, sink, patience) {
+                        Ok(()) => 0,
+                        Err(error) if error.would_block() => return Err(error),
+                        Err(error) => return Err(self.fail(error, source, sink)),
+                    }
+                }
+                Err(error) => return Err(self.fail(error, source, sink)),
+            };
+            left = left.saturating_sub(worked);
+            if left == 0 && budget.is_some() {
+                return Ok(Progress::BudgetUsed);
+            }
+        }
+    }
+
+    /// Ends it with an error: tells both ends, each once.
+    pub fn fail(&mut self, error: Error, source: &mut dyn Source, sink: &mut dyn Sink) -> Error {
+        if let Stage::Ended(result) = self.stage {
+            return result.err().unwrap_or(error);
+        }
+        if self.stage != Stage::FinishSource {
+            sink.abort(error.errno());
+        }
+        source.abort(error.errno());
+        self.stage = Stage::Ended(Err(error));
+        self.wait = Wait::NOTHING;
+        error
+    }
+
+    /// The error of a transfer that was cancelled.
+    #[must_use]
+    pub fn cancelled(&self) -> Error {
+        Error::at(Operation::Wait, Side::None, self.stats.position, libc::ECANCELED)
+    }
+
+    fn step(
+        &mut self,
+        source: &mut dyn Source,
+        sink: &mut dyn Sink,
+        observer: &mut dyn Observe,
+    ) -> Result<Step> {
+        if self.stage != Stage::FinishSource && self.cancel.load(Ordering::Relaxed) {
+            return Err(self.cancelled());
+        }
+        match self.stage {
+            Stage::New | Stage::Begun => {
+                self.begin(source, sink)?;
+                self.stage = Stage::Moving;
+                Ok(Step::Worked(0))
+            }
+            Stage::Moving => self.move_one(source, sink, observer),
+            Stage::FinishSink => {
+                sink.finish()?;
+                self.stage = Stage::FinishSource;
+                Ok(Step::Worked(STEP_COST))
+            }
+            Stage::FinishSource => {
+                source.finish()?;
+                Ok(Step::Finished)
+            }
+            Stage::Ended(result) => result.map(|()| Step::Finished),
+        }
+    }
+
+    /// Everything that can be refused is refused here, before a byte moves.
+    fn begin(&mut self, source: &mut dyn Source, sink: &mut dyn Sink) -> Result<()> {
+        self.makes_holes = match self.options.sparse {
+            Sparse::Never => false,
+            Sparse::Auto => sink.makes_holes()?,
+            Sparse::Required => {
+                for (side, able, why) in [
+                    (Side::Source, source.tells_holes()?, "cannot tell its holes"),
+                    (Side::Sink, sink.makes_holes()?, "cannot make holes"),
+                ] {
+                    if !able {
+                        let (operation, offset) = (Operation::Sparse, 0);
+                        let errno = libc::EOPNOTSUPP;
+                        return Err(Error::Because { operation, side, offset, errno, why });
+                    }
+                }
+                true
+            }
+        };
+        self.detects = self.options.detect_zeroes && self.makes_holes;
+        self.stats.total = source.total();
+        if let Some(total) = self.stats.total {
+            sink.announce(total)?;
+        }
+        let size = usize::try_from(self.options.buffer_size).unwrap_or(usize::MAX);
+        self.buffer = Buffer::new(size)?;
+        self.zeros = size;
+        Ok(())
+    }
+
+    fn move_one(
+        &mut self,
+        source: &mut dyn Source,
+        sink: &mut dyn Sink,
+        observer: &mut dyn Observe,
+    ) -> Result<Step> {
+        if !self.pending.is_empty() {
+            if self.run.to <= self.pending.start {
+                self.classify();
+            }
+            if self.run.zero {
+                let length = (self.run.to - self.pending.start) as u64;
+                self.gap += length;
+                self.detected += length;
+                self.growing = true;
+                self.pending.start = self.run.to;
+                return Ok(Step::Worked(0));
+            }
+            if self.gap > 0 {
+                return self.push_gap(sink, observer);
+            }
+            return self.push_data(sink, observer);
+        }
+        if self.gap > 0 && (self.at_end || !self.growing) {
+            return self.push_gap(sink, observer);
+        }
+        if self.at_end {
+            let last = self.section.take();
+            self.tell_section(last, observer)?;
+            self.tell(observer)?;
+            self.stage = Stage::FinishSink;
+            return Ok(Step::Worked(0));
+        }
+        match self.pull(source) {
+            Err(error) if error.would_block() && self.gap > 0 => {
+                // What is known goes out before anybody waits.
+                self.growing = false;
+                Ok(Step::Worked(0))
+            }
+            other => other,
+        }
+    }
+
+    fn pull(&mut self, source: &mut dyn Source) -> Result<Step> {
+        let buffer = self.buffer.bytes_mut();
+        let most = buffer.len();
+        self.zeros = 0;
+        let read = source.read(buffer)?;
+        let grown = match read {
+            Read::Data(count) if count == 0 || count > most => {
+                return Err(Error::Nonsense {
+                    operation: Operation::Read,
+                    side: Side::Source,
+                    offset: self.stats.position + self.gap,
+                    answer: i64::try_from(count).unwrap_or(i64::MAX),
+                });
+            }
+            Read::Data(count) => {
+                self.pending = 0..count;
+                self.run.to = 0;
+                count as u64
+            }
+            Read::AtHole => {
+                let length = source.section()?.length;
+                source.skip(length)?;
+                self.gap = self.gap.saturating_add(length);
+                self.growing = false;
+                0
+            }
+            Read::End => {
+                self.at_end = true;
+                0
+            }
+        };
+        let reached = self.stats.position.saturating_add(self.gap).saturating_add(grown);
+        if i64::try_from(reached).is_err() {
+            let position = self.stats.position;
+            return Err(Error::at(Operation::Read, Side::Source, position, libc::EOVERFLOW));
+        }
+        Ok(Step::Worked(0))
+    }
+
+    /// Finds how much of what is pending is data, or zeros, from its start.
+    fn classify(&mut self) {
+        let Range { start, end } = self.pending;
+        self.run = Run { to: end, zero: false };
+        if !self.detects {
+            return;
+        }
+        let block = u64::from(self.options.zero_block);
+        let mut place = self.stats.position + self.gap;
+        let bytes = self.buffer.bytes();
+        let mut at = start;
+        let mut first = None;
+        while at < end {
+            let left = (block - place % block).min((end - at) as u64);
+            let to = at + left as usize;
+            let zero = is_zero(&bytes[at..to]);
+            if *first.get_or_insert(zero) != zero {
+                break;
+            }
+            at = to;
+            place += left;
+        }
+        self.run = Run { to: at, zero: first == Some(true) };
+    }
+
+    fn push_data(&mut self, sink: &mut dyn Sink, observer: &mut dyn Observe) -> Result<Step> {
+        let most = match self.allowance() {
+            Ok(most) => most,
+            Err(when) => return Ok(Step::TooEarly(when)),
+        };
+        let to = self.run.to.min(self.pending.start.saturating_add(most));
+        let piece = &self.buffer.bytes()[self.pending.start..to];
+        let length = piece.len();
+        let taken = self.taken(Operation::Write, sink.write(piece)? as u64, length as u64)?;
+        self.pending.start += taken as usize;
+        self.spend(taken);
+        self.moved(Kind::Data, taken, observer)?;
+        Ok(Step::Worked(taken))
+    }
+
+    fn push_gap(&mut self, sink: &mut dyn Sink, observer: &mut dyn Observe) -> Result<Step> {
+        if self.makes_holes {
+            let made = self.taken(Operation::Hole, sink.hole(self.gap)?, self.gap)?;
+            self.gap -= made;
+            // Detected zeros come first in the count; within one gap nobody sees the difference.
+            let detected = self.detected.min(made);
+            self.detected -= detected;
+            self.stats.zero_bytes += detected;
+            self.moved(Kind::Hole, made, observer)?;
+            return Ok(Step::Worked(STEP_COST));
+        }
+        let most = match self.allowance() {
+            Ok(most) => most,
+            Err(when) => return Ok(Step::TooEarly(when)),
+        };
+        let wanted = usize::try_from(self.gap).unwrap_or(usize::MAX);
+        let length = wanted.min(most).min(self.buffer.bytes().len());
+        if self.zeros < length {
+            // Nothing is pending here: without holes to make, no zeros are detected.
+            self.buffer.bytes_mut()[self.zeros..length].fill(0);
+            self.zeros = length;
+        }
+        let taken = sink.write(&self.buffer.bytes()[..length])? as u64;
+        let taken = self.taken(Operation::Write, taken, length as u64)?;
+        self.gap -= taken;
+        self.spend(taken);
+        self.moved(Kind::Data, taken, observer)?;
+        Ok(Step::Worked(taken))
+    }
+
+    /// What a sink says that it took, checked.
+    fn taken(&self, operation: Operation, taken: u64, most: u64) -> Result<u64> {
+        if taken == 0 || taken > most {
+            return Err(Error::Nonsense {
+                operation,
+                side: Side::Sink,
+                offset: self.stats.position,
+                answer: i64::try_from(taken).unwrap_or(i64::MAX),
+            });
+        }
+        Ok(taken)
+    }
+
+    fn moved(&mut self, kind: Kind, length: u64, observer: &mut dyn Observe) -> Result<()> {
+        let offset = self.stats.position;
+        self.stats.position += length;
+        match kind {
+            Kind::Hole => self.stats.hole_bytes += length,
+            _ => self.stats.data_bytes += length,
+        }
+        let whole = match &mut self.section {
+            Some(section) if section.kind == kind => {
+                section.length += length;
+                None
+            }
+            other => {
+                match kind {
+                    Kind::Hole => self.stats.hole_sections += 1,
+                    _ => self.stats.data_sections += 1,
+                }
+                other.replace(Section::new(kind, offset, length))
+            }
+        };
+        self.tell_section(whole, observer)?;
+        if self.options.stall_ms != 0 {
+            self.last_move = Instant::now();
+        }
+        let Options { progress_bytes: bytes, progress_ms: ms, .. } = self.options;
+        if bytes != 0 && self.stats.position - self.told.position >= bytes
+            || ms != 0 && self.told.time.elapsed() >= Duration::from_millis(ms)
+        {
+            self.tell(observer)?;
+        }
+        Ok(())
+    }
+
+    fn tell_section(&self, whole: Option<Section>, observer: &mut dyn Observe) -> Result<()> {
+        whole.map_or(Ok(()), |section| {
+            observer.section(section).map_err(|errno| self.stopped(errno))
+        })
+    }
+
+    fn tell(&mut self, observer: &mut dyn Observe) -> Result<()> {
+        self.told = Told { position: self.stats.position, time: Instant::now() };
+        observer.progress(&self.stats).map_err(|errno| self.stopped(errno))
+    }
+
+    /// An observer ended it. That is final, whatever errno it gave.
+    fn stopped(&self, errno: i32) -> Error {
+        Error::Because {
+            operation: Operation::Progress,
+            side: Side::None,
+            offset: self.stats.position,
+            errno,
+            why: "the callback ended the transfer",
+        }
+    }
+
+    /// How many bytes the rate allows now, or from when on it allows any.
+    fn allowance(&self) -> std::result::Result<usize, Instant> {
+        if self.options.rate == 0 {
+            return Ok(usize::MAX);
+        }
+        if self.free_at > Instant::now() {
+            return Err(self.free_at);
+        }
+        let burst = u128::from(self.options.rate) * BURST.as_millis() / 1000;
+        Ok(usize::try_from(burst).unwrap_or(usize::MAX).max(STEP_COST as usize))
+    }
+
+    fn spend(&mut self, bytes: u64) {
+        if self.options.rate != 0 {
+            let nanoseconds = u128::from(bytes) * 1_000_000_000 / u128::from(self.options.rate);
+            let time = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX));
+            self.free_at = self.free_at.max(Instant::now()) + time;
+        }
+    }
+
+    fn wait_for_time(&mut self, when: Instant, patience: Patience) -> Result<()> {
+        let now = Instant::now();
+        self.last_move = now;
+        let left = when.saturating_duration_since(now);
+        if patience == Patience::None {
+            self.wait = Wait { side: Side::None, fd: None, events: 0, timeout: Some(left) };
+            let position = self.stats.position;
+            return Err(Error::at(Operation::Wait, Side::None, position, libc::EAGAIN));
+        }
+        rest(-1, 0, left)
+    }
+
+    fn wait_for_end(
+        &mut self,
+        error: Error,
+        source: &dyn Source,
+        sink: &dyn Sink,
+        patience: Patience,
+    ) -> Result<()> {
+        if self.cancel.load(Ordering::Relaxed) {
+            return Err(self.cancelled());
+        }
+        let side = error.side();
+        let waiting = match side {
+            Side::Source => source.waiting(),
+            Side::Sink => sink.waiting(),
+            Side::None => Waiting::Owner,
+        };
+        let mut timeout = None;
+        if self.options.stall_ms != 0 {
+            let limit = Duration::from_millis(self.options.stall_ms);
+            let since = self.last_move.elapsed();
+            if since >= limit {
+                let waited_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+                return Err(Error::Late { side, offset: self.stats.position, waited_ms });
+            }
+            timeout = Some(limit - since);
+        }
+        match waiting {
+            Waiting::Descriptor { fd, events, blocking }
+                if patience == Patience::Any || blocking && patience == Patience::Blocking =>
+            {
+                rest(fd, events, timeout.unwrap_or(GLANCE))
+            }
+            Waiting::Descriptor { fd, events, .. } => {
+                self.wait = Wait { side, fd: Some(fd), events, timeout };
+                Err(error)
+            }
+            Waiting::Owner => {
+                self.wait = Wait { side, fd: None, events: 0, timeout };
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Waits, but not so long that a cancel is seen late.
+fn rest(fd: sys::Fd, events: i16, time: Duration) -> Result<()> {
+    match sys::poll(fd, events, time.min(GLANCE)) {
+        Ok(_) | Err(libc::EINTR | libc::EAGAIN) => Ok(()),
+        Err(errno) => Err(Error::nowhere(Operation::Wait, Side::None, errno)),
+    }
+}
