@@ -20,6 +20,7 @@
 
 pub mod buffer;
 pub mod error;
+pub mod ffi;
 pub mod section;
 pub mod sink;
 pub mod source;

@@ -1,0 +1,128 @@
+//! Exports: the version, and errors as text and as names.
+
+use super::guard;
+use crate::error::{Operation, Side};
+use libc::{c_char, c_int};
+
+/// An operation: nothing.
+pub const SPARSESTREAM_OPERATION_NONE: i32 = 0;
+/// An operation: an argument or an options struct was checked.
+pub const SPARSESTREAM_OPERATION_ARGUMENT: i32 = 1;
+/// An operation: a descriptor was examined before its first use.
+pub const SPARSESTREAM_OPERATION_OPEN: i32 = 2;
+/// An operation: the map of data and holes was asked.
+pub const SPARSESTREAM_OPERATION_MAP: i32 = 3;
+/// An operation: a file position was restored.
+pub const SPARSESTREAM_OPERATION_SEEK: i32 = 4;
+/// An operation: data was read or received.
+pub const SPARSESTREAM_OPERATION_READ: i32 = 5;
+/// An operation: a part of the source was skipped, or its hole received.
+pub const SPARSESTREAM_OPERATION_SKIP: i32 = 6;
+/// An operation: data was written or sent.
+pub const SPARSESTREAM_OPERATION_WRITE: i32 = 7;
+/// An operation: a hole was made or sent.
+pub const SPARSESTREAM_OPERATION_HOLE: i32 = 8;
+/// An operation: a file's size was set.
+pub const SPARSESTREAM_OPERATION_TRUNCATE: i32 = 9;
+/// An operation: data was made durable.
+pub const SPARSESTREAM_OPERATION_SYNC: i32 = 10;
+/// An operation: a checkpoint was reported.
+pub const SPARSESTREAM_OPERATION_CHECKPOINT: i32 = 11;
+/// An operation: an end was finished.
+pub const SPARSESTREAM_OPERATION_FINISH: i32 = 12;
+/// An operation: the sparse request was checked against both ends.
+pub const SPARSESTREAM_OPERATION_SPARSE: i32 = 13;
+/// An operation: progress, or a section, was reported.
+pub const SPARSESTREAM_OPERATION_PROGRESS: i32 = 14;
+/// An operation: the transfer waited for an end, or was cancelled.
+pub const SPARSESTREAM_OPERATION_WAIT: i32 = 15;
+/// An operation: memory was asked for.
+pub const SPARSESTREAM_OPERATION_ALLOCATE: i32 = 16;
+
+/// A side: neither end.
+pub const SPARSESTREAM_SIDE_NONE: i32 = 0;
+/// A side: where the stream comes from.
+pub const SPARSESTREAM_SIDE_SOURCE: i32 = 1;
+/// A side: where the stream goes.
+pub const SPARSESTREAM_SIDE_SINK: i32 = 2;
+
+/// This thread's message for its last call of this library that failed: what was done, to which
+/// side, at which offset, and the system's words. "" before the first failure. A call that
+/// succeeds leaves it alone, as does one that returns -EAGAIN.
+///
+/// Returns a string that the library owns; it is valid until this thread's next failing call.
+/// Never NULL. Any thread; not in a signal handler.
+#[unsafe(no_mangle)]
+pub extern "C" fn sparsestream_last_error() -> *const c_char {
+    guard::text(guard::message)
+}
+
+/// The name of a `SPARSESTREAM_OPERATION_` number, such as "write"; "unknown" for any other.
+///
+/// Returns a constant string. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn sparsestream_operation_name(operation: c_int) -> *const c_char {
+    guard::text(|| {
+        let number = usize::try_from(operation).unwrap_or(usize::MAX);
+        Operation::ALL.get(number).map_or(c"unknown", |known| known.c_name()).as_ptr()
+    })
+}
+
+/// The name of a `SPARSESTREAM_SIDE_` number: "transfer" for `SPARSESTREAM_SIDE_NONE`, "source",
+/// "sink"; "unknown" for any other.
+///
+/// Returns a constant string. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn sparsestream_side_name(side: c_int) -> *const c_char {
+    guard::text(|| {
+        match side {
+            SPARSESTREAM_SIDE_NONE => Side::None.c_name(),
+            SPARSESTREAM_SIDE_SOURCE => Side::Source.c_name(),
+            SPARSESTREAM_SIDE_SINK => Side::Sink.c_name(),
+            _ => c"unknown",
+        }
+        .as_ptr()
+    })
+}
+
+/// The version of the library that runs, such as "0.1.0"; `SPARSESTREAM_VERSION` is that of the
+/// header a program was compiled with.
+///
+/// Returns a constant string. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn sparsestream_version() -> *const c_char {
+    guard::text(|| {
+        const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
+        VERSION.as_ptr().cast()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::CStr;
+
+    fn text(pointer: *const c_char) -> &'static str {
+        // SAFETY: the exports above return constant strings.
+        unsafe { CStr::from_ptr(pointer) }.to_str().unwrap()
+    }
+
+    #[test]
+    fn names_and_numbers_are_the_cores() {
+        for operation in Operation::ALL {
+            assert_eq!(text(sparsestream_operation_name(operation as i32)), operation.name());
+        }
+        for side in [Side::None, Side::Source, Side::Sink] {
+            assert_eq!(text(sparsestream_side_name(side as i32)), side.name());
+        }
+        for unknown in [-1, 17, i32::MAX, i32::MIN] {
+            assert_eq!(text(sparsestream_operation_name(unknown)), "unknown");
+            assert_eq!(text(sparsestream_side_name(unknown)), "unknown");
+        }
+    }
+
+    #[test]
+    fn the_version_is_the_crates() {
+        assert_eq!(text(sparsestream_version()), env!("CARGO_PKG_VERSION"));
+    }
+}

@@ -1,0 +1,362 @@
+//! Size-first structs: how a caller's struct of any version is read and written.
+//!
+//! A short struct is padded with defaults (zeros); a longer one is accepted while its tail is
+//! zero. Both directions are bounded by the caller's `size`, which is itself bounded.
+
+use super::sections::sparsestream_section;
+use crate::error::{Error, Result};
+use libc::{c_int, c_void};
+use std::mem::size_of;
+
+/// Flag of `sparsestream_source_options`: trust no file system's map of holes and read the whole
+/// range. Holes are then found only by `SPARSESTREAM_DETECT_ZEROES`.
+pub const SPARSESTREAM_IGNORE_MAP: u64 = 1;
+/// Flag of `sparsestream_sink_options`: fsync(2) the file before success is reported.
+pub const SPARSESTREAM_SYNC: u64 = 2;
+/// Flag of `sparsestream_sink_options`: cut a regular file after the stream's end. Without it a
+/// longer file keeps its tail.
+pub const SPARSESTREAM_TRUNCATE: u64 = 4;
+/// Flag of `sparsestream_sink_options`: the target already reads zero wherever the stream has a
+/// hole (it was just created, or just zeroed), so that a hole costs nothing. If that is not so,
+/// stale bytes stay under the holes.
+pub const SPARSESTREAM_KNOWN_ZERO: u64 = 8;
+/// Flag of `sparsestream_transfer_options`: data blocks that are all zeros are passed on as holes.
+pub const SPARSESTREAM_DETECT_ZEROES: u64 = 16;
+
+/// Sparse request (`sparse` of `sparsestream_transfer_options`): holes are kept where both ends
+/// can; else they are sent as zeros. The default.
+pub const SPARSESTREAM_SPARSE_AUTO: i32 = 0;
+/// Sparse request: fail with -EOPNOTSUPP before a byte moves unless the source can tell its holes
+/// and the sink can make holes.
+pub const SPARSESTREAM_SPARSE_REQUIRED: i32 = 1;
+/// Sparse request: no hole is ever made; holes of the source are written as zeros.
+pub const SPARSESTREAM_SPARSE_NEVER: i32 = 2;
+
+/// How a source reads a file descriptor. Zero-initialise it and set `size`; NULL means all defaults.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct sparsestream_source_options {
+    /// `sizeof(sparsestream_source_options)`.
+    pub size: u64,
+    /// 0 or `SPARSESTREAM_IGNORE_MAP`.
+    pub flags: u64,
+    /// First byte to read, from the start of the file. Must be 0 for a pipe, a socket or a
+    /// character device.
+    pub offset: i64,
+    /// Bytes to read; 0 means to the end. A source that ends before `length` bytes is an error
+    /// (-ENODATA), never a short success.
+    pub length: i64,
+}
+
+/// How a sink writes a file descriptor. Zero-initialise it and set `size`; NULL means all defaults.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct sparsestream_sink_options {
+    /// `sizeof(sparsestream_sink_options)`.
+    pub size: u64,
+    /// Any of `SPARSESTREAM_SYNC`, `SPARSESTREAM_TRUNCATE`, `SPARSESTREAM_KNOWN_ZERO`.
+    pub flags: u64,
+    /// Where the stream's first byte goes, from the start of the file. Must be 0 for a pipe, a
+    /// socket or a character device.
+    pub offset: i64,
+    /// Most bytes that the stream may put there, holes included; 0 means no limit of its own.
+    /// What comes beyond it fails with -EFBIG and is not written.
+    pub length: i64,
+    /// fsync(2) after at least this many bytes, data and holes, and at the end; 0 means never
+    /// in between. Regular files and block devices only.
+    pub sync_interval: i64,
+    /// Called after each such fsync with the durable offset: all of the file before it, from
+    /// `offset` on, is on the medium. A negative errno ends the transfer with that error. May be NULL.
+    pub checkpoint: Option<unsafe extern "C" fn(opaque: *mut c_void, durable_offset: i64) -> c_int>,
+    /// Handed to `checkpoint`. The caller's; must outlive the sink.
+    pub opaque: *mut c_void,
+}
+
+/// What a transfer has done so far. Set `size` before it is handed in: a short struct receives
+/// what fits, the tail of a longer one is zeroed.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct sparsestream_stats {
+    /// `sizeof(sparsestream_stats)`, set by the caller.
+    pub size: u64,
+    /// Bytes that the sink took, data and holes together.
+    pub position: i64,
+    /// Bytes that the whole transfer will move, or -1 where the source cannot tell.
+    pub total: i64,
+    /// Bytes that the sink took as data.
+    pub data_bytes: i64,
+    /// Bytes that the sink took as holes.
+    pub hole_bytes: i64,
+    /// Data sections begun. Neighbouring pieces of one kind are one section.
+    pub data_sections: i64,
+    /// Holes begun.
+    pub hole_sections: i64,
+    /// Of `hole_bytes`: those that the source gave as data and that were found to be zeros.
+    pub zero_bytes: i64,
+}
+
+/// How a transfer goes. Zero-initialise it and set `size`; NULL means all defaults.
+///
+/// The callbacks run on the thread that runs the transfer, between two steps of it. They may call
+/// `sparsestream_transfer_cancel` and nothing else on that transfer; they must not throw, longjmp or free what is in use.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct sparsestream_transfer_options {
+    /// `sizeof(sparsestream_transfer_options)`.
+    pub size: u64,
+    /// 0 or `SPARSESTREAM_DETECT_ZEROES`.
+    pub flags: u64,
+    /// One of `SPARSESTREAM_SPARSE_AUTO`, `_REQUIRED`, `_NEVER`.
+    pub sparse: i32,
+    /// Bytes of a block for `SPARSESTREAM_DETECT_ZEROES`: a power of two from 512 to 1048576;
+    /// 0 means 65536. Blocks lie on multiples of it, counted from the stream's first byte.
+    pub zero_block: u32,
+    /// Bytes of the transfer's one buffer, 4096 to 67108864; 0 means 1048576. This is all the
+    /// memory that a transfer takes beside some hundred bytes, whatever it moves.
+    pub buffer_size: u64,
+    /// `progress` is called each time that this many more bytes were moved, and at the end;
+    /// 0 means not by bytes.
+    pub progress_bytes: i64,
+    /// `progress` is called when this many milliseconds have gone by, and at the end; 0 means
+    /// not by time.
+    pub progress_ms: i64,
+    /// Progress. If both intervals are 0 it is called once, at the end. A negative errno cancels the
+    /// transfer, which then ends with that error. May be NULL.
+    pub progress: Option<
+        unsafe extern "C" fn(opaque: *mut c_void, stats: *const sparsestream_stats) -> c_int,
+    >,
+    /// Called for each section, data or hole, once the sink has taken all of it. Offsets count from
+    /// the stream's first byte. A negative errno cancels. May be NULL.
+    pub section: Option<
+        unsafe extern "C" fn(opaque: *mut c_void, section: *const sparsestream_section) -> c_int,
+    >,
+    /// Handed to `progress` and `section`. The caller's; must outlive the transfer.
+    pub opaque: *mut c_void,
+    /// Milliseconds without a byte moved after which the transfer fails with -ETIMEDOUT, naming
+    /// the side that is late; 0 means never. It is looked at when `sparsestream_transfer_run` is called and
+    /// while it waits; a callback that blocks cannot be interrupted.
+    pub stall_ms: i64,
+    /// Most bytes of data a second, on average; 0 means no limit. Holes are free. A run that is ahead returns -EAGAIN
+    /// (`sparsestream_transfer_wait` says when to come back), or waits where it may wait.
+    pub rate: i64,
+}
+
+/// What a transfer that returned -EAGAIN waits for. Set `size` before it is handed in.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct sparsestream_wait {
+    /// `sizeof(sparsestream_wait)`, set by the caller.
+    pub size: u64,
+    /// `SPARSESTREAM_SIDE_SOURCE`, `SPARSESTREAM_SIDE_SINK`, or `SPARSESTREAM_SIDE_NONE` when it
+    /// waits for time to pass only (a rate limit), or for nothing.
+    pub side: i32,
+    /// The descriptor to watch, or -1 where that side is the caller's own callbacks: the caller
+    /// then knows what they wait for.
+    pub fd: i32,
+    /// POLLIN, POLLOUT or 0, to be watched on `fd`.
+    pub events: i32,
+    /// Milliseconds after which to run the transfer again in any case, as for poll(2); -1 means
+    /// no limit.
+    pub timeout_ms: i32,
+}
+
+/// A failure as fields. Set `size` before it is handed in.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct sparsestream_error {
+    /// `sizeof(sparsestream_error)`, set by the caller.
+    pub size: u64,
+    /// The errno, positive; 0 when nothing has failed.
+    pub code: i32,
+    /// What was being done: one of `SPARSESTREAM_OPERATION_...`.
+    pub operation: i32,
+    /// To which side: one of `SPARSESTREAM_SIDE_...`.
+    pub side: i32,
+    /// Zero.
+    pub reserved: i32,
+    /// Where, in bytes: of a file or device the offset in it, of anything else the offset in the stream.
+    /// -1 where no offset applies.
+    pub offset: i64,
+    /// For a source that ended early, the offset at which it should have ended; else -1.
+    pub expected: i64,
+    /// The same in words, ended by a NUL byte: operation, side, offset and the system's words.
+    pub message: [libc::c_char; 256],
+}
+
+impl Default for sparsestream_error {
+    fn default() -> Self {
+        Self {
+            size: 0,
+            code: 0,
+            operation: 0,
+            side: 0,
+            reserved: 0,
+            offset: -1,
+            expected: -1,
+            message: [0; 256],
+        }
+    }
+}
+
+/// The most that any struct of a later version can reasonably measure: a larger `size` is a
+/// caller's mistake, not a struct.
+const MOST: u64 = 4096;
+
+/// A `#[repr(C)]` struct that begins with `size: u64` and whose all-zero value is its default.
+///
+/// # Safety
+/// The implementor is `repr(C)`, `Copy`, starts with a `u64` size, and every bit pattern made of
+/// the caller's bytes is a valid value (integers, raw pointers and nullable function pointers).
+pub unsafe trait Sized0: Copy + Default {
+    /// The least `size` that is a struct at all: the first published version's, or less.
+    const LEAST: usize = size_of::<u64>();
+}
+
+// SAFETY: repr(C), u64 size first, integers only.
+unsafe impl Sized0 for sparsestream_source_options {}
+// SAFETY: repr(C), u64 size first, integers, a nullable function pointer and a raw pointer.
+unsafe impl Sized0 for sparsestream_sink_options {}
+// SAFETY: repr(C), u64 size first, integers, nullable function pointers and a raw pointer.
+unsafe impl Sized0 for sparsestream_transfer_options {}
+// SAFETY: repr(C), u64 size first, integers only.
+unsafe impl Sized0 for sparsestream_stats {}
+// SAFETY: repr(C), u64 size first, integers only.
+unsafe impl Sized0 for sparsestream_wait {}
+// SAFETY: repr(C), u64 size first, integers and an array of them.
+unsafe impl Sized0 for sparsestream_error {}
+
+/// Reads a caller's struct of any version.
+///
+/// # Safety
+/// `pointer` is null, or points to `size` readable bytes, `size` being its first eight.
+pub unsafe fn read<T: Sized0>(pointer: *const T, name: &'static str) -> Result<T> {
+    let mut value = T::default();
+    if pointer.is_null() {
+        return Ok(value);
+    }
+    // SAFETY: the caller promises a struct that starts with its size; unaligned reads are used
+    // because nothing else is promised.
+    let size = unsafe { pointer.cast::<u64>().read_unaligned() };
+    if size < T::LEAST as u64 || size > MOST {
+        return Err(Error::argument(name, "has a size field that is no struct's", libc::EINVAL));
+    }
+    let size = size as usize;
+    let known = size.min(size_of::<T>());
+    let bytes = pointer.cast::<u8>();
+    for at in known..size {
+        // SAFETY: at < size, and the caller promises size readable bytes.
+        if unsafe { bytes.add(at).read() } != 0 {
+            return Err(Error::argument(
+                name,
+                "asks for something that this version of the library does not know",
+                libc::E2BIG,
+            ));
+        }
+    }
+    // SAFETY: known bytes are readable at `bytes` and writable in `value`; any pattern is a valid
+    // T, which is what Sized0 promises.
+    unsafe { std::ptr::copy_nonoverlapping(bytes, (&raw mut value).cast::<u8>(), known) };
+    Ok(value)
+}
+
+/// Writes a struct back to a caller whose version of it may be shorter or longer.
+///
+/// # Safety
+/// `pointer` points to `size` writable bytes, `size` being its first eight.
+pub unsafe fn write<T: Sized0>(pointer: *mut T, value: &T, name: &'static str) -> Result<()> {
+    if pointer.is_null() {
+        return Err(Error::null(name));
+    }
+    let head = size_of::<u64>();
+    // SAFETY: as in `read`.
+    let size = unsafe { pointer.cast::<u64>().read_unaligned() };
+    if size < T::LEAST as u64 || size > MOST {
+        return Err(Error::argument(name, "has a size field that is no struct's", libc::EINVAL));
+    }
+    let size = size as usize;
+    let known = size.min(size_of::<T>());
+    let from = (value as *const T).cast::<u8>();
+    let to = pointer.cast::<u8>();
+    // SAFETY: `known` bytes are readable in `value` and `size` bytes writable at `to`; the size
+    // field itself stays the caller's.
+    unsafe {
+        std::ptr::copy_nonoverlapping(from.add(head), to.add(head), known - head);
+        std::ptr::write_bytes(to.add(known), 0, size - known);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[repr(C)]
+    struct Guarded {
+        options: sparsestream_source_options,
+        tail: [u8; 16],
+    }
+
+    fn guarded(size: u64) -> Guarded {
+        let options = sparsestream_source_options { size, flags: 1, offset: 4096, length: 8192 };
+        Guarded { options, tail: [0; 16] }
+    }
+
+    #[test]
+    fn null_is_all_defaults() {
+        // SAFETY: null is allowed.
+        let options = unsafe { read::<sparsestream_source_options>(std::ptr::null(), "options") };
+        assert_eq!(options.unwrap().length, 0);
+    }
+
+    #[test]
+    fn a_short_struct_is_padded() {
+        let given = guarded(24);
+        // SAFETY: 24 bytes are readable.
+        let options = unsafe { read(&raw const given.options, "options") }.unwrap();
+        assert_eq!((options.offset, options.length), (4096, 0));
+    }
+
+    #[test]
+    fn a_longer_struct_must_have_a_zero_tail() {
+        let mut given = guarded(48);
+        let pointer = (&raw const given).cast::<sparsestream_source_options>();
+        // SAFETY: Guarded has 48 readable bytes.
+        assert_eq!(unsafe { read(pointer, "options") }.unwrap().length, 8192);
+        given.tail[15] = 1;
+        let pointer = (&raw const given).cast::<sparsestream_source_options>();
+        // SAFETY: as above.
+        assert_eq!(unsafe { read(pointer, "options") }.err().map(|e| e.errno()), Some(libc::E2BIG));
+    }
+
+    #[test]
+    fn a_size_that_cannot_be_is_refused() {
+        for size in [0, 7, MOST + 1, u64::MAX] {
+            let given = guarded(size);
+            // SAFETY: the size is refused before anything beyond it is read.
+            let got = unsafe { read(&raw const given.options, "options") };
+            assert_eq!(got.err().map(|e| e.errno()), Some(libc::EINVAL), "{size}");
+        }
+    }
+
+    #[test]
+    fn writing_keeps_to_the_callers_size() {
+        #[repr(C)]
+        struct Out {
+            stats: sparsestream_stats,
+            guard: [u8; 8],
+        }
+        let value = sparsestream_stats { size: 1, position: 7, total: 9, ..Default::default() };
+        let mut out = Out {
+            stats: sparsestream_stats { size: 16, total: -5, ..Default::default() },
+            guard: [0xee; 8],
+        };
+        // SAFETY: 16 bytes are writable.
+        unsafe { write(&raw mut out.stats, &value, "stats") }.unwrap();
+        assert_eq!((out.stats.size, out.stats.position, out.stats.total), (16, 7, -5));
+        out.stats.size = size_of::<Out>() as u64;
+        let pointer = (&raw mut out).cast::<sparsestream_stats>();
+        // SAFETY: the whole of Out is writable.
+        unsafe { write(pointer, &value, "stats") }.unwrap();
+        assert_eq!((out.stats.total, out.guard), (9, [0; 8]));
+    }
+}

@@ -1,0 +1,153 @@
+//! Exports: where a descriptor's data and holes are.
+
+use super::guard;
+use crate::section;
+use libc::{c_int, c_void};
+
+/// A section's kind: there is nothing here, the end of the file is reached.
+pub const SPARSESTREAM_END: i32 = 0;
+/// A section's kind: bytes.
+pub const SPARSESTREAM_DATA: i32 = 1;
+/// A section's kind: a hole, which reads as zeros and is not stored.
+pub const SPARSESTREAM_HOLE: i32 = 2;
+
+/// A run of bytes of one kind.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct sparsestream_section {
+    /// Its first byte, in bytes.
+    pub offset: i64,
+    /// Bytes in it; 0 only with `SPARSESTREAM_END`.
+    pub length: i64,
+    /// `SPARSESTREAM_DATA`, `SPARSESTREAM_HOLE` or `SPARSESTREAM_END`.
+    pub kind: i32,
+    /// Zero.
+    pub reserved: i32,
+}
+
+/// Is the descriptor's file position in data or in a hole, and for how many bytes?
+///
+/// `*in_data` becomes true within data; `*length` becomes the bytes from the position to the end
+/// of that section, the hole at a file's end included. At or beyond the end the answer is false
+/// and 0. A block device, and a file system that cannot tell (see
+/// `sparsestream_holes_supported`), answer true to the end.
+///
+/// Position: kept. If it cannot be put back, the call fails with an error whose operation is
+/// `SPARSESTREAM_OPERATION_SEEK`; no other failure moves it. Another thread, or a process that shares the
+/// open file, must not use the position meanwhile. On failure the outputs are untouched.
+///
+/// Facts: lseek(2) with SEEK_DATA and SEEK_HOLE; at most five lseek calls. The map is a hint that may be outdated the moment it is
+/// given; a file system that contradicts itself is answered with data.
+///
+/// Returns 0, or -EINVAL (an output is NULL), -EBADF (not an open descriptor, or O_PATH), -EISDIR (a
+/// directory), -ESPIPE (a pipe, socket, character device or other descriptor with no content to
+/// seek in), or the errno of fstat(2) or lseek(2).
+///
+/// # Safety
+/// `in_data` and `length` are NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_in_data(
+    fd: c_int,
+    in_data: *mut bool,
+    length: *mut i64,
+) -> c_int {
+    guard::code(|| {
+        // SAFETY: the caller promises NULL or a writable place.
+        let in_data = unsafe { guard::output(in_data, "in_data") }?;
+        // SAFETY: the caller promises NULL or a writable place.
+        let length = unsafe { guard::output(length, "length") }?;
+        let section = section::in_data(fd)?;
+        in_data.set(section.kind == section::Kind::Data);
+        length.set(guard::signed(section.length));
+        Ok(0)
+    })
+}
+
+/// As `sparsestream_in_data`, at `offset` bytes from the start instead of the file position, and
+/// with the kind told apart from the end: `out->kind` is `SPARSESTREAM_END` at or beyond the end.
+/// `out->offset` is `offset`, also within a section that began before.
+///
+/// Position: kept, as by `sparsestream_in_data`.
+///
+/// Returns 0 or the errors of `sparsestream_in_data`; -EINVAL also for a negative offset.
+///
+/// # Safety
+/// `out` is NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_section_at(
+    fd: c_int,
+    offset: i64,
+    out: *mut sparsestream_section,
+) -> c_int {
+    guard::code(|| {
+        // SAFETY: the caller promises NULL or a writable place.
+        let out = unsafe { guard::output(out, "out") }?;
+        let offset = guard::unsigned(offset, "offset")?;
+        out.set(section::section_at(fd, offset)?.into());
+        Ok(0)
+    })
+}
+
+/// Calls `callback` for each section of the range, in order; the first and the last are cut to the
+/// range. `length` 0 means to the end; the end is fixed when the call starts. One lseek(2) a boundary.
+///
+/// `callback` returns 0 to go on; anything else ends the walk and becomes the result of the call.
+/// It must not move the file position, throw or longjmp.
+///
+/// Position: kept, as by `sparsestream_in_data`, but it moves while the walk is under way.
+///
+/// Returns 0 when the range or the file ended, what the callback returned, or the errors of `sparsestream_in_data`;
+/// -EINVAL also for a negative offset or length, or no callback.
+///
+/// # Safety
+/// `callback` may be called with `opaque`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_map(
+    fd: c_int,
+    offset: i64,
+    length: i64,
+    callback: Option<
+        unsafe extern "C" fn(opaque: *mut c_void, section: *const sparsestream_section) -> c_int,
+    >,
+    opaque: *mut c_void,
+) -> c_int {
+    guard::code(|| {
+        let callback = guard::callback(callback, "callback")?;
+        let offset = guard::unsigned(offset, "offset")?;
+        let length = guard::unsigned(length, "length")?;
+        let mut answer = 0;
+        section::map(fd, offset, length, |section| {
+            let section = sparsestream_section::from(section);
+            // SAFETY: the caller promises that its callback may be called with its opaque.
+            answer = unsafe { callback(opaque, &raw const section) };
+            answer == 0
+        })?;
+        Ok(answer)
+    })
+}
+
+/// Can the file system tell holes from data in this file? Position: kept.
+///
+/// 1 means that the map was answered, which a file system that stores no holes also does (all is
+/// data then). 0 means that it cannot be asked: everything counts as data. A block device answers 0.
+///
+/// Returns 1, 0, or the errors of `sparsestream_in_data`.
+#[unsafe(no_mangle)]
+pub extern "C" fn sparsestream_holes_supported(fd: c_int) -> c_int {
+    guard::code(|| Ok(c_int::from(section::holes_supported(fd)?)))
+}
+
+impl From<section::Section> for sparsestream_section {
+    fn from(section: section::Section) -> Self {
+        Self {
+            offset: guard::signed(section.offset),
+            length: guard::signed(section.length),
+            kind: match section.kind {
+                section::Kind::End => SPARSESTREAM_END,
+                section::Kind::Data => SPARSESTREAM_DATA,
+                section::Kind::Hole => SPARSESTREAM_HOLE,
+            },
+            reserved: 0,
+        }
+    }
+}

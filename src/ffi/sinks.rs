@@ -1,0 +1,208 @@
+//! Exports: sinks, by construction and driven by hand.
+
+use super::callbacks::{
+    CallbackSink, Checkpoint, StreamSink, sparsestream_sink_ops, sparsestream_stream_ops,
+};
+use super::guard;
+use super::handles::{self, sparsestream_sink};
+use super::options::{
+    self, SPARSESTREAM_KNOWN_ZERO, SPARSESTREAM_SYNC, SPARSESTREAM_TRUNCATE,
+    sparsestream_sink_options,
+};
+use crate::sink;
+use libc::{c_int, c_void};
+
+/// Makes a sink that writes a descriptor: a regular file or a block device by offset, its position
+/// neither used nor changed; a pipe, a socket or a character device as it comes.
+///
+/// Where a hole was sent the file reads zero afterwards, whatever it held before. A regular file is
+/// never made shorter, unless `SPARSESTREAM_TRUNCATE` asks for it, and gets its exact size,
+/// a hole at its end included, when the sink is finished.
+///
+/// The descriptor stays the caller's and must stay open until the sink is freed. Nothing is closed, so that an
+/// error which the system reports only at close(2) is the caller's to see; `SPARSESTREAM_SYNC` makes it show up in time.
+///
+/// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL: -EINVAL
+/// (an argument, an unknown flag, a file opened with O_APPEND), -E2BIG (options from a later version), -EBADF (not open for writing), -EISDIR, -ESPIPE (an offset, or
+/// a flag, that this kind of descriptor cannot have), -EFBIG (the offset lies beyond RLIMIT_FSIZE), -ENOSPC (the offset lies beyond a
+/// device's end), -EPERM (a sealed memfd), -ENOMEM, or the errno of fstat(2), fcntl(2) or ioctl(2).
+///
+/// # Safety
+/// `options` is NULL or a struct of its `size`; `sink` is NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_sink_to_fd(
+    fd: c_int,
+    options: *const sparsestream_sink_options,
+    sink: *mut *mut sparsestream_sink,
+) -> c_int {
+    guard::code(|| {
+        // SAFETY: the caller promises NULL or a writable place.
+        let out = unsafe { guard::handle_output(sink, "sink") }?;
+        // SAFETY: the caller promises a struct of its size.
+        let options = unsafe { options::read(options, "options") }?;
+        let known = SPARSESTREAM_SYNC | SPARSESTREAM_TRUNCATE | SPARSESTREAM_KNOWN_ZERO;
+        guard::flags(options.flags, known)?;
+        let core = sink::Options {
+            offset: guard::unsigned(options.offset, "options.offset")?,
+            length: guard::unsigned(options.length, "options.length")?,
+            sync: options.flags & SPARSESTREAM_SYNC != 0,
+            truncate: options.flags & SPARSESTREAM_TRUNCATE != 0,
+            known_zero: options.flags & SPARSESTREAM_KNOWN_ZERO != 0,
+            sync_interval: guard::unsigned(options.sync_interval, "options.sync_interval")?,
+        };
+        let checkpoint = Checkpoint::new(options.checkpoint, options.opaque);
+        out.set(handles::new_sink(sink::FdSink::new(fd, &core, checkpoint)?)?);
+        Ok(0)
+    })
+}
+
+/// Makes a sink of the caller's callbacks; see `sparsestream_sink_ops`.
+///
+/// `ops` is copied. `opaque` is borrowed until the sink is freed; `ops->free`, if any, is called
+/// with it exactly once: when the sink is freed, or before this call returns a failure.
+///
+/// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
+/// -EINVAL (an argument, or no `write`), -E2BIG (a table from a later version), -ENOMEM.
+///
+/// # Safety
+/// `ops` is NULL or a table of its `size` whose functions may be called with `opaque`; `sink` is
+/// NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_sink_to_callbacks(
+    ops: *const sparsestream_sink_ops,
+    opaque: *mut c_void,
+    sink: *mut *mut sparsestream_sink,
+) -> c_int {
+    guard::code(|| {
+        // SAFETY: the caller promises a table of its size. First of all, so that `free` is called.
+        let ops = unsafe { CallbackSink::new(ops, opaque) };
+        // SAFETY: the caller promises NULL or a writable place.
+        let out = unsafe { guard::handle_output(sink, "sink") }?;
+        out.set(handles::new_sink(ops?)?);
+        Ok(0)
+    })
+}
+
+/// Makes a sink of the caller's stream, that is of its `send`, `send_hole`, `finish` and `abort`;
+/// see `sparsestream_stream_ops`. Ownership and `free` as with `sparsestream_sink_to_callbacks`.
+///
+/// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
+/// -EINVAL (an argument, or no `send`), -E2BIG, -ENOMEM.
+///
+/// # Safety
+/// As `sparsestream_sink_to_callbacks`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_sink_to_stream(
+    ops: *const sparsestream_stream_ops,
+    stream: *mut c_void,
+    sink: *mut *mut sparsestream_sink,
+) -> c_int {
+    guard::code(|| {
+        // SAFETY: the caller promises a table of its size. First of all, so that `free` is called.
+        let ops = unsafe { StreamSink::new(ops, stream) };
+        // SAFETY: the caller promises NULL or a writable place.
+        let out = unsafe { guard::handle_output(sink, "sink") }?;
+        out.set(handles::new_sink(ops?)?);
+        Ok(0)
+    })
+}
+
+/// Writes at most `length` bytes of `buffer` where the sink is, and moves on by what was taken.
+///
+/// Returns the count, which may be short but is not 0 unless `length` is; or a negative errno: -EINVAL, -EBUSY (the handle is in use by another
+/// call), -EAGAIN, -EINTR, -EFBIG (beyond `length` of the options or RLIMIT_FSIZE), -ENOSPC, -EPROTO (a callback answered nonsense), or the
+/// error of the system or the callback.
+///
+/// # Safety
+/// `sink` is NULL or a live handle; `buffer` is readable for `length` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_sink_write(
+    sink: *mut sparsestream_sink,
+    buffer: *const c_void,
+    length: usize,
+) -> i64 {
+    guard::count(|| {
+        // SAFETY: the caller promises `length` readable bytes.
+        let buffer = unsafe { guard::bytes(buffer, length, "buffer") }?;
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        // SAFETY: the caller promises a live handle or NULL.
+        let count = unsafe { handles::with_sink(sink, |sink| sink.write(buffer)) }?;
+        Ok(guard::signed(count as u64))
+    })
+}
+
+/// Makes a hole of at most `length` bytes where the sink is, and moves on by what was made: it
+/// reads zero once the sink is finished. Large holes over old content are made in steps.
+///
+/// Returns the count, which may be short but is not 0 unless `length` is; or a negative errno: -EOPNOTSUPP (this sink makes no holes: write zeros),
+/// and those of `sparsestream_sink_write`.
+///
+/// # Safety
+/// `sink` is NULL or a live handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_sink_hole(sink: *mut sparsestream_sink, length: i64) -> i64 {
+    guard::count(|| {
+        let length = guard::unsigned(length, "length")?;
+        if length == 0 {
+            return Ok(0);
+        }
+        // SAFETY: the caller promises a live handle or NULL.
+        let made = unsafe { handles::with_sink(sink, |sink| sink.hole(length)) }?;
+        Ok(guard::signed(made))
+    })
+}
+
+/// Ends the sink with success: a regular file gets its size, what was asked to be synced is synced, a
+/// stream's `finish` is called. Its failure is the result of the whole. To be called once; again while it returns -EAGAIN.
+///
+/// Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, -EFBIG, -ENOSPC, or the error of the system or the callback.
+///
+/// # Safety
+/// `sink` is NULL or a live handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_sink_finish(sink: *mut sparsestream_sink) -> c_int {
+    guard::code(|| {
+        // SAFETY: the caller promises a live handle or NULL.
+        unsafe { handles::with_sink(sink, |sink| sink.finish()) }?;
+        Ok(0)
+    })
+}
+
+/// Ends the sink with the failure `error`, a positive errno: a stream's `abort` is called, unless
+/// it was finished or aborted already. What was written to a file stays.
+///
+/// Returns 0, or -EINVAL or -EBUSY.
+///
+/// # Safety
+/// `sink` is NULL or a live handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_sink_abort(
+    sink: *mut sparsestream_sink,
+    error: c_int,
+) -> c_int {
+    guard::code(|| {
+        let error = guard::errno(error)?;
+        // SAFETY: the caller promises a live handle or NULL.
+        unsafe {
+            handles::with_sink(sink, |sink| {
+                sink.abort(error);
+                Ok(())
+            })
+        }?;
+        Ok(0)
+    })
+}
+
+/// Frees a sink. NULL is allowed. What it writes to stays open. A stream on which `send` or `send_hole` was called and that was
+/// neither finished nor aborted is aborted with ECANCELED; `free` of a callback table is called.
+/// Must not be called while a transfer uses the sink, nor from one of its callbacks.
+///
+/// # Safety
+/// `sink` is NULL or a live handle, which dies.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_sink_free(sink: *mut sparsestream_sink) {
+    // SAFETY: the caller promises a live handle or NULL, and not to use it again.
+    guard::quiet(|| unsafe { handles::free_sink(sink) });
+}

@@ -1,0 +1,240 @@
+//! Exports: sources, by construction and driven by hand.
+
+use super::callbacks::{
+    CallbackSource, StreamSource, sparsestream_source_ops, sparsestream_stream_ops,
+};
+use super::guard;
+use super::handles::{self, sparsestream_source};
+use super::options::{self, SPARSESTREAM_IGNORE_MAP, sparsestream_source_options};
+use crate::section;
+use crate::source::{self, Read};
+use libc::{c_int, c_void};
+
+/// What `recv` of a stream, and `sparsestream_source_read`, return when the next thing is a hole: a
+/// number that is neither a count nor a negative errno.
+pub const SPARSESTREAM_AT_HOLE: i64 = -4096;
+
+/// Makes a source that reads a descriptor: a regular file or a block device by offset, its
+/// position neither used nor (once the source has ended or is freed) changed; a pipe, a socket or a
+/// character device as it comes.
+///
+/// The end is fixed here: what a file grows later is not read, and if it shrinks the source ends
+/// early, which is an error (-ENODATA). A file whose size says nothing, as in /proc, is read to its end.
+///
+/// The descriptor stays the caller's and must stay open until the source is freed. Its file position
+/// moves while a mapped file is walked, and is put back at the end, on failure, and when the source is freed.
+///
+/// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
+/// -EINVAL (an argument, an unknown flag, a range that starts beyond the end), -E2BIG (options from a later version), -EBADF (not open for reading), -EISDIR,
+/// -ESPIPE (an offset in something that has none), -ENODATA (the range ends beyond the end),
+/// -ENOMEM, or the errno of fstat(2), fcntl(2) or ioctl(2).
+///
+/// # Safety
+/// `options` is NULL or a struct of its `size`; `source` is NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_source_from_fd(
+    fd: c_int,
+    options: *const sparsestream_source_options,
+    source: *mut *mut sparsestream_source,
+) -> c_int {
+    guard::code(|| {
+        // SAFETY: the caller promises NULL or a writable place.
+        let out = unsafe { guard::handle_output(source, "source") }?;
+        // SAFETY: the caller promises a struct of its size.
+        let options = unsafe { options::read(options, "options") }?;
+        guard::flags(options.flags, SPARSESTREAM_IGNORE_MAP)?;
+        let options = source::Options {
+            offset: guard::unsigned(options.offset, "options.offset")?,
+            length: guard::unsigned(options.length, "options.length")?,
+            ignore_map: options.flags & SPARSESTREAM_IGNORE_MAP != 0,
+        };
+        out.set(handles::new_source(source::FdSource::new(fd, &options)?)?);
+        Ok(0)
+    })
+}
+
+/// Makes a source of the caller's callbacks; see `sparsestream_source_ops`.
+///
+/// `ops` is copied. `opaque` is borrowed until the source is freed; `ops->free`, if any, is called
+/// with it exactly once: when the source is freed, or before this call returns a failure.
+///
+/// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
+/// -EINVAL (an argument, or no `read`), -E2BIG (a table from a later version), -ENOMEM.
+///
+/// # Safety
+/// `ops` is NULL or a table of its `size` whose functions may be called with `opaque`; `source` is
+/// NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_source_from_callbacks(
+    ops: *const sparsestream_source_ops,
+    opaque: *mut c_void,
+    source: *mut *mut sparsestream_source,
+) -> c_int {
+    guard::code(|| {
+        // SAFETY: the caller promises a table of its size. First of all, so that `free` is called.
+        let ops = unsafe { CallbackSource::new(ops, opaque) };
+        // SAFETY: the caller promises NULL or a writable place.
+        let out = unsafe { guard::handle_output(source, "source") }?;
+        out.set(handles::new_source(ops?)?);
+        Ok(0)
+    })
+}
+
+/// Makes a source of the caller's stream, that is of its `recv`, `recv_hole`, `finish` and `abort`;
+/// see `sparsestream_stream_ops`. Ownership and `free` as with `sparsestream_source_from_callbacks`.
+///
+/// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
+/// -EINVAL (an argument, or no `recv`), -E2BIG, -ENOMEM.
+///
+/// # Safety
+/// As `sparsestream_source_from_callbacks`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_source_from_stream(
+    ops: *const sparsestream_stream_ops,
+    stream: *mut c_void,
+    source: *mut *mut sparsestream_source,
+) -> c_int {
+    guard::code(|| {
+        // SAFETY: the caller promises a table of its size. First of all, so that `free` is called.
+        let ops = unsafe { StreamSource::new(ops, stream) };
+        // SAFETY: the caller promises NULL or a writable place.
+        let out = unsafe { guard::handle_output(source, "source") }?;
+        out.set(handles::new_source(ops?)?);
+        Ok(0)
+    })
+}
+
+/// Is the source in data or in a hole, and for how many bytes? As `sparsestream_in_data`, from
+/// where the source is. At its end: false and 0.
+///
+/// A stream knows what comes next only when `sparsestream_source_read` has returned
+/// `SPARSESTREAM_AT_HOLE`; before that this fails with -EOPNOTSUPP.
+///
+/// Returns 0 or a negative errno: -EINVAL, -EBUSY (the handle is in use by another call), -EAGAIN,
+/// -ENODATA (ended early), or the error of the system or the callback.
+///
+/// # Safety
+/// `source` is NULL or a live handle; the outputs are NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_source_in_data(
+    source: *mut sparsestream_source,
+    in_data: *mut bool,
+    length: *mut i64,
+) -> c_int {
+    guard::code(|| {
+        // SAFETY: the caller promises NULL or a writable place.
+        let in_data = unsafe { guard::output(in_data, "in_data") }?;
+        // SAFETY: the caller promises NULL or a writable place.
+        let length = unsafe { guard::output(length, "length") }?;
+        // SAFETY: the caller promises a live handle or NULL.
+        let section = unsafe { handles::with_source(source, |source| source.section()) }?;
+        in_data.set(section.kind == section::Kind::Data);
+        length.set(guard::signed(section.length));
+        Ok(0)
+    })
+}
+
+/// Reads at most `length` bytes of data into `buffer` and moves on by them. Never reads across the
+/// start of a hole.
+///
+/// Returns the count, which may be short; 0 at the end (or when `length` is 0);
+/// `SPARSESTREAM_AT_HOLE` when the source is at a hole (ask its length with
+/// `sparsestream_source_in_data`, and move on with `sparsestream_source_skip`); or a negative errno: -EINVAL, -EBUSY, -EAGAIN, -EINTR,
+/// -ENODATA (ended early), -EPROTO (a callback answered nonsense), or the error of the system or the callback.
+///
+/// # Safety
+/// `source` is NULL or a live handle; `buffer` is writable for `length` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_source_read(
+    source: *mut sparsestream_source,
+    buffer: *mut c_void,
+    length: usize,
+) -> i64 {
+    guard::count(|| {
+        // SAFETY: the caller promises `length` writable bytes.
+        let buffer = unsafe { guard::bytes_mut(buffer, length, "buffer") }?;
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        // SAFETY: the caller promises a live handle or NULL.
+        match unsafe { handles::with_source(source, |source| source.read(buffer)) }? {
+            Read::Data(count) => Ok(guard::signed(count as u64)),
+            Read::AtHole => Ok(SPARSESTREAM_AT_HOLE),
+            Read::End => Ok(0),
+        }
+    })
+}
+
+/// Moves on by `length` bytes without reading them; they must lie within the section that the
+/// source is in.
+///
+/// Returns 0 or a negative errno: -EINVAL (negative, or beyond the section), -EBUSY, -EAGAIN, or the error of the
+/// system or the callback.
+///
+/// # Safety
+/// `source` is NULL or a live handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_source_skip(
+    source: *mut sparsestream_source,
+    length: i64,
+) -> c_int {
+    guard::code(|| {
+        let length = guard::unsigned(length, "length")?;
+        // SAFETY: the caller promises a live handle or NULL.
+        unsafe { handles::with_source(source, |source| source.skip(length)) }?;
+        Ok(0)
+    })
+}
+
+/// Tells the source that all of it was taken: a descriptor's position is put back; a stream's
+/// `finish` is called, whose failure is the result. To be called once, after the end; again while it returns -EAGAIN.
+///
+/// Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, or the error of the system or the callback.
+///
+/// # Safety
+/// `source` is NULL or a live handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_source_finish(source: *mut sparsestream_source) -> c_int {
+    guard::code(|| {
+        // SAFETY: the caller promises a live handle or NULL.
+        unsafe { handles::with_source(source, |source| source.finish()) }?;
+        Ok(0)
+    })
+}
+
+/// Tells the source that the stream failed with `error`, a positive errno: a stream's `abort` is called, unless
+/// it was finished or aborted already.
+///
+/// Returns 0, or -EINVAL or -EBUSY.
+///
+/// # Safety
+/// `source` is NULL or a live handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_source_abort(
+    source: *mut sparsestream_source,
+    error: c_int,
+) -> c_int {
+    guard::code(|| {
+        let error = guard::errno(error)?;
+        // SAFETY: the caller promises a live handle or NULL.
+        unsafe {
+            handles::with_source(source, |source| {
+                source.abort(error);
+                Ok(())
+            })
+        }?;
+        Ok(0)
+    })
+}
+
+/// Frees a source. NULL is allowed. What it reads from stays open. A stream on which `recv` was called and that was
+/// neither finished nor aborted is aborted with ECANCELED; `free` of a callback table is called.
+/// Must not be called while a transfer uses the source, nor from one of its callbacks.
+///
+/// # Safety
+/// `source` is NULL or a live handle, which dies.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_source_free(source: *mut sparsestream_source) {
+    // SAFETY: the caller promises a live handle or NULL, and not to use it again.
+    guard::quiet(|| unsafe { handles::free_source(source) });
+}

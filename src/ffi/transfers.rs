@@ -1,0 +1,304 @@
+//! Exports: the transfer, and the loops in one call.
+
+use super::callbacks::{Observer, StreamSink, StreamSource, sparsestream_stream_ops};
+use super::guard;
+use super::handles::{self, sparsestream_sink, sparsestream_source, sparsestream_transfer};
+use super::options::{
+    self, SPARSESTREAM_DETECT_ZEROES, SPARSESTREAM_SPARSE_AUTO, SPARSESTREAM_SPARSE_NEVER,
+    SPARSESTREAM_SPARSE_REQUIRED, sparsestream_error, sparsestream_stats,
+    sparsestream_transfer_options, sparsestream_wait,
+};
+use crate::error::{Error, Result};
+use crate::transfer::{Options, Patience, Progress, Sparse, Stats};
+use libc::{c_int, c_void};
+
+/// Makes a transfer from a source to a sink. Nothing moves before it is run.
+///
+/// Both handles are borrowed: they stay the caller's, must outlive the transfer, and must not be used
+/// otherwise before it has ended. Once the transfer has been run, exactly one of finish and abort
+/// reaches each of them, at the latest when it is freed.
+///
+/// Returns 0 and a handle in `*transfer` that the caller frees, or a negative errno with `*transfer` NULL:
+/// -EINVAL (an argument, an unknown flag or sparse request), -E2BIG (options from a later version), -ENOMEM.
+///
+/// # Safety
+/// `source` and `sink` are NULL or live handles; `options` is NULL or a struct of its `size`;
+/// `transfer` is NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_transfer_new(
+    source: *mut sparsestream_source,
+    sink: *mut sparsestream_sink,
+    options: *const sparsestream_transfer_options,
+    transfer: *mut *mut sparsestream_transfer,
+) -> c_int {
+    guard::code(|| {
+        // SAFETY: the caller promises NULL or a writable place.
+        let out = unsafe { guard::handle_output(transfer, "transfer") }?;
+        // SAFETY: the caller promises a struct of its size.
+        let options = unsafe { options::read(options, "options") }?;
+        out.set(handles::new_transfer(source, sink, &core(&options)?, Observer::new(&options))?);
+        Ok(0)
+    })
+}
+
+/// Goes on with a transfer.
+///
+/// `budget` bounds one call: it returns 1 after about so many bytes of work, where a hole, or a
+/// step of zeroing, counts as 4096 bytes. With a budget the call never waits on a descriptor, not
+/// even on one that is in blocking mode; reading and writing regular files and block devices, and callbacks that
+/// block, take as long as they take, one piece at a time.
+///
+/// `budget` 0 means to the end. The call then waits, with poll(2), on descriptors that are in
+/// blocking mode, and returns -EAGAIN only for those in non-blocking mode and for callbacks.
+///
+/// Position: a mapped source file's position moves until the transfer has ended.
+///
+/// Returns 0 when all is moved and both ends are finished; 1 when the budget is used up;
+/// -EAGAIN when an end is not ready (`sparsestream_transfer_wait` tells which; nothing is lost, run
+/// it again); or the negative errno that ended the transfer, the same again if it is run again:
+/// -EOPNOTSUPP (the sparse request cannot be met; no byte was moved), -ECANCELED, -ETIMEDOUT
+/// (`stall_ms`), -ENODATA (the source ended early), -EPROTO (a callback answered nonsense), -EFBIG,
+/// -ENOSPC, -ENOMEM (no byte was moved), -EBUSY (the transfer or one of its ends is in use by another call; this one ended
+/// nothing), or the error of the system or the callback.
+///
+/// # Safety
+/// `transfer` is NULL or a live handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_transfer_run(
+    transfer: *mut sparsestream_transfer,
+    budget: i64,
+) -> c_int {
+    guard::code(|| {
+        let (budget, patience) = match guard::unsigned(budget, "budget")? {
+            0 => (None, Patience::Blocking),
+            bytes => (Some(bytes), Patience::None),
+        };
+        // SAFETY: the caller promises a live handle or NULL, whose ends live.
+        let progress = unsafe { handles::run(transfer, budget, patience) }?;
+        Ok(c_int::from(progress == Progress::BudgetUsed))
+    })
+}
+
+/// What the transfer waits for, after `sparsestream_transfer_run` returned -EAGAIN.
+///
+/// Watch `fd` for `events` with poll, epoll or any event loop, and run the transfer again when they come or
+/// `timeout_ms` has gone by. At any other time the answer is: no side, no descriptor, 0 milliseconds.
+///
+/// Returns 0 or a negative errno: -EINVAL, -EBUSY.
+///
+/// # Safety
+/// `transfer` is NULL or a live handle; `wait` is NULL or a struct of its `size`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_transfer_wait(
+    transfer: *mut sparsestream_transfer,
+    wait: *mut sparsestream_wait,
+) -> c_int {
+    guard::code(|| {
+        // SAFETY: the caller promises a live handle or NULL.
+        let known = unsafe { handles::with_transfer(transfer, |transfer| Ok(transfer.wait())) }?;
+        let value = sparsestream_wait {
+            size: 0,
+            side: known.side as i32,
+            fd: known.fd.unwrap_or(-1),
+            events: i32::from(known.events),
+            timeout_ms: known.timeout.map_or(-1, |time| {
+                // Rounded up: to come back early is to come back twice.
+                i32::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
+            }),
+        };
+        // SAFETY: the caller promises a struct of its size.
+        unsafe { options::write(wait, &value, "wait") }?;
+        Ok(0)
+    })
+}
+
+/// What the transfer has done so far.
+///
+/// Returns 0 or a negative errno: -EINVAL, -EBUSY.
+///
+/// # Safety
+/// `transfer` is NULL or a live handle; `stats` is NULL or a struct of its `size`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_transfer_stats(
+    transfer: *mut sparsestream_transfer,
+    stats: *mut sparsestream_stats,
+) -> c_int {
+    guard::code(|| {
+        // SAFETY: the caller promises a live handle or NULL.
+        let known = unsafe { handles::with_transfer(transfer, |transfer| Ok(transfer.stats())) }?;
+        // SAFETY: the caller promises a struct of its size.
+        unsafe { options::write(stats, &known.into(), "stats") }?;
+        Ok(0)
+    })
+}
+
+/// The failure that ended the transfer, as fields; `code` 0 while none has.
+///
+/// Returns 0 or a negative errno: -EINVAL, -EBUSY.
+///
+/// # Safety
+/// `transfer` is NULL or a live handle; `error` is NULL or a struct of its `size`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_transfer_error(
+    transfer: *mut sparsestream_transfer,
+    error: *mut sparsestream_error,
+) -> c_int {
+    guard::code(|| {
+        // SAFETY: the caller promises a live handle or NULL.
+        let known = unsafe { handles::with_transfer(transfer, |transfer| Ok(transfer.error())) }?;
+        // SAFETY: the caller promises a struct of its size.
+        unsafe { options::write(error, &known.into(), "error") }?;
+        Ok(0)
+    })
+}
+
+/// Asks the transfer to end with -ECANCELED. From any thread and from a signal handler, also while
+/// it runs; the handle must not be freed meanwhile. It acts when the step under way ends, or
+/// within 100 ms of waiting, or the next time that the transfer is run. A transfer that has ended is not changed.
+///
+/// Returns 0, or -EINVAL (NULL; the thread's message is left alone, so that a signal handler may call this).
+///
+/// # Safety
+/// `transfer` is NULL or a live handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_transfer_cancel(
+    transfer: *mut sparsestream_transfer,
+) -> c_int {
+    // SAFETY: the caller promises a live handle or NULL.
+    guard::signal_safe(|| unsafe { handles::cancel(transfer) })
+}
+
+/// Frees a transfer. NULL is allowed. One that was run and has not ended is cancelled: both its ends are aborted,
+/// which must still live. Must not be called from a callback of the transfer, nor while another thread runs it.
+///
+/// # Safety
+/// `transfer` is NULL or a live handle, which dies.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_transfer_free(transfer: *mut sparsestream_transfer) {
+    // SAFETY: the caller promises a live handle or NULL, and not to use it again.
+    guard::quiet(|| unsafe { handles::free_transfer(transfer) });
+}
+
+/// Sends a whole source over the caller's stream: makes a sink of the stream, runs a transfer to
+/// its end and frees both. The source stays the caller's.
+///
+/// Blocking: waits with poll(2) on the source's descriptor, also on one in non-blocking mode. A stream
+/// callback that returns -EAGAIN ends it with that error; for an event loop use the transfer functions.
+///
+/// `free` of `ops` is called exactly once before the return, on every path. If -EINVAL, -E2BIG or -EBUSY
+/// comes before the start, neither `finish` nor `abort` has been called; in every other case exactly one of them has.
+/// `stats` may be NULL; it is filled on failure too, if the transfer was started.
+///
+/// Returns 0 or a negative errno, as `sparsestream_transfer_new` and `sparsestream_transfer_run`.
+///
+/// # Safety
+/// `source` is NULL or a live handle, `ops` is NULL or a table of its `size` whose functions may be called with
+/// `stream`, `options` and `stats` are NULL or structs of their `size`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_send_all(
+    source: *mut sparsestream_source,
+    ops: *const sparsestream_stream_ops,
+    stream: *mut c_void,
+    options: *const sparsestream_transfer_options,
+    stats: *mut sparsestream_stats,
+) -> c_int {
+    guard::code(|| {
+        // SAFETY: the caller promises a table of its size. First of all, so that `free` is called.
+        let sink = unsafe { StreamSink::new(ops, stream) };
+        // SAFETY: the caller promises structs of their size.
+        let options = unsafe { options::read(options, "options") }?;
+        let (options, observer) = (core(&options)?, Observer::new(&options));
+        let mut sink = sink?;
+        // SAFETY: the caller promises a live handle or NULL, and a struct of its size or NULL.
+        unsafe {
+            handles::with_source(source, |source| {
+                handles::run_whole(source, &mut sink, &options, observer, stats)
+            })
+        }?;
+        Ok(0)
+    })
+}
+
+/// Receives the caller's stream into a sink: makes a source of the stream, runs a transfer to its
+/// end and frees both. The sink stays the caller's. All else as `sparsestream_send_all`.
+///
+/// Returns 0 or a negative errno, as `sparsestream_transfer_new` and `sparsestream_transfer_run`.
+///
+/// # Safety
+/// As `sparsestream_send_all`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_recv_all(
+    ops: *const sparsestream_stream_ops,
+    stream: *mut c_void,
+    sink: *mut sparsestream_sink,
+    options: *const sparsestream_transfer_options,
+    stats: *mut sparsestream_stats,
+) -> c_int {
+    guard::code(|| {
+        // SAFETY: the caller promises a table of its size. First of all, so that `free` is called.
+        let source = unsafe { StreamSource::new(ops, stream) };
+        // SAFETY: the caller promises structs of their size.
+        let options = unsafe { options::read(options, "options") }?;
+        let (options, observer) = (core(&options)?, Observer::new(&options));
+        let mut source = source?;
+        // SAFETY: the caller promises a live handle or NULL, and a struct of its size or NULL.
+        unsafe {
+            handles::with_sink(sink, |sink| {
+                handles::run_whole(&mut source, sink, &options, observer, stats)
+            })
+        }?;
+        Ok(0)
+    })
+}
+
+/// The caller's options as the core's.
+fn core(options: &sparsestream_transfer_options) -> Result<Options> {
+    guard::flags(options.flags, SPARSESTREAM_DETECT_ZEROES)?;
+    let sparse = match options.sparse {
+        SPARSESTREAM_SPARSE_AUTO => Sparse::Auto,
+        SPARSESTREAM_SPARSE_REQUIRED => Sparse::Required,
+        SPARSESTREAM_SPARSE_NEVER => Sparse::Never,
+        _ => return Err(Error::argument("options.sparse", "is no sparse request", libc::EINVAL)),
+    };
+    Ok(Options {
+        sparse,
+        detect_zeroes: options.flags & SPARSESTREAM_DETECT_ZEROES != 0,
+        zero_block: options.zero_block,
+        buffer_size: options.buffer_size,
+        progress_bytes: guard::unsigned(options.progress_bytes, "options.progress_bytes")?,
+        progress_ms: guard::unsigned(options.progress_ms, "options.progress_ms")?,
+        stall_ms: guard::unsigned(options.stall_ms, "options.stall_ms")?,
+        rate: guard::unsigned(options.rate, "options.rate")?,
+    })
+}
+
+impl From<Stats> for sparsestream_stats {
+    fn from(stats: Stats) -> Self {
+        Self {
+            size: std::mem::size_of::<Self>() as u64,
+            position: guard::signed(stats.position),
+            total: stats.total.map_or(-1, guard::signed),
+            data_bytes: guard::signed(stats.data_bytes),
+            hole_bytes: guard::signed(stats.hole_bytes),
+            data_sections: guard::signed(stats.data_sections),
+            hole_sections: guard::signed(stats.hole_sections),
+            zero_bytes: guard::signed(stats.zero_bytes),
+        }
+    }
+}
+
+impl From<Option<Error>> for sparsestream_error {
+    fn from(error: Option<Error>) -> Self {
+        let Some(error) = error else { return Self::default() };
+        let mut value = Self {
+            code: error.errno(),
+            operation: error.operation() as i32,
+            side: error.side() as i32,
+            offset: error.offset().map_or(-1, guard::signed),
+            expected: error.expected().map_or(-1, guard::signed),
+            ..Self::default()
+        };
+        guard::format(&mut value.message, &error);
+        value
+    }
+}
