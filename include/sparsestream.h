@@ -180,7 +180,17 @@
  * What `recv` of a stream, and `sparsestream_source_read`, return when the next thing is a hole: a
  * number that is neither a count nor a negative errno.
  */
-#define SPARSESTREAM_AT_HOLE -4096
+#define SPARSESTREAM_AT_HOLE (-4096)
+
+/**
+ * Bytes of zeros that one call of [`pwrite_zeros`] writes at most.
+ */
+#define ZEROS_AT_ONCE (uint64_t)(ZERO_PAGE_SIZE * ZERO_PAGES)
+
+/**
+ * What a transfer waits for.
+ */
+typedef struct Wait Wait;
 
 /**
  * A sink: where a stream goes.
@@ -426,8 +436,7 @@ typedef struct sparsestream_stats {
  * How a transfer goes. Zero-initialise it and set `size`; NULL means all defaults.
  *
  * The callbacks run on the thread that runs the transfer, between two steps of it. They may call
- * `sparsestream_transfer_stats` and `sparsestream_transfer_cancel`, and nothing else on that
- * transfer; they must not throw, longjmp or free what is in use.
+ * `sparsestream_transfer_cancel` and nothing else on that transfer; they must not throw, longjmp or free what is in use.
  */
 typedef struct sparsestream_transfer_options {
     /**
@@ -557,6 +566,8 @@ typedef struct sparsestream_error {
     char message[256];
 } sparsestream_error;
 
+
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -612,9 +623,6 @@ const char *sparsestream_version(void);
  * Returns 0, or -EINVAL (an output is NULL), -EBADF (not an open descriptor, or O_PATH), -EISDIR (a
  * directory), -ESPIPE (a pipe, socket, character device or other descriptor with no content to
  * seek in), or the errno of fstat(2) or lseek(2).
- *
- * # Safety
- * `in_data` and `length` are NULL or writable.
  */
 int sparsestream_in_data(int fd,
                          bool *in_data,
@@ -628,9 +636,6 @@ int sparsestream_in_data(int fd,
  * Position: kept, as by `sparsestream_in_data`.
  *
  * Returns 0 or the errors of `sparsestream_in_data`; -EINVAL also for a negative offset.
- *
- * # Safety
- * `out` is NULL or writable.
  */
 int sparsestream_section_at(int fd, int64_t offset, struct sparsestream_section *out);
 
@@ -645,9 +650,6 @@ int sparsestream_section_at(int fd, int64_t offset, struct sparsestream_section 
  *
  * Returns 0 when the range or the file ended, what the callback returned, or the errors of `sparsestream_in_data`;
  * -EINVAL also for a negative offset or length, or no callback.
- *
- * # Safety
- * `callback` may be called with `opaque`.
  */
 int sparsestream_map(int fd,
                      int64_t offset,
@@ -680,9 +682,6 @@ int sparsestream_holes_supported(int fd);
  * (an argument, an unknown flag, a file opened with O_APPEND), -E2BIG (options from a later version), -EBADF (not open for writing), -EISDIR, -ESPIPE (an offset, or
  * a flag, that this kind of descriptor cannot have), -EFBIG (the offset lies beyond RLIMIT_FSIZE), -ENOSPC (the offset lies beyond a
  * device's end), -EPERM (a sealed memfd), -ENOMEM, or the errno of fstat(2), fcntl(2) or ioctl(2).
- *
- * # Safety
- * `options` is NULL or a struct of its `size`; `sink` is NULL or writable.
  */
 int sparsestream_sink_to_fd(int fd,
                             const struct sparsestream_sink_options *options,
@@ -696,10 +695,6 @@ int sparsestream_sink_to_fd(int fd,
  *
  * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
  * -EINVAL (an argument, or no `write`), -E2BIG (a table from a later version), -ENOMEM.
- *
- * # Safety
- * `ops` is NULL or a table of its `size` whose functions may be called with `opaque`; `sink` is
- * NULL or writable.
  */
 int sparsestream_sink_to_callbacks(const struct sparsestream_sink_ops *ops,
                                    void *opaque,
@@ -711,9 +706,6 @@ int sparsestream_sink_to_callbacks(const struct sparsestream_sink_ops *ops,
  *
  * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
  * -EINVAL (an argument, or no `send`), -E2BIG, -ENOMEM.
- *
- * # Safety
- * As `sparsestream_sink_to_callbacks`.
  */
 int sparsestream_sink_to_stream(const struct sparsestream_stream_ops *ops,
                                 void *stream,
@@ -725,9 +717,6 @@ int sparsestream_sink_to_stream(const struct sparsestream_stream_ops *ops,
  * Returns the count, which may be short but is not 0 unless `length` is; or a negative errno: -EINVAL, -EBUSY (the handle is in use by another
  * call), -EAGAIN, -EINTR, -EFBIG (beyond `length` of the options or RLIMIT_FSIZE), -ENOSPC, -EPROTO (a callback answered nonsense), or the
  * error of the system or the callback.
- *
- * # Safety
- * `sink` is NULL or a live handle; `buffer` is readable for `length` bytes.
  */
 int64_t sparsestream_sink_write(struct sparsestream_sink *sink,
                                 const void *buffer,
@@ -739,9 +728,6 @@ int64_t sparsestream_sink_write(struct sparsestream_sink *sink,
  *
  * Returns the count, which may be short but is not 0 unless `length` is; or a negative errno: -EOPNOTSUPP (this sink makes no holes: write zeros),
  * and those of `sparsestream_sink_write`.
- *
- * # Safety
- * `sink` is NULL or a live handle.
  */
 int64_t sparsestream_sink_hole(struct sparsestream_sink *sink,
                                int64_t length);
@@ -751,9 +737,6 @@ int64_t sparsestream_sink_hole(struct sparsestream_sink *sink,
  * stream's `finish` is called. Its failure is the result of the whole. To be called once; again while it returns -EAGAIN.
  *
  * Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, -EFBIG, -ENOSPC, or the error of the system or the callback.
- *
- * # Safety
- * `sink` is NULL or a live handle.
  */
 int sparsestream_sink_finish(struct sparsestream_sink *sink);
 
@@ -762,9 +745,6 @@ int sparsestream_sink_finish(struct sparsestream_sink *sink);
  * it was finished or aborted already. What was written to a file stays.
  *
  * Returns 0, or -EINVAL or -EBUSY.
- *
- * # Safety
- * `sink` is NULL or a live handle.
  */
 int sparsestream_sink_abort(struct sparsestream_sink *sink, int error);
 
@@ -772,9 +752,6 @@ int sparsestream_sink_abort(struct sparsestream_sink *sink, int error);
  * Frees a sink. NULL is allowed. What it writes to stays open. A stream on which `send` or `send_hole` was called and that was
  * neither finished nor aborted is aborted with ECANCELED; `free` of a callback table is called.
  * Must not be called while a transfer uses the sink, nor from one of its callbacks.
- *
- * # Safety
- * `sink` is NULL or a live handle, which dies.
  */
 void sparsestream_sink_free(struct sparsestream_sink *sink);
 
@@ -793,9 +770,6 @@ void sparsestream_sink_free(struct sparsestream_sink *sink);
  * -EINVAL (an argument, an unknown flag, a range that starts beyond the end), -E2BIG (options from a later version), -EBADF (not open for reading), -EISDIR,
  * -ESPIPE (an offset in something that has none), -ENODATA (the range ends beyond the end),
  * -ENOMEM, or the errno of fstat(2), fcntl(2) or ioctl(2).
- *
- * # Safety
- * `options` is NULL or a struct of its `size`; `source` is NULL or writable.
  */
 int sparsestream_source_from_fd(int fd,
                                 const struct sparsestream_source_options *options,
@@ -809,10 +783,6 @@ int sparsestream_source_from_fd(int fd,
  *
  * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
  * -EINVAL (an argument, or no `read`), -E2BIG (a table from a later version), -ENOMEM.
- *
- * # Safety
- * `ops` is NULL or a table of its `size` whose functions may be called with `opaque`; `source` is
- * NULL or writable.
  */
 int sparsestream_source_from_callbacks(const struct sparsestream_source_ops *ops,
                                        void *opaque,
@@ -824,9 +794,6 @@ int sparsestream_source_from_callbacks(const struct sparsestream_source_ops *ops
  *
  * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
  * -EINVAL (an argument, or no `recv`), -E2BIG, -ENOMEM.
- *
- * # Safety
- * As `sparsestream_source_from_callbacks`.
  */
 int sparsestream_source_from_stream(const struct sparsestream_stream_ops *ops,
                                     void *stream,
@@ -841,9 +808,6 @@ int sparsestream_source_from_stream(const struct sparsestream_stream_ops *ops,
  *
  * Returns 0 or a negative errno: -EINVAL, -EBUSY (the handle is in use by another call), -EAGAIN,
  * -ENODATA (ended early), or the error of the system or the callback.
- *
- * # Safety
- * `source` is NULL or a live handle; the outputs are NULL or writable.
  */
 int sparsestream_source_in_data(struct sparsestream_source *source, bool *in_data, int64_t *length);
 
@@ -855,9 +819,6 @@ int sparsestream_source_in_data(struct sparsestream_source *source, bool *in_dat
  * `SPARSESTREAM_AT_HOLE` when the source is at a hole (ask its length with
  * `sparsestream_source_in_data`, and move on with `sparsestream_source_skip`); or a negative errno: -EINVAL, -EBUSY, -EAGAIN, -EINTR,
  * -ENODATA (ended early), -EPROTO (a callback answered nonsense), or the error of the system or the callback.
- *
- * # Safety
- * `source` is NULL or a live handle; `buffer` is writable for `length` bytes.
  */
 int64_t sparsestream_source_read(struct sparsestream_source *source,
                                  void *buffer,
@@ -869,9 +830,6 @@ int64_t sparsestream_source_read(struct sparsestream_source *source,
  *
  * Returns 0 or a negative errno: -EINVAL (negative, or beyond the section), -EBUSY, -EAGAIN, or the error of the
  * system or the callback.
- *
- * # Safety
- * `source` is NULL or a live handle.
  */
 int sparsestream_source_skip(struct sparsestream_source *source,
                              int64_t length);
@@ -881,9 +839,6 @@ int sparsestream_source_skip(struct sparsestream_source *source,
  * `finish` is called, whose failure is the result. To be called once, after the end; again while it returns -EAGAIN.
  *
  * Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, or the error of the system or the callback.
- *
- * # Safety
- * `source` is NULL or a live handle.
  */
 int sparsestream_source_finish(struct sparsestream_source *source);
 
@@ -892,9 +847,6 @@ int sparsestream_source_finish(struct sparsestream_source *source);
  * it was finished or aborted already.
  *
  * Returns 0, or -EINVAL or -EBUSY.
- *
- * # Safety
- * `source` is NULL or a live handle.
  */
 int sparsestream_source_abort(struct sparsestream_source *source,
                               int error);
@@ -903,9 +855,6 @@ int sparsestream_source_abort(struct sparsestream_source *source,
  * Frees a source. NULL is allowed. What it reads from stays open. A stream on which `recv` was called and that was
  * neither finished nor aborted is aborted with ECANCELED; `free` of a callback table is called.
  * Must not be called while a transfer uses the source, nor from one of its callbacks.
- *
- * # Safety
- * `source` is NULL or a live handle, which dies.
  */
 void sparsestream_source_free(struct sparsestream_source *source);
 
@@ -918,10 +867,6 @@ void sparsestream_source_free(struct sparsestream_source *source);
  *
  * Returns 0 and a handle in `*transfer` that the caller frees, or a negative errno with `*transfer` NULL:
  * -EINVAL (an argument, an unknown flag or sparse request), -E2BIG (options from a later version), -ENOMEM.
- *
- * # Safety
- * `source` and `sink` are NULL or live handles; `options` is NULL or a struct of its `size`;
- * `transfer` is NULL or writable.
  */
 int sparsestream_transfer_new(struct sparsestream_source *source,
                               struct sparsestream_sink *sink,
@@ -948,9 +893,6 @@ int sparsestream_transfer_new(struct sparsestream_source *source,
  * (`stall_ms`), -ENODATA (the source ended early), -EPROTO (a callback answered nonsense), -EFBIG,
  * -ENOSPC, -ENOMEM (no byte was moved), -EBUSY (the transfer or one of its ends is in use by another call; this one ended
  * nothing), or the error of the system or the callback.
- *
- * # Safety
- * `transfer` is NULL or a live handle.
  */
 int sparsestream_transfer_run(struct sparsestream_transfer *transfer,
                               int64_t budget);
@@ -962,9 +904,6 @@ int sparsestream_transfer_run(struct sparsestream_transfer *transfer,
  * `timeout_ms` has gone by. At any other time the answer is: no side, no descriptor, 0 milliseconds.
  *
  * Returns 0 or a negative errno: -EINVAL, -EBUSY.
- *
- * # Safety
- * `transfer` is NULL or a live handle; `wait` is NULL or a struct of its `size`.
  */
 int sparsestream_transfer_wait(struct sparsestream_transfer *transfer,
                                struct sparsestream_wait *wait);
@@ -973,9 +912,6 @@ int sparsestream_transfer_wait(struct sparsestream_transfer *transfer,
  * What the transfer has done so far.
  *
  * Returns 0 or a negative errno: -EINVAL, -EBUSY.
- *
- * # Safety
- * `transfer` is NULL or a live handle; `stats` is NULL or a struct of its `size`.
  */
 int sparsestream_transfer_stats(struct sparsestream_transfer *transfer,
                                 struct sparsestream_stats *stats);
@@ -984,9 +920,6 @@ int sparsestream_transfer_stats(struct sparsestream_transfer *transfer,
  * The failure that ended the transfer, as fields; `code` 0 while none has.
  *
  * Returns 0 or a negative errno: -EINVAL, -EBUSY.
- *
- * # Safety
- * `transfer` is NULL or a live handle; `error` is NULL or a struct of its `size`.
  */
 int sparsestream_transfer_error(struct sparsestream_transfer *transfer,
                                 struct sparsestream_error *error);
@@ -997,18 +930,12 @@ int sparsestream_transfer_error(struct sparsestream_transfer *transfer,
  * within 100 ms of waiting, or the next time that the transfer is run. A transfer that has ended is not changed.
  *
  * Returns 0, or -EINVAL (NULL; the thread's message is left alone, so that a signal handler may call this).
- *
- * # Safety
- * `transfer` is NULL or a live handle.
  */
 int sparsestream_transfer_cancel(struct sparsestream_transfer *transfer);
 
 /**
  * Frees a transfer. NULL is allowed. One that was run and has not ended is cancelled: both its ends are aborted,
  * which must still live. Must not be called from a callback of the transfer, nor while another thread runs it.
- *
- * # Safety
- * `transfer` is NULL or a live handle, which dies.
  */
 void sparsestream_transfer_free(struct sparsestream_transfer *transfer);
 
@@ -1019,15 +946,11 @@ void sparsestream_transfer_free(struct sparsestream_transfer *transfer);
  * Blocking: waits with poll(2) on the source's descriptor, also on one in non-blocking mode. A stream
  * callback that returns -EAGAIN ends it with that error; for an event loop use the transfer functions.
  *
- * `free` of `ops` is called exactly once before the return, on every path. If -EINVAL, -E2BIG or -ENOMEM
+ * `free` of `ops` is called exactly once before the return, on every path. If -EINVAL, -E2BIG or -EBUSY
  * comes before the start, neither `finish` nor `abort` has been called; in every other case exactly one of them has.
  * `stats` may be NULL; it is filled on failure too, if the transfer was started.
  *
  * Returns 0 or a negative errno, as `sparsestream_transfer_new` and `sparsestream_transfer_run`.
- *
- * # Safety
- * `source` is NULL or a live handle, `ops` is NULL or a table of its `size` whose functions may be called with
- * `stream`, `options` and `stats` are NULL or structs of their `size`.
  */
 int sparsestream_send_all(struct sparsestream_source *source,
                           const struct sparsestream_stream_ops *ops,
@@ -1040,9 +963,6 @@ int sparsestream_send_all(struct sparsestream_source *source,
  * end and frees both. The sink stays the caller's. All else as `sparsestream_send_all`.
  *
  * Returns 0 or a negative errno, as `sparsestream_transfer_new` and `sparsestream_transfer_run`.
- *
- * # Safety
- * As `sparsestream_send_all`.
  */
 int sparsestream_recv_all(const struct sparsestream_stream_ops *ops,
                           void *stream,

@@ -483,16 +483,10 @@ pub fn poll(fd: Fd, events: i16, time: Duration) -> Sys<i16> {
     Ok(entry.revents)
 }
 
-unsafe extern "C" {
-    // The POSIX form, by its own name in glibc; musl has only this form, under the plain name.
-    #[cfg_attr(target_env = "gnu", link_name = "__xpg_strerror_r")]
-    fn strerror_r(errnum: c_int, buffer: *mut libc::c_char, length: usize) -> c_int;
-}
-
 /// An errno in the system's words, in the thread's language: strerror_r(3).
 pub fn words(errno: i32, buffer: &mut [u8; 96]) -> &str {
     // SAFETY: the buffer is writable for its length, and the result is ended by a NUL byte.
-    unsafe { strerror_r(errno, buffer.as_mut_ptr().cast(), buffer.len()) };
+    unsafe { libc::strerror_r(errno, buffer.as_mut_ptr().cast(), buffer.len()) };
     let text = std::ffi::CStr::from_bytes_until_nul(buffer).unwrap_or_default();
     text.to_str().unwrap_or("error")
 }

@@ -689,3 +689,6 @@ fn rest(fd: sys::Fd, events: i16, time: Duration) -> Result<()> {
         Err(errno) => Err(Error::nowhere(Operation::Wait, Side::None, errno)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,705 @@
+use super::*;
+use crate::testing::Random;
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// A section of a stream that is kept in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Piece {
+    Data(Vec<u8>),
+    Hole(u64),
+}
+
+/// What the ends were asked to do, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Event {
+    Read,
+    Skip(u64),
+    Write(usize),
+    Hole(u64),
+    SinkFinish,
+    SinkAbort(i32),
+    SourceFinish,
+    SourceAbort(i32),
+}
+
+/// What an end does instead of its work.
+type Fault = Box<dyn FnMut(Event) -> Answer>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Work,
+    /// At most so many bytes.
+    Short(usize),
+    Errno(i32),
+    /// A count that is more than was asked for.
+    TooMuch,
+}
+
+#[derive(Clone, Default)]
+struct Log(Rc<RefCell<Vec<Event>>>);
+
+impl Log {
+    fn add(&self, event: Event) {
+        self.0.borrow_mut().push(event);
+    }
+
+    fn ends(&self) -> Vec<Event> {
+        let mut events = self.0.borrow().clone();
+        events.retain(|event| {
+            !matches!(event, Event::Read | Event::Skip(_) | Event::Write(_) | Event::Hole(_))
+        });
+        events
+    }
+}
+
+struct MemorySource {
+    pieces: Vec<Piece>,
+    /// The piece that it is in, and how far.
+    at: (usize, u64),
+    offset: u64,
+    tells: bool,
+    total: Option<u64>,
+    fault: Fault,
+    log: Log,
+}
+
+struct MemorySink {
+    pieces: Vec<Piece>,
+    offset: u64,
+    makes: bool,
+    fault: Fault,
+    log: Log,
+}
+
+fn answer(
+    fault: &mut Fault,
+    log: &Log,
+    event: Event,
+    (operation, side, offset): (Operation, Side, u64),
+) -> Result<Answer> {
+    match fault(event) {
+        Answer::Errno(errno) => Err(Error::at(operation, side, offset, errno)),
+        other => {
+            log.add(event);
+            Ok(other)
+        }
+    }
+}
+
+impl MemorySource {
+    fn current(&self) -> Option<(&Piece, u64)> {
+        self.pieces.get(self.at.0).map(|piece| (piece, self.at.1))
+    }
+
+    fn advance(&mut self, by: u64) {
+        self.offset += by;
+        self.at.1 += by;
+        let length = match &self.pieces[self.at.0] {
+            Piece::Data(bytes) => bytes.len() as u64,
+            Piece::Hole(length) => *length,
+        };
+        assert!(self.at.1 <= length);
+        if self.at.1 == length {
+            self.at = (self.at.0 + 1, 0);
+        }
+    }
+}
+
+impl Source for MemorySource {
+    fn tells_holes(&mut self) -> Result<bool> {
+        Ok(self.tells)
+    }
+
+    fn total(&self) -> Option<u64> {
+        self.total
+    }
+
+    fn section(&mut self) -> Result<Section> {
+        Ok(match self.current() {
+            None => Section::end(self.offset),
+            Some((Piece::Data(bytes), at)) => {
+                Section::new(Kind::Data, self.offset, bytes.len() as u64 - at)
+            }
+            Some((Piece::Hole(length), at)) => Section::new(Kind::Hole, self.offset, length - at),
+        })
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> Result<Read> {
+        assert!(!buffer.is_empty());
+        let site = (Operation::Read, Side::Source, self.offset);
+        let answer = answer(&mut self.fault, &self.log, Event::Read, site)?;
+        let (piece, at) = match self.current() {
+            None => return Ok(Read::End),
+            Some((Piece::Hole(_), _)) if self.tells => return Ok(Read::AtHole),
+            Some((Piece::Hole(length), at)) => {
+                let count = (length - at).min(buffer.len() as u64);
+                buffer[..count as usize].fill(0);
+                self.advance(count);
+                return Ok(Read::Data(count as usize));
+            }
+            Some((Piece::Data(bytes), at)) => (bytes, at as usize),
+        };
+        let mut count = buffer.len().min(piece.len() - at);
+        if let Answer::Short(most) = answer {
+            count = count.min(most);
+        }
+        buffer[..count].copy_from_slice(&piece[at..at + count]);
+        let told = if answer == Answer::TooMuch { buffer.len() + 1 } else { count };
+        self.advance(count as u64);
+        Ok(Read::Data(told))
+    }
+
+    fn skip(&mut self, length: u64) -> Result<()> {
+        let site = (Operation::Skip, Side::Source, self.offset);
+        answer(&mut self.fault, &self.log, Event::Skip(length), site)?;
+        self.advance(length);
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        let site = (Operation::Finish, Side::Source, self.offset);
+        answer(&mut self.fault, &self.log, Event::SourceFinish, site).map(drop)
+    }
+
+    fn abort(&mut self, errno: i32) {
+        self.log.add(Event::SourceAbort(errno));
+    }
+
+    fn waiting(&self) -> Waiting {
+        Waiting::Owner
+    }
+}
+
+impl Sink for MemorySink {
+    fn makes_holes(&mut self) -> Result<bool> {
+        Ok(self.makes)
+    }
+
+    fn write(&mut self, buffer: &[u8]) -> Result<usize> {
+        assert!(!buffer.is_empty());
+        let site = (Operation::Write, Side::Sink, self.offset);
+        let answer = answer(&mut self.fault, &self.log, Event::Write(buffer.len()), site)?;
+        let count = match answer {
+            Answer::Short(most) => buffer.len().min(most),
+            Answer::TooMuch => return Ok(buffer.len() + 1),
+            _ => buffer.len(),
+        };
+        self.offset += count as u64;
+        match self.pieces.last_mut() {
+            Some(Piece::Data(bytes)) => bytes.extend_from_slice(&buffer[..count]),
+            _ => self.pieces.push(Piece::Data(buffer[..count].to_vec())),
+        }
+        Ok(count)
+    }
+
+    fn hole(&mut self, length: u64) -> Result<u64> {
+        let site = (Operation::Hole, Side::Sink, self.offset);
+        let answer = answer(&mut self.fault, &self.log, Event::Hole(length), site)?;
+        let made = match answer {
+            Answer::Short(most) => length.min(most as u64),
+            Answer::TooMuch => return Ok(length + 1),
+            _ => length,
+        };
+        self.offset += made;
+        match self.pieces.last_mut() {
+            Some(Piece::Hole(length)) => *length += made,
+            _ => self.pieces.push(Piece::Hole(made)),
+        }
+        Ok(made)
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        let site = (Operation::Finish, Side::Sink, self.offset);
+        answer(&mut self.fault, &self.log, Event::SinkFinish, site).map(drop)
+    }
+
+    fn abort(&mut self, errno: i32) {
+        self.log.add(Event::SinkAbort(errno));
+    }
+
+    fn waiting(&self) -> Waiting {
+        Waiting::Owner
+    }
+}
+
+/// A stream between two ends in memory.
+struct Stand {
+    source: MemorySource,
+    sink: MemorySink,
+    log: Log,
+}
+
+impl Stand {
+    fn new(pieces: &[Piece]) -> Self {
+        let log = Log::default();
+        let work = || Box::new(|_| Answer::Work);
+        let pieces = pieces.to_vec();
+        Stand {
+            source: MemorySource {
+                pieces,
+                at: (0, 0),
+                offset: 0,
+                tells: true,
+                total: None,
+                fault: work(),
+                log: log.clone(),
+            },
+            sink: MemorySink {
+                pieces: Vec::new(),
+                offset: 0,
+                makes: true,
+                fault: work(),
+                log: log.clone(),
+            },
+            log,
+        }
+    }
+
+    /// Both ends ask one fault, in the order of their calls.
+    fn with_fault(mut self, fault: impl FnMut(Event) -> Answer + 'static) -> Self {
+        let shared = Rc::new(RefCell::new(fault));
+        let other = Rc::clone(&shared);
+        self.source.fault = Box::new(move |event| (shared.borrow_mut())(event));
+        self.sink.fault = Box::new(move |event| (other.borrow_mut())(event));
+        self
+    }
+
+    fn run(&mut self, transfer: &mut Transfer) -> Result<Progress> {
+        transfer.run(&mut self.source, &mut self.sink, &mut (), None, Patience::None)
+    }
+
+    /// Runs to the end, again and again while an end is not ready.
+    fn run_out(&mut self, transfer: &mut Transfer) -> Result<()> {
+        loop {
+            match self.run(transfer) {
+                Err(error) if error.would_block() => {}
+                other => return other.map(drop),
+            }
+        }
+    }
+}
+
+fn data(length: usize, seed: u8) -> Piece {
+    Piece::Data((0..length).map(|at| (at % 250) as u8 ^ seed | 1).collect())
+}
+
+fn layout() -> Vec<Piece> {
+    vec![
+        data(9000, 3),
+        Piece::Hole(70_000),
+        data(1, 5),
+        Piece::Hole(1),
+        data(5000, 7),
+        Piece::Hole(1 << 40),
+    ]
+}
+
+fn small() -> Options {
+    Options { buffer_size: 4096, ..Options::default() }
+}
+
+const FINISHED: [Event; 2] = [Event::SinkFinish, Event::SourceFinish];
+
+#[test]
+fn what_goes_in_comes_out() {
+    let mut stand = Stand::new(&layout());
+    let mut transfer = Transfer::new(&small()).unwrap();
+    assert_eq!(stand.run(&mut transfer), Ok(Progress::Finished));
+    assert_eq!(stand.sink.pieces, layout());
+    assert_eq!(stand.log.ends(), FINISHED);
+    let stats = transfer.stats();
+    assert_eq!(
+        (stats.data_bytes, stats.hole_bytes, stats.data_sections, stats.hole_sections),
+        (14_001, 70_001 + (1 << 40), 3, 3)
+    );
+    assert_eq!(stats.position, stats.data_bytes + stats.hole_bytes);
+    // It has ended: nothing is done twice.
+    assert_eq!(stand.run(&mut transfer), Ok(Progress::Finished));
+    assert_eq!(stand.log.ends(), FINISHED);
+}
+
+/// How many calls of the ends a whole transfer makes.
+fn calls(pieces: &[Piece], options: &Options) -> usize {
+    let count = Rc::new(RefCell::new(0));
+    let counted = Rc::clone(&count);
+    let mut stand = Stand::new(pieces).with_fault(move |_| {
+        *counted.borrow_mut() += 1;
+        Answer::Work
+    });
+    stand.run(&mut Transfer::new(options).unwrap()).unwrap();
+    count.take()
+}
+
+/// The n-th call of all gives this answer.
+fn at_call(n: usize, answer: Answer) -> impl FnMut(Event) -> Answer {
+    let mut call = 0;
+    move |_| {
+        call += 1;
+        if call == n { answer } else { Answer::Work }
+    }
+}
+
+#[test]
+fn not_ready_at_any_call_loses_nothing() {
+    for sparse in [Sparse::Auto, Sparse::Never] {
+        let mut pieces = layout();
+        if sparse == Sparse::Never {
+            pieces.pop();
+        }
+        let options = Options { sparse, ..small() };
+        let mut whole = Stand::new(&pieces);
+        whole.run(&mut Transfer::new(&options).unwrap()).unwrap();
+        let calls = calls(&pieces, &options);
+        for errno in [libc::EAGAIN, libc::EINTR] {
+            for n in 1.. {
+                let mut stand = Stand::new(&pieces).with_fault(at_call(n, Answer::Errno(errno)));
+                let mut transfer = Transfer::new(&options).unwrap();
+                let first = stand.run(&mut transfer);
+                match first {
+                    Err(error) if errno == libc::EAGAIN => {
+                        assert!(error.would_block());
+                        assert!(transfer.under_way());
+                        assert_eq!(stand.run(&mut transfer), Ok(Progress::Finished));
+                    }
+                    other => assert_eq!(other, Ok(Progress::Finished)),
+                }
+                assert_eq!(stand.sink.pieces, whole.sink.pieces, "{errno} at call {n}");
+                assert_eq!(stand.log.ends(), FINISHED);
+                if first == Ok(Progress::Finished) && n > calls * 2 {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_error_at_any_call_is_told_and_both_ends_aborted_once() {
+    let calls = calls(&layout(), &small());
+    for n in 1..=calls {
+        let mut stand = Stand::new(&layout()).with_fault(at_call(n, Answer::Errno(libc::EIO)));
+        let mut transfer = Transfer::new(&small()).unwrap();
+        let error = stand.run(&mut transfer).unwrap_err();
+        assert_eq!(error.errno(), libc::EIO, "call {n}");
+        assert_eq!(transfer.error(), Some(error));
+        let aborted = [Event::SinkAbort(libc::EIO), Event::SourceAbort(libc::EIO)];
+        let expected: &[Event] = if n == calls {
+            // The last call is the source's finish: the sink is finished already.
+            &[Event::SinkFinish, Event::SourceAbort(libc::EIO)]
+        } else {
+            &aborted
+        };
+        assert_eq!(stand.log.ends(), expected, "call {n}");
+        assert_eq!(stand.run(&mut transfer), Err(error));
+        assert_eq!(stand.log.ends(), expected, "run again after call {n}");
+    }
+}
+
+#[test]
+fn more_than_was_asked_for_is_refused_at_any_call() {
+    let mut refused = 0;
+    for n in 1..=calls(&layout(), &small()) {
+        let mut stand = Stand::new(&layout()).with_fault(at_call(n, Answer::TooMuch));
+        match stand.run(&mut Transfer::new(&small()).unwrap()) {
+            Err(error) => {
+                assert_eq!(error.errno(), libc::EPROTO);
+                refused += 1;
+            }
+            Ok(_) => assert_eq!(stand.sink.pieces, layout()),
+        }
+    }
+    assert!(refused > 8, "{refused}");
+}
+
+#[test]
+fn any_layout_any_answers_same_stream() {
+    for seed in 0..400 {
+        let mut random = Random::new(seed);
+        let mut pieces = Vec::new();
+        for number in 0..random.below(12) {
+            if number % 2 == seed % 2 {
+                let mut bytes = match data(1 + random.below(20_000) as usize, seed as u8) {
+                    Piece::Data(bytes) => bytes,
+                    Piece::Hole(_) => unreachable!(),
+                };
+                if random.once_in(2) {
+                    let from = random.below(bytes.len() as u64) as usize;
+                    bytes[from..].fill(0);
+                }
+                pieces.push(Piece::Data(bytes));
+            } else {
+                pieces.push(Piece::Hole(1 + random.below(100_000)));
+            }
+        }
+        let detect_zeroes = random.once_in(2);
+        let sparse = [Sparse::Auto, Sparse::Required, Sparse::Never][random.below(3) as usize];
+        let buffer_size = 4096 + random.below(5000);
+        let options =
+            Options { sparse, detect_zeroes, buffer_size, zero_block: 512, ..Options::default() };
+        let mut answers = random.clone();
+        let mut stand = Stand::new(&pieces).with_fault(move |_| match answers.below(6) {
+            0 => Answer::Errno(libc::EAGAIN),
+            1 => Answer::Errno(libc::EINTR),
+            2 => Answer::Short(1 + answers.below(3000) as usize),
+            _ => Answer::Work,
+        });
+        stand.source.total = random.once_in(2).then(|| bytes_of(&pieces).len() as u64);
+        let mut transfer = Transfer::new(&options).unwrap();
+        let budget = random.once_in(2).then(|| 1 + random.below(9000));
+        loop {
+            let (source, sink) = (&mut stand.source, &mut stand.sink);
+            match transfer.run(source, sink, &mut (), budget, Patience::None) {
+                Ok(Progress::Finished) => break,
+                Ok(Progress::BudgetUsed) => assert!(budget.is_some()),
+                Err(error) => assert!(error.would_block(), "seed {seed}: {error}"),
+            }
+        }
+        assert!(bytes_of(&stand.sink.pieces) == bytes_of(&pieces), "seed {seed}");
+        if sparse == Sparse::Never {
+            assert!(stand.sink.pieces.iter().all(|piece| matches!(piece, Piece::Data(_))));
+            assert_eq!(transfer.stats().hole_sections, 0);
+        } else if !detect_zeroes {
+            assert_eq!(stand.sink.pieces, pieces, "seed {seed}");
+        } else {
+            assert_no_zero_blocks(&stand.sink.pieces, 512, seed);
+        }
+        assert_eq!(stand.log.ends(), FINISHED, "seed {seed}");
+    }
+}
+
+fn bytes_of(pieces: &[Piece]) -> Vec<u8> {
+    let mut all = Vec::new();
+    for piece in pieces {
+        match piece {
+            Piece::Data(bytes) => all.extend_from_slice(bytes),
+            Piece::Hole(length) => all.resize(all.len() + *length as usize, 0),
+        }
+    }
+    all
+}
+
+/// Every whole aligned block of zeros has become a hole.
+fn assert_no_zero_blocks(pieces: &[Piece], block: usize, seed: u64) {
+    let mut place = 0;
+    for piece in pieces {
+        match piece {
+            Piece::Hole(length) => place += *length as usize,
+            Piece::Data(bytes) => {
+                let first = place.next_multiple_of(block) - place;
+                for whole in bytes.get(first..).unwrap_or_default().chunks_exact(block) {
+                    assert!(!is_zero(whole), "seed {seed}");
+                }
+                place += bytes.len();
+            }
+        }
+    }
+}
+
+#[test]
+fn zeros_are_found_to_the_block() {
+    let mut bytes = vec![1; 3 * 65536 + 100];
+    bytes[65536..2 * 65536].fill(0);
+    bytes[3 * 65536..].fill(0);
+    let mut stand = Stand::new(&[Piece::Data(bytes), Piece::Hole(50)]);
+    let options = Options { detect_zeroes: true, ..Options::default() };
+    let mut transfer = Transfer::new(&options).unwrap();
+    stand.run(&mut transfer).unwrap();
+    let ones = || Piece::Data(vec![1; 65536]);
+    assert_eq!(stand.sink.pieces, [ones(), Piece::Hole(65536), ones(), Piece::Hole(150)]);
+    assert_eq!(transfer.stats().zero_bytes, 65536 + 100);
+    assert_eq!(transfer.stats().hole_sections, 2);
+}
+
+#[test]
+fn the_sparse_request_is_met_or_refused_before_a_byte_moves() {
+    for sparse in [Sparse::Auto, Sparse::Required, Sparse::Never] {
+        for (tells, makes) in [(true, true), (true, false), (false, true), (false, false)] {
+            let mut stand = Stand::new(&[data(10, 1), Piece::Hole(5000)]);
+            (stand.source.tells, stand.sink.makes) = (tells, makes);
+            let options = Options { sparse, ..small() };
+            let result = stand.run(&mut Transfer::new(&options).unwrap());
+            if sparse == Sparse::Required && !(tells && makes) {
+                let error = result.unwrap_err();
+                let side = if tells { Side::Sink } else { Side::Source };
+                assert_eq!((error.errno(), error.side()), (libc::EOPNOTSUPP, side));
+                let errno = libc::EOPNOTSUPP;
+                let events = [Event::SinkAbort(errno), Event::SourceAbort(errno)];
+                assert_eq!(*stand.log.0.borrow(), events);
+                continue;
+            }
+            assert_eq!(result, Ok(Progress::Finished));
+            let holes = stand.sink.pieces.iter().filter(|piece| matches!(piece, Piece::Hole(_)));
+            let expected = sparse != Sparse::Never && tells && makes;
+            assert_eq!(holes.count(), usize::from(expected), "{sparse:?} {tells} {makes}");
+            assert_eq!(bytes_of(&stand.sink.pieces).len(), 5010);
+        }
+    }
+}
+
+#[test]
+fn a_budget_bounds_a_run() {
+    let mut stand = Stand::new(&[data(100_000, 1), Piece::Hole(10), data(10, 1)]);
+    let mut transfer = Transfer::new(&small()).unwrap();
+    let mut runs = 0;
+    loop {
+        let before = transfer.stats().position;
+        let (source, sink) = (&mut stand.source, &mut stand.sink);
+        let progress = transfer.run(source, sink, &mut (), Some(10_000), Patience::None).unwrap();
+        let moved = transfer.stats().position - before;
+        assert!(moved < 10_000 + 4096, "{moved}");
+        if progress == Progress::Finished {
+            break;
+        }
+        runs += 1;
+    }
+    assert!((7..=12).contains(&runs), "{runs}");
+}
+
+#[test]
+fn a_cancel_acts_before_the_next_step_and_is_final() {
+    for n in 1..calls(&layout(), &small()) {
+        let mut transfer = Transfer::new(&small()).unwrap();
+        let cancel = transfer.canceller();
+        let mut call = 0;
+        let mut stand = Stand::new(&layout()).with_fault(move |event| {
+            call += 1;
+            if call == n && event != Event::SinkFinish {
+                cancel.store(true, Ordering::Relaxed);
+            }
+            Answer::Work
+        });
+        let result = stand.run_out(&mut transfer);
+        let last = *stand.log.0.borrow().last().unwrap();
+        if last == Event::SourceFinish {
+            assert_eq!(result, Ok(()));
+            continue;
+        }
+        assert_eq!(result.unwrap_err().errno(), libc::ECANCELED, "call {n}");
+        let events = [Event::SinkAbort(libc::ECANCELED), Event::SourceAbort(libc::ECANCELED)];
+        assert_eq!(stand.log.ends(), events);
+    }
+}
+
+#[derive(Default)]
+struct Watcher {
+    told: Vec<Stats>,
+    sections: Vec<(Kind, u64, u64)>,
+    stop_at: Option<usize>,
+}
+
+impl Observe for Watcher {
+    fn progress(&mut self, stats: &Stats) -> Sys<()> {
+        self.told.push(*stats);
+        if self.stop_at == Some(self.told.len()) { Err(libc::EDQUOT) } else { Ok(()) }
+    }
+
+    fn section(&mut self, section: Section) -> Sys<()> {
+        self.sections.push((section.kind, section.offset, section.length));
+        Ok(())
+    }
+}
+
+#[test]
+fn progress_and_sections_are_told() {
+    let mut stand = Stand::new(&layout());
+    let mut watcher = Watcher::default();
+    let options = Options { progress_bytes: 4000, ..small() };
+    let mut transfer = Transfer::new(&options).unwrap();
+    let (source, sink) = (&mut stand.source, &mut stand.sink);
+    transfer.run(source, sink, &mut watcher, None, Patience::None).unwrap();
+    let mut at = 0;
+    let expected: Vec<_> = layout()
+        .iter()
+        .map(|piece| {
+            let (kind, length) = match piece {
+                Piece::Data(bytes) => (Kind::Data, bytes.len() as u64),
+                Piece::Hole(length) => (Kind::Hole, *length),
+            };
+            at += length;
+            (kind, at - length, length)
+        })
+        .collect();
+    assert_eq!(watcher.sections, expected);
+    assert!(watcher.told.len() >= 4);
+    assert!(watcher.told.is_sorted_by_key(|stats| stats.position));
+    assert_eq!(watcher.told.last(), Some(&transfer.stats()));
+}
+
+#[test]
+fn progress_can_end_it() {
+    let mut stand = Stand::new(&layout());
+    let mut watcher = Watcher { stop_at: Some(1), ..Watcher::default() };
+    let mut transfer = Transfer::new(&small()).unwrap();
+    let (source, sink) = (&mut stand.source, &mut stand.sink);
+    let error = transfer.run(source, sink, &mut watcher, None, Patience::None).unwrap_err();
+    assert_eq!((error.errno(), error.operation()), (libc::EDQUOT, Operation::Progress));
+    let events = [Event::SinkAbort(libc::EDQUOT), Event::SourceAbort(libc::EDQUOT)];
+    assert_eq!(stand.log.ends(), events);
+}
+
+#[test]
+fn who_is_late_is_named() {
+    type Which = fn(Event) -> bool;
+    let not_ready = |which: Which| {
+        move |event| if which(event) { Answer::Errno(libc::EAGAIN) } else { Answer::Work }
+    };
+    let cases: [(Which, Side); 2] = [
+        (|event| event == Event::Read, Side::Source),
+        (|event| matches!(event, Event::Write(_)), Side::Sink),
+    ];
+    for (which, side) in cases {
+        let mut stand = Stand::new(&layout()).with_fault(not_ready(which));
+        let mut transfer = Transfer::new(&Options { stall_ms: 20, ..small() }).unwrap();
+        assert!(stand.run(&mut transfer).unwrap_err().would_block());
+        let wait = transfer.wait();
+        assert_eq!((wait.side, wait.fd), (side, None));
+        assert!(wait.timeout.unwrap() <= Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(25));
+        let error = stand.run(&mut transfer).unwrap_err();
+        assert_eq!((error.errno(), error.side()), (libc::ETIMEDOUT, side));
+        assert_eq!(transfer.error(), Some(error));
+    }
+}
+
+#[test]
+fn a_rate_is_kept_without_sleeping() {
+    let mut stand = Stand::new(&[data(60_000, 1)]);
+    let mut transfer = Transfer::new(&Options { rate: 200_000, ..small() }).unwrap();
+    let begun = Instant::now();
+    let mut waits = 0;
+    loop {
+        match stand.run(&mut transfer) {
+            Ok(_) => break,
+            Err(error) => {
+                assert!(error.would_block());
+                let wait = transfer.wait();
+                assert_eq!((wait.side, wait.fd), (Side::None, None));
+                std::thread::sleep(wait.timeout.unwrap());
+                waits += 1;
+            }
+        }
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(250), "{:?}", begun.elapsed());
+    assert!(waits >= 10, "{waits}");
+}
+
+#[test]
+fn a_hole_that_ends_beyond_every_offset_is_refused() {
+    let mut stand = Stand::new(&[data(1, 1), Piece::Hole(i64::MAX as u64)]);
+    let error = stand.run(&mut Transfer::new(&small()).unwrap()).unwrap_err();
+    assert_eq!((error.errno(), error.side()), (libc::EOVERFLOW, Side::Source));
+}
+
+#[test]
+fn options_are_checked() {
+    for options in [
+        Options { buffer_size: 4095, ..Options::default() },
+        Options { buffer_size: (64 << 20) + 1, ..Options::default() },
+        Options { zero_block: 256, ..Options::default() },
+        Options { zero_block: 1000, ..Options::default() },
+        Options { zero_block: 1 << 21, ..Options::default() },
+    ] {
+        assert_eq!(Transfer::new(&options).unwrap_err().errno(), libc::EINVAL, "{options:?}");
+    }
+}
