@@ -183,16 +183,6 @@
 #define SPARSESTREAM_AT_HOLE (-4096)
 
 /**
- * Bytes of zeros that one call of [`pwrite_zeros`] writes at most.
- */
-#define ZEROS_AT_ONCE (uint64_t)(ZERO_PAGE_SIZE * ZERO_PAGES)
-
-/**
- * What a transfer waits for.
- */
-typedef struct Wait Wait;
-
-/**
  * A sink: where a stream goes.
  */
 typedef struct sparsestream_sink sparsestream_sink;
@@ -565,8 +555,6 @@ typedef struct sparsestream_error {
      */
     char message[256];
 } sparsestream_error;
-
-
 
 #ifdef __cplusplus
 extern "C" {

@@ -20,6 +20,7 @@ pub type Fd = c_int;
 #[allow(missing_docs)]
 pub enum Call {
     Fstat,
+    Fstatfs,
     Fcntl,
     Getsockopt,
     Getrlimit,
@@ -157,6 +158,28 @@ pub fn stat(fd: Fd) -> Sys<Stat> {
 /// The size of a file, by fstat(2).
 pub fn size(fd: Fd) -> Sys<u64> {
     stat(fd).map(|stat| stat.size)
+}
+
+/// Whether the file is one of the kernel's own, whose content is made while it is read and whose
+/// size says nothing of it: fstatfs(2).
+pub fn made_up(fd: Fd) -> Sys<bool> {
+    // From linux/magic.h: proc, sysfs, debugfs, tracefs, securityfs, configfs, cgroup, cgroup2.
+    const OWN: [u64; 8] = [
+        0x9fa0,
+        0x6265_6572,
+        0x6462_6720,
+        0x7472_6163,
+        0x7363_6673,
+        0x6265_6570,
+        0x0027_e0eb,
+        0x6367_7270,
+    ];
+    let mut found = std::mem::MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: the buffer is a whole struct statfs.
+    call(Call::Fstatfs, 0, |_| unsafe { libc::fstatfs(fd, found.as_mut_ptr()) } as isize)?;
+    // SAFETY: zeroed, and filled by a call that succeeded.
+    let kind = unsafe { found.assume_init() }.f_type;
+    Ok(OWN.contains(&(kind as u64 & 0xffff_ffff)))
 }
 
 /// The flags of an open descriptor: fcntl(2) F_GETFL.

@@ -2,7 +2,7 @@
 
 use super::{Options, Read, Source, range_end};
 use crate::error::{Error, Operation, Result, Side};
-use crate::section::{Kind, Position, Section, Seekable, Walk, holes_supported};
+use crate::section::{Kind, Position, Section, Seekable, Walk, holes_supported, steadily};
 use crate::sys::{self, Fd};
 use crate::wait::Waiting;
 
@@ -29,9 +29,11 @@ pub struct FileSource {
 impl FileSource {
     pub(super) fn new(fd: Fd, file: Seekable, options: &Options) -> Result<Self> {
         let Options { offset, length, ignore_map } = *options;
-        // Nothing is stored, and either the size or the missing map says that this is no file of
-        // a disk's: its content is made while it is read.
-        let made_up = file.map && (file.end == 0 || !file.allocated && !holes_supported(fd)?);
+        let error = |errno| Error::nowhere(Operation::Open, Side::Source, errno);
+        // Nothing is stored: the content may be made while it is read.
+        let made_up = file.map
+            && !file.allocated
+            && (file.end == 0 || steadily(|| sys::made_up(fd)).map_err(error)?);
         if !made_up && offset > file.end {
             let why = "starts beyond the end of the source";
             return Err(Error::argument("options.offset", why, libc::EINVAL));
@@ -341,6 +343,22 @@ mod tests {
         }
         assert_eq!(found, expected);
         assert!(!found.is_empty());
+    }
+
+    #[test]
+    fn a_file_of_sys_is_read_to_its_end() {
+        let path = "/sys/devices/system/cpu/online";
+        let Ok(file) = std::fs::File::open(path) else {
+            println!("skipped: there is no {path}");
+            return;
+        };
+        let mut source = source(file.as_raw_fd(), Options::default());
+        let mut buffer = [0; 8192];
+        let Read::Data(count) = source.read(&mut buffer).unwrap() else {
+            panic!("it has content");
+        };
+        assert_eq!(buffer[..count], std::fs::read(path).unwrap());
+        assert_eq!(source.read(&mut buffer), Ok(Read::End));
     }
 
     #[test]
