@@ -39,7 +39,7 @@ pub enum Call {
 }
 
 /// What a test build may do to a system call before it is made.
-#[cfg(test)]
+#[cfg(any(test, feature = "fault-injection"))]
 pub mod inject {
     use super::Call;
     use std::cell::RefCell;
@@ -83,13 +83,13 @@ pub mod inject {
 /// -1 into the errno.
 #[inline]
 fn call(name: Call, length: usize, make: impl FnOnce(usize) -> isize) -> Sys<usize> {
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fault-injection"))]
     let length = match inject::ask(name) {
         inject::Fault::None => length,
         inject::Fault::Errno(errno) => return Err(errno),
         inject::Fault::Short(most) => length.min(most),
     };
-    #[cfg(not(test))]
+    #[cfg(not(any(test, feature = "fault-injection")))]
     let _ = name;
     match make(length) {
         -1 => Err(errno()),

@@ -1,0 +1,340 @@
+//! Fails each system call of a transfer, one at a time, in every way that it can fail.
+//!
+//! After each the result must be success with the right bytes, or an error that names the errno,
+//! the side that was asked and an offset; never wrong bytes with success, never a hang, never an
+//! open descriptor more. Block devices are swept as root only.
+
+use sparsestream::error::{Error, Result, Side};
+use sparsestream::sink::{self, FdSink};
+use sparsestream::source::{self, FdSource};
+use sparsestream::sys::Call;
+use sparsestream::sys::inject::{self, Fault};
+use sparsestream::transfer::{Options, Patience, Sparse, Transfer};
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::process::Command;
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+const KIB: u64 = 1024;
+
+/// The layout that every scenario moves: data, hole, data, zeros, hole at the end; unaligned.
+const PIECES: [(u64, bool); 5] =
+    [(70 * KIB + 11, true), (200 * KIB, false), (5, true), (130 * KIB, false), (64 * KIB, true)];
+const TAIL: u64 = 300 * KIB + 7;
+
+fn image() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (length, data) in PIECES {
+        let start = bytes.len() as u64;
+        bytes.extend((start..start + length).map(|at| if data { (at % 251) as u8 + 1 } else { 0 }));
+    }
+    bytes.resize(bytes.len() + TAIL as usize, 0);
+    bytes
+}
+
+fn unnamed() -> File {
+    let path = std::env::temp_dir().join(format!(
+        "sparsestream-sweep-{}-{:?}",
+        std::process::id(),
+        std::thread::current().id()
+    ));
+    let file =
+        File::options().read(true).write(true).create_new(true).open(&path).expect("a new file");
+    std::fs::remove_file(path).expect("it was just made");
+    file
+}
+
+fn source_file() -> File {
+    let file = unnamed();
+    let bytes = image();
+    let mut at = 0;
+    for (length, data) in PIECES {
+        if data {
+            file.write_all_at(&bytes[at as usize..(at + length) as usize], at).expect("room");
+        }
+        at += length;
+    }
+    file.set_len(at + TAIL).expect("room");
+    file
+}
+
+/// A loop device over a file of the temporary directory, detached with its last close.
+struct Loop {
+    device: File,
+    backing: std::path::PathBuf,
+}
+
+impl Loop {
+    fn new(size: u64) -> Option<Self> {
+        let backing =
+            std::env::temp_dir().join(format!("sparsestream-loop-{}", std::process::id()));
+        File::create(&backing).ok()?.set_len(size).ok()?;
+        let made = Command::new("losetup").args(["--find", "--show"]).arg(&backing).output().ok();
+        let name = made
+            .filter(|made| made.status.success())
+            .map(|made| String::from_utf8_lossy(&made.stdout).trim().to_owned());
+        let device = name.as_ref().and_then(|name| {
+            let device = File::options().read(true).write(true).open(name).ok();
+            // While it is open this only marks it to go away with the last close.
+            let _ = Command::new("losetup").args(["--detach", name]).status();
+            device
+        });
+        if device.is_none() {
+            let _ = std::fs::remove_file(&backing);
+        }
+        device.map(|device| Loop { device, backing })
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.backing);
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    NewFile,
+    OldContent,
+    Durable,
+    Range,
+    Block,
+    Pipe,
+    Socket,
+    FromPipe,
+}
+
+const TARGETS: [Target; 8] = [
+    Target::NewFile,
+    Target::OldContent,
+    Target::Durable,
+    Target::Range,
+    Target::Block,
+    Target::Pipe,
+    Target::Socket,
+    Target::FromPipe,
+];
+
+#[derive(Debug, Clone, Copy)]
+enum Injected {
+    Errno(i32),
+    Short(usize),
+}
+
+const INJECTED: [Injected; 9] = [
+    Injected::Errno(libc::EINTR),
+    Injected::Errno(libc::EAGAIN),
+    Injected::Errno(libc::EIO),
+    Injected::Errno(libc::ENOSPC),
+    Injected::Errno(libc::EDQUOT),
+    Injected::Errno(libc::EFBIG),
+    Injected::Errno(libc::EOPNOTSUPP),
+    Injected::Short(1),
+    Injected::Short(1000),
+];
+
+/// What came of one run.
+struct Outcome {
+    result: Result<()>,
+    bytes: Vec<u8>,
+    expected: Vec<u8>,
+    /// The call that was failed, if the run had so many.
+    failed: Option<Call>,
+}
+
+/// A descriptor that is read to its end on the side, as the peer of a stream.
+fn collect(mut reader: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = reader.read_to_end(&mut bytes);
+        let _ = sender.send(bytes);
+    });
+    receiver
+}
+
+/// Moves the image to the target with the n-th system call failed.
+fn run(target: Target, device: Option<&File>, nth: usize, what: Injected) -> Outcome {
+    let image = image();
+    let old = vec![0xee; image.len() + 5000];
+    let mut options = sink::Options::default();
+    let mut expected = image.clone();
+    let (from, feeder): (OwnedFd, _) = if target == Target::FromPipe {
+        let (reader, mut writer) = std::io::pipe().expect("a pipe");
+        let bytes = image.clone();
+        let feeder = std::thread::spawn(move || {
+            let _ = std::io::Write::write_all(&mut writer, &bytes);
+        });
+        (reader.into(), Some(feeder))
+    } else {
+        (source_file().into(), None)
+    };
+    let mut collected = None;
+    let to: OwnedFd = match target {
+        Target::NewFile | Target::FromPipe => unnamed().into(),
+        Target::OldContent | Target::Durable | Target::Range => {
+            let file = unnamed();
+            file.write_all_at(&old, 0).expect("room");
+            expected = old.clone();
+            if target == Target::Range {
+                options.offset = 333;
+                options.length = image.len() as u64;
+            }
+            let at = options.offset as usize;
+            expected[at..at + image.len()].copy_from_slice(&image);
+            if target == Target::Durable {
+                options.sync = true;
+                options.sync_interval = 100 * KIB;
+                options.truncate = true;
+                expected.truncate(image.len());
+            }
+            file.into()
+        }
+        Target::Block => {
+            let device = device.expect("there is one").try_clone().expect("a descriptor");
+            device.write_all_at(&old, 0).expect("room");
+            options.sync = true;
+            expected = old.clone();
+            expected[..image.len()].copy_from_slice(&image);
+            device.into()
+        }
+        Target::Pipe => {
+            let (reader, writer) = std::io::pipe().expect("a pipe");
+            collected = Some(collect(reader));
+            writer.into()
+        }
+        Target::Socket => {
+            let (reader, writer) = std::os::unix::net::UnixStream::pair().expect("sockets");
+            collected = Some(collect(reader));
+            writer.into()
+        }
+    };
+    let failed = Rc::new(RefCell::new(None));
+    let seen = Rc::clone(&failed);
+    let mut calls = 0;
+    let injector = move |call| {
+        calls += 1;
+        if calls != nth {
+            return Fault::None;
+        }
+        *seen.borrow_mut() = Some(call);
+        match what {
+            Injected::Errno(errno) => Fault::Errno(errno),
+            Injected::Short(most) => Fault::Short(most),
+        }
+    };
+    let result = inject::with(injector, || {
+        let mut source = FdSource::new(from.as_raw_fd(), &source::Options::default())?;
+        let mut sink = FdSink::new(to.as_raw_fd(), &options, ())?;
+        let mut transfer = Transfer::new(&Options {
+            detect_zeroes: matches!(target, Target::OldContent | Target::FromPipe),
+            sparse: if target == Target::Range { Sparse::Required } else { Sparse::Auto },
+            buffer_size: 32 * KIB,
+            zero_block: 4096,
+            ..Options::default()
+        })?;
+        transfer.run(&mut source, &mut sink, &mut (), None, Patience::Any).map(drop)
+    });
+    drop(from);
+    let bytes = match collected {
+        Some(receiver) => {
+            drop(to);
+            receiver.recv().unwrap_or_default()
+        }
+        None => {
+            let file = File::from(to);
+            let length = expected.len() as u64;
+            let size = file.metadata().map_or(0, |found| found.len());
+            // A device has no size; a file's must be right.
+            let length = if target == Target::Block { length } else { size };
+            let mut bytes = vec![0; length as usize];
+            file.read_exact_at(&mut bytes, 0).expect("it can be read");
+            bytes
+        }
+    };
+    if let Some(feeder) = feeder {
+        let _ = feeder.join();
+    }
+    let failed = *failed.borrow();
+    Outcome { result, bytes, expected, failed }
+}
+
+/// Whether an error says what happened.
+fn is_honest(error: &Error, call: Call, what: Injected) -> bool {
+    let Injected::Errno(errno) = what else { return false };
+    let side = match call {
+        Call::Lseek | Call::Pread | Call::Read | Call::Recv => Some(Side::Source),
+        Call::Pwrite | Call::Write | Call::Send | Call::Fallocate | Call::Ftruncate => {
+            Some(Side::Sink)
+        }
+        Call::Fsync | Call::Getrlimit => Some(Side::Sink),
+        // Both ends are examined, and an end that is not ready is waited for.
+        _ => None,
+    };
+    // Nobody can be waited for where a file or a device answers EAGAIN: it is an EIO that says so.
+    let named = error.errno() == errno
+        || errno == libc::EAGAIN
+            && error.errno() == libc::EIO
+            && error.to_string().contains("EAGAIN");
+    named && side.is_none_or(|side| side == error.side() || error.side() == Side::None)
+}
+
+fn open_descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").expect("proc is mounted").count()
+}
+
+#[test]
+fn every_system_call_may_fail() {
+    let device = Loop::new(4 << 20);
+    let (mut injections, mut successes, mut errors) = (0, 0, 0);
+    let (mut wrong, mut hung, mut lost, mut skipped) = (0, 0, 0, 0);
+    let before = open_descriptors();
+    for target in TARGETS {
+        if target == Target::Block && device.is_none() {
+            println!("skipped: block device: no loop device can be made here");
+            skipped += 1;
+            continue;
+        }
+        for what in INJECTED {
+            for nth in 1.. {
+                let (sender, receiver) = mpsc::channel();
+                let device = device.as_ref().map(|device| device.device.try_clone().expect("a fd"));
+                let worker = std::thread::spawn(move || {
+                    let _ = sender.send(run(target, device.as_ref(), nth, what));
+                });
+                let Ok(outcome) = receiver.recv_timeout(Duration::from_secs(20)) else {
+                    println!("hang: {target:?}, {what:?} at call {nth}");
+                    hung += 1;
+                    break;
+                };
+                worker.join().expect("it has answered");
+                let Some(call) = outcome.failed else { break };
+                injections += 1;
+                match outcome.result {
+                    Ok(()) if outcome.bytes == outcome.expected => successes += 1,
+                    Ok(()) => {
+                        println!("wrong bytes: {target:?}, {what:?} at call {nth} ({call:?})");
+                        wrong += 1;
+                    }
+                    Err(error) if is_honest(&error, call, what) => errors += 1,
+                    Err(error) => {
+                        println!("lost: {target:?}, {what:?} at call {nth} ({call:?}): {error}");
+                        lost += 1;
+                    }
+                }
+            }
+        }
+    }
+    let leaked = open_descriptors() - before;
+    println!(
+        "{injections} injections: {successes} right bytes, {errors} errors told; wrong bytes \
+         {wrong}, hangs {hung}, lost errors {lost}, leaked fds {leaked}; {skipped} targets skipped"
+    );
+    assert_eq!((wrong, hung, lost, leaked), (0, 0, 0, 0));
+    assert!(injections >= 2000, "only {injections}");
+}
