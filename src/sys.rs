@@ -32,6 +32,8 @@ pub enum Call {
     Write,
     Recv,
     Send,
+    CopyFileRange,
+    Sendfile,
     Fallocate,
     Ftruncate,
     Fsync,
@@ -422,6 +424,31 @@ pub fn send(fd: Fd, buffer: &[u8]) -> Sys<usize> {
         // SAFETY: at most buffer.len() bytes are read from the buffer.
         unsafe { libc::send(fd, buffer.as_ptr().cast(), length, flags) }
     })
+}
+
+/// Copies within the kernel, or shares the blocks: copy_file_range(2). It fills holes.
+pub fn copy_file_range(from: Fd, at: u64, to: Fd, to_at: u64, length: u64) -> Sys<u64> {
+    let (mut at, mut to_at) = (offset(at)?, offset(to_at)?);
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    call(Call::CopyFileRange, length, |length| {
+        // SAFETY: both offsets are live and writable.
+        unsafe { libc::copy_file_range(from, &raw mut at, to, &raw mut to_at, length, 0) }
+    })
+    .map(|count| count as u64)
+}
+
+/// Sends from a file without a copy, and without raising SIGPIPE: sendfile(2). It waits unless `to`
+/// is in non-blocking mode.
+pub fn sendfile(from: Fd, at: u64, to: Fd, length: u64) -> Sys<u64> {
+    let mut at = offset(at)?;
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    without_sigpipe(|| {
+        call(Call::Sendfile, length, |length| {
+            // SAFETY: the offset is live and writable.
+            unsafe { libc::sendfile(to, from, &raw mut at, length) }
+        })
+    })
+    .map(|count| count as u64)
 }
 
 /// Makes a hole within the size: fallocate(2) PUNCH_HOLE.

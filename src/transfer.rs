@@ -126,6 +126,10 @@ pub struct Transfer {
     /// The gap may still grow by zeros that are detected in what is read next.
     growing: bool,
     at_end: bool,
+    /// The sink may fetch data where it lies.
+    fetches: bool,
+    /// What one step may move at most.
+    step_most: u64,
     stats: Stats,
     section: Option<Section>,
     told: Told,
@@ -175,6 +179,11 @@ const BUFFER_SIZES: std::ops::RangeInclusive<u64> = 4096..=64 << 20;
 const DEFAULT_ZERO_BLOCK: u32 = 65536;
 const ZERO_BLOCKS: std::ops::RangeInclusive<u32> = 512..=1 << 20;
 
+/// Less than this is read and written: fetching costs more than copying so little.
+const FETCH_LEAST: u64 = 64 << 10;
+/// More than this is fetched in several steps, so that a cancel acts in time.
+const FETCH_MOST: u64 = 16 << 20;
+
 /// The longest wait before a cancel is looked for.
 const GLANCE: Duration = Duration::from_millis(50);
 
@@ -213,6 +222,8 @@ impl Transfer {
             detected: 0,
             growing: false,
             at_end: false,
+            fetches: false,
+            step_most: u64::MAX,
             stats: Stats::default(),
             section: None,
             told: Told { position: 0, time: now },
@@ -279,6 +290,7 @@ impl Transfer {
         self.wait = Wait::NOTHING;
         let mut left = budget.unwrap_or(u64::MAX);
         loop {
+            self.step_most = left.clamp(FETCH_LEAST, FETCH_MOST);
             let worked = match self.step(source, sink, observer) {
                 Ok(Step::Finished) => {
                     self.stage = Stage::Ended(Ok(()));
@@ -376,6 +388,7 @@ impl Transfer {
             }
         };
         self.detects = self.options.detect_zeroes && self.makes_holes;
+        self.fetches = !self.detects;
         self.stats.total = source.total();
         if let Some(total) = self.stats.total {
             sink.announce(total)?;
@@ -419,6 +432,12 @@ impl Transfer {
             self.stage = Stage::FinishSink;
             return Ok(Step::Worked(0));
         }
+        if self.fetches
+            && self.gap == 0
+            && let Some(step) = self.fetch(source, sink, observer)?
+        {
+            return Ok(step);
+        }
         match self.pull(source) {
             Err(error) if error.would_block() && self.gap > 0 => {
                 // What is known goes out before anybody waits.
@@ -427,6 +446,34 @@ impl Transfer {
             }
             other => other,
         }
+    }
+
+    /// Has the sink fetch the data that comes next, if it lies in a file and is worth it.
+    fn fetch(
+        &mut self,
+        source: &mut dyn Source,
+        sink: &mut dyn Sink,
+        observer: &mut dyn Observe,
+    ) -> Result<Option<Step>> {
+        let Some(mut extent) = source.extent()? else { return Ok(None) };
+        if extent.length < FETCH_LEAST {
+            return Ok(None);
+        }
+        let most = match self.allowance() {
+            Ok(most) => most as u64,
+            Err(when) => return Ok(Some(Step::TooEarly(when))),
+        };
+        extent.length = extent.length.min(most).min(self.step_most);
+        let Some(count) = sink.fetch(&extent)? else {
+            // What it was, a refusal or an error, shows when the same data is written.
+            self.fetches = false;
+            return Ok(None);
+        };
+        let taken = self.taken(Operation::Write, count, extent.length)?;
+        source.skip(taken)?;
+        self.spend(taken);
+        self.moved(Kind::Data, taken, observer)?;
+        Ok(Some(Step::Worked(taken)))
     }
 
     fn pull(&mut self, source: &mut dyn Source) -> Result<Step> {

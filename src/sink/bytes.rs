@@ -2,6 +2,7 @@
 
 use super::{Options, Sink};
 use crate::error::{Error, Operation, Result, Side};
+use crate::source::Extent;
 use crate::sys::{self, Fd, FileKind, Way};
 use crate::wait::{Waiting, in_best_way};
 
@@ -63,6 +64,24 @@ impl Sink for ByteSink {
         }
         self.offset += count as u64;
         Ok(count)
+    }
+
+    fn fetch(&mut self, extent: &Extent) -> Result<Option<u64>> {
+        // sendfile(2) has no flag for one call that must not wait.
+        let most = if self.blocking { 0 } else { extent.length.min(self.limit - self.offset) };
+        let answer = match most {
+            0 => Ok(0),
+            _ => sys::sendfile(extent.fd, extent.offset, self.fd, most),
+        };
+        match answer {
+            Ok(0) => Ok(None),
+            Ok(count) => {
+                self.offset += count;
+                Ok(Some(count))
+            }
+            Err(errno @ (libc::EINTR | libc::EAGAIN)) => Err(self.error(Operation::Write, errno)),
+            Err(_) => Ok(None),
+        }
     }
 
     fn hole(&mut self, _length: u64) -> Result<u64> {

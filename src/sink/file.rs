@@ -4,6 +4,7 @@ use super::place::Place;
 use super::zeroing::Zeroing;
 use super::{Checkpoint, Options, Sink};
 use crate::error::{Error, Operation, Result, Side};
+use crate::source::Extent;
 use crate::sys::{self, Fd};
 use crate::wait::Waiting;
 
@@ -92,6 +93,13 @@ impl<C: Checkpoint> Sink for FileSink<C> {
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
         self.make_durable_if_due()?;
         let count = self.place.write(buffer)?;
+        self.size = self.size.max(self.place.at());
+        Ok(count)
+    }
+
+    fn fetch(&mut self, extent: &Extent) -> Result<Option<u64>> {
+        self.make_durable_if_due()?;
+        let count = self.place.fetch(extent)?;
         self.size = self.size.max(self.place.at());
         Ok(count)
     }

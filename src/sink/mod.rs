@@ -10,6 +10,7 @@ mod place;
 mod zeroing;
 
 use crate::error::{Error, Operation, Result, Side};
+use crate::source::Extent;
 use crate::sys::{self, Fd, FileKind, Sys};
 use crate::wait::Waiting;
 pub use block::BlockSink;
@@ -32,6 +33,14 @@ pub trait Sink {
 
     /// Takes some of the data, which is not empty; at least one byte.
     fn write(&mut self, buffer: &[u8]) -> Result<usize>;
+
+    /// Fetches data where it lies, without a copy through memory, and returns how many bytes.
+    /// `None` means that it cannot, or that it failed: the same data is then written, which tells
+    /// whose failure it was.
+    fn fetch(&mut self, extent: &Extent) -> Result<Option<u64>> {
+        let _ = extent;
+        Ok(None)
+    }
 
     /// Makes a hole of at most this length, which is more than 0; at least one byte. Returns its
     /// length: one call is one bounded step.
@@ -145,6 +154,10 @@ impl<C: Checkpoint> Sink for FdSink<C> {
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
         self.inner_mut().write(buffer)
+    }
+
+    fn fetch(&mut self, extent: &Extent) -> Result<Option<u64>> {
+        self.inner_mut().fetch(extent)
     }
 
     fn hole(&mut self, length: u64) -> Result<u64> {

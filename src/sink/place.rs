@@ -2,6 +2,7 @@
 
 use super::{Checkpoint, Options};
 use crate::error::{Error, Operation, Result, Side};
+use crate::source::Extent;
 use crate::sys::{self, Fd};
 
 /// The place in a regular file or a block device that the next byte goes to.
@@ -92,6 +93,24 @@ impl<C: Checkpoint> Place<C> {
         }
         self.at += count as u64;
         Ok(count)
+    }
+
+    /// Fetches what fits of an extent, and moves on.
+    pub(super) fn fetch(&mut self, extent: &Extent) -> Result<Option<u64>> {
+        let most = (self.limit.0 - self.at).min(extent.length);
+        let answer = match most {
+            0 => Ok(0),
+            _ => sys::copy_file_range(extent.fd, extent.offset, self.fd, self.at, most),
+        };
+        match answer {
+            Ok(0) => Ok(None),
+            Ok(count) => {
+                self.at += count;
+                Ok(Some(count))
+            }
+            Err(libc::EINTR) => Err(self.error(Operation::Write, libc::EINTR)),
+            Err(_) => Ok(None),
+        }
     }
 
     /// Whether it is time to make durable what there is.

@@ -1,6 +1,6 @@
 //! A regular file or a block device: its map is walked, its data is read by offset.
 
-use super::{Options, Read, Source, range_end};
+use super::{Extent, Options, Read, Source, range_end};
 use crate::error::{Error, Operation, Result, Side};
 use crate::section::{Kind, Position, Section, Seekable, Walk, holes_supported, steadily};
 use crate::sys::{self, Fd};
@@ -193,6 +193,13 @@ impl Source for FileSource {
             }
         }
         Ok(Read::Data(count))
+    }
+
+    fn extent(&mut self) -> Result<Option<Extent>> {
+        let Some(end) = self.end.filter(|_| !self.ended) else { return Ok(None) };
+        let section = self.current(end)?;
+        let extent = Extent { fd: self.fd, offset: section.offset, length: section.length };
+        Ok((section.kind == Kind::Data).then_some(extent))
     }
 
     fn skip(&mut self, length: u64) -> Result<()> {

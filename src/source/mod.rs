@@ -21,6 +21,17 @@ pub enum Read {
     End,
 }
 
+/// Data that lies in a file, for a sink that can fetch it there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// The file's descriptor.
+    pub fd: Fd,
+    /// Its first byte there.
+    pub offset: u64,
+    /// Bytes of it, all data as far as is known.
+    pub length: u64,
+}
+
 /// The source of a stream: data, holes, and an end.
 ///
 /// Any call but `total`, `waiting` and `abort` may fail with `EAGAIN` or `EINTR`, and is then made
@@ -37,6 +48,12 @@ pub trait Source {
 
     /// Reads data into a buffer that is not empty.
     fn read(&mut self, buffer: &mut [u8]) -> Result<Read>;
+
+    /// Where the data that comes next lies, if it lies in a file. [`Source::skip`] passes over what
+    /// was fetched there.
+    fn extent(&mut self) -> Result<Option<Extent>> {
+        Ok(None)
+    }
 
     /// Passes over a part of the section that it is in.
     fn skip(&mut self, length: u64) -> Result<()>;
@@ -118,6 +135,10 @@ impl Source for FdSource {
 
     fn read(&mut self, buffer: &mut [u8]) -> Result<Read> {
         self.inner_mut().read(buffer)
+    }
+
+    fn extent(&mut self) -> Result<Option<Extent>> {
+        self.inner_mut().extent()
     }
 
     fn skip(&mut self, length: u64) -> Result<()> {
