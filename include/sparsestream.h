@@ -443,11 +443,13 @@ typedef struct sparsestream_transfer_options {
     int32_t sparse;
     /**
      * Bytes of a block for `SPARSESTREAM_DETECT_ZEROES`: a power of two from 512 to 1048576;
-     * 0 means 65536. Blocks lie on multiples of it, counted from the stream's first byte.
+     * 0 means 65536. Blocks lie on multiples of it, counted from the stream's first byte; only a
+     * hole, the end, and a source that is not ready end one early.
      */
     uint32_t zero_block;
     /**
-     * Bytes of the transfer's one buffer, 4096 to 67108864; 0 means 1048576. This is all the
+     * Bytes of the transfer's one buffer, 4096 to 67108864; 0 means 1048576; at least `zero_block` while
+     * zeros are looked for. This is all the
      * memory that a transfer takes beside some hundred bytes, whatever it moves.
      */
     uint64_t buffer_size;

@@ -125,6 +125,10 @@ pub struct Transfer {
     detected: u64,
     /// The gap may still grow by zeros that are detected in what is read next.
     growing: bool,
+    /// How much of the buffer is read into.
+    room: usize,
+    /// What is pending will not be read on behind: a block at its end is what it is.
+    settled: bool,
     at_end: bool,
     /// The sink may fetch data where it lies.
     fetches: bool,
@@ -208,6 +212,9 @@ impl Transfer {
             let why = "is no power of two from 512 to 1048576";
             return Err(Error::argument("options.zero_block", why, libc::EINVAL));
         }
+        if options.detect_zeroes {
+            options.buffer_size = options.buffer_size.max(options.zero_block.into());
+        }
         let now = Instant::now();
         Ok(Transfer {
             options,
@@ -221,6 +228,8 @@ impl Transfer {
             gap: 0,
             detected: 0,
             growing: false,
+            room: 0,
+            settled: true,
             at_end: false,
             fetches: false,
             step_most: u64::MAX,
@@ -407,6 +416,9 @@ impl Transfer {
     ) -> Result<Step> {
         if !self.pending.is_empty() {
             if self.run.to <= self.pending.start {
+                if self.wants_more() {
+                    return self.pull_more(source);
+                }
                 self.classify();
             }
             if self.run.zero {
@@ -477,42 +489,70 @@ impl Transfer {
     }
 
     fn pull(&mut self, source: &mut dyn Source) -> Result<Step> {
-        let buffer = self.buffer.bytes_mut();
-        let most = buffer.len();
-        self.zeros = 0;
-        let read = source.read(buffer)?;
-        let grown = match read {
-            Read::Data(count) if count == 0 || count > most => {
-                return Err(Error::Nonsense {
-                    operation: Operation::Read,
-                    side: Side::Source,
-                    offset: self.stats.position + self.gap,
-                    answer: i64::try_from(count).unwrap_or(i64::MAX),
-                });
-            }
-            Read::Data(count) => {
-                self.pending = 0..count;
-                self.run.to = 0;
-                count as u64
-            }
+        self.pending = 0..0;
+        self.run.to = 0;
+        self.settled = !self.detects;
+        self.room = self.buffer.bytes().len();
+        if self.detects {
+            // A full read ends where a block does.
+            let end = self.stats.position + self.gap + self.room as u64;
+            self.room -= (end % u64::from(self.options.zero_block)) as usize;
+        }
+        match self.read(source)? {
+            Read::Data(_) => {}
             Read::AtHole => {
                 let length = source.section()?.length;
                 source.skip(length)?;
                 self.gap = self.gap.saturating_add(length);
                 self.growing = false;
-                0
             }
-            Read::End => {
-                self.at_end = true;
-                0
-            }
-        };
-        let reached = self.stats.position.saturating_add(self.gap).saturating_add(grown);
-        if i64::try_from(reached).is_err() {
+            Read::End => self.at_end = true,
+        }
+        let reached = self.stats.position.saturating_add(self.gap);
+        if i64::try_from(reached.saturating_add(self.pending.end as u64)).is_err() {
             let position = self.stats.position;
             return Err(Error::at(Operation::Read, Side::Source, position, libc::EOVERFLOW));
         }
         Ok(Step::Worked(0))
+    }
+
+    /// Whether zeros are looked for and the first block that is pending has not come in whole: what
+    /// one read happens to give is no block.
+    fn wants_more(&self) -> bool {
+        let block = u64::from(self.options.zero_block);
+        let place = self.stats.position + self.gap;
+        let whole = block - place % block;
+        !self.settled && (self.pending.len() as u64) < whole && self.pending.end < self.room
+    }
+
+    /// Reads on behind what is pending, unless something else than data comes next.
+    fn pull_more(&mut self, source: &mut dyn Source) -> Result<Step> {
+        match self.read(source) {
+            Ok(Read::Data(_)) => {}
+            Ok(Read::AtHole | Read::End) => self.settled = true,
+            Err(error) if error.would_block() => self.settled = true,
+            Err(error) => return Err(error),
+        }
+        Ok(Step::Worked(0))
+    }
+
+    /// Reads into the buffer behind what is pending.
+    fn read(&mut self, source: &mut dyn Source) -> Result<Read> {
+        let from = self.pending.end;
+        self.zeros = self.zeros.min(from);
+        let read = source.read(&mut self.buffer.bytes_mut()[from..self.room])?;
+        if let Read::Data(count) = read {
+            if count == 0 || count > self.room - from {
+                return Err(Error::Nonsense {
+                    operation: Operation::Read,
+                    side: Side::Source,
+                    offset: self.stats.position + self.gap + self.pending.len() as u64,
+                    answer: i64::try_from(count).unwrap_or(i64::MAX),
+                });
+            }
+            self.pending.end += count;
+        }
+        Ok(read)
     }
 
     /// Finds how much of what is pending is data, or zeros, from its start.
@@ -528,7 +568,11 @@ impl Transfer {
         let mut at = start;
         let mut first = None;
         while at < end {
-            let left = (block - place % block).min((end - at) as u64);
+            let whole = block - place % block;
+            let left = whole.min((end - at) as u64);
+            if left < whole && !self.settled && at > start {
+                break;
+            }
             let to = at + left as usize;
             let zero = is_zero(&bytes[at..to]);
             if *first.get_or_insert(zero) != zero {

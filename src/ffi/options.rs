@@ -109,9 +109,11 @@ pub struct sparsestream_transfer_options {
     /// One of `SPARSESTREAM_SPARSE_AUTO`, `_REQUIRED`, `_NEVER`.
     pub sparse: i32,
     /// Bytes of a block for `SPARSESTREAM_DETECT_ZEROES`: a power of two from 512 to 1048576;
-    /// 0 means 65536. Blocks lie on multiples of it, counted from the stream's first byte.
+    /// 0 means 65536. Blocks lie on multiples of it, counted from the stream's first byte; only a
+    /// hole, the end, and a source that is not ready end one early.
     pub zero_block: u32,
-    /// Bytes of the transfer's one buffer, 4096 to 67108864; 0 means 1048576. This is all the
+    /// Bytes of the transfer's one buffer, 4096 to 67108864; 0 means 1048576; at least `zero_block` while
+    /// zeros are looked for. This is all the
     /// memory that a transfer takes beside some hundred bytes, whatever it moves.
     pub buffer_size: u64,
     /// `progress` is called each time that this many more bytes were moved, and at the end;

@@ -512,6 +512,30 @@ fn zeros_are_found_to_the_block() {
 }
 
 #[test]
+fn zeros_are_found_whatever_the_counts() {
+    for most in [1, 100, 511, 513, 3000] {
+        let mut bytes = vec![1; 8192];
+        bytes[1000..2000].fill(0);
+        bytes[4096..6000].fill(0);
+        let mut stand = Stand::new(&[Piece::Data(bytes)]).with_fault(move |event| match event {
+            Event::Read => Answer::Short(most),
+            _ => Answer::Work,
+        });
+        let options = Options { detect_zeroes: true, zero_block: 512, ..small() };
+        stand.run(&mut Transfer::new(&options).unwrap()).unwrap();
+        let holes: Vec<u64> = stand.sink.pieces.iter().filter_map(hole).collect();
+        assert_eq!(holes, [512, 3 * 512], "at most {most} in one read");
+    }
+}
+
+fn hole(piece: &Piece) -> Option<u64> {
+    match piece {
+        Piece::Hole(length) => Some(*length),
+        Piece::Data(_) => None,
+    }
+}
+
+#[test]
 fn the_sparse_request_is_met_or_refused_before_a_byte_moves() {
     for sparse in [Sparse::Auto, Sparse::Required, Sparse::Never] {
         for (tells, makes) in [(true, true), (true, false), (false, true), (false, false)] {
