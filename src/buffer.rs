@@ -13,13 +13,11 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// A buffer of `length` bytes, all zero.
+    /// A buffer of `length` bytes, all zero, of which only what is used takes memory.
     pub fn new(length: usize) -> Result<Self> {
         let none = || Error::nowhere(Operation::Allocate, Side::None, libc::ENOMEM);
         let whole = length.checked_add(ALIGNMENT).ok_or_else(none)?;
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(whole).map_err(|_| none())?;
-        bytes.resize(whole, 0);
+        let mut bytes = crate::sys::zeroed(whole).ok_or_else(none)?;
         let start = bytes.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
         bytes.truncate(start + length);
         Ok(Buffer { bytes, start })

@@ -451,6 +451,20 @@ pub fn sendfile(from: Fd, at: u64, to: Fd, length: u64) -> Sys<u64> {
     .map(|count| count as u64)
 }
 
+/// Bytes that are zero and take no memory before they are touched; `None` if there is no memory.
+#[must_use]
+pub fn zeroed(length: usize) -> Option<Vec<u8>> {
+    let layout = std::alloc::Layout::array::<u8>(length.max(1)).ok()?;
+    // SAFETY: the layout has a size that is not 0.
+    let start = unsafe { std::alloc::alloc_zeroed(layout) };
+    if start.is_null() {
+        return None;
+    }
+    // SAFETY: from the global allocator, with the layout of a vector of this capacity, and all of
+    // it initialised.
+    Some(unsafe { Vec::from_raw_parts(start, length, length.max(1)) })
+}
+
 /// Makes a hole within the size: fallocate(2) PUNCH_HOLE.
 pub fn punch_hole(fd: Fd, at: u64, length: u64) -> Sys<()> {
     fallocate(fd, libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE, at, length)

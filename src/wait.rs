@@ -39,6 +39,11 @@ impl Wait {
         Wait { side: Side::None, fd: None, events: 0, timeout: Some(Duration::ZERO) };
 }
 
+/// Whether a descriptor is in blocking mode. Asked anew each time: whoever shares it may change that.
+pub(crate) fn blocks(fd: Fd) -> bool {
+    sys::flags(fd).map_or(true, |flags| flags & libc::O_NONBLOCK == 0)
+}
+
 /// Makes a call in the best way that its descriptor knows, and remembers it.
 pub(crate) fn in_best_way<T>(
     way: &mut Way,

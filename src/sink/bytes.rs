@@ -4,21 +4,20 @@ use super::{Options, Sink};
 use crate::error::{Error, Operation, Result, Side};
 use crate::source::Extent;
 use crate::sys::{self, Fd, FileKind, Way};
-use crate::wait::{Waiting, in_best_way};
+use crate::wait::{Waiting, blocks, in_best_way};
 
 /// A descriptor that is written as it comes. Writing never waits and never raises SIGPIPE.
 #[derive(Debug)]
 pub struct ByteSink {
     fd: Fd,
     socket: bool,
-    blocking: bool,
     way: Way,
     offset: u64,
     limit: u64,
 }
 
 impl ByteSink {
-    pub(super) fn new(fd: Fd, kind: FileKind, flags: i32, options: &Options) -> Result<Self> {
+    pub(super) fn new(fd: Fd, kind: FileKind, options: &Options) -> Result<Self> {
         let error = |errno| Error::nowhere(Operation::Open, Side::Sink, errno);
         // Nothing here can be made durable: to take the wish would be to claim it.
         if options.offset != 0 || options.sync || options.sync_interval != 0 {
@@ -29,8 +28,7 @@ impl ByteSink {
             return Err(error(libc::EPROTOTYPE));
         }
         let limit = if options.length == 0 { u64::MAX } else { options.length };
-        let blocking = flags & libc::O_NONBLOCK == 0;
-        Ok(ByteSink { fd, socket, blocking, way: Way::Flags, offset: 0, limit })
+        Ok(ByteSink { fd, socket, way: Way::Flags, offset: 0, limit })
     }
 
     fn error(&self, operation: Operation, errno: i32) -> Error {
@@ -68,7 +66,7 @@ impl Sink for ByteSink {
 
     fn fetch(&mut self, extent: &Extent) -> Result<Option<u64>> {
         // sendfile(2) has no flag for one call that must not wait.
-        let most = if self.blocking { 0 } else { extent.length.min(self.limit - self.offset) };
+        let most = if blocks(self.fd) { 0 } else { extent.length.min(self.limit - self.offset) };
         let answer = match most {
             0 => Ok(0),
             _ => sys::sendfile(extent.fd, extent.offset, self.fd, most),
@@ -95,6 +93,6 @@ impl Sink for ByteSink {
     fn abort(&mut self, _errno: i32) {}
 
     fn waiting(&self) -> Waiting {
-        Waiting::Descriptor { fd: self.fd, events: libc::POLLOUT, blocking: self.blocking }
+        Waiting::Descriptor { fd: self.fd, events: libc::POLLOUT, blocking: blocks(self.fd) }
     }
 }

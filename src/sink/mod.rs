@@ -110,7 +110,7 @@ impl<C: Checkpoint> FdSink<C> {
             FileKind::Other => return Err(error(libc::ESPIPE)),
             _ if flags & libc::O_ACCMODE == libc::O_RDONLY => return Err(error(libc::EBADF)),
             FileKind::Pipe | FileKind::Socket | FileKind::Character => {
-                return ByteSink::new(fd, stat.kind, flags, options).map(FdSink::Bytes);
+                return ByteSink::new(fd, stat.kind, options).map(FdSink::Bytes);
             }
             FileKind::Regular | FileKind::Block => {}
         }

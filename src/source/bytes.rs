@@ -4,21 +4,20 @@ use super::{Options, Read, Source, range_end};
 use crate::error::{Error, Operation, Result, Side};
 use crate::section::{Kind, Section};
 use crate::sys::{self, Fd, FileKind, Way};
-use crate::wait::{Waiting, in_best_way};
+use crate::wait::{Waiting, blocks, in_best_way};
 
 /// A descriptor that is read as it comes. Reading never waits.
 #[derive(Debug)]
 pub struct ByteSource {
     fd: Fd,
     socket: bool,
-    blocking: bool,
     way: Way,
     offset: u64,
     end: Option<u64>,
 }
 
 impl ByteSource {
-    pub(super) fn new(fd: Fd, kind: FileKind, flags: i32, options: &Options) -> Result<Self> {
+    pub(super) fn new(fd: Fd, kind: FileKind, options: &Options) -> Result<Self> {
         let error = |errno| Error::nowhere(Operation::Open, Side::Source, errno);
         if options.offset != 0 {
             return Err(error(libc::ESPIPE));
@@ -31,8 +30,7 @@ impl ByteSource {
             0 => None,
             length => Some(range_end(0, length)?),
         };
-        let blocking = flags & libc::O_NONBLOCK == 0;
-        Ok(ByteSource { fd, socket, blocking, way: Way::Flags, offset: 0, end })
+        Ok(ByteSource { fd, socket, way: Way::Flags, offset: 0, end })
     }
 }
 
@@ -90,6 +88,6 @@ impl Source for ByteSource {
     fn abort(&mut self, _errno: i32) {}
 
     fn waiting(&self) -> Waiting {
-        Waiting::Descriptor { fd: self.fd, events: libc::POLLIN, blocking: self.blocking }
+        Waiting::Descriptor { fd: self.fd, events: libc::POLLIN, blocking: blocks(self.fd) }
     }
 }

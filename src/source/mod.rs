@@ -99,9 +99,7 @@ impl FdSource {
         }
         match found {
             Readable::Seekable(file) => FileSource::new(fd, file, options).map(FdSource::File),
-            Readable::Stream(kind) => {
-                ByteSource::new(fd, kind, flags, options).map(FdSource::Bytes)
-            }
+            Readable::Stream(kind) => ByteSource::new(fd, kind, options).map(FdSource::Bytes),
         }
     }
 
