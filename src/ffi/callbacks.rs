@@ -122,7 +122,8 @@ impl Drop for Opaque {
     }
 }
 
-/// Reads a table and takes over its opaque, also when the table cannot be used.
+/// Reads a table and takes over its opaque, also when the table cannot be used; unless it is none,
+/// by its size.
 ///
 /// # Safety
 /// `ops` is null or a table of its size whose functions may be called with `opaque`.
@@ -135,16 +136,11 @@ unsafe fn take<T: Sized0>(
         return Err(Error::null("ops"));
     }
     // SAFETY: a table that begins with its size, by the caller's promise.
-    let size = unsafe { ops.cast::<u64>().read_unaligned() };
-    let mut opaque = Opaque { pointer: opaque, free: None };
-    if size >= T::LEAST as u64 {
-        let mut head = T::default();
-        // SAFETY: the table has at least LEAST bytes, which are the size and `free`.
-        unsafe {
-            std::ptr::copy_nonoverlapping(ops.cast::<u8>(), (&raw mut head).cast(), T::LEAST);
-        }
-        opaque.free = free(&head);
-    }
+    unsafe { options::size_of_given(ops, "ops") }?;
+    let mut head = T::default();
+    // SAFETY: a table has at least LEAST bytes, which are the size and `free`.
+    unsafe { std::ptr::copy_nonoverlapping(ops.cast::<u8>(), (&raw mut head).cast(), T::LEAST) };
+    let opaque = Opaque { pointer: opaque, free: free(&head) };
     // SAFETY: as promised.
     let ops = unsafe { options::read(ops, "ops") }?;
     Ok((ops, opaque))

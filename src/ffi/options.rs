@@ -227,6 +227,19 @@ unsafe impl Sized0 for sparsestream_wait {}
 // SAFETY: repr(C), u64 size first, integers and an array of them.
 unsafe impl Sized0 for sparsestream_error {}
 
+/// The size that a caller's struct tells, if a struct can have it.
+///
+/// # Safety
+/// `pointer` points to eight readable bytes.
+pub unsafe fn size_of_given<T: Sized0>(pointer: *const T, name: &'static str) -> Result<usize> {
+    // SAFETY: as promised; unaligned reads are used because nothing else is promised.
+    let size = unsafe { pointer.cast::<u64>().read_unaligned() };
+    if size < T::LEAST as u64 || size > MOST {
+        return Err(Error::argument(name, "has a size field that is no struct's", libc::EINVAL));
+    }
+    Ok(size as usize)
+}
+
 /// Reads a caller's struct of any version.
 ///
 /// # Safety
@@ -236,13 +249,8 @@ pub unsafe fn read<T: Sized0>(pointer: *const T, name: &'static str) -> Result<T
     if pointer.is_null() {
         return Ok(value);
     }
-    // SAFETY: the caller promises a struct that starts with its size; unaligned reads are used
-    // because nothing else is promised.
-    let size = unsafe { pointer.cast::<u64>().read_unaligned() };
-    if size < T::LEAST as u64 || size > MOST {
-        return Err(Error::argument(name, "has a size field that is no struct's", libc::EINVAL));
-    }
-    let size = size as usize;
+    // SAFETY: the caller promises a struct that starts with its size.
+    let size = unsafe { size_of_given(pointer, name) }?;
     let known = size.min(size_of::<T>());
     let bytes = pointer.cast::<u8>();
     for at in known..size {
@@ -271,11 +279,7 @@ pub unsafe fn write<T: Sized0>(pointer: *mut T, value: &T, name: &'static str) -
     }
     let head = size_of::<u64>();
     // SAFETY: as in `read`.
-    let size = unsafe { pointer.cast::<u64>().read_unaligned() };
-    if size < T::LEAST as u64 || size > MOST {
-        return Err(Error::argument(name, "has a size field that is no struct's", libc::EINVAL));
-    }
-    let size = size as usize;
+    let size = unsafe { size_of_given(pointer, name) }?;
     let known = size.min(size_of::<T>());
     let from = (value as *const T).cast::<u8>();
     let to = pointer.cast::<u8>();

@@ -59,7 +59,8 @@ pub unsafe extern "C" fn sparsestream_sink_to_fd(
 /// Makes a sink of the caller's callbacks; see `sparsestream_sink_ops`.
 ///
 /// `ops` is copied. `opaque` is borrowed until the sink is freed; `ops->free`, if any, is called
-/// with it exactly once: when the sink is freed, or before this call returns a failure.
+/// with it exactly once: when the sink is freed, or before this call returns a failure (unless `ops` is NULL or
+/// its `size` is no table's).
 ///
 /// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
 /// -EINVAL (an argument, or no `write`), -E2BIG (a table from a later version), -ENOMEM.

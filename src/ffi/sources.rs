@@ -56,7 +56,8 @@ pub unsafe extern "C" fn sparsestream_source_from_fd(
 /// Makes a source of the caller's callbacks; see `sparsestream_source_ops`.
 ///
 /// `ops` is copied. `opaque` is borrowed until the source is freed; `ops->free`, if any, is called
-/// with it exactly once: when the source is freed, or before this call returns a failure.
+/// with it exactly once: when the source is freed, or before this call returns a failure (unless `ops` is NULL or
+/// its `size` is no table's).
 ///
 /// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
 /// -EINVAL (an argument, or no `read`), -E2BIG (a table from a later version), -ENOMEM.

@@ -1,0 +1,184 @@
+//! Options structs and callback tables of any bytes and any size: nothing outside of them is read
+//! (the address sanitizer sees it), and the answer is a handle or an errno, never both.
+
+#![no_main]
+
+use arbitrary::Arbitrary;
+use libfuzzer_sys::fuzz_target;
+use sparsestream::ffi::handles::*;
+use sparsestream::ffi::options::*;
+use sparsestream::ffi::sinks::*;
+use sparsestream::ffi::sources::*;
+use sparsestream::ffi::transfers::*;
+use std::ffi::{c_int, c_void};
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::ptr::null_mut;
+use std::sync::OnceLock;
+
+#[derive(Debug, Arbitrary)]
+struct Input<'a> {
+    which: Which,
+    /// What the struct says of its size, unless it tells the truth.
+    size: Option<u64>,
+    /// Which of its functions are there.
+    functions: u8,
+    bytes: &'a [u8],
+}
+
+#[derive(Debug, Arbitrary, Clone, Copy)]
+enum Which {
+    Source,
+    Sink,
+    Transfer,
+    Stats,
+    SourceOps,
+    SinkOps,
+    StreamOps,
+}
+
+fn file() -> c_int {
+    static FILE: OnceLock<File> = OnceLock::new();
+    FILE.get_or_init(|| {
+        let path = std::env::temp_dir().join(format!("sparsestream-fuzz-{}", std::process::id()));
+        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        file.set_len(1 << 20).unwrap();
+        file
+    })
+    .as_raw_fd()
+}
+
+unsafe extern "C" fn count_free(opaque: *mut c_void) {
+    unsafe { *opaque.cast::<u32>() += 1 };
+}
+
+unsafe extern "C" fn never() {
+    panic!("it is not called before a transfer runs");
+}
+
+/// The struct's bytes in memory of exactly its size, 8-aligned, its functions replaced.
+struct Struct {
+    words: Vec<u64>,
+    honest: bool,
+}
+
+impl Struct {
+    fn new(input: &Input, functions: &[usize]) -> Option<Self> {
+        let mut words = vec![0u64; input.bytes.len() / 8 + 1];
+        for (word, bytes) in words[1..].iter_mut().zip(input.bytes.chunks_exact(8)) {
+            *word = u64::from_ne_bytes(bytes.try_into().ok()?);
+        }
+        let size = words.len() as u64 * 8;
+        // A size beyond the memory would be the caller's lie: nothing can be promised for it,
+        // unless it is one that no struct can have.
+        let told = input.size.unwrap_or(size);
+        if told > size && told <= 4096 {
+            return None;
+        }
+        words[0] = told;
+        for (bit, at) in functions.iter().enumerate() {
+            if let Some(word) = words.get_mut(*at) {
+                let there = input.functions & 1 << bit != 0;
+                *word = if there { never as *const () as usize as u64 } else { 0 };
+            }
+        }
+        Some(Struct { words, honest: (16..=4096).contains(&told) })
+    }
+
+    fn at<T>(&mut self) -> *mut T {
+        self.words.as_mut_ptr().cast()
+    }
+}
+
+fn check(answer: c_int, is_null: bool) {
+    assert_eq!(answer == 0, !is_null, "a handle or an errno");
+    let known = [libc::EINVAL, libc::E2BIG, libc::ENODATA, libc::EFBIG];
+    assert!(answer == 0 || known.contains(&-answer), "{answer}");
+}
+
+fuzz_target!(|input: Input| {
+    let functions: &[usize] = match input.which {
+        Which::Source | Which::Stats => &[],
+        Which::Sink => &[5],
+        Which::Transfer => &[6, 7],
+        Which::SourceOps => &[2, 3, 4],
+        Which::SinkOps => &[2, 3],
+        Which::StreamOps => &[2, 3, 4, 5, 6, 7],
+    };
+    let Some(mut given) = Struct::new(&input, functions) else { return };
+    let mut freed = 0u32;
+    let opaque = (&raw mut freed).cast::<c_void>();
+    if matches!(input.which, Which::SourceOps | Which::SinkOps | Which::StreamOps)
+        && let Some(free) = given.words.get_mut(1)
+    {
+        *free = count_free as *const () as usize as u64;
+    }
+    let (mut source, mut sink, mut transfer) = (null_mut(), null_mut(), null_mut());
+    // SAFETY: each struct has the size that it tells, or one that none can have.
+    unsafe {
+        match input.which {
+            Which::Source => {
+                check(
+                    sparsestream_source_from_fd(file(), given.at(), &raw mut source),
+                    source.is_null(),
+                );
+            }
+            Which::Sink => {
+                check(sparsestream_sink_to_fd(file(), given.at(), &raw mut sink), sink.is_null());
+            }
+            Which::Transfer | Which::Stats => {
+                sparsestream_source_from_fd(file(), std::ptr::null(), &raw mut source);
+                sparsestream_sink_to_fd(file(), std::ptr::null(), &raw mut sink);
+                let options = match input.which {
+                    Which::Transfer => given.at(),
+                    _ => null_mut::<sparsestream_transfer_options>(),
+                };
+                let answer = sparsestream_transfer_new(source, sink, options, &raw mut transfer);
+                check(answer, transfer.is_null());
+                if matches!(input.which, Which::Stats) {
+                    let told = given.words[0];
+                    let stats = given.at::<sparsestream_stats>();
+                    let answer = sparsestream_transfer_stats(transfer, stats);
+                    assert!(answer == 0 || answer == -libc::EINVAL);
+                    assert_eq!(given.words[0], told, "the size stays the caller's");
+                    sparsestream_transfer_wait(transfer, given.at());
+                    sparsestream_transfer_error(transfer, given.at());
+                }
+            }
+            Which::SourceOps => {
+                let answer =
+                    sparsestream_source_from_callbacks(given.at(), opaque, &raw mut source);
+                check(answer, source.is_null());
+            }
+            Which::SinkOps => {
+                check(
+                    sparsestream_sink_to_callbacks(given.at(), opaque, &raw mut sink),
+                    sink.is_null(),
+                );
+            }
+            Which::StreamOps => {
+                check(
+                    sparsestream_sink_to_stream(given.at(), opaque, &raw mut sink),
+                    sink.is_null(),
+                );
+            }
+        }
+        free_all(transfer, source, sink);
+    }
+    let tables = matches!(input.which, Which::SourceOps | Which::SinkOps | Which::StreamOps);
+    assert_eq!(freed, u32::from(tables && given.honest), "free exactly once");
+});
+
+unsafe fn free_all(
+    transfer: *mut sparsestream_transfer,
+    source: *mut sparsestream_source,
+    sink: *mut sparsestream_sink,
+) {
+    // SAFETY: live handles or null, each freed once.
+    unsafe {
+        sparsestream_transfer_free(transfer);
+        sparsestream_source_free(source);
+        sparsestream_sink_free(sink);
+    }
+}
