@@ -607,7 +607,7 @@ const char *sparsestream_version(void);
  * `SPARSESTREAM_OPERATION_SEEK`; no other failure moves it. Another thread, or a process that shares the
  * open file, must not use the position meanwhile. On failure the outputs are untouched.
  *
- * Facts: lseek(2) with SEEK_DATA and SEEK_HOLE; at most five lseek calls. The map is a hint that may be outdated the moment it is
+ * Facts: lseek(2) with SEEK_DATA and SEEK_HOLE; at most six lseek calls. The map is a hint that may be outdated the moment it is
  * given; a file system that contradicts itself is answered with data.
  *
  * Returns 0, or -EINVAL (an output is NULL), -EBADF (not an open descriptor, or O_PATH), -EISDIR (a
