@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# Short names for what cargo and meson do. Everything that is made goes to build/.
+
+CARGO ?= cargo
+MESON ?= meson
+prefix ?= /usr/local
+# Empty: meson's choice for this system.
+libdir ?=
+DESTDIR ?=
+
+# What `make check` runs; see build-aux/check.
+STAGES ?= rust c
+
+# Debian packages, each with the command that shows that it is there.
+BUILD_PACKAGES = meson:meson ninja-build:ninja pkg-config:pkg-config
+DEMO_PACKAGES = $(BUILD_PACKAGES) e2fsprogs:mke2fs
+CHECK_PACKAGES = $(BUILD_PACKAGES) e2fsprogs:mke2fs g++:c++
+# Without these, tests that need them are skipped.
+CHECK_PACKAGES_OPTIONAL = valgrind:valgrind strace:strace xfsprogs:mkfs.xfs btrfs-progs:mkfs.btrfs
+
+# What is installed, and what demo and check use.
+release = build/release
+private = build/private
+private_prefix = $(CURDIR)/build/prefix
+
+export CARGO
+
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z][a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+.PHONY: demo
+demo: demo-deps private ## send a real disk image through a daemon and back, and compare
+	$(MESON) install -C $(private) --no-rebuild --quiet
+	demo/run $(private_prefix)
+
+.PHONY: check
+check: check-deps ## run all tests; the last line sums them up
+	@build-aux/check $(STAGES)
+
+.PHONY: build
+build: $(release)/build.ninja ## build the library for installation
+	$(MESON) compile -C $(release)
+
+.PHONY: install
+install: build ## install it under $(DESTDIR)$(prefix)
+	DESTDIR='$(DESTDIR)' $(MESON) install -C $(release) --no-rebuild
+
+.PHONY: header
+header: ## write include/sparsestream.h from src/ffi
+	$(CARGO) run --quiet --locked --manifest-path xtask/Cargo.toml --target-dir build/xtask -- header
+
+.PHONY: fmt
+fmt: ## format the Rust sources
+	$(CARGO) fmt
+	$(CARGO) fmt --manifest-path xtask/Cargo.toml
+
+.PHONY: clean
+clean: ## remove build/
+	rm -rf build
+
+# The directories of `make install`, kept so that others set it up anew.
+settings = prefix=$(prefix) libdir=$(libdir)
+ifneq ($(settings),$(shell cat $(release).settings 2>/dev/null))
+.PHONY: $(release)/build.ninja
+endif
+$(release)/build.ninja:
+	$(MESON) setup $(release) $(if $(wildcard $(release)/build.ninja),--reconfigure) --prefix='$(prefix)' \
+	    $(if $(libdir),--libdir='$(libdir)') -Dtests=disabled -Dexamples=disabled
+	@echo '$(settings)' > $(release).settings
+
+# The build that demo and check share: installed nowhere but below build/.
+$(private)/build.ninja:
+	$(MESON) setup $(private) --prefix='$(private_prefix)' --libdir=lib --werror
+
+.PHONY: private
+private: $(private)/build.ninja
+	$(MESON) compile -C $(private)
+
+.PHONY: demo-deps
+demo-deps:
+	@build-aux/install-deps $(DEMO_PACKAGES)
+
+.PHONY: check-deps
+check-deps:
+	@build-aux/install-deps $(CHECK_PACKAGES) --optional $(CHECK_PACKAGES_OPTIONAL)
+
+# The prerequisites of one target, in the order they are named in: deps come before what needs them.
+.NOTPARALLEL:
+
+include $(wildcard mk/*.mk)
