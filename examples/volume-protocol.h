@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * The volume protocol: packets over a stream socket between volume-daemon and volume-client.
+ *
+ * A packet is a header of 20 bytes and a payload; all numbers are big endian.
+ *
+ *      0  u32  length   bytes of the whole packet, header included
+ *      4  u32  magic    VOLUME_MAGIC, which is also the version
+ *      8  u32  type     VOLUME_LIST ... VOLUME_STATUS
+ *     12  u32  serial   chosen by the client for a call; all that belongs to it carries it
+ *     16  u32  status   0, or an errno: both ends run on one machine
+ *
+ * A call (LIST to DOWNLOAD) carries u64 offset, u64 length, u32 sparse, u32 flags and a name, and is
+ * answered by one REPLY: status 0 with u64 size and u64 allocated, or an errno with words. LIST is
+ * answered by an ENTRY for each volume (u64 size, u64 allocated, name) before the REPLY.
+ *
+ * After the REPLY 0 of an UPLOAD the client, of a DOWNLOAD the daemon, is the sender of a stream:
+ *
+ *     sender     (DATA | HOLE)*  then once FINISH or ABORT
+ *     receiver   once STATUS: 0 after FINISH when all is stored, an errno as soon as it fails
+ *
+ * A sender that is told of a failure ends with ABORT, and a receiver that failed discards until the
+ * sender's end: then both know where the stream ended and the next call may follow. A connection that
+ * is cut anywhere else is an error. What came before an ABORT is not to be used.
+ */
+
+#ifndef VOLUME_PROTOCOL_H
+#define VOLUME_PROTOCOL_H
+
+#include <sparsestream.h>
+
+enum {
+    VOLUME_MAGIC = 0x53535631,
+    VOLUME_HEADER = 20,
+    VOLUME_DATA_MAX = 256 * 1024, /* payload of one DATA */
+    VOLUME_SMALL_MAX = 512,       /* payload of anything else */
+    VOLUME_NAME_MAX = 128,
+    VOLUME_WORDS_MAX = 400,
+    VOLUME_CALL_FIXED = 24,
+    VOLUME_DRAIN_MAX = 4 * 1024 * 1024,
+};
+
+enum volume_type {
+    VOLUME_LIST = 1,
+    VOLUME_INFO,
+    VOLUME_CREATE, /* length: the size of the new volume */
+    VOLUME_DELETE,
+    VOLUME_UPLOAD,   /* offset, length: bytes that will come, 0 if not known; sparse */
+    VOLUME_DOWNLOAD, /* offset, length: 0 to the end; sparse; the REPLY's size: bytes that will come */
+    VOLUME_REPLY = 16,
+    VOLUME_ENTRY,
+    VOLUME_DATA = 32, /* 1 to VOLUME_DATA_MAX bytes */
+    VOLUME_HOLE,      /* u64 length, 1 to INT64_MAX */
+    VOLUME_FINISH,
+    VOLUME_ABORT,  /* status, words */
+    VOLUME_STATUS, /* status, words */
+};
+
+/* Flag of a call: blocks of zeros in the sender's data become holes. */
+#define VOLUME_DETECT_ZEROES 1u
+
+struct volume_call {
+    uint32_t type;
+    uint32_t sparse; /* SPARSESTREAM_SPARSE_... */
+    uint32_t flags;
+    int64_t offset;
+    int64_t length;
+    char name[VOLUME_NAME_MAX + 1];
+};
+
+struct volume_facts {
+    int64_t size;
+    int64_t allocated;
+};
+
+/* One packet that came in. The payload of DATA stays in the socket, for the stream's reader. */
+struct volume_packet {
+    uint32_t type;
+    uint32_t serial;
+    uint32_t status;
+    uint32_t length; /* of the payload */
+    uint8_t payload[VOLUME_SMALL_MAX];
+};
+
+/*
+ * One connection. Works on a blocking socket and on a non-blocking one: there the functions return
+ * -EAGAIN, keep what they have of a packet, and `wants` says POLLIN or POLLOUT.
+ */
+struct volume_channel {
+    int fd;
+    int flags; /* MSG_DONTWAIT makes a blocking socket a non-blocking one */
+    short wants;
+    uint64_t sent; /* bytes over the socket */
+    uint64_t received;
+
+    struct volume_packet in;
+    bool in_ready;
+    bool in_broken; /* -EPROTO from here on: nobody knows where the next packet starts */
+    size_t in_have; /* bytes of header and payload so far */
+    uint8_t in_header[VOLUME_HEADER];
+
+    size_t out_have;
+    size_t out_done;
+    uint8_t out[2 * (VOLUME_HEADER + VOLUME_SMALL_MAX)];
+};
+
+/* One stream on a channel, as its sender or as its receiver: what the library's callbacks work on. */
+struct volume_stream {
+    struct volume_channel *channel;
+    uint32_t serial;
+    uint32_t data_left; /* bytes of the open DATA packet still to be sent or received */
+    int64_t position;   /* received so far */
+    int64_t expected;   /* what the sender announced, -1 if nothing */
+    int64_t drained;
+    bool ended;      /* our FINISH, ABORT or STATUS is queued */
+    bool peer_ended; /* the peer's has come */
+    char words[VOLUME_WORDS_MAX + 1]; /* the peer's, if it said why it failed */
+};
+
+/* 1 to VOLUME_NAME_MAX of A-Z a-z 0-9 . _ + -, the first a letter or a digit: so no path, nothing hidden. */
+bool volume_name_valid(const char *name);
+
+void volume_channel_init(struct volume_channel *channel, int fd);
+
+/* Queues a packet other than DATA. Returns 0, or -ENOBUFS when more than two wait. */
+int volume_queue(struct volume_channel *channel, uint32_t type, uint32_t serial, int status,
+                 const void *payload, size_t length);
+int volume_queue_words(struct volume_channel *channel, uint32_t type, uint32_t serial, int status,
+                       const char *words);
+int volume_queue_facts(struct volume_channel *channel, uint32_t type, uint32_t serial,
+                       const struct volume_facts *facts, const char *name);
+int volume_queue_call(struct volume_channel *channel, uint32_t serial, const struct volume_call *call);
+
+/* Sends what is queued. Returns 0, -EAGAIN or a negative errno. */
+int volume_flush(struct volume_channel *channel);
+
+/*
+ * Makes the next packet stand in channel->in, until volume_consume. Returns 0, -EAGAIN, -ECONNRESET
+ * (cut), -EPROTO (not this protocol), or another negative errno. `flags`: 0 or MSG_DONTWAIT.
+ */
+int volume_receive(struct volume_channel *channel, int flags);
+void volume_consume(struct volume_channel *channel);
+
+/* Decode channel->in. 0 or -EPROTO; a bad name is -EINVAL. */
+int volume_take_call(const struct volume_packet *packet, struct volume_call *call);
+int volume_take_facts(const struct volume_packet *packet, struct volume_facts *facts,
+                      char name[VOLUME_NAME_MAX + 1]);
+void volume_take_words(const struct volume_packet *packet, char words[VOLUME_WORDS_MAX + 1]);
+
+/* A peer's status as a negative errno that no loop takes for "try again". */
+int volume_remote_errno(uint32_t status);
+
+/* `expected`: the bytes that the sender announced, -1 if none; of no meaning to a sender. */
+void volume_stream_init(struct volume_stream *stream, struct volume_channel *channel, uint32_t serial,
+                        int64_t expected);
+
+/* The stream drivers: hand them to the library with a struct volume_stream. */
+extern const sparsestream_stream_ops volume_sender_ops;
+extern const sparsestream_stream_ops volume_receiver_ops;
+
+/* Ends a stream with a failure, in words. Call again while it returns -EAGAIN. */
+int volume_sender_abort(struct volume_stream *stream, int error, const char *words);
+
+/* Gives the receiver's one STATUS, 0 or an errno and words. Call again while it returns -EAGAIN. */
+int volume_receiver_end(struct volume_stream *stream, int error, const char *words);
+
+/*
+ * Discards what comes until the peer has ended its part. Call again while it returns -EAGAIN;
+ * -EPROTO when the peer goes on for more than VOLUME_DRAIN_MAX.
+ */
+int volume_sender_drain(struct volume_stream *stream);
+int volume_receiver_drain(struct volume_stream *stream);
+
+#endif
