@@ -10,6 +10,7 @@
 //! | [`source`], [`sink`] | the ends of a stream |
 //! | [`transfer`] | the loop, its options, statistics, progress, cancel |
 //! | [`zero`] | is this block all zeros |
+//! | [`byte_end`] | a pipe, a socket or a character device, at either end |
 //! | [`wait`] | what an end that is not ready waits for |
 //! | [`error`] | what can go wrong |
 //! | [`sys`] | every system call |
@@ -19,6 +20,7 @@
 //! and `error`. There is no thread, no global state, and nothing is printed.
 
 pub mod buffer;
+pub mod byte_end;
 pub mod error;
 pub mod ffi;
 pub mod section;

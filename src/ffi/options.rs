@@ -155,7 +155,7 @@ pub struct sparsestream_wait {
     /// The descriptor to watch, or -1 where that side is the caller's own callbacks: the caller
     /// then knows what they wait for.
     pub fd: i32,
-    /// POLLIN, POLLOUT or 0, to be watched on `fd`.
+    /// POLLIN, POLLOUT, both, or 0, to be watched on `fd`.
     pub events: i32,
     /// Milliseconds after which to run the transfer again in any case, as for poll(2); -1 means
     /// no limit.
@@ -174,8 +174,8 @@ pub struct sparsestream_error {
     pub operation: i32,
     /// To which side: one of `SPARSESTREAM_SIDE_...`.
     pub side: i32,
-    /// Zero.
-    pub reserved: i32,
+    /// 1 where the other end of a wire failed and told of it: `side`, `operation` and `offset` are then its own. Else 0.
+    pub peer: i32,
     /// Where, in bytes: of a file or device the offset in it, of anything else the offset in the stream.
     /// -1 where no offset applies.
     pub offset: i64,
@@ -192,7 +192,7 @@ impl Default for sparsestream_error {
             code: 0,
             operation: 0,
             side: 0,
-            reserved: 0,
+            peer: 0,
             offset: -1,
             expected: -1,
             message: [0; 256],
