@@ -45,7 +45,10 @@ impl Sequence {
     /// A stream that was announced by this HELLO.
     pub fn new(hello: &Hello, limits: Limits) -> Result<Self, Refused> {
         let length = hello.length;
-        let limits = Limits { size: limits.size.min(MAX_OFFSET), ..limits };
+        let limits = Limits {
+            size: limits.size.min(MAX_OFFSET),
+            payload: limits.payload.min(hello.max_payload),
+        };
         if length != UNKNOWN && length > limits.size {
             return Err(refused("the stream is longer than is allowed", libc::EFBIG));
         }

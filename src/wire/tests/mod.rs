@@ -1,6 +1,9 @@
 //! Both ends together, and each against what it must not believe.
 
 mod ends;
+mod examples;
+mod hostile;
+mod random;
 
 use super::{Reader, Writer};
 use crate::error::{Error, Result};
