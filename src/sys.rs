@@ -318,7 +318,7 @@ pub fn pwrite_zeros(fd: Fd, length: u64, to: u64) -> Sys<usize> {
     })
 }
 
-/// How [`read`] and [`write`] keep from waiting, and from raising SIGPIPE.
+/// How [`read()`] and [`write()`] keep from waiting, and from raising SIGPIPE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// By flags of the call: RWF_NOWAIT, and RWF_NOSIGNAL (Linux 6.18) where it is a write.

@@ -365,7 +365,7 @@ fn a_later_version_is_understood() {
     let mut hello = hello();
     hello.version = 7;
     hello.length = 4;
-    hello.optional = !0 & !ANSWERS;
+    hello.optional = !ANSWERS;
     let body = [&hello.encode()[..], b"fields to come"].concat();
     let mut last = End { data_bytes: 4, hole_bytes: 0 }.encode().to_vec();
     last.extend_from_slice(b"more");
@@ -453,7 +453,8 @@ fn every_hostile_answer_is_refused() {
         assert_eq!(error.errno(), *errno, "{name}: {error}");
     }
     let options = WriterOptions { digest: true, resume: true, ..WriterOptions::default() };
-    let cases: [(&str, fn(&mut Accept), i32); 4] = [
+    type Change = fn(&mut Accept);
+    let cases: [(&str, Change, i32); 4] = [
         ("beyond the length", |a| a.resume_offset = 5, libc::EPROTO),
         ("beyond every length", |a| a.resume_offset = u64::MAX, libc::EPROTO),
         (
