@@ -1,7 +1,7 @@
 //! Every system call, each a small safe function. The only unsafe code outside `ffi`.
 //!
 //! Nothing is retried and nothing is decided here: an errno is handed back as it came, `EINTR`
-//! and `EAGAIN` included. All calls go through one gate, [`call`], where a test build can make
+//! and `EAGAIN` included. All calls go through one gate, `call`, where a test build can make
 //! any of them fail.
 
 #![allow(unsafe_code)]
