@@ -5,36 +5,6 @@
 /// x^64 + x^62 + ... (ECMA-182), lowest power in the highest bit.
 const POLYNOMIAL: u64 = 0xc96c_5795_d787_0f42;
 
-const SLICES: usize = 16;
-
-static TABLES: [[u64; 256]; SLICES] = tables();
-
-const fn tables() -> [[u64; 256]; SLICES] {
-    let mut tables = [[0; 256]; SLICES];
-    let mut byte = 0;
-    while byte < 256 {
-        let mut value = byte as u64;
-        let mut bit = 0;
-        while bit < 8 {
-            value = times_x(value);
-            bit += 1;
-        }
-        tables[0][byte] = value;
-        byte += 1;
-    }
-    let mut slice = 1;
-    while slice < SLICES {
-        let mut byte = 0;
-        while byte < 256 {
-            let before = tables[slice - 1][byte];
-            tables[slice][byte] = tables[0][(before & 0xff) as usize] ^ (before >> 8);
-            byte += 1;
-        }
-        slice += 1;
-    }
-    tables
-}
-
 /// A polynomial times x.
 const fn times_x(value: u64) -> u64 {
     (value >> 1) ^ (POLYNOMIAL & (value & 1).wrapping_neg())
@@ -95,35 +65,30 @@ impl Digest {
 
     /// Takes in data.
     pub fn data(&mut self, bytes: &[u8]) {
-        let mut register = self.0;
-        let mut pieces = bytes.chunks_exact(SLICES);
-        for piece in &mut pieces {
-            let head: [u8; 8] =
-                [piece[0], piece[1], piece[2], piece[3], piece[4], piece[5], piece[6], piece[7]];
-            let head = (register ^ u64::from_le_bytes(head)).to_le_bytes();
-            let mut next = 0;
-            for (at, byte) in head.iter().chain(&piece[8..]).enumerate() {
-                next ^= TABLES[SLICES - 1 - at][usize::from(*byte)];
-            }
-            register = next;
-        }
-        for byte in pieces.remainder() {
-            register = TABLES[0][usize::from(register as u8 ^ byte)] ^ (register >> 8);
-        }
-        self.0 = register;
+        // The register that a digest of these bytes alone ends with, and what was before them
+        // moved on by as many zeros: the sum is the register of both.
+        let mut alone = crc64fast::Digest::new();
+        alone.write(bytes);
+        self.0 = !alone.sum64() ^ moved_on(!self.0, bytes.len() as u64);
     }
 
     /// Takes in a hole: as many zero bytes.
-    pub fn hole(&mut self, mut length: u64) {
-        let mut power = 0;
-        while length != 0 {
-            if length & 1 != 0 {
-                self.0 = times(ZEROS[power], self.0);
-            }
-            length >>= 1;
-            power += 1;
-        }
+    pub fn hole(&mut self, length: u64) {
+        self.0 = moved_on(self.0, length);
     }
+}
+
+/// A register behind so many zero bytes.
+fn moved_on(mut register: u64, mut length: u64) -> u64 {
+    let mut power = 0;
+    while register != 0 && length != 0 {
+        if length & 1 != 0 {
+            register = times(ZEROS[power], register);
+        }
+        length >>= 1;
+        power += 1;
+    }
+    register
 }
 
 #[cfg(test)]
