@@ -212,6 +212,20 @@ pub enum Error {
         /// How long.
         waited_ms: u64,
     },
+    /// The other end of a wire failed, and told of it.
+    #[error("peer: {}", PeerWords { operation, side, offset, errno, text })]
+    Peer {
+        /// What it was doing.
+        operation: Operation,
+        /// To which of its ends.
+        side: Side,
+        /// Where, if an offset applies.
+        offset: Option<u64>,
+        /// The errno that it gave, in this machine's numbers.
+        errno: i32,
+        /// Its own words.
+        text: Text,
+    },
     /// The library itself failed: a panic was caught at its boundary.
     #[error(
         "internal error in libsparsestream, please report it: {}",
@@ -252,7 +266,8 @@ impl Error {
             Error::At { errno, .. }
             | Error::Nowhere { errno, .. }
             | Error::Because { errno, .. }
-            | Error::Argument { errno, .. } => errno,
+            | Error::Argument { errno, .. }
+            | Error::Peer { errno, .. } => errno,
             Error::EndedEarly { .. } => libc::ENODATA,
             Error::Nonsense { .. } => libc::EPROTO,
             Error::Late { .. } => libc::ETIMEDOUT,
@@ -267,7 +282,8 @@ impl Error {
             Error::At { operation, .. }
             | Error::Nowhere { operation, .. }
             | Error::Because { operation, .. }
-            | Error::Nonsense { operation, .. } => operation,
+            | Error::Nonsense { operation, .. }
+            | Error::Peer { operation, .. } => operation,
             Error::EndedEarly { .. } => Operation::Read,
             Error::Argument { .. } => Operation::Argument,
             Error::Late { .. } => Operation::Wait,
@@ -283,7 +299,8 @@ impl Error {
             | Error::Nowhere { side, .. }
             | Error::Because { side, .. }
             | Error::Nonsense { side, .. }
-            | Error::Late { side, .. } => side,
+            | Error::Late { side, .. }
+            | Error::Peer { side, .. } => side,
             Error::EndedEarly { .. } => Side::Source,
             Error::Argument { .. } | Error::Internal => Side::None,
         }
@@ -298,6 +315,7 @@ impl Error {
             | Error::Nonsense { offset, .. }
             | Error::EndedEarly { offset, .. }
             | Error::Late { offset, .. } => Some(offset),
+            Error::Peer { offset, .. } => offset,
             Error::Nowhere { .. } | Error::Argument { .. } | Error::Internal => None,
         }
     }
@@ -309,6 +327,12 @@ impl Error {
             Error::EndedEarly { expected, .. } => Some(expected),
             _ => None,
         }
+    }
+
+    /// Whether it is the failure of a wire's other end.
+    #[must_use]
+    pub fn is_peers(&self) -> bool {
+        matches!(self, Error::Peer { .. })
     }
 
     /// Nothing failed: the end is not ready yet.
@@ -327,6 +351,60 @@ impl Error {
             self,
             Error::At { errno: libc::EINTR, .. } | Error::Nowhere { errno: libc::EINTR, .. }
         )
+    }
+}
+
+/// A peer's words: printable characters of bounded length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Text {
+    bytes: [u8; Self::ROOM],
+    length: u8,
+}
+
+impl Text {
+    const ROOM: usize = 87;
+
+    /// These words, with all that could confuse a terminal or a log taken out. What is too long
+    /// is nothing: half a sentence says less than the numbers that come with it.
+    #[must_use]
+    pub fn new(words: &[u8]) -> Self {
+        let mut text = Text { bytes: [0; Self::ROOM], length: 0 };
+        if let Some(place) = text.bytes.get_mut(..words.len()) {
+            for (to, from) in place.iter_mut().zip(words) {
+                *to = if (b' '..=b'~').contains(from) { *from } else { b'?' };
+            }
+            text.length = words.len() as u8;
+        }
+        text
+    }
+
+    /// As a string.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..usize::from(self.length)]).unwrap_or_default()
+    }
+}
+
+/// What a peer said of its failure, or the same from the numbers.
+struct PeerWords<'a> {
+    operation: &'a Operation,
+    side: &'a Side,
+    offset: &'a Option<u64>,
+    errno: &'a i32,
+    text: &'a Text,
+}
+
+impl fmt::Display for PeerWords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.text.as_str();
+        if !text.is_empty() {
+            return f.write_str(text);
+        }
+        write!(f, "{}: {}", self.side.name(), self.operation.name())?;
+        if let Some(offset) = self.offset {
+            write!(f, " at offset {offset}")?;
+        }
+        write!(f, ": {}", Words(*self.errno))
     }
 }
 
@@ -360,6 +438,22 @@ mod tests {
         assert_eq!(error.to_string(), "source: ended early: at offset 2097152 instead of 4194304");
         assert_eq!(error.errno(), libc::ENODATA);
         assert_eq!(error.expected(), Some(4194304));
+    }
+
+    #[test]
+    fn a_peers_failure_is_told_in_its_words_or_by_its_numbers() {
+        let peer = |text: &[u8]| Error::Peer {
+            operation: Operation::Write,
+            side: Side::Sink,
+            offset: Some(7),
+            errno: libc::ENOSPC,
+            text: Text::new(text),
+        };
+        let numbers = "peer: sink: write at offset 7: No space left on device";
+        assert_eq!(peer(b"").to_string(), numbers);
+        assert_eq!(peer(&[b'x'; 88]).to_string(), numbers);
+        assert_eq!(peer(b"out of\x1b[2J\nluck\xff").to_string(), "peer: out of?[2J?luck?");
+        assert!(size_of::<Error>() < 128, "{}", size_of::<Error>());
     }
 
     #[test]

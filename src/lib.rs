@@ -9,16 +9,19 @@
 //! | [`section`] | where a descriptor's data and holes are |
 //! | [`source`], [`sink`] | the ends of a stream |
 //! | [`transfer`] | the loop, its options, statistics, progress, cancel |
+//! | [`wire`] | frames over a pair of descriptors |
 //! | [`zero`] | is this block all zeros |
+//! | [`byte_end`] | a pipe, a socket or a character device, at either end |
 //! | [`wait`] | what an end that is not ready waits for |
 //! | [`error`] | what can go wrong |
 //! | [`sys`] | every system call |
 //! | [`ffi`] | the C ABI |
 //!
-//! Dependencies run one way: `ffi`, `transfer`, `source` and `sink`, `section` and `zero`, `sys`
+//! Dependencies run one way: `ffi`, `transfer`, `wire`, `source` and `sink`, `section` and `zero`, `sys`
 //! and `error`. There is no thread, no global state, and nothing is printed.
 
 pub mod buffer;
+pub mod byte_end;
 pub mod error;
 pub mod ffi;
 pub mod section;
@@ -29,4 +32,5 @@ pub mod sys;
 mod testing;
 pub mod transfer;
 pub mod wait;
+pub mod wire;
 pub mod zero;

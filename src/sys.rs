@@ -1,7 +1,7 @@
 //! Every system call, each a small safe function. The only unsafe code outside `ffi`.
 //!
 //! Nothing is retried and nothing is decided here: an errno is handed back as it came, `EINTR`
-//! and `EAGAIN` included. All calls go through one gate, [`call`], where a test build can make
+//! and `EAGAIN` included. All calls go through one gate, `call`, where a test build can make
 //! any of them fail.
 
 #![allow(unsafe_code)]
@@ -157,6 +157,24 @@ pub fn stat(fd: Fd) -> Sys<Stat> {
     Ok(Stat { kind, size: stat.st_size.max(0) as u64, allocated: stat.st_blocks > 0 })
 }
 
+/// What tells a file or a device from others, and from itself at another time: the device, the
+/// inode, the size and the time of the last modification in nanoseconds. Of a block device: the
+/// device's own number, and zeros.
+#[allow(clippy::unnecessary_cast, reason = "the types differ between machines")]
+pub fn identity(fd: Fd) -> Sys<[u64; 4]> {
+    let mut stat = std::mem::MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: the buffer is a whole struct stat.
+    call(Call::Fstat, 0, |_| unsafe { libc::fstat(fd, stat.as_mut_ptr()) } as isize)?;
+    // SAFETY: zeroed, and filled by a call that succeeded.
+    let stat = unsafe { stat.assume_init() };
+    if stat.st_mode & libc::S_IFMT == libc::S_IFBLK {
+        return Ok([stat.st_rdev as u64, 0, 0, 0]);
+    }
+    let time =
+        (stat.st_mtime as u64).wrapping_mul(1_000_000_000).wrapping_add(stat.st_mtime_nsec as u64);
+    Ok([stat.st_dev as u64, stat.st_ino as u64, stat.st_size as u64, time])
+}
+
 /// The size of a file, by fstat(2).
 pub fn size(fd: Fd) -> Sys<u64> {
     stat(fd).map(|stat| stat.size)
@@ -300,7 +318,7 @@ pub fn pwrite_zeros(fd: Fd, length: u64, to: u64) -> Sys<usize> {
     })
 }
 
-/// How [`read`] and [`write`] keep from waiting, and from raising SIGPIPE.
+/// How [`read()`] and [`write()`] keep from waiting, and from raising SIGPIPE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// By flags of the call: RWF_NOWAIT, and RWF_NOSIGNAL (Linux 6.18) where it is a write.
@@ -309,6 +327,8 @@ pub enum Way {
     Mask,
     /// With poll(2) before it, for what knows no RWF_NOWAIT.
     Poll,
+    /// As it is, for a regular file, which is always ready.
+    Plain,
 }
 
 impl Way {
@@ -318,7 +338,7 @@ impl Way {
         match self {
             Way::Flags => Some(Way::Mask),
             Way::Mask => Some(Way::Poll),
-            Way::Poll => None,
+            Way::Poll | Way::Plain => None,
         }
     }
 }
@@ -328,49 +348,71 @@ const RWF_NOSIGNAL: c_int = 0x100;
 /// The most that is written to a descriptor that is only known to be ready: no pipe blocks then.
 const PIPE_BUF: usize = 4096;
 
-/// Reads what is there, without waiting. `EOPNOTSUPP` asks for a lesser way.
-pub fn read(fd: Fd, buffer: &mut [u8], way: Way) -> Sys<usize> {
-    if way == Way::Poll {
-        if poll(fd, libc::POLLIN, Duration::ZERO)? == 0 {
-            return Err(libc::EAGAIN);
-        }
-        return call(Call::Read, buffer.len(), |length| {
-            // SAFETY: at most buffer.len() bytes are written to the buffer.
-            unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), length) }
-        });
+/// Reads what is there into two buffers, the first one first, without waiting. `EOPNOTSUPP` asks
+/// for a lesser way.
+pub fn read(fd: Fd, first: &mut [u8], second: &mut [u8], way: Way) -> Sys<usize> {
+    if way == Way::Poll && poll(fd, libc::POLLIN, Duration::ZERO)? == 0 {
+        return Err(libc::EAGAIN);
     }
-    call(Call::Read, buffer.len(), |length| {
-        let piece = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: length };
-        // SAFETY: one piece of at most buffer.len() writable bytes; -1 stands for the position.
-        unsafe { libc::preadv2(fd, &raw const piece, 1, -1, libc::RWF_NOWAIT) }
+    call(Call::Read, first.len() + second.len(), |length| {
+        let pieces = two_pieces((first.as_mut_ptr(), first.len()), second.as_mut_ptr(), length);
+        // SAFETY: two pieces of at most their buffers' writable bytes; -1 stands for the position.
+        unsafe {
+            match way {
+                Way::Flags | Way::Mask => {
+                    libc::preadv2(fd, pieces.as_ptr(), 2, -1, libc::RWF_NOWAIT)
+                }
+                Way::Poll | Way::Plain => libc::readv(fd, pieces.as_ptr(), 2),
+            }
+        }
     })
 }
 
-/// Writes what goes, without waiting and without raising SIGPIPE. `EOPNOTSUPP` asks for a lesser way.
-pub fn write(fd: Fd, buffer: &[u8], way: Way) -> Sys<usize> {
+/// Writes what goes of two buffers, the first one first, without waiting and without raising
+/// SIGPIPE. `EOPNOTSUPP` asks for a lesser way.
+pub fn write(fd: Fd, first: &[u8], second: &[u8], way: Way) -> Sys<usize> {
     match way {
-        Way::Flags => write_flags(fd, buffer, libc::RWF_NOWAIT | RWF_NOSIGNAL),
-        Way::Mask => without_sigpipe(|| write_flags(fd, buffer, libc::RWF_NOWAIT)),
+        Way::Flags => write_flags(fd, first, second, libc::RWF_NOWAIT | RWF_NOSIGNAL),
+        Way::Mask => without_sigpipe(|| write_flags(fd, first, second, libc::RWF_NOWAIT)),
         Way::Poll => {
             if poll(fd, libc::POLLOUT, Duration::ZERO)? == 0 {
                 return Err(libc::EAGAIN);
             }
-            let most = buffer.len().min(PIPE_BUF);
-            without_sigpipe(|| {
-                call(Call::Write, most, |length| {
-                    // SAFETY: at most buffer.len() bytes are read from the buffer.
-                    unsafe { libc::write(fd, buffer.as_ptr().cast(), length) }
-                })
-            })
+            let first = &first[..first.len().min(PIPE_BUF)];
+            let second = &second[..second.len().min(PIPE_BUF - first.len())];
+            without_sigpipe(|| write_plain(fd, first, second))
         }
+        Way::Plain => write_plain(fd, first, second),
     }
 }
 
-fn write_flags(fd: Fd, buffer: &[u8], flags: c_int) -> Sys<usize> {
-    call(Call::Write, buffer.len(), |length| {
-        let piece = libc::iovec { iov_base: buffer.as_ptr() as *mut c_void, iov_len: length };
-        // SAFETY: one piece of at most buffer.len() readable bytes; -1 stands for the position.
-        unsafe { libc::pwritev2(fd, &raw const piece, 1, -1, flags) }
+/// Two buffers as the pieces of one call that moves at most `length` bytes.
+fn two_pieces(first: (*mut u8, usize), second: *mut u8, length: usize) -> [libc::iovec; 2] {
+    let head = first.1.min(length);
+    [
+        libc::iovec { iov_base: first.0.cast(), iov_len: head },
+        libc::iovec { iov_base: second.cast(), iov_len: length - head },
+    ]
+}
+
+/// As [`two_pieces`], of buffers that the call only reads.
+fn two_pieces_to_write(first: &[u8], second: &[u8], length: usize) -> [libc::iovec; 2] {
+    two_pieces((first.as_ptr().cast_mut(), first.len()), second.as_ptr().cast_mut(), length)
+}
+
+fn write_flags(fd: Fd, first: &[u8], second: &[u8], flags: c_int) -> Sys<usize> {
+    call(Call::Write, first.len() + second.len(), |length| {
+        let pieces = two_pieces_to_write(first, second, length);
+        // SAFETY: two pieces of at most their buffers' readable bytes; -1 stands for the position.
+        unsafe { libc::pwritev2(fd, pieces.as_ptr(), 2, -1, flags) }
+    })
+}
+
+fn write_plain(fd: Fd, first: &[u8], second: &[u8]) -> Sys<usize> {
+    call(Call::Write, first.len() + second.len(), |length| {
+        let pieces = two_pieces_to_write(first, second, length);
+        // SAFETY: two pieces of at most their buffers' readable bytes.
+        unsafe { libc::writev(fd, pieces.as_ptr(), 2) }
     })
 }
 
@@ -409,20 +451,25 @@ fn without_sigpipe(write: impl FnOnce() -> Sys<usize>) -> Sys<usize> {
     result
 }
 
-/// recv(2) of what is there, without waiting.
-pub fn recv(fd: Fd, buffer: &mut [u8]) -> Sys<usize> {
-    call(Call::Recv, buffer.len(), |length| {
-        // SAFETY: at most buffer.len() bytes are written to the buffer.
-        unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), length, libc::MSG_DONTWAIT) }
+/// recvmsg(2) of what is there into two buffers, the first one first, without waiting.
+pub fn recv(fd: Fd, first: &mut [u8], second: &mut [u8]) -> Sys<usize> {
+    call(Call::Recv, first.len() + second.len(), |length| {
+        let mut pieces = two_pieces((first.as_mut_ptr(), first.len()), second.as_mut_ptr(), length);
+        let mut message = message(&mut pieces);
+        // SAFETY: two pieces of at most their buffers' writable bytes, and nothing else.
+        unsafe { libc::recvmsg(fd, &raw mut message, libc::MSG_DONTWAIT) }
     })
 }
 
-/// send(2) of what goes, without waiting and without raising SIGPIPE.
-pub fn send(fd: Fd, buffer: &[u8]) -> Sys<usize> {
-    call(Call::Send, buffer.len(), |length| {
+/// sendmsg(2) of what goes of two buffers, the first one first, without waiting and without
+/// raising SIGPIPE.
+pub fn send(fd: Fd, first: &[u8], second: &[u8]) -> Sys<usize> {
+    call(Call::Send, first.len() + second.len(), |length| {
+        let mut pieces = two_pieces_to_write(first, second, length);
+        let message = message(&mut pieces);
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        // SAFETY: at most buffer.len() bytes are read from the buffer.
-        unsafe { libc::send(fd, buffer.as_ptr().cast(), length, flags) }
+        // SAFETY: two pieces of at most their buffers' readable bytes, and nothing else.
+        unsafe { libc::sendmsg(fd, &raw const message, flags) }
     })
 }
 
@@ -463,6 +510,15 @@ pub fn zeroed(length: usize) -> Option<Vec<u8>> {
     // SAFETY: from the global allocator, with the layout of a vector of this capacity, and all of
     // it initialised.
     Some(unsafe { Vec::from_raw_parts(start, length, length.max(1)) })
+}
+
+/// A message of two pieces, without address or control data.
+fn message(pieces: &mut [libc::iovec; 2]) -> libc::msghdr {
+    // SAFETY: a msghdr is plain data, whose zero stands for nothing.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = pieces.as_mut_ptr();
+    message.msg_iovlen = 2;
+    message
 }
 
 /// Makes a hole within the size: fallocate(2) PUNCH_HOLE.
@@ -577,7 +633,7 @@ mod tests {
         for way in [Way::Flags, Way::Mask, Way::Poll] {
             let (reader, writer) = std::io::pipe().unwrap();
             drop(reader);
-            match write(writer.as_raw_fd(), b"x", way) {
+            match write(writer.as_raw_fd(), b"x", b"y", way) {
                 Err(libc::EPIPE) => {}
                 Err(libc::EOPNOTSUPP) if way == Way::Flags => {}
                 other => panic!("{way:?}: {other:?}"),
@@ -589,7 +645,11 @@ mod tests {
     fn an_empty_pipe_does_not_block_in_any_way() {
         let (reader, _writer) = std::io::pipe().unwrap();
         for way in [Way::Flags, Way::Mask, Way::Poll] {
-            assert_eq!(read(reader.as_raw_fd(), &mut [0], way), Err(libc::EAGAIN), "{way:?}");
+            assert_eq!(
+                read(reader.as_raw_fd(), &mut [0], &mut [0], way),
+                Err(libc::EAGAIN),
+                "{way:?}"
+            );
         }
     }
 

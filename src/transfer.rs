@@ -52,7 +52,7 @@ pub struct Options {
 /// What has been done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Bytes that the sink took.
+    /// How far the stream has come: bytes that the sink took, and those that it held already.
     pub position: u64,
     /// Bytes that there are in all, if known.
     pub total: Option<u64>,
@@ -135,6 +135,10 @@ pub struct Transfer {
     /// What one step may move at most.
     step_most: u64,
     stats: Stats,
+    /// Where the sink's first byte is in the source's stream.
+    begins: u64,
+    /// Of what the sink took: bytes from its first on that it has said are durable.
+    durable: u64,
     section: Option<Section>,
     told: Told,
     cancel: Arc<AtomicBool>,
@@ -147,6 +151,10 @@ pub struct Transfer {
 enum Stage {
     New,
     Begun,
+    /// What the sink holds already is read and shown to it.
+    Checking {
+        held: u64,
+    },
     Moving,
     FinishSink,
     FinishSource,
@@ -234,6 +242,8 @@ impl Transfer {
             fetches: false,
             step_most: u64::MAX,
             stats: Stats::default(),
+            begins: 0,
+            durable: 0,
             section: None,
             told: Told { position: 0, time: now },
             cancel: Arc::new(AtomicBool::new(false)),
@@ -300,17 +310,21 @@ impl Transfer {
         let mut left = budget.unwrap_or(u64::MAX);
         loop {
             self.step_most = left.clamp(FETCH_LEAST, FETCH_MOST);
-            let worked = match self.step(source, sink, observer) {
+            let step = self.step(source, sink, observer);
+            self.pass_on_durable(source, sink);
+            let worked = match step {
                 Ok(Step::Finished) => {
                     self.stage = Stage::Ended(Ok(()));
                     return Ok(Progress::Finished);
                 }
                 Ok(Step::Worked(bytes)) => bytes,
-                Ok(Step::TooEarly(when)) => match self.wait_for_time(when, patience) {
-                    Ok(()) => 0,
-                    Err(error) if error.would_block() => return Err(error),
-                    Err(error) => return Err(self.fail(error, source, sink)),
-                },
+                Ok(Step::TooEarly(when)) => {
+                    match flushed(sink).and_then(|_| self.wait_for_time(when, patience)) {
+                        Ok(()) => 0,
+                        Err(error) if error.would_block() => return Err(error),
+                        Err(error) => return Err(self.fail(error, source, sink)),
+                    }
+                }
                 Err(error) if error.interrupted() => STEP_COST,
                 Err(error) if error.would_block() => {
                     match self.wait_for_end(error, source, sink, patience) {
@@ -334,9 +348,9 @@ impl Transfer {
             return result.err().unwrap_or(error);
         }
         if self.stage != Stage::FinishSource {
-            sink.abort(error.errno());
+            sink.abort(&error);
         }
-        source.abort(error.errno());
+        source.abort(&error);
         self.stage = Stage::Ended(Err(error));
         self.wait = Wait::NOTHING;
         error
@@ -359,10 +373,10 @@ impl Transfer {
         }
         match self.stage {
             Stage::New | Stage::Begun => {
-                self.begin(source, sink)?;
-                self.stage = Stage::Moving;
+                self.stage = self.begin(source, sink)?;
                 Ok(Step::Worked(0))
             }
+            Stage::Checking { held } => self.check_one(held, source, sink),
             Stage::Moving => self.move_one(source, sink, observer),
             Stage::FinishSink => {
                 sink.finish()?;
@@ -378,7 +392,8 @@ impl Transfer {
     }
 
     /// Everything that can be refused is refused here, before a byte moves.
-    fn begin(&mut self, source: &mut dyn Source, sink: &mut dyn Sink) -> Result<()> {
+    fn begin(&mut self, source: &mut dyn Source, sink: &mut dyn Sink) -> Result<Stage> {
+        source.prepare()?;
         self.makes_holes = match self.options.sparse {
             Sparse::Never => false,
             Sparse::Auto => sink.makes_holes()?,
@@ -399,13 +414,67 @@ impl Transfer {
         self.detects = self.options.detect_zeroes && self.makes_holes;
         self.fetches = !self.detects;
         self.stats.total = source.total();
+        self.begins = source.start();
+        self.stats.position = self.begins;
+        self.told.position = self.stats.position;
         if let Some(total) = self.stats.total {
-            sink.announce(total)?;
+            sink.announce(total.saturating_sub(self.stats.position))?;
         }
+        let held = sink.held()?;
         let size = usize::try_from(self.options.buffer_size).unwrap_or(usize::MAX);
         self.buffer = Buffer::new(size)?;
         self.zeros = size;
-        Ok(())
+        Ok(if held == 0 { Stage::Moving } else { Stage::Checking { held } })
+    }
+
+    /// Shows the sink one piece of what it holds, or goes on to what it does not.
+    fn check_one(
+        &mut self,
+        held: u64,
+        source: &mut dyn Source,
+        sink: &mut dyn Sink,
+    ) -> Result<Step> {
+        let left = held.saturating_sub(self.stats.position);
+        if left == 0 {
+            if !sink.agrees()? {
+                source.rewind()?;
+                self.stats.position = 0;
+            }
+            self.told.position = self.stats.position;
+            self.stage = Stage::Moving;
+            return Ok(Step::Worked(0));
+        }
+        let buffer = self.buffer.bytes_mut();
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        self.zeros = 0;
+        let (count, cost) = match source.read(&mut buffer[..most])? {
+            Read::Data(count) if count == 0 || count > most => {
+                return Err(Error::Nonsense {
+                    operation: Operation::Read,
+                    side: Side::Source,
+                    offset: self.stats.position,
+                    answer: i64::try_from(count).unwrap_or(i64::MAX),
+                });
+            }
+            Read::Data(count) => {
+                sink.check(&self.buffer.bytes()[..count]);
+                (count as u64, count as u64)
+            }
+            Read::AtHole => {
+                let length = source.section()?.length.min(left);
+                source.skip(length)?;
+                sink.check_hole(length);
+                (length, STEP_COST)
+            }
+            Read::End => {
+                let offset = self.stats.position;
+                return Err(Error::EndedEarly { offset, expected: held });
+            }
+        };
+        self.stats.position += count;
+        // To read is to make progress, though nothing is moved.
+        self.last_move = Instant::now();
+        Ok(Step::Worked(cost))
     }
 
     fn move_one(
@@ -642,6 +711,16 @@ impl Transfer {
         Ok(taken)
     }
 
+    /// Tells the source what the sink has made durable, so that a peer can be told.
+    fn pass_on_durable(&mut self, source: &mut dyn Source, sink: &dyn Sink) {
+        if let Some(durable) = sink.durable()
+            && durable > self.durable
+        {
+            self.durable = durable;
+            source.stored(self.begins + durable);
+        }
+    }
+
     fn moved(&mut self, kind: Kind, length: u64, observer: &mut dyn Observe) -> Result<()> {
         let offset = self.stats.position;
         self.stats.position += length;
@@ -733,13 +812,17 @@ impl Transfer {
         &mut self,
         error: Error,
         source: &dyn Source,
-        sink: &dyn Sink,
+        sink: &mut dyn Sink,
         patience: Patience,
     ) -> Result<()> {
         if self.cancel.load(Ordering::Relaxed) {
             return Err(self.cancelled());
         }
-        let side = error.side();
+        let mut side = error.side();
+        if side == Side::Source && !flushed(sink)? {
+            // What the sink keeps back is due before anything new.
+            side = Side::Sink;
+        }
         let waiting = match side {
             Side::Source => source.waiting(),
             Side::Sink => sink.waiting(),
@@ -770,6 +853,15 @@ impl Transfer {
                 Err(error)
             }
         }
+    }
+}
+
+/// Whether nothing is kept back any more.
+fn flushed(sink: &mut dyn Sink) -> Result<bool> {
+    match sink.flush() {
+        Ok(()) => Ok(true),
+        Err(error) if error.would_block() || error.interrupted() => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What an end that is not ready waits for.
 
 use crate::error::Side;
-use crate::sys::{self, Fd, Way};
+use crate::sys::{self, Fd};
 use std::time::Duration;
 
 /// What `EAGAIN` of an end means.
@@ -13,7 +13,7 @@ pub enum Waiting {
     Descriptor {
         /// The descriptor.
         fd: Fd,
-        /// POLLIN or POLLOUT.
+        /// POLLIN, POLLOUT or both.
         events: i16,
         /// Whether its owner left it in blocking mode, and so expects a caller to wait for it.
         blocking: bool,
@@ -42,17 +42,4 @@ impl Wait {
 /// Whether a descriptor is in blocking mode. Asked anew each time: whoever shares it may change that.
 pub(crate) fn blocks(fd: Fd) -> bool {
     sys::flags(fd).map_or(true, |flags| flags & libc::O_NONBLOCK == 0)
-}
-
-/// Makes a call in the best way that its descriptor knows, and remembers it.
-pub(crate) fn in_best_way<T>(
-    way: &mut Way,
-    mut make: impl FnMut(Way) -> sys::Sys<T>,
-) -> sys::Sys<T> {
-    loop {
-        match (make(*way), way.lesser()) {
-            (Err(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS), Some(lesser)) => *way = lesser,
-            (answer, _) => return answer,
-        }
-    }
 }

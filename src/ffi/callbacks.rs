@@ -317,7 +317,7 @@ impl Source for CallbackSource {
         Ok(())
     }
 
-    fn abort(&mut self, _errno: i32) {}
+    fn abort(&mut self, _error: &Error) {}
 
     fn waiting(&self) -> Waiting {
         Waiting::Owner
@@ -379,7 +379,7 @@ impl Sink for CallbackSink {
         Ok(())
     }
 
-    fn abort(&mut self, _errno: i32) {}
+    fn abort(&mut self, _error: &Error) {}
 
     fn waiting(&self) -> Waiting {
         Waiting::Owner
@@ -571,8 +571,8 @@ impl Source for StreamSource {
         self.stream.finish(site)
     }
 
-    fn abort(&mut self, errno: i32) {
-        self.stream.abort(errno);
+    fn abort(&mut self, error: &Error) {
+        self.stream.abort(error.errno());
     }
 
     fn waiting(&self) -> Waiting {
@@ -638,8 +638,8 @@ impl Sink for StreamSink {
         self.stream.finish(site)
     }
 
-    fn abort(&mut self, errno: i32) {
-        self.stream.abort(errno);
+    fn abort(&mut self, error: &Error) {
+        self.stream.abort(error.errno());
     }
 
     fn waiting(&self) -> Waiting {

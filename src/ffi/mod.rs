@@ -9,7 +9,7 @@
 //! | `options` | size-first structs: reading them from, and writing them to, the caller |
 //! | `callbacks` | the caller's callback tables as sources and sinks |
 //! | `handles` | what the opaque pointers point to, and who may use them |
-//! | `sections`, `sources`, `sinks`, `transfers`, `errors` | the exports, by subject |
+//! | `sections`, `sources`, `sinks`, `transfers`, `wire`, `errors` | the exports, by subject |
 
 // The names in this module are C names.
 #![allow(non_camel_case_types)]
@@ -25,3 +25,4 @@ pub mod sections;
 pub mod sinks;
 pub mod sources;
 pub mod transfers;
+pub mod wire;

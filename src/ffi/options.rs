@@ -23,6 +23,19 @@ pub const SPARSESTREAM_KNOWN_ZERO: u64 = 8;
 /// Flag of `sparsestream_transfer_options`: data blocks that are all zeros are passed on as holes.
 pub const SPARSESTREAM_DETECT_ZEROES: u64 = 16;
 
+/// Flag of `sparsestream_wire_options`: each DATA frame carries the CRC-32C of its payload. A receiver with it refuses a stream without.
+pub const SPARSESTREAM_WIRE_CHECKSUM: u64 = 32;
+/// Flag of `sparsestream_wire_options`: a digest of the whole stream, holes included, is sent at checkpoints and at the
+/// end, and compared. A receiver with it refuses a stream without.
+pub const SPARSESTREAM_WIRE_DIGEST: u64 = 64;
+/// Flag of `sparsestream_wire_options`, for a sender: the receiver may offer to go on from what it holds.
+pub const SPARSESTREAM_WIRE_RESUME: u64 = 128;
+/// Flag of `sparsestream_wire_options`: where going on is not possible, because the source is another one or the sender
+/// cannot, the stream starts again from its first byte. Without it, at either end, that is -ESTALE or -EOPNOTSUPP.
+pub const SPARSESTREAM_WIRE_RESTART: u64 = 256;
+/// Flag of `sparsestream_wire_options`: `length`, `source_size`, `source_offset` and `data_bytes` are set.
+pub const SPARSESTREAM_WIRE_SIZES: u64 = 512;
+
 /// Sparse request (`sparse` of `sparsestream_transfer_options`): holes are kept where both ends
 /// can; else they are sent as zeros. The default.
 pub const SPARSESTREAM_SPARSE_AUTO: i32 = 0;
@@ -155,7 +168,7 @@ pub struct sparsestream_wait {
     /// The descriptor to watch, or -1 where that side is the caller's own callbacks: the caller
     /// then knows what they wait for.
     pub fd: i32,
-    /// POLLIN, POLLOUT or 0, to be watched on `fd`.
+    /// POLLIN, POLLOUT, both, or 0, to be watched on `fd`.
     pub events: i32,
     /// Milliseconds after which to run the transfer again in any case, as for poll(2); -1 means
     /// no limit.
@@ -174,8 +187,8 @@ pub struct sparsestream_error {
     pub operation: i32,
     /// To which side: one of `SPARSESTREAM_SIDE_...`.
     pub side: i32,
-    /// Zero.
-    pub reserved: i32,
+    /// 1 where the other end of a wire failed and told of it: `side`, `operation` and `offset` are then its own. Else 0.
+    pub peer: i32,
     /// Where, in bytes: of a file or device the offset in it, of anything else the offset in the stream.
     /// -1 where no offset applies.
     pub offset: i64,
@@ -192,7 +205,7 @@ impl Default for sparsestream_error {
             code: 0,
             operation: 0,
             side: 0,
-            reserved: 0,
+            peer: 0,
             offset: -1,
             expected: -1,
             message: [0; 256],

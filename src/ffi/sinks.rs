@@ -9,6 +9,7 @@ use super::options::{
     self, SPARSESTREAM_KNOWN_ZERO, SPARSESTREAM_SYNC, SPARSESTREAM_TRUNCATE,
     sparsestream_sink_options,
 };
+use crate::error::{Error, Operation, Side};
 use crate::sink;
 use libc::{c_int, c_void};
 
@@ -184,11 +185,12 @@ pub unsafe extern "C" fn sparsestream_sink_abort(
     error: c_int,
 ) -> c_int {
     guard::code(|| {
-        let error = guard::errno(error)?;
+        let errno = guard::errno(error)?;
+        let error = Error::nowhere(Operation::None, Side::None, errno);
         // SAFETY: the caller promises a live handle or NULL.
         unsafe {
             handles::with_sink(sink, |sink| {
-                sink.abort(error);
+                sink.abort(&error);
                 Ok(())
             })
         }?;

@@ -6,6 +6,7 @@ use super::callbacks::{
 use super::guard;
 use super::handles::{self, sparsestream_source};
 use super::options::{self, SPARSESTREAM_IGNORE_MAP, sparsestream_source_options};
+use crate::error::{Error, Operation, Side};
 use crate::section;
 use crate::source::{self, Read};
 use libc::{c_int, c_void};
@@ -216,11 +217,12 @@ pub unsafe extern "C" fn sparsestream_source_abort(
     error: c_int,
 ) -> c_int {
     guard::code(|| {
-        let error = guard::errno(error)?;
+        let errno = guard::errno(error)?;
+        let error = Error::nowhere(Operation::None, Side::None, errno);
         // SAFETY: the caller promises a live handle or NULL.
         unsafe {
             handles::with_source(source, |source| {
-                source.abort(error);
+                source.abort(&error);
                 Ok(())
             })
         }?;

@@ -294,6 +294,7 @@ impl From<Option<Error>> for sparsestream_error {
             code: error.errno(),
             operation: error.operation() as i32,
             side: error.side() as i32,
+            peer: i32::from(error.is_peers()),
             offset: error.offset().map_or(-1, guard::signed),
             expected: error.expected().map_or(-1, guard::signed),
             ..Self::default()

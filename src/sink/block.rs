@@ -69,11 +69,15 @@ impl<C: Checkpoint> Sink for BlockSink<C> {
         Ok(made)
     }
 
+    fn durable(&self) -> Option<u64> {
+        self.place.durable()
+    }
+
     fn finish(&mut self) -> Result<()> {
         self.place.finish()
     }
 
-    fn abort(&mut self, _errno: i32) {}
+    fn abort(&mut self, _error: &Error) {}
 
     fn waiting(&self) -> Waiting {
         Waiting::Owner

@@ -120,6 +120,10 @@ impl<C: Checkpoint> Sink for FileSink<C> {
         Ok(made)
     }
 
+    fn durable(&self) -> Option<u64> {
+        self.place.durable()
+    }
+
     fn finish(&mut self) -> Result<()> {
         self.extend()?;
         if self.truncate {
@@ -133,7 +137,7 @@ impl<C: Checkpoint> Sink for FileSink<C> {
         self.place.finish()
     }
 
-    fn abort(&mut self, _errno: i32) {}
+    fn abort(&mut self, _error: &Error) {}
 
     fn waiting(&self) -> Waiting {
         Waiting::Owner

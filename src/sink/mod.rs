@@ -31,6 +31,28 @@ pub trait Sink {
         Ok(())
     }
 
+    /// Bytes from the start of the stream that are there already. They are not written again, but
+    /// shown to [`Sink::check`] and [`Sink::check_hole`], all of them and in order; then
+    /// [`Sink::agrees`] is asked.
+    fn held(&mut self) -> Result<u64> {
+        Ok(0)
+    }
+
+    /// Is shown data that it holds.
+    fn check(&mut self, buffer: &[u8]) {
+        let _ = buffer;
+    }
+
+    /// Is shown a hole that it holds.
+    fn check_hole(&mut self, length: u64) {
+        let _ = length;
+    }
+
+    /// Whether what it was shown is what it holds. If not, all is written from the start.
+    fn agrees(&mut self) -> Result<bool> {
+        Ok(true)
+    }
+
     /// Takes some of the data, which is not empty; at least one byte.
     fn write(&mut self, buffer: &[u8]) -> Result<usize>;
 
@@ -46,11 +68,21 @@ pub trait Sink {
     /// length: one call is one bounded step.
     fn hole(&mut self, length: u64) -> Result<u64>;
 
+    /// Nothing may come for a while: what was kept back to go out with more goes out now.
+    fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// All before this offset of the stream is on the medium, if anything is known of that.
+    fn durable(&self) -> Option<u64> {
+        None
+    }
+
     /// That was all of it. Everything that could still fail fails here.
     fn finish(&mut self) -> Result<()>;
 
-    /// The stream failed, with this errno. Does nothing after a `finish` that succeeded.
-    fn abort(&mut self, errno: i32);
+    /// The stream failed, with this error. Does nothing after a `finish` that succeeded.
+    fn abort(&mut self, error: &Error);
 
     /// What `EAGAIN` means here.
     fn waiting(&self) -> Waiting;
@@ -164,12 +196,16 @@ impl<C: Checkpoint> Sink for FdSink<C> {
         self.inner_mut().hole(length)
     }
 
+    fn durable(&self) -> Option<u64> {
+        self.inner().durable()
+    }
+
     fn finish(&mut self) -> Result<()> {
         self.inner_mut().finish()
     }
 
-    fn abort(&mut self, errno: i32) {
-        self.inner_mut().abort(errno);
+    fn abort(&mut self, error: &Error) {
+        self.inner_mut().abort(error);
     }
 
     fn waiting(&self) -> Waiting {

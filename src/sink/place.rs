@@ -9,6 +9,7 @@ use crate::sys::{self, Fd};
 #[derive(Debug)]
 pub(super) struct Place<C> {
     pub(super) fd: Fd,
+    start: u64,
     at: u64,
     /// The first byte that may not be written, and the errno that says so.
     limit: (u64, i32),
@@ -42,6 +43,7 @@ impl<C: Checkpoint> Place<C> {
         }
         Ok(Place {
             fd,
+            start: at,
             at,
             limit,
             sync: options.sync,
@@ -126,6 +128,11 @@ impl<C: Checkpoint> Place<C> {
             .map_err(|errno| Error::at(Operation::Checkpoint, Side::Sink, self.at, errno))?;
         self.durable = self.at;
         Ok(())
+    }
+
+    /// Bytes of the stream that are durable, if that is looked after.
+    pub(super) fn durable(&self) -> Option<u64> {
+        (self.sync || self.sync_interval != 0).then(|| self.durable - self.start)
     }
 
     /// The end: makes it durable if that was asked for.

@@ -1,36 +1,31 @@
 //! A pipe, a socket or a character device: all data, as it comes.
 
 use super::{Options, Read, Source, range_end};
+use crate::byte_end::ByteEnd;
 use crate::error::{Error, Operation, Result, Side};
 use crate::section::{Kind, Section};
-use crate::sys::{self, Fd, FileKind, Way};
-use crate::wait::{Waiting, blocks, in_best_way};
+use crate::sys::{Fd, FileKind};
+use crate::wait::Waiting;
 
 /// A descriptor that is read as it comes. Reading never waits.
 #[derive(Debug)]
 pub struct ByteSource {
-    fd: Fd,
-    socket: bool,
-    way: Way,
+    from: ByteEnd,
     offset: u64,
     end: Option<u64>,
 }
 
 impl ByteSource {
     pub(super) fn new(fd: Fd, kind: FileKind, options: &Options) -> Result<Self> {
-        let error = |errno| Error::nowhere(Operation::Open, Side::Source, errno);
         if options.offset != 0 {
-            return Err(error(libc::ESPIPE));
+            return Err(Error::nowhere(Operation::Open, Side::Source, libc::ESPIPE));
         }
-        let socket = kind == FileKind::Socket;
-        if socket && sys::socket_type(fd).map_err(error)? != libc::SOCK_STREAM {
-            return Err(error(libc::EPROTOTYPE));
-        }
+        let from = ByteEnd::new(fd, kind, Side::Source)?;
         let end = match options.length {
             0 => None,
             length => Some(range_end(0, length)?),
         };
-        Ok(ByteSource { fd, socket, way: Way::Flags, offset: 0, end })
+        Ok(ByteSource { from, offset: 0, end })
     }
 }
 
@@ -57,13 +52,10 @@ impl Source for ByteSource {
             return Ok(Read::End);
         }
         let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-        let buffer = &mut buffer[..most];
-        let count = if self.socket {
-            sys::recv(self.fd, buffer)
-        } else {
-            in_best_way(&mut self.way, |way| sys::read(self.fd, buffer, way))
-        }
-        .map_err(|errno| Error::at(Operation::Read, Side::Source, self.offset, errno))?;
+        let count = self
+            .from
+            .read(&mut buffer[..most], &mut [])
+            .map_err(|errno| Error::at(Operation::Read, Side::Source, self.offset, errno))?;
         match (count, self.end) {
             (0, Some(expected)) => Err(Error::EndedEarly { offset: self.offset, expected }),
             (0, None) => Ok(Read::End),
@@ -85,9 +77,9 @@ impl Source for ByteSource {
         Ok(())
     }
 
-    fn abort(&mut self, _errno: i32) {}
+    fn abort(&mut self, _error: &Error) {}
 
     fn waiting(&self) -> Waiting {
-        Waiting::Descriptor { fd: self.fd, events: libc::POLLIN, blocking: blocks(self.fd) }
+        self.from.waiting(libc::POLLIN)
     }
 }

@@ -152,6 +152,16 @@ impl Source for FileSource {
         self.end.map(|end| end - self.start)
     }
 
+    fn rewind(&mut self) -> Result<()> {
+        self.offset = self.start;
+        self.section = None;
+        self.ended = false;
+        if let Some(walk) = &mut self.walk {
+            walk.forget();
+        }
+        Ok(())
+    }
+
     fn section(&mut self) -> Result<Section> {
         match self.end {
             _ if self.ended => Ok(Section::end(self.offset)),
@@ -218,7 +228,7 @@ impl Source for FileSource {
         self.restore()
     }
 
-    fn abort(&mut self, _errno: i32) {
+    fn abort(&mut self, _error: &Error) {
         self.ended = true;
         // The stream has failed already, and that is the error to report.
         let _ = self.restore();

@@ -32,16 +32,74 @@ pub struct Extent {
     pub length: u64,
 }
 
+/// What is told of a stream before it comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Description {
+    /// Bytes of the stream, if known.
+    pub length: Option<u64>,
+    /// Bytes of the whole source, if known.
+    pub source_size: Option<u64>,
+    /// Where in the source the stream starts.
+    pub source_offset: u64,
+    /// Bytes of the stream that are data, if known.
+    pub data_bytes: Option<u64>,
+    /// Whatever the sender calls this transfer; zeros for nothing.
+    pub transfer_id: [u8; 16],
+    /// What tells this source, as it is now, from any other; zeros for nothing.
+    pub identity: [u8; 32],
+}
+
+/// What a peer told of the stream that it sends, and how it comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// What it told.
+    pub description: Description,
+    /// It waits for answers.
+    pub answers: bool,
+    /// Its data comes with checksums.
+    pub checksum: bool,
+    /// It comes with a digest of the whole.
+    pub digest: bool,
+    /// Where it starts: what is before was moved by an earlier transfer.
+    pub start: u64,
+}
+
 /// The source of a stream: data, holes, and an end.
 ///
 /// Any call but `total`, `waiting` and `abort` may fail with `EAGAIN` or `EINTR`, and is then made
 /// again; nothing is lost by that.
 pub trait Source {
+    /// Does what must be done before anything else is known: a peer says who it is.
+    fn prepare(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// What a peer told beforehand, if it has one.
+    fn told(&mut self) -> Result<Option<Told>> {
+        Ok(None)
+    }
+
     /// Whether it can tell holes from data at all.
     fn tells_holes(&mut self) -> Result<bool>;
 
     /// The bytes from its start to its end, if that is known.
     fn total(&self) -> Option<u64>;
+
+    /// Where it begins, from the start of its stream: what is before was moved by an earlier
+    /// transfer.
+    fn start(&self) -> u64 {
+        0
+    }
+
+    /// Goes back to its start.
+    fn rewind(&mut self) -> Result<()> {
+        Err(Error::nowhere(Operation::Seek, Side::Source, libc::ESPIPE))
+    }
+
+    /// Is told that all before this offset of its stream is on the medium.
+    fn stored(&mut self, durable: u64) {
+        let _ = durable;
+    }
 
     /// The section that it is in, from where it is. A stream knows it only at a hole.
     fn section(&mut self) -> Result<Section>;
@@ -61,8 +119,8 @@ pub trait Source {
     /// All of it was taken, and the sink is finished.
     fn finish(&mut self) -> Result<()>;
 
-    /// The stream failed, with this errno. Does nothing after a `finish` that succeeded.
-    fn abort(&mut self, errno: i32);
+    /// The stream failed, with this error. Does nothing after a `finish` that succeeded.
+    fn abort(&mut self, error: &Error);
 
     /// What `EAGAIN` means here.
     fn waiting(&self) -> Waiting;
@@ -127,6 +185,10 @@ impl Source for FdSource {
         self.inner().total()
     }
 
+    fn rewind(&mut self) -> Result<()> {
+        self.inner_mut().rewind()
+    }
+
     fn section(&mut self) -> Result<Section> {
         self.inner_mut().section()
     }
@@ -147,8 +209,8 @@ impl Source for FdSource {
         self.inner_mut().finish()
     }
 
-    fn abort(&mut self, errno: i32) {
-        self.inner_mut().abort(errno);
+    fn abort(&mut self, error: &Error) {
+        self.inner_mut().abort(error);
     }
 
     fn waiting(&self) -> Waiting {

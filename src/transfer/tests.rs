@@ -162,8 +162,8 @@ impl Source for MemorySource {
         answer(&mut self.fault, &self.log, Event::SourceFinish, site).map(drop)
     }
 
-    fn abort(&mut self, errno: i32) {
-        self.log.add(Event::SourceAbort(errno));
+    fn abort(&mut self, error: &Error) {
+        self.log.add(Event::SourceAbort(error.errno()));
     }
 
     fn waiting(&self) -> Waiting {
@@ -214,8 +214,8 @@ impl Sink for MemorySink {
         answer(&mut self.fault, &self.log, Event::SinkFinish, site).map(drop)
     }
 
-    fn abort(&mut self, errno: i32) {
-        self.log.add(Event::SinkAbort(errno));
+    fn abort(&mut self, error: &Error) {
+        self.log.add(Event::SinkAbort(error.errno()));
     }
 
     fn waiting(&self) -> Waiting {

@@ -1,0 +1,90 @@
+//! One end of a stream of bytes: a pipe, a socket, a character device.
+
+use crate::error::{Error, Operation, Result, Side};
+use crate::source::Extent;
+use crate::sys::{self, Fd, FileKind, Sys, Way};
+use crate::wait::{Waiting, blocks};
+
+/// A descriptor that is read or written as it comes, from its position on. Neither ever waits, and
+/// writing raises no SIGPIPE. It is never owned here.
+#[derive(Debug)]
+pub struct ByteEnd {
+    fd: Fd,
+    socket: bool,
+    way: Way,
+}
+
+impl ByteEnd {
+    /// The end that this descriptor is, which was found to be of this kind.
+    pub fn new(fd: Fd, kind: FileKind, side: Side) -> Result<Self> {
+        let error = |errno| Error::nowhere(Operation::Open, side, errno);
+        let socket = kind == FileKind::Socket;
+        if socket && sys::socket_type(fd).map_err(error)? != libc::SOCK_STREAM {
+            return Err(error(libc::EPROTOTYPE));
+        }
+        let way = if kind == FileKind::Regular { Way::Plain } else { Way::Flags };
+        Ok(ByteEnd { fd, socket, way })
+    }
+
+    /// Examines a descriptor that is to be read (`Side::Source`) or written (`Side::Sink`). A
+    /// regular file is one too: it holds a stream that is read later.
+    pub fn open(fd: Fd, side: Side) -> Result<Self> {
+        let error = |errno| Error::nowhere(Operation::Open, side, errno);
+        let kind = sys::stat(fd).map_err(error)?.kind;
+        let flags = sys::flags(fd).map_err(error)?;
+        let wrong = if side == Side::Source { libc::O_WRONLY } else { libc::O_RDONLY };
+        if flags & libc::O_ACCMODE == wrong || flags & libc::O_PATH == libc::O_PATH {
+            return Err(error(libc::EBADF));
+        }
+        match kind {
+            FileKind::Directory => Err(error(libc::EISDIR)),
+            FileKind::Other | FileKind::Block => Err(error(libc::ESPIPE)),
+            _ => ByteEnd::new(fd, kind, side),
+        }
+    }
+
+    /// Reads what is there, into one buffer and what is more into the next. 0 means the end.
+    pub fn read(&mut self, first: &mut [u8], second: &mut [u8]) -> Sys<usize> {
+        if self.socket {
+            return sys::recv(self.fd, first, second);
+        }
+        self.in_best_way(|fd, way| sys::read(fd, first, second, way))
+    }
+
+    /// Writes what goes of one buffer and then of the next. Never 0.
+    pub fn write(&mut self, first: &[u8], second: &[u8]) -> Sys<usize> {
+        let count = if self.socket {
+            sys::send(self.fd, first, second)
+        } else {
+            self.in_best_way(|fd, way| sys::write(fd, first, second, way))
+        }?;
+        if count == 0 { Err(libc::EIO) } else { Ok(count) }
+    }
+
+    /// Sends what goes of a part of a file, without a copy. 0 means that this is not the way.
+    pub fn send_from(&mut self, extent: &Extent) -> Sys<u64> {
+        // sendfile(2) has no flag for one call that must not wait.
+        if extent.length == 0 || blocks(self.fd) {
+            return Ok(0);
+        }
+        sys::sendfile(extent.fd, extent.offset, self.fd, extent.length)
+    }
+
+    /// What it waits for when it is not ready.
+    #[must_use]
+    pub fn waiting(&self, events: i16) -> Waiting {
+        Waiting::Descriptor { fd: self.fd, events, blocking: blocks(self.fd) }
+    }
+
+    /// Makes a call in the best way that the descriptor knows, and remembers it.
+    fn in_best_way<T>(&mut self, mut make: impl FnMut(Fd, Way) -> Sys<T>) -> Sys<T> {
+        loop {
+            match (make(self.fd, self.way), self.way.lesser()) {
+                (Err(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS), Some(lesser)) => {
+                    self.way = lesser;
+                }
+                (answer, _) => return answer,
+            }
+        }
+    }
+}

@@ -1,0 +1,614 @@
+//! A source that receives frames.
+
+use super::digest::Digest;
+use super::frame::{
+    self, ANSWERS, Accept, CHECKSUM, DIGEST, End, FEATURES, Failure, HEADER, Header, Hello, Kind,
+    MAX_OFFSET, MAX_PAYLOAD, MIN_PAYLOAD, Malformed, RESTART, RESUME, Reason, UNKNOWN, VERSION,
+};
+use super::inbox::Inbox;
+use super::outbox::Outbox;
+use super::sequence::{Limits, Refused, Sequence};
+use crate::error::{Error, Operation, Result, Side};
+use crate::section::{self, Section};
+use crate::source::{Description, Read, Source, Told};
+use crate::sys::{Fd, Sys};
+use crate::wait::Waiting;
+
+/// What one read takes at most beside the caller's buffer.
+const INBOX: usize = 64 << 10;
+
+/// Room for every answer that can be due at one time: ACCEPT, ACK, STATUS or ERROR.
+const OUTBOX: usize = 1024;
+
+/// How a stream is received.
+#[derive(Debug, Clone, Copy)]
+pub struct ReaderOptions {
+    /// The most bytes that the stream may have.
+    pub max_size: u64,
+    /// The most bytes of data in one frame.
+    pub max_payload: u32,
+    /// Payload checksums are asked for.
+    pub checksum: bool,
+    /// The digest is asked for.
+    pub digest: bool,
+    /// What is held from before.
+    pub held: Option<Held>,
+    /// What cannot be gone on with is received from its start.
+    pub restart: bool,
+}
+
+impl Default for ReaderOptions {
+    fn default() -> Self {
+        ReaderOptions {
+            max_size: MAX_OFFSET,
+            max_payload: MAX_PAYLOAD,
+            checksum: false,
+            digest: false,
+            held: None,
+            restart: false,
+        }
+    }
+}
+
+/// What a receiver holds of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Bytes from the stream's start that are on the medium.
+    pub length: u64,
+    /// Their digest.
+    pub digest: u64,
+    /// The transfer that brought them; zeros for any.
+    pub transfer_id: [u8; 16],
+    /// The source that they are of; zeros for any.
+    pub identity: [u8; 32],
+}
+
+/// Frames as a source. Constant memory; reading never waits.
+#[derive(Debug)]
+pub struct Reader {
+    inbox: Inbox,
+    outbox: Option<Outbox>,
+    options: ReaderOptions,
+    state: State,
+    hello: Option<Hello>,
+    features: u64,
+    sequence: Option<Sequence>,
+    /// Bytes that were handed out, from the start of the stream.
+    at: u64,
+    piece: Piece,
+    digest: Option<Digest>,
+    /// What is durable and was not told yet.
+    durable: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// HELLO comes.
+    Greeting,
+    /// An offer is made; BEGIN comes.
+    Offered,
+    Open,
+    /// END has come.
+    Ended,
+    /// STATUS is on its way.
+    Finishing,
+    Finished,
+    Failed(Error),
+}
+
+/// What is left of the frame that is handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Piece {
+    None,
+    Data { left: u32, checksum: u32, expected: Option<u32> },
+    Hole { left: u64 },
+}
+
+impl Reader {
+    /// Receives from `from`, and answers on `to` if there is one; the same twice for a socket.
+    /// Both must stay open for as long as this lives.
+    pub fn new(from: Fd, to: Option<Fd>, options: &ReaderOptions) -> Result<Self> {
+        if !(MIN_PAYLOAD..=MAX_PAYLOAD).contains(&options.max_payload) {
+            let why = "is not from 4096 to 4194304";
+            return Err(Error::argument("options.max_payload", why, libc::EINVAL));
+        }
+        let held = options.held.filter(|held| held.length > 0);
+        if held.is_some_and(|held| held.length > MAX_OFFSET) {
+            let why = "lies beyond every stream";
+            return Err(Error::argument("options.resume_offset", why, libc::EINVAL));
+        }
+        let side = Side::Source;
+        Ok(Reader {
+            inbox: Inbox::new(from, INBOX, side)?,
+            outbox: to.map(|to| Outbox::new(to, OUTBOX, side)).transpose()?,
+            options: ReaderOptions { held, ..*options },
+            state: State::Greeting,
+            hello: None,
+            features: 0,
+            sequence: None,
+            at: 0,
+            piece: Piece::None,
+            digest: None,
+            durable: None,
+        })
+    }
+
+    fn error(&self, operation: Operation, errno: i32) -> Error {
+        Error::at(operation, Side::Source, self.at, errno)
+    }
+
+    fn because(&self, refused: Refused) -> Error {
+        let Refused { why, errno } = refused;
+        let (operation, side) = (Operation::Read, Side::Source);
+        Error::Because { operation, side, offset: self.at, errno, why }
+    }
+
+    fn ended_early(&self) -> Error {
+        match self.hello {
+            Some(Hello { length, .. }) if length != UNKNOWN && self.at < length => {
+                Error::EndedEarly { offset: self.at, expected: length }
+            }
+            _ => self.because(Refused {
+                why: "the stream was cut off before its end",
+                errno: libc::ENODATA,
+            }),
+        }
+    }
+
+    /// Does something, and keeps its failure: what is broken stays so.
+    fn lasting<T>(&mut self, body: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        if let State::Failed(error) = self.state {
+            return Err(error);
+        }
+        let result = body(self);
+        if let Err(error) = &result
+            && !error.would_block()
+            && !error.interrupted()
+        {
+            self.fail(*error);
+        }
+        result
+    }
+
+    /// Ends it with a failure, of which the sender is told as well as can be without waiting.
+    fn fail(&mut self, error: Error) {
+        self.state = State::Failed(error);
+        if error.is_peers() {
+            return;
+        }
+        if let Some(outbox) = &mut self.outbox {
+            let (header, failure) = Failure::encode(&error);
+            if outbox.has_room(HEADER + failure.body().len()) {
+                outbox.push(&header);
+                outbox.push(failure.body());
+            }
+            // Nobody waits for it, and its failure would hide the one that it tells of.
+            let _ = outbox.flush();
+        }
+    }
+
+    /// The next frame, which is taken off by who uses it.
+    fn next(&mut self) -> Result<Header> {
+        loop {
+            match self.inbox.frame() {
+                Ok(Some(header)) => return Ok(header),
+                Ok(None) if self.inbox.ended() => return Err(self.ended_early()),
+                Ok(None) => {}
+                Err(malformed) => return Err(self.because(malformed.into())),
+            }
+            self.inbox.fill().map_err(|errno| self.error(Operation::Read, errno))?;
+        }
+    }
+
+    /// Takes frames until there is something to hand out, or the end.
+    fn advance(&mut self) -> Result<()> {
+        loop {
+            match self.state {
+                State::Failed(error) => return Err(error),
+                State::Ended | State::Finishing | State::Finished => return Ok(()),
+                State::Open if self.piece != Piece::None => return Ok(()),
+                State::Greeting | State::Offered | State::Open => {}
+            }
+            let header = self.next()?;
+            let taken = HEADER + if header.kind == Kind::Data { 0 } else { header.length as usize };
+            self.accept(&header)?;
+            self.inbox.take(taken);
+            if self.state == State::Ended && !self.inbox.bytes().is_empty() {
+                let why = "something follows the end of the stream";
+                return Err(self.because(Refused { why, errno: libc::EPROTO }));
+            }
+        }
+    }
+
+    /// What a frame does. Nothing of it is done if it fails.
+    fn accept(&mut self, header: &Header) -> Result<()> {
+        match (header.kind, self.state) {
+            (Kind::Ignored | Kind::Keepalive, State::Offered | State::Open) => Ok(()),
+            (Kind::Error, _) => {
+                let error = Failure::decode(header, self.inbox.body(header));
+                Err(error.unwrap_or_else(|malformed| self.because(malformed.into())))
+            }
+            (Kind::Hello, State::Greeting) => self.greet(header),
+            (Kind::Begin, State::Offered) => self.begin(header),
+            (_, State::Open) => {
+                let result = self.flow(header);
+                result.map_err(|refused| self.because(refused))
+            }
+            (_, State::Greeting) => {
+                let why = "a stream must begin with HELLO";
+                Err(self.because(Refused { why, errno: libc::EPROTO }))
+            }
+            _ => Err(self.because(UNEXPECTED)),
+        }
+    }
+
+    fn greet(&mut self, header: &Header) -> Result<()> {
+        let refuse = |reader: &Self, why, errno| Err(reader.because(Refused { why, errno }));
+        let hello = Hello::decode(self.inbox.body(header))
+            .map_err(|malformed| self.because(malformed.into()))?;
+        let two_way = hello.required & ANSWERS != 0;
+        if two_way && self.outbox.is_none() {
+            let why = "the sender waits for answers, and there is no way back";
+            return refuse(self, why, libc::ENOTCONN);
+        }
+        let limits = Limits { size: self.options.max_size, payload: self.options.max_payload };
+        let mut sequence =
+            Sequence::new(&hello, limits).map_err(|refused| self.because(refused))?;
+        let mut features = hello.required;
+        if two_way {
+            let wanted = if self.options.checksum { CHECKSUM } else { 0 }
+                | if self.options.digest { DIGEST } else { 0 }
+                | if self.options.held.is_some() { RESUME | DIGEST } else { 0 };
+            features |= hello.optional & wanted & FEATURES;
+        }
+        for (wanted, feature, why) in [
+            (self.options.checksum, CHECKSUM, "the sender gives no payload checksums"),
+            (self.options.digest, DIGEST, "the sender gives no digest"),
+        ] {
+            if wanted && features & feature == 0 {
+                return refuse(self, why, libc::EOPNOTSUPP);
+            }
+        }
+        let (offer, reason) = match self.options.held {
+            None => (None, Reason::None),
+            Some(held) => {
+                let differs =
+                    |held: &[u8], told: &[u8]| held.iter().any(|byte| *byte != 0) && held != told;
+                if differs(&held.transfer_id, &hello.transfer_id)
+                    || differs(&held.identity, &hello.identity)
+                    || hello.length != UNKNOWN && held.length > hello.length
+                {
+                    (None, Reason::Identity)
+                } else if features & (RESUME | DIGEST) != RESUME | DIGEST {
+                    (None, Reason::Unable)
+                } else {
+                    (Some(held), Reason::None)
+                }
+            }
+        };
+        if !self.options.restart {
+            match reason {
+                Reason::None => {}
+                Reason::Unable => {
+                    return refuse(self, "the sender cannot resume", libc::EOPNOTSUPP);
+                }
+                _ => {
+                    let why = "the source is not the one that this was begun with";
+                    return refuse(self, why, libc::ESTALE);
+                }
+            }
+        }
+        if two_way {
+            let accept = Accept {
+                version: hello.version.min(VERSION),
+                reason,
+                max_payload: self.options.max_payload,
+                features,
+                resume_offset: offer.map_or(0, |held| held.length),
+                resume_digest: offer.map_or(0, |held| held.digest),
+                flags: if self.options.restart { RESTART } else { 0 },
+            };
+            let body = accept.encode();
+            let header = Header::with_body(Kind::Accept, 0, 0, &body).encode();
+            if let Some(outbox) = &mut self.outbox {
+                outbox.push(&header);
+                outbox.push(&body);
+            }
+        } else {
+            // Nobody listens on the other side.
+            self.outbox = None;
+        }
+        if let Some(held) = offer {
+            sequence.resume(held.length);
+        }
+        self.digest = (features & DIGEST != 0).then(Digest::default);
+        self.features = features;
+        self.hello = Some(hello);
+        self.sequence = Some(sequence);
+        self.state = if offer.is_some() { State::Offered } else { State::Open };
+        Ok(())
+    }
+
+    fn begin(&mut self, header: &Header) -> Result<()> {
+        let reason =
+            Reason::of_begin(header.value).map_err(|malformed| self.because(malformed.into()))?;
+        let (Some(sequence), Some(held)) = (&mut self.sequence, self.options.held) else {
+            return Err(Error::Internal);
+        };
+        match (header.offset, reason) {
+            (offset, Reason::None) if offset == held.length => {
+                self.digest = Some(Digest::resumed(held.digest));
+                self.at = held.length;
+            }
+            (0, Reason::None) => return Err(self.because(UNEXPECTED)),
+            (0, _) if self.options.restart => sequence.resume(0),
+            (0, _) => {
+                let why = "what is held is not what the source has";
+                return Err(self.because(Refused { why, errno: libc::ESTALE }));
+            }
+            _ => return Err(self.because(UNEXPECTED)),
+        }
+        self.state = State::Open;
+        Ok(())
+    }
+
+    /// A frame of the stream itself.
+    fn flow(&mut self, header: &Header) -> std::result::Result<(), Refused> {
+        let sequence = self.sequence.as_mut().ok_or(UNEXPECTED)?;
+        match header.kind {
+            Kind::Data => {
+                sequence.data(header)?;
+                let expected = if self.features & CHECKSUM != 0 {
+                    Some(header.checksum)
+                } else if header.checksum == 0 {
+                    None
+                } else {
+                    return Err(Malformed::Unused.into());
+                };
+                self.piece = Piece::Data { left: header.length, checksum: 0, expected };
+            }
+            Kind::Hole => {
+                sequence.hole(header)?;
+                if let Some(digest) = &mut self.digest {
+                    digest.hole(header.value);
+                }
+                self.piece = Piece::Hole { left: header.value };
+            }
+            Kind::Checkpoint => {
+                sequence.here(header)?;
+                let digest = self.digest.ok_or(UNEXPECTED)?;
+                if digest.value() != header.value {
+                    return Err(DAMAGED);
+                }
+            }
+            Kind::End => {
+                let end = End::decode(self.inbox.body(header))?;
+                sequence.end(header, &end)?;
+                if self.digest.map_or(0, Digest::value) != header.value {
+                    return Err(DAMAGED);
+                }
+                self.state = State::Ended;
+            }
+            _ => return Err(UNEXPECTED),
+        }
+        Ok(())
+    }
+
+    /// What data of the frame under way does, once it is handed out.
+    fn handed_out(&mut self, bytes: &[u8]) -> Result<()> {
+        if let Some(digest) = &mut self.digest {
+            digest.data(bytes);
+        }
+        if let Piece::Data { left, checksum, expected } = &mut self.piece {
+            *left -= bytes.len() as u32;
+            if let Some(expected) = expected {
+                *checksum = crc32c::crc32c_append(*checksum, bytes);
+                if *left == 0 && checksum != expected {
+                    return Err(self.because(Malformed::BodyChecksum.into()));
+                }
+            }
+            if *left == 0 {
+                self.piece = Piece::None;
+            }
+        }
+        self.at += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn read_data(&mut self, buffer: &mut [u8], left: u32) -> Result<usize> {
+        let most = buffer.len().min(left as usize);
+        let held = self.inbox.bytes();
+        let count = if held.is_empty() {
+            let count = self
+                .inbox
+                .read_through(&mut buffer[..most])
+                .map_err(|errno| self.error(Operation::Read, errno))?;
+            if count == 0 {
+                return Err(self.ended_early());
+            }
+            count
+        } else {
+            let count = most.min(held.len());
+            buffer[..count].copy_from_slice(&held[..count]);
+            self.inbox.take(count);
+            count
+        };
+        self.handed_out(&buffer[..count])?;
+        Ok(count)
+    }
+
+    /// Sends what answers are due, as far as that goes without waiting.
+    fn answer(&mut self) -> Sys<()> {
+        let Some(outbox) = &mut self.outbox else { return Ok(()) };
+        if let Some(durable) = self.durable
+            && outbox.waits() == 0
+        {
+            // What is due meanwhile is told by the last of them alone.
+            outbox.push(&Header::new(Kind::Ack, durable, 0).encode());
+            self.durable = None;
+        }
+        outbox.flush()
+    }
+
+    /// As [`Reader::answer`], where it can wait. A sender that is gone shows when it is read from.
+    fn answer_if_ready(&mut self) {
+        let _ = self.answer();
+    }
+}
+
+const UNEXPECTED: Refused = Refused { why: "a frame out of place", errno: libc::EPROTO };
+const DAMAGED: Refused = Refused { why: "the digest of what came is wrong", errno: libc::EBADMSG };
+
+impl Source for Reader {
+    fn prepare(&mut self) -> Result<()> {
+        self.lasting(|reader| {
+            while matches!(reader.state, State::Greeting | State::Offered) {
+                let result = reader.next().and_then(|header| {
+                    reader.accept(&header)?;
+                    reader.inbox.take(HEADER + header.length as usize);
+                    Ok(())
+                });
+                reader.answer_if_ready();
+                result?;
+            }
+            Ok(())
+        })
+    }
+
+    fn tells_holes(&mut self) -> Result<bool> {
+        Ok(true)
+    }
+
+    fn total(&self) -> Option<u64> {
+        self.hello.map(|hello| hello.length).filter(|length| *length != UNKNOWN)
+    }
+
+    fn start(&self) -> u64 {
+        self.sequence.map_or(0, |sequence| sequence.start())
+    }
+
+    fn stored(&mut self, durable: u64) {
+        self.durable = Some(durable);
+        self.answer_if_ready();
+    }
+
+    fn told(&mut self) -> Result<Option<Told>> {
+        self.prepare()?;
+        let known = |size: u64| (size != UNKNOWN).then_some(size);
+        Ok(self.hello.map(|hello| Told {
+            description: Description {
+                length: known(hello.length),
+                source_size: known(hello.source_size),
+                source_offset: hello.source_offset,
+                data_bytes: known(hello.data_bytes),
+                transfer_id: hello.transfer_id,
+                identity: hello.identity,
+            },
+            answers: self.features & ANSWERS != 0,
+            checksum: self.features & CHECKSUM != 0,
+            digest: self.features & DIGEST != 0,
+            start: self.start(),
+        }))
+    }
+
+    fn section(&mut self) -> Result<Section> {
+        self.lasting(|reader| {
+            let kind = section::Kind::Data;
+            Ok(match (reader.piece, reader.state) {
+                (Piece::Hole { left }, _) => Section::new(section::Kind::Hole, reader.at, left),
+                (Piece::Data { left, .. }, _) => Section::new(kind, reader.at, u64::from(left)),
+                (Piece::None, State::Ended | State::Finishing | State::Finished) => {
+                    Section::end(reader.at)
+                }
+                (Piece::None, _) => {
+                    return Err(Error::at(
+                        Operation::Map,
+                        Side::Source,
+                        reader.at,
+                        libc::EOPNOTSUPP,
+                    ));
+                }
+            })
+        })
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> Result<Read> {
+        self.answer_if_ready();
+        self.lasting(|reader| {
+            reader.advance()?;
+            match reader.piece {
+                Piece::None => Ok(Read::End),
+                Piece::Hole { .. } => Ok(Read::AtHole),
+                Piece::Data { left, .. } => reader.read_data(buffer, left).map(Read::Data),
+            }
+        })
+    }
+
+    fn skip(&mut self, length: u64) -> Result<()> {
+        match &mut self.piece {
+            _ if length == 0 => Ok(()),
+            Piece::Hole { left } if length <= *left => {
+                *left -= length;
+                if *left == 0 {
+                    self.piece = Piece::None;
+                }
+                self.at += length;
+                Ok(())
+            }
+            _ => Err(Error::argument("length", "is not within a hole that is known", libc::EINVAL)),
+        }
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.lasting(|reader| {
+            match reader.state {
+                State::Finished => return Ok(()),
+                State::Finishing => {}
+                State::Ended => {
+                    let digest = reader.digest.map_or(0, Digest::value);
+                    let status = Header::new(Kind::Status, reader.at, digest).encode();
+                    reader.answer().map_err(|errno| reader.error(Operation::Finish, errno))?;
+                    if let Some(outbox) = &mut reader.outbox {
+                        outbox.push(&status);
+                    }
+                    reader.state = State::Finishing;
+                }
+                _ => {
+                    let why = "the stream was finished before its end";
+                    return Err(reader.because(Refused { why, errno: libc::EPROTO }));
+                }
+            }
+            reader.answer().map_err(|errno| reader.error(Operation::Finish, errno))?;
+            reader.state = State::Finished;
+            Ok(())
+        })
+    }
+
+    fn abort(&mut self, error: &Error) {
+        if !matches!(self.state, State::Finished | State::Failed(_)) {
+            self.fail(*error);
+        }
+    }
+
+    fn waiting(&self) -> Waiting {
+        match (&self.outbox, self.state) {
+            (Some(outbox), State::Ended | State::Finishing) => outbox.waiting(),
+            // ACCEPT has not gone out: nothing comes before it has.
+            (Some(outbox), State::Offered) if outbox.waits() > 0 => outbox.waiting(),
+            (Some(outbox), _) if outbox.waits() > 0 && self.at == self.start() => outbox.waiting(),
+            _ => self.inbox.waiting(),
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if self.hello.is_some() {
+            let (operation, side) = (Operation::None, Side::None);
+            self.abort(&Error::nowhere(operation, side, libc::ECANCELED));
+        }
+    }
+}
+
+// The least that a receiver may take is what a sender counts on.
+const _: () = assert!(frame::MIN_PAYLOAD as usize <= frame::MAX_BODY);

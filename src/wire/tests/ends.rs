@@ -1,0 +1,373 @@
+//! A writer and a reader, over sockets and pipes.
+
+use super::*;
+use crate::error::{Operation, Side};
+use crate::sys::Call;
+use crate::sys::inject::{self, Fault};
+use crate::testing::{self, BLOCK, Piece::*};
+use crate::wait::Waiting;
+use crate::wire::digest_of;
+use crate::wire::reader::{Held, ReaderOptions};
+use crate::wire::writer::WriterOptions;
+use std::time::Duration;
+
+fn every_option() -> WriterOptions {
+    WriterOptions {
+        checksum: true,
+        digest: true,
+        resume: true,
+        checkpoint_interval: BLOCK,
+        keepalive: Duration::from_millis(1),
+        ..WriterOptions::default()
+    }
+}
+
+#[test]
+fn a_file_comes_over_a_socket_with_its_holes() {
+    for options in [WriterOptions::default(), every_option()] {
+        let file = testing::sparse(&[Hole(3), Data(7), Hole(1000), Data(1), Hole(2)]);
+        let copy = testing::file();
+        let ends = socket();
+        let (mut writer, mut reader) = wire(&ends, &options, &ReaderOptions::default());
+        let (mut source, mut sink) = (from(&file), to(&copy));
+        let mut sender = Moving::new(&mut source, &mut writer);
+        let mut receiver = Moving::new(&mut reader, &mut sink);
+        assert_eq!(run(&mut sender, &mut receiver), (Ok(()), Ok(())));
+        assert_eq!(sender.stats(), receiver.stats());
+        assert_eq!(receiver.stats().total, Some(1013 * BLOCK));
+        assert!(content(&file) == content(&copy));
+        assert_eq!(map(file.as_raw_fd()), map(copy.as_raw_fd()));
+    }
+}
+
+#[test]
+fn a_pipe_is_enough_without_answers() {
+    let file = testing::sparse(&[Data(3), Hole(1000), Data(40)]);
+    let copy = testing::file();
+    let (out, into) = std::io::pipe().unwrap();
+    let options = WriterOptions { checksum: true, digest: true, ..WriterOptions::default() };
+    let mut writer = Writer::new(into.as_raw_fd(), None, &options).unwrap();
+    // A receiver that could answer hears that nobody listens.
+    let (_nobody, back) = std::io::pipe().unwrap();
+    let options = ReaderOptions { checksum: true, digest: true, ..ReaderOptions::default() };
+    let mut reader = Reader::new(out.as_raw_fd(), Some(back.as_raw_fd()), &options).unwrap();
+    let (mut source, mut sink) = (from(&file), to(&copy));
+    let mut sender = Moving::new(&mut source, &mut writer);
+    let mut receiver = Moving::new(&mut reader, &mut sink);
+    assert_eq!(run(&mut sender, &mut receiver), (Ok(()), Ok(())));
+    assert!(content(&file) == content(&copy));
+}
+
+#[test]
+fn a_stream_can_lie_in_a_file_meanwhile() {
+    let file = testing::sparse(&[Data(3), Hole(1000), Data(4)]);
+    let (stored, copy) = (testing::file(), testing::file());
+    let options = WriterOptions { digest: true, ..WriterOptions::default() };
+    let mut writer = Writer::new(stored.as_raw_fd(), None, &options).unwrap();
+    let (mut source, mut sink) = (from(&file), to(&copy));
+    Moving::new(&mut source, &mut writer).turn();
+    crate::sys::set_position(stored.as_raw_fd(), 0).unwrap();
+    let mut reader = Reader::new(stored.as_raw_fd(), None, &ReaderOptions::default()).unwrap();
+    let mut receiver = Moving::new(&mut reader, &mut sink);
+    receiver.turn();
+    assert_eq!(receiver.result, Some(Ok(())));
+    assert!(content(&file) == content(&copy));
+}
+
+#[test]
+fn an_answer_needs_a_way_back() {
+    let (a, b) = socket();
+    let mut writer =
+        Writer::new(a.as_raw_fd(), Some(a.as_raw_fd()), &WriterOptions::default()).unwrap();
+    assert!(writer.held().unwrap_err().would_block());
+    let mut reader = Reader::new(b.as_raw_fd(), None, &ReaderOptions::default()).unwrap();
+    assert_eq!(reader.prepare().unwrap_err().errno(), libc::ENOTCONN);
+    drop((reader, b));
+    assert_eq!(writer.held().unwrap_err().errno(), libc::ECONNRESET);
+}
+
+/// A sink of a file whose last call, or the write at some offset, fails.
+struct Full {
+    sink: FdSink<()>,
+    at: Option<u64>,
+    written: u64,
+}
+
+impl Sink for Full {
+    fn makes_holes(&mut self) -> Result<bool> {
+        self.sink.makes_holes()
+    }
+
+    fn write(&mut self, buffer: &[u8]) -> Result<usize> {
+        let most = match self.at {
+            Some(at) if at == self.written => {
+                return Err(Error::at(Operation::Write, Side::Sink, at, libc::ENOSPC));
+            }
+            Some(at) => (at - self.written).min(buffer.len() as u64) as usize,
+            None => buffer.len(),
+        };
+        let count = self.sink.write(&buffer[..most])?;
+        self.written += count as u64;
+        Ok(count)
+    }
+
+    fn hole(&mut self, length: u64) -> Result<u64> {
+        self.sink.hole(length)
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        Err(Error::at(Operation::Sync, Side::Sink, self.written, libc::ENOSPC))
+    }
+
+    fn abort(&mut self, _error: &Error) {}
+
+    fn waiting(&self) -> Waiting {
+        Waiting::Owner
+    }
+}
+
+#[test]
+fn the_receivers_failure_is_the_senders_result() {
+    for at in [Some(5 * BLOCK + 17), Some(BLOCK), None] {
+        let file = testing::sparse(&[Data(400)]);
+        let copy = testing::file();
+        let ends = socket();
+        let (mut writer, mut reader) =
+            wire(&ends, &WriterOptions::default(), &ReaderOptions::default());
+        let mut source = from(&file);
+        let mut sink = Full { sink: to(&copy), at, written: 0 };
+        let mut sender = Moving::new(&mut source, &mut writer);
+        let mut receiver = Moving::new(&mut reader, &mut sink);
+        let (sent, received) = run(&mut sender, &mut receiver);
+        let (sent, received) = (sent.unwrap_err(), received.unwrap_err());
+        assert_eq!(fields(sent), fields(received));
+        let operation = if at.is_some() { Operation::Write } else { Operation::Sync };
+        let offset = at.unwrap_or(400 * BLOCK);
+        assert_eq!(fields(sent), (operation, Side::Sink, Some(offset), libc::ENOSPC));
+        assert!(sent.is_peers() && !received.is_peers());
+        assert_eq!(sent.to_string(), format!("peer: {received}"));
+    }
+}
+
+#[test]
+fn the_senders_failure_is_the_receivers_result() {
+    let file = testing::sparse(&[Data(4)]);
+    let ends = socket();
+    let (mut writer, mut reader) =
+        wire(&ends, &WriterOptions::default(), &ReaderOptions::default());
+    let (mut source, copy) = (from(&file), testing::file());
+    file.set_len(BLOCK).unwrap();
+    let mut sink = to(&copy);
+    let mut sender = Moving::new(&mut source, &mut writer);
+    let mut receiver = Moving::new(&mut reader, &mut sink);
+    let (sent, received) = run(&mut sender, &mut receiver);
+    let (sent, received) = (sent.unwrap_err(), received.unwrap_err());
+    assert_eq!(sent, Error::EndedEarly { offset: BLOCK, expected: 4 * BLOCK });
+    assert!(received.is_peers());
+    assert_eq!(received.to_string(), format!("peer: {sent}"));
+    assert_eq!(received.errno(), libc::ENODATA);
+}
+
+#[test]
+fn a_stream_that_is_cut_off_is_an_error_at_both_ends() {
+    let file = testing::sparse(&[Data(40)]);
+    let copy = testing::file();
+    let (out, into) = std::io::pipe().unwrap();
+    let mut writer = Writer::new(into.as_raw_fd(), None, &WriterOptions::default()).unwrap();
+    let mut reader = Reader::new(out.as_raw_fd(), None, &ReaderOptions::default()).unwrap();
+    let (mut source, mut sink) = (from(&file), to(&copy));
+    Moving::new(&mut source, &mut writer).turn();
+    std::mem::forget(writer);
+    drop(into);
+    let mut receiver = Moving::new(&mut reader, &mut sink);
+    receiver.turn();
+    let error = receiver.result.unwrap().unwrap_err();
+    assert_eq!((error.errno(), error.expected()), (libc::ENODATA, Some(40 * BLOCK)));
+    drop(receiver);
+    drop((reader, out));
+
+    let (a, b) = socket();
+    let mut writer =
+        Writer::new(a.as_raw_fd(), Some(a.as_raw_fd()), &WriterOptions::default()).unwrap();
+    assert!(writer.held().unwrap_err().would_block());
+    drop(b);
+    assert!([libc::ECONNRESET, libc::EPIPE].contains(&writer.held().unwrap_err().errno()));
+    assert!([libc::ECONNRESET, libc::EPIPE].contains(&writer.finish().unwrap_err().errno()));
+}
+
+#[test]
+fn an_end_that_is_freed_midway_tells_the_other() {
+    let (a, b) = socket();
+    let ends = (a, b);
+    let (mut writer, mut reader) =
+        wire(&ends, &WriterOptions::default(), &ReaderOptions::default());
+    assert!(writer.held().unwrap_err().would_block());
+    reader.prepare().unwrap();
+    assert_eq!(writer.held(), Ok(0));
+    drop(writer);
+    let error = reader.read(&mut [0; 10]).unwrap_err();
+    assert!(error.is_peers());
+    assert_eq!(error.errno(), libc::ECANCELED);
+}
+
+/// Receives again into a file that has the first part of the stream already.
+fn resumed(
+    file: &File,
+    copy: &File,
+    held: Held,
+    restart: (bool, bool),
+) -> (Result<()>, Result<()>, Option<(Stats, Stats)>) {
+    let ends = socket();
+    let options = WriterOptions { restart: restart.0, ..every_option() };
+    let mut options = options;
+    options.description.identity = [7; 32];
+    let reader_options =
+        ReaderOptions { held: Some(held), restart: restart.1, ..ReaderOptions::default() };
+    let (mut writer, mut reader) = wire(&ends, &options, &reader_options);
+    let mut source = from(file);
+    let mut sender = Moving::new(&mut source, &mut writer);
+    let told = loop {
+        sender.turn();
+        match reader.told() {
+            Ok(told) => break told.unwrap(),
+            Err(error) if error.would_block() => {}
+            Err(error) => {
+                sender.turn();
+                return (sender.result.unwrap(), Err(error), None);
+            }
+        }
+        if let Some(result) = sender.result {
+            let error = reader.told().unwrap_err();
+            return (result, Err(error), None);
+        }
+    };
+    let options = sink::Options { offset: told.start, ..sink::Options::default() };
+    let mut sink = FdSink::new(copy.as_raw_fd(), &options, ()).unwrap();
+    let mut receiver = Moving::new(&mut reader, &mut sink);
+    let (sent, received) = run(&mut sender, &mut receiver);
+    (sent, received, Some((sender.stats(), receiver.stats())))
+}
+
+fn held(copy: &File, length: u64) -> Held {
+    let digest = digest_of(copy.as_raw_fd(), 0, length).unwrap();
+    Held { length, digest, transfer_id: [0; 16], identity: [7; 32] }
+}
+
+#[test]
+fn what_is_held_is_not_sent_again() {
+    let file = testing::sparse(&[Data(10), Hole(100), Data(30), Hole(5)]);
+    let whole = content(&file);
+    for cut in [1, 10 * BLOCK, 50 * BLOCK + 3, 115 * BLOCK - 1, 145 * BLOCK] {
+        let copy = testing::file();
+        copy.write_all_at(&whole[..cut as usize], 0).unwrap();
+        let held = held(&copy, cut);
+        let (sent, received, stats) = resumed(&file, &copy, held, (false, false));
+        assert_eq!((sent, received), (Ok(()), Ok(())), "{cut}");
+        assert!(content(&copy) == whole);
+        let (sent, received) = stats.unwrap();
+        assert_eq!(sent, received);
+        assert_eq!(sent.data_bytes + sent.hole_bytes, 145 * BLOCK - cut);
+        assert_eq!(sent.position, 145 * BLOCK);
+    }
+}
+
+#[test]
+fn what_is_held_and_differs_is_refused_or_sent_again() {
+    let file = testing::sparse(&[Data(10), Hole(100), Data(30)]);
+    let whole = content(&file);
+    for (restart, starts_again) in [
+        ((false, false), false),
+        ((true, false), false),
+        ((false, true), false),
+        ((true, true), true),
+    ] {
+        let copy = testing::file();
+        copy.write_all_at(&whole[..20 * BLOCK as usize], 0).unwrap();
+        copy.write_all_at(b"x", 3 * BLOCK + 5).unwrap();
+        let held = held(&copy, 20 * BLOCK);
+        let before = content(&copy);
+        let (sent, received, stats) = resumed(&file, &copy, held, restart);
+        if starts_again {
+            assert_eq!((sent, received), (Ok(()), Ok(())));
+            assert_eq!(stats.unwrap().1.data_bytes, 40 * BLOCK);
+            assert!(content(&copy) == whole);
+        } else {
+            assert_eq!(sent.unwrap_err().errno(), libc::ESTALE);
+            assert_eq!(received.unwrap_err().errno(), libc::ESTALE);
+            assert!(content(&copy) == before);
+        }
+    }
+}
+
+#[test]
+fn another_source_is_refused_or_sent_from_its_start() {
+    let file = testing::sparse(&[Data(10)]);
+    for restart in [false, true] {
+        let copy = testing::file();
+        copy.write_all_at(&content(&file)[..BLOCK as usize], 0).unwrap();
+        let held = Held { identity: [8; 32], ..held(&copy, BLOCK) };
+        let (sent, received, stats) = resumed(&file, &copy, held, (false, restart));
+        if restart {
+            assert_eq!((sent, received), (Ok(()), Ok(())));
+            assert_eq!(stats.unwrap().1.data_bytes, 10 * BLOCK);
+        } else {
+            assert!(sent.unwrap_err().is_peers());
+            assert_eq!(received.unwrap_err().errno(), libc::ESTALE);
+        }
+    }
+}
+
+#[test]
+fn what_is_durable_is_told() {
+    let file = testing::sparse(&[Data(100)]);
+    let copy = testing::file();
+    let ends = socket();
+    let (mut writer, mut reader) = wire(&ends, &every_option(), &ReaderOptions::default());
+    let options = sink::Options { sync_interval: 10 * BLOCK, ..sink::Options::default() };
+    let mut source = from(&file);
+    let mut sink = FdSink::new(copy.as_raw_fd(), &options, ()).unwrap();
+    let mut sender = Moving::new(&mut source, &mut writer);
+    let mut receiver = Moving::new(&mut reader, &mut sink);
+    assert_eq!(run(&mut sender, &mut receiver), (Ok(()), Ok(())));
+    drop((sender, receiver));
+    assert_eq!(writer.durable(), Some(100 * BLOCK));
+}
+
+#[test]
+fn holes_and_small_data_go_with_few_calls() {
+    let calls = std::rc::Rc::new(std::cell::Cell::new((0, 0)));
+    let (out, into) = std::io::pipe().unwrap();
+    let mut writer = Writer::new(into.as_raw_fd(), None, &WriterOptions::default()).unwrap();
+    let mut reader = Reader::new(out.as_raw_fd(), None, &ReaderOptions::default()).unwrap();
+    let seen = std::rc::Rc::clone(&calls);
+    inject::with(
+        move |call| {
+            let (read, written) = seen.get();
+            match call {
+                Call::Read => seen.set((read + 1, written)),
+                Call::Write => seen.set((read, written + 1)),
+                _ => {}
+            }
+            Fault::None
+        },
+        || {
+            for _ in 0..100 {
+                assert_eq!(writer.write(&[1; 50]), Ok(50));
+                assert_eq!(writer.hole(1 << 40), Ok(1 << 40));
+            }
+            writer.finish().unwrap();
+            let mut buffer = [0; 4096];
+            for _ in 0..100 {
+                assert_eq!(reader.read(&mut buffer), Ok(crate::source::Read::Data(50)));
+                assert_eq!(reader.read(&mut buffer), Ok(crate::source::Read::AtHole));
+                assert_eq!(reader.section().unwrap().length, 1 << 40);
+                reader.skip(1 << 40).unwrap();
+            }
+            assert_eq!(reader.read(&mut buffer), Ok(crate::source::Read::End));
+            reader.finish().unwrap();
+        },
+    );
+    let (read, written) = calls.get();
+    // Each may be asked twice where the kernel does not know the best way.
+    assert!(read <= 3 && written <= 3, "{read} {written}");
+}

@@ -1,0 +1,214 @@
+//! The examples of docs/wire-format.md are what this writes.
+//!
+//! With `SPARSESTREAM_WRITE_EXAMPLES` set they are written there instead of being compared.
+
+use super::*;
+use crate::error::{Operation, Side};
+use crate::source::{Description, Read};
+use crate::wire::digest::Digest;
+use crate::wire::reader::{Held, ReaderOptions};
+use crate::wire::writer::WriterOptions;
+use std::fmt::Write as _;
+use std::io::Read as _;
+use std::os::unix::net::UnixStream;
+
+const HOLE: u64 = 1 << 20;
+const LENGTH: u64 = HOLE + 7;
+
+fn sender(two_way: bool) -> WriterOptions {
+    let mut identity = [0; 32];
+    identity[..8].copy_from_slice(b"identity");
+    WriterOptions {
+        description: Description {
+            length: Some(LENGTH),
+            source_size: Some(LENGTH),
+            source_offset: 0,
+            data_bytes: Some(7),
+            transfer_id: *b"example transfer",
+            identity,
+        },
+        checksum: two_way,
+        digest: two_way,
+        ..WriterOptions::default()
+    }
+}
+
+/// What waits at this end, taken off.
+fn taken(end: &mut UnixStream) -> Vec<u8> {
+    end.set_nonblocking(true).unwrap();
+    let mut bytes = vec![0; 65536];
+    let count = end.read(&mut bytes).unwrap();
+    bytes.truncate(count);
+    bytes
+}
+
+/// A line of 16 bytes each, a blank line before each frame but the first.
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let length = u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize;
+        let frame = &bytes[at..at + 32 + length];
+        if at > 0 {
+            text.push('\n');
+        }
+        for (line, piece) in frame.chunks(16).enumerate() {
+            write!(text, "{:08x} ", at + line * 16).unwrap();
+            for byte in piece {
+                write!(text, " {byte:02x}").unwrap();
+            }
+            text.push('\n');
+        }
+        at += frame.len();
+    }
+    text
+}
+
+/// Two ends of a sender's and a receiver's conversation, with somebody in between who listens.
+struct Between {
+    sender: (UnixStream, UnixStream),
+    receiver: (UnixStream, UnixStream),
+    said: Vec<u8>,
+    answered: Vec<u8>,
+}
+
+impl Between {
+    fn new() -> Self {
+        let (sender, receiver) = (socket(), socket());
+        Between { sender, receiver, said: Vec::new(), answered: Vec::new() }
+    }
+
+    fn ends(&self, writer: &WriterOptions, reader: &ReaderOptions) -> (Writer, Reader) {
+        let (a, b) = (self.sender.0.as_raw_fd(), self.receiver.0.as_raw_fd());
+        (Writer::new(a, Some(a), writer).unwrap(), Reader::new(b, Some(b), reader).unwrap())
+    }
+
+    fn pass(&mut self) {
+        use std::io::Write as _;
+        let said = taken(&mut self.sender.1);
+        self.receiver.1.write_all(&said).unwrap();
+        self.said.extend(said);
+    }
+
+    fn pass_back(&mut self) {
+        use std::io::Write as _;
+        let answered = taken(&mut self.receiver.1);
+        self.sender.1.write_all(&answered).unwrap();
+        self.answered.extend(answered);
+    }
+}
+
+fn read_out(reader: &mut Reader) {
+    loop {
+        match reader.read(&mut [0; 100]).unwrap() {
+            Read::Data(_) => {}
+            Read::AtHole => {
+                let length = reader.section().unwrap().length;
+                reader.skip(length).unwrap();
+            }
+            Read::End => return,
+        }
+    }
+}
+
+fn finish(between: &mut Between, writer: &mut Writer, reader: &mut Reader) {
+    assert!(writer.finish().unwrap_err().would_block());
+    between.pass();
+    read_out(reader);
+    reader.stored(LENGTH);
+    reader.finish().unwrap();
+    between.pass_back();
+    writer.finish().unwrap();
+}
+
+fn one_way() -> Vec<u8> {
+    let (a, mut b) = socket();
+    let mut writer = Writer::new(a.as_raw_fd(), None, &sender(false)).unwrap();
+    writer.write(b"data").unwrap();
+    writer.hole(HOLE).unwrap();
+    writer.write(b"end").unwrap();
+    writer.finish().unwrap();
+    taken(&mut b)
+}
+
+fn two_way() -> Between {
+    let mut between = Between::new();
+    let (mut writer, mut reader) = between.ends(&sender(true), &ReaderOptions::default());
+    assert!(writer.held().unwrap_err().would_block());
+    between.pass();
+    reader.prepare().unwrap();
+    between.pass_back();
+    writer.write(b"data").unwrap();
+    writer.hole(HOLE).unwrap();
+    writer.write(b"end").unwrap();
+    finish(&mut between, &mut writer, &mut reader);
+    between
+}
+
+fn resumed() -> Between {
+    let mut digest = Digest::default();
+    digest.data(b"data");
+    let held = Held { length: 4, digest: digest.value(), transfer_id: [0; 16], identity: [0; 32] };
+    let mut between = Between::new();
+    let (mut writer, mut reader) = between.ends(
+        &WriterOptions { resume: true, ..sender(true) },
+        &ReaderOptions { held: Some(held), ..ReaderOptions::default() },
+    );
+    assert!(writer.held().unwrap_err().would_block());
+    between.pass();
+    assert!(reader.prepare().unwrap_err().would_block());
+    between.pass_back();
+    assert_eq!(writer.held(), Ok(4));
+    writer.check(b"data");
+    assert_eq!(writer.agrees(), Ok(true));
+    between.said.clear();
+    writer.hole(HOLE).unwrap();
+    writer.write(b"end").unwrap();
+    finish(&mut between, &mut writer, &mut reader);
+    // ACCEPT alone.
+    between.answered.truncate(32 + 40);
+    between
+}
+
+fn failure() -> Vec<u8> {
+    let mut between = Between::new();
+    let (mut writer, mut reader) = between.ends(&sender(true), &ReaderOptions::default());
+    assert!(writer.held().unwrap_err().would_block());
+    between.pass();
+    reader.prepare().unwrap();
+    between.pass_back();
+    between.answered.clear();
+    reader.abort(&Error::at(Operation::Write, Side::Sink, HOLE + 4, libc::ENOSPC));
+    between.pass_back();
+    between.answered
+}
+
+#[test]
+fn the_examples_of_the_document_are_what_is_written() {
+    let (two_way, resumed) = (two_way(), resumed());
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/wire-format.md");
+    let mut text = std::fs::read_to_string(path).unwrap();
+    let examples = [
+        ("one-way", one_way()),
+        ("sender", two_way.said),
+        ("receiver", two_way.answered),
+        ("offer", resumed.answered),
+        ("resumed", resumed.said),
+        ("failure", failure()),
+    ];
+    let write = std::env::var_os("SPARSESTREAM_WRITE_EXAMPLES").is_some();
+    for (name, bytes) in examples {
+        let mark = format!("<!-- example: {name} -->\n");
+        let start = text.find(&mark).unwrap_or_else(|| panic!("no example {name}")) + mark.len();
+        let end = start + text[start..].find("<!-- end -->").unwrap();
+        let expected = format!("```\n{}```\n", hex(&bytes));
+        if write {
+            text.replace_range(start..end, &expected);
+        } else {
+            assert_eq!(&text[start..end], expected, "{name}");
+        }
+    }
+    if write {
+        std::fs::write(path, text).unwrap();
+    }
+}

@@ -1,0 +1,474 @@
+//! Frames that no honest sender sends. Each ends in a clear error, with nothing extended.
+
+use super::*;
+use crate::source::Read;
+use crate::testing;
+use crate::wire::frame::{
+    ANSWERS, Accept, CHECKSUM, DIGEST, End, FEATURES, HEADER, Header, Hello, Kind, MAX_OFFSET,
+    MAX_PAYLOAD, RESTART, RESUME, Reason, UNKNOWN, VERSION,
+};
+use crate::wire::reader::{Held, ReaderOptions};
+use crate::wire::writer::WriterOptions;
+use std::io::Write as _;
+
+const LENGTH: u64 = 1 << 20;
+
+fn hello() -> Hello {
+    Hello {
+        version: VERSION,
+        least_version: VERSION,
+        max_payload: MAX_PAYLOAD,
+        required: 0,
+        optional: 0,
+        length: LENGTH,
+        source_size: UNKNOWN,
+        source_offset: 0,
+        data_bytes: UNKNOWN,
+        transfer_id: [0; 16],
+        identity: [0; 32],
+        keepalive_ms: 0,
+    }
+}
+
+fn greeting(hello: &Hello) -> Vec<u8> {
+    with_body(Kind::Hello, 0, 0, &hello.encode())
+}
+
+fn with_body(kind: Kind, offset: u64, value: u64, body: &[u8]) -> Vec<u8> {
+    let mut bytes = Header::with_body(kind, offset, value, body).encode().to_vec();
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+fn bare(kind: Kind, offset: u64, value: u64) -> Vec<u8> {
+    Header::new(kind, offset, value).encode().to_vec()
+}
+
+fn data(offset: u64, bytes: &[u8]) -> Vec<u8> {
+    let header = Header { length: bytes.len() as u32, ..Header::new(Kind::Data, offset, 0) };
+    let mut frame = header.encode().to_vec();
+    frame.extend_from_slice(bytes);
+    frame
+}
+
+fn end(offset: u64, data_bytes: u64, hole_bytes: u64) -> Vec<u8> {
+    with_body(Kind::End, offset, 0, &End { data_bytes, hole_bytes }.encode())
+}
+
+/// A header whose bytes were changed, with a checksum that is right again.
+fn changed(mut frame: Vec<u8>, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    change(&mut frame);
+    let checksum = crc32c::crc32c(&frame[..HEADER - 4]);
+    frame[HEADER - 4..HEADER].copy_from_slice(&checksum.to_le_bytes());
+    frame
+}
+
+fn after_hello(frames: &[Vec<u8>]) -> Vec<u8> {
+    [greeting(&hello()), frames.concat()].concat()
+}
+
+/// What a receiver makes of these bytes, and the size of its file.
+fn received(bytes: &[u8], options: &ReaderOptions) -> (Error, u64) {
+    let (mut a, b) = socket();
+    a.write_all(bytes).unwrap();
+    a.shutdown(std::net::Shutdown::Write).unwrap();
+    let copy = testing::file();
+    let mut reader = Reader::new(b.as_raw_fd(), Some(b.as_raw_fd()), options).unwrap();
+    let mut sink = to(&copy);
+    let mut receiver = Moving::new(&mut reader, &mut sink);
+    for _ in 0..100 {
+        receiver.turn();
+    }
+    let error = receiver.result.expect("it has ended").expect_err("it is refused");
+    (error, copy.metadata().unwrap().len())
+}
+
+#[test]
+fn every_hostile_stream_is_refused_and_extends_nothing() {
+    let h = hello();
+    let of = |change: fn(&mut Hello)| {
+        let mut hello = h;
+        change(&mut hello);
+        greeting(&hello)
+    };
+    let flow = after_hello;
+    let huge = MAX_OFFSET;
+    let body_of = |kind, length: usize| with_body(kind, 0, 0, &vec![0; length]);
+    // Name, bytes, errno. What is not said otherwise leaves the file empty.
+    let cases: Vec<(&str, Vec<u8>, i32)> = vec![
+        // Before HELLO.
+        ("nothing at all", vec![], libc::ENODATA),
+        ("one byte", vec![0xf5], libc::ENODATA),
+        ("text of another protocol", vec![b'G'; 64], libc::EPROTO),
+        ("zeros", vec![0; 64], libc::EPROTO),
+        ("a hole of 16 TiB and no HELLO", bare(Kind::Hole, 0, 16 << 40), libc::EPROTO),
+        ("data and no HELLO", data(0, b"data"), libc::EPROTO),
+        ("END and no HELLO", end(0, 0, 0), libc::EPROTO),
+        ("BEGIN and no HELLO", bare(Kind::Begin, 0, 0), libc::EPROTO),
+        ("KEEPALIVE and no HELLO", bare(Kind::Keepalive, 0, 0), libc::EPROTO),
+        ("an ignored frame and no HELLO", bare(Kind::Ignored, 0, 0), libc::EPROTO),
+        // HELLO itself.
+        ("half of HELLO", greeting(&h)[..100].to_vec(), libc::ENODATA),
+        (
+            "HELLO with a flipped header",
+            {
+                let mut bytes = greeting(&h);
+                bytes[9] ^= 1;
+                bytes
+            },
+            libc::EBADMSG,
+        ),
+        (
+            "HELLO with a flipped body",
+            {
+                let mut bytes = greeting(&h);
+                bytes[60] ^= 1;
+                bytes
+            },
+            libc::EBADMSG,
+        ),
+        ("HELLO too short", body_of(Kind::Hello, 111), libc::EPROTO),
+        ("HELLO too long", body_of(Kind::Hello, 4097), libc::EPROTO),
+        ("HELLO that claims 4 GiB", changed(greeting(&h), |b| b[4..8].fill(0xff)), libc::EPROTO),
+        ("HELLO at an offset", changed(greeting(&h), |b| b[8] = 1), libc::EPROTO),
+        ("HELLO with a value", changed(greeting(&h), |b| b[16] = 1), libc::EPROTO),
+        ("version 0", of(|h| (h.version, h.least_version) = (0, 0)), libc::EPROTONOSUPPORT),
+        ("a version to come", of(|h| (h.version, h.least_version) = (9, 2)), libc::EPROTONOSUPPORT),
+        (
+            "versions upside down",
+            of(|h| (h.version, h.least_version) = (1, 2)),
+            libc::EPROTONOSUPPORT,
+        ),
+        ("a feature that nobody knows", of(|h| h.required = 1 << 63), libc::EPROTONOSUPPORT),
+        ("no payload", of(|h| h.max_payload = 0), libc::EPROTO),
+        ("a payload beyond every limit", of(|h| h.max_payload = MAX_PAYLOAD + 1), libc::EPROTO),
+        ("a length beyond every offset", of(|h| h.length = MAX_OFFSET + 1), libc::EPROTO),
+        ("a range beyond the source", of(|h| h.source_size = LENGTH - 1), libc::EPROTO),
+        ("a range that wraps", of(|h| h.source_offset = u64::MAX - 5), libc::EPROTO),
+        ("more data than there is", of(|h| h.data_bytes = LENGTH + 1), libc::EPROTO),
+        ("HELLO twice", flow(&[greeting(&h)]), libc::EPROTO),
+        // Frames out of place.
+        ("BEGIN without an offer", flow(&[bare(Kind::Begin, 0, 0)]), libc::EPROTO),
+        ("ACCEPT from a sender", flow(&[body_of(Kind::Accept, 40)]), libc::EPROTO),
+        ("ACK from a sender", flow(&[bare(Kind::Ack, 0, 0)]), libc::EPROTO),
+        ("STATUS from a sender", flow(&[bare(Kind::Status, 0, 0)]), libc::EPROTO),
+        ("CHECKPOINT without a digest", flow(&[bare(Kind::Checkpoint, 0, 0)]), libc::EPROTO),
+        (
+            "a type that nobody knows",
+            flow(&[changed(bare(Kind::Keepalive, 0, 0), |b| b[3] = 77)]),
+            libc::EPROTO,
+        ),
+        ("type 0", flow(&[changed(bare(Kind::Keepalive, 0, 0), |b| b[3] = 0)]), libc::EPROTO),
+        ("an ignored frame too long", flow(&[body_of(Kind::Ignored, 4097)]), libc::EPROTO),
+        (
+            "an ignored frame cut off",
+            flow(&[with_body(Kind::Ignored, 0, 0, &[0; 100])[..80].to_vec()]),
+            libc::ENODATA,
+        ),
+        ("KEEPALIVE with a body", flow(&[body_of(Kind::Keepalive, 4)]), libc::EPROTO),
+        // Data.
+        ("data of length zero", flow(&[data(0, b"")]), libc::EPROTO),
+        ("data that starts late", flow(&[data(1, b"data")]), libc::EPROTO),
+        ("data far beyond", flow(&[data(huge - 4, b"data")]), libc::EPROTO),
+        ("data that wraps", flow(&[data(u64::MAX - 1, b"data")]), libc::EPROTO),
+        (
+            "data beyond the announced length",
+            flow(&[bare(Kind::Hole, 0, LENGTH), data(LENGTH, b"x")]),
+            libc::EPROTO,
+        ),
+        (
+            "a payload of 4 MiB and a byte",
+            flow(&[changed(data(0, b"x"), |b| {
+                b[4..8].copy_from_slice(&(MAX_PAYLOAD + 1).to_le_bytes())
+            })]),
+            libc::EMSGSIZE,
+        ),
+        (
+            "a payload of 4 GiB",
+            flow(&[changed(data(0, b"x"), |b| b[4..8].fill(0xff))]),
+            libc::EMSGSIZE,
+        ),
+        (
+            "data with a checksum that is not in force",
+            flow(&[with_body(Kind::Data, 0, 0, b"data")]),
+            libc::EPROTO,
+        ),
+        ("data with a value", flow(&[changed(data(0, b"x"), |b| b[16] = 1)]), libc::EPROTO),
+        (
+            "more data in a frame than HELLO said",
+            [of(|h| h.max_payload = 3), data(0, b"data")].concat(),
+            libc::EMSGSIZE,
+        ),
+        // Holes.
+        ("a hole of length zero", flow(&[bare(Kind::Hole, 0, 0)]), libc::EPROTO),
+        ("a hole that starts late", flow(&[bare(Kind::Hole, 4096, 4096)]), libc::EPROTO),
+        ("a hole of 16 TiB in 1 MiB", flow(&[bare(Kind::Hole, 0, 16 << 40)]), libc::EPROTO),
+        ("a hole that wraps", flow(&[bare(Kind::Hole, 0, u64::MAX)]), libc::EPROTO),
+        ("a hole to 2^63", flow(&[bare(Kind::Hole, 0, huge + 1)]), libc::EPROTO),
+        (
+            "two holes, together too long",
+            flow(&[bare(Kind::Hole, 0, LENGTH), bare(Kind::Hole, LENGTH, 1)]),
+            libc::EPROTO,
+        ),
+        ("a hole twice", flow(&[bare(Kind::Hole, 0, 9), bare(Kind::Hole, 0, 9)]), libc::EPROTO),
+        ("a hole with a body", flow(&[body_of(Kind::Hole, 4)]), libc::EPROTO),
+        (
+            "a hole of 16 TiB of unknown length, beyond the limit",
+            [of(|h| h.length = UNKNOWN), bare(Kind::Hole, 0, 16 << 40)].concat(),
+            libc::EFBIG,
+        ),
+        ("an announced length beyond the limit", of(|h| h.length = 1 << 40), libc::EFBIG),
+        // The end.
+        ("END too early", flow(&[end(0, 0, 0)]), libc::EPROTO),
+        ("END elsewhere", flow(&[end(LENGTH, 0, LENGTH)]), libc::EPROTO),
+        (
+            "END that counts wrong",
+            flow(&[bare(Kind::Hole, 0, LENGTH), end(LENGTH, LENGTH, 0)]),
+            libc::EPROTO,
+        ),
+        (
+            "END with a digest that is not in force",
+            flow(&[
+                bare(Kind::Hole, 0, LENGTH),
+                with_body(
+                    Kind::End,
+                    LENGTH,
+                    7,
+                    &End { data_bytes: 0, hole_bytes: LENGTH }.encode(),
+                ),
+            ]),
+            libc::EBADMSG,
+        ),
+        ("END too short", flow(&[body_of(Kind::End, 15)]), libc::EPROTO),
+        (
+            "something after END",
+            flow(&[
+                bare(Kind::Hole, 0, LENGTH),
+                end(LENGTH, 0, LENGTH),
+                bare(Kind::Keepalive, 0, 0),
+            ]),
+            libc::EPROTO,
+        ),
+        ("no END", flow(&[bare(Kind::Hole, 0, LENGTH)]), libc::ENODATA),
+        // ERROR.
+        ("ERROR with nothing", flow(&[body_of(Kind::Error, 7)]), libc::EPROTO),
+        (
+            "ERROR with more text than it has",
+            flow(&[with_body(Kind::Error, 0, 0, &[28, 0, 0, 0, 7, 2, 200, 0, b'x'])]),
+            libc::EPROTO,
+        ),
+        (
+            "ERROR with too much text",
+            flow(&[with_body(
+                Kind::Error,
+                0,
+                0,
+                &[&[28, 0, 0, 0, 7, 2, 0, 1], &[b'x'; 256][..]].concat(),
+            )]),
+            libc::EPROTO,
+        ),
+        ("ERROR of errno 0", flow(&[with_body(Kind::Error, 0, 0, &[0; 8])]), libc::EIO),
+        (
+            "ERROR that would be waited for",
+            flow(&[with_body(Kind::Error, 0, 0, &[11, 0, 0, 0, 0, 0, 0, 0])]),
+            libc::EIO,
+        ),
+        (
+            "ERROR with escape sequences",
+            flow(&[with_body(Kind::Error, 0, 0, b"\x1c\0\0\0\xff\xff\x04\0\x1b[2J")]),
+            libc::ENOSPC,
+        ),
+    ];
+    assert!(cases.len() >= 40);
+    let mut names: Vec<&str> = cases.iter().map(|case| case.0).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), cases.len(), "each has its own name");
+    let options = ReaderOptions { max_size: 1 << 30, ..ReaderOptions::default() };
+    for (name, bytes, errno) in &cases {
+        let (error, size) = received(bytes, &options);
+        assert_eq!(error.errno(), *errno, "{name}: {error}");
+        assert_eq!(size, 0, "{name}");
+        let text = error.to_string();
+        assert!(!text.contains('\x1b') && text.len() > 6, "{name}: {text}");
+    }
+}
+
+#[test]
+fn damaged_data_is_an_error_by_checksum_and_by_digest() {
+    let mut hello = hello();
+    hello.length = 8;
+    for (feature, frames) in [
+        (CHECKSUM, {
+            let mut frame = with_body(Kind::Data, 0, 0, b"8 bytes.");
+            frame[HEADER + 3] ^= 1;
+            frame
+        }),
+        (DIGEST, [data(0, b"8 bytes."), end(8, 8, 0)].concat()),
+        (DIGEST, [data(0, b"8 bytes."), bare(Kind::Checkpoint, 8, 5)].concat()),
+    ] {
+        hello.required = feature;
+        let bytes = [greeting(&hello), frames].concat();
+        let (error, _) = received(&bytes, &ReaderOptions::default());
+        assert_eq!(error.errno(), libc::EBADMSG);
+    }
+}
+
+#[test]
+fn the_receivers_own_payload_limit_holds() {
+    let options = ReaderOptions { max_payload: 4096, ..ReaderOptions::default() };
+    let (error, size) = received(&after_hello(&[data(0, &[1; 4097])]), &options);
+    assert_eq!((error.errno(), size), (libc::EMSGSIZE, 0));
+    let options = ReaderOptions { max_payload: 4095, ..ReaderOptions::default() };
+    assert_eq!(Reader::new(0, None, &options).unwrap_err().errno(), libc::EINVAL);
+}
+
+#[test]
+fn a_receiver_has_the_checks_that_it_wants() {
+    for options in [
+        ReaderOptions { checksum: true, ..ReaderOptions::default() },
+        ReaderOptions { digest: true, ..ReaderOptions::default() },
+        ReaderOptions {
+            held: Some(Held { length: 5, digest: 0, transfer_id: [0; 16], identity: [0; 32] }),
+            ..ReaderOptions::default()
+        },
+    ] {
+        let (error, _) = received(&greeting(&hello()), &options);
+        assert_eq!(error.errno(), libc::EOPNOTSUPP);
+    }
+}
+
+#[test]
+fn an_offer_is_answered_by_begin_alone() {
+    let mut hello = hello();
+    hello.required = ANSWERS | DIGEST;
+    hello.optional = RESUME;
+    let held = Held { length: 4096, digest: 1, transfer_id: [0; 16], identity: [0; 32] };
+    let options = ReaderOptions { held: Some(held), ..ReaderOptions::default() };
+    for (frame, errno) in [
+        (data(4096, b"x"), libc::EPROTO),
+        (bare(Kind::Begin, 4095, 0), libc::EPROTO),
+        (bare(Kind::Begin, 0, 0), libc::EPROTO),
+        (bare(Kind::Begin, 4096, 3), libc::EPROTO),
+        (bare(Kind::Begin, 0, u64::MAX), libc::EPROTO),
+        (bare(Kind::Begin, 0, 3), libc::ESTALE),
+        (end(LENGTH, 0, LENGTH), libc::EPROTO),
+    ] {
+        let bytes = [greeting(&hello), frame].concat();
+        assert_eq!(received(&bytes, &options).0.errno(), errno);
+    }
+}
+
+/// What a later version may say to this one.
+#[test]
+fn a_later_version_is_understood() {
+    let mut hello = hello();
+    hello.version = 7;
+    hello.length = 4;
+    hello.optional = !ANSWERS;
+    let body = [&hello.encode()[..], b"fields to come"].concat();
+    let mut last = End { data_bytes: 4, hole_bytes: 0 }.encode().to_vec();
+    last.extend_from_slice(b"more");
+    let bytes = [
+        with_body(Kind::Hello, 0, 0, &body),
+        with_body(Kind::Ignored, u64::MAX, u64::MAX, b"what is this"),
+        changed(bare(Kind::Ignored, 5, 5), |bytes| bytes[3] = 0xff),
+        data(0, b"data"),
+        with_body(Kind::End, 4, 0, &last),
+    ]
+    .concat();
+    let (mut a, b) = socket();
+    a.write_all(&bytes).unwrap();
+    let mut reader =
+        Reader::new(b.as_raw_fd(), Some(b.as_raw_fd()), &ReaderOptions::default()).unwrap();
+    assert_eq!(reader.read(&mut [0; 8]), Ok(Read::Data(4)));
+    assert_eq!(reader.read(&mut [0; 8]), Ok(Read::End));
+    reader.finish().unwrap();
+}
+
+/// What a sender makes of these answers.
+fn answered(bytes: &[u8], options: &WriterOptions) -> Error {
+    let (a, mut b) = socket();
+    b.write_all(bytes).unwrap();
+    let mut writer = Writer::new(a.as_raw_fd(), Some(a.as_raw_fd()), options).unwrap();
+    writer.announce(4).unwrap();
+    let mut send = || writer.held().and_then(|_| writer.write(b"data")).map(drop);
+    let mut result = send().and_then(|()| writer.finish());
+    if result.is_err_and(|error| error.would_block()) {
+        b.shutdown(std::net::Shutdown::Write).unwrap();
+        result = writer.finish();
+    }
+    result.expect_err("it is refused")
+}
+
+#[test]
+fn every_hostile_answer_is_refused() {
+    let accept = Accept {
+        version: VERSION,
+        reason: Reason::None,
+        max_payload: MAX_PAYLOAD,
+        features: ANSWERS,
+        resume_offset: 0,
+        resume_digest: 0,
+        flags: RESTART,
+    };
+    let of = |change: fn(&mut Accept)| {
+        let mut accept = accept;
+        change(&mut accept);
+        with_body(Kind::Accept, 0, 0, &accept.encode())
+    };
+    let after = |frame: Vec<u8>| [of(|_| {}), frame].concat();
+    let cases: Vec<(&str, Vec<u8>, i32)> = vec![
+        ("nothing", vec![], libc::ECONNRESET),
+        ("text", vec![b'H'; 40], libc::EPROTO),
+        ("STATUS first", bare(Kind::Status, 4, 0), libc::EPROTO),
+        ("ACK first", bare(Kind::Ack, 0, 0), libc::EPROTO),
+        ("HELLO back", greeting(&hello()), libc::EPROTO),
+        ("ACCEPT too short", with_body(Kind::Accept, 0, 0, &[0; 39]), libc::EPROTO),
+        ("version 0", of(|a| a.version = 0), libc::EPROTONOSUPPORT),
+        ("version 2", of(|a| a.version = 2), libc::EPROTONOSUPPORT),
+        ("a feature that was not offered", of(|a| a.features |= RESUME), libc::EPROTONOSUPPORT),
+        ("no answers after all", of(|a| a.features = 0), libc::EPROTONOSUPPORT),
+        ("a payload too small", of(|a| a.max_payload = 4095), libc::EPROTO),
+        ("a payload too large", of(|a| a.max_payload = u32::MAX), libc::EPROTO),
+        ("an offer that cannot be", of(|a| a.resume_offset = 4), libc::EPROTO),
+        ("ACCEPT twice", after(of(|_| {})), libc::EPROTO),
+        ("STATUS elsewhere", after(bare(Kind::Status, 3, 0)), libc::EPROTO),
+        ("ACK of what was not sent", after(bare(Kind::Ack, 5, 0)), libc::EPROTO),
+        ("data back", after(data(0, b"x")), libc::EPROTO),
+        ("no last word", after(bare(Kind::Keepalive, 0, 0)), libc::ECONNRESET),
+        (
+            "a damaged header",
+            {
+                let mut bytes = of(|_| {});
+                bytes[30] ^= 4;
+                bytes
+            },
+            libc::EBADMSG,
+        ),
+        ("an error", with_body(Kind::Error, 9, 1, &[28, 0, 0, 0, 7, 2, 0, 0]), libc::ENOSPC),
+    ];
+    for (name, bytes, errno) in &cases {
+        let error = answered(bytes, &WriterOptions::default());
+        assert_eq!(error.errno(), *errno, "{name}: {error}");
+    }
+    let options = WriterOptions { digest: true, resume: true, ..WriterOptions::default() };
+    type Change = fn(&mut Accept);
+    let cases: [(&str, Change, i32); 4] = [
+        ("beyond the length", |a| a.resume_offset = 5, libc::EPROTO),
+        ("beyond every length", |a| a.resume_offset = u64::MAX, libc::EPROTO),
+        (
+            "without the digest",
+            |a| (a.features, a.resume_offset) = (ANSWERS, 4),
+            libc::EPROTONOSUPPORT,
+        ),
+        ("not compared", |a| a.resume_offset = 4, libc::EINVAL),
+    ];
+    for (name, change, errno) in cases {
+        let mut accept = Accept { features: FEATURES & !CHECKSUM, ..accept };
+        change(&mut accept);
+        let bytes = with_body(Kind::Accept, 0, 0, &accept.encode());
+        let error = answered(&bytes, &options);
+        assert_eq!(error.errno(), errno, "{name}: {error}");
+    }
+}

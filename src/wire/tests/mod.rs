@@ -1,0 +1,131 @@
+//! Both ends together, and each against what it must not believe.
+
+mod decoder;
+mod ends;
+mod examples;
+mod hostile;
+mod random;
+
+use super::{Reader, Writer};
+use crate::error::{Error, Result};
+use crate::section::Section;
+use crate::sink::{self, FdSink, Sink};
+use crate::source::{self, FdSource, Source};
+use crate::sys::Fd;
+use crate::transfer::{Options, Patience, Progress, Stats, Transfer};
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
+
+/// Numbers that look random and are the same in each run: xorshift64*.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// One below `bound`.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    pub fn bytes(&mut self, length: usize) -> Vec<u8> {
+        (0..length).map(|_| self.next() as u8).collect()
+    }
+}
+
+/// One end of a transfer, with all that it moves.
+pub struct Moving<'a> {
+    pub source: &'a mut dyn Source,
+    pub sink: &'a mut dyn Sink,
+    pub transfer: Transfer,
+    pub result: Option<Result<()>>,
+}
+
+impl<'a> Moving<'a> {
+    pub fn new(source: &'a mut dyn Source, sink: &'a mut dyn Sink) -> Self {
+        let options = Options { buffer_size: 1 << 18, ..Options::default() };
+        Moving { source, sink, transfer: Transfer::new(&options).unwrap(), result: None }
+    }
+
+    fn turn(&mut self) {
+        if self.result.is_none() {
+            let budget = Some(1 << 20);
+            let (source, sink) = (&mut *self.source, &mut *self.sink);
+            match self.transfer.run(source, sink, &mut (), budget, Patience::None) {
+                Ok(Progress::BudgetUsed) => {}
+                Ok(Progress::Finished) => self.result = Some(Ok(())),
+                Err(error) if error.would_block() => {}
+                Err(error) => self.result = Some(Err(error)),
+            }
+        }
+    }
+
+    pub fn stats(&self) -> Stats {
+        self.transfer.stats()
+    }
+}
+
+/// Runs a sender and a receiver by turns until both have ended.
+pub fn run(sender: &mut Moving, receiver: &mut Moving) -> (Result<()>, Result<()>) {
+    for _ in 0..1_000_000 {
+        sender.turn();
+        receiver.turn();
+        if let (Some(sent), Some(received)) = (sender.result, receiver.result) {
+            return (sent, received);
+        }
+    }
+    panic!("it stands still: {:?} {:?}", sender.result, receiver.result);
+}
+
+pub fn socket() -> (UnixStream, UnixStream) {
+    UnixStream::pair().unwrap()
+}
+
+pub fn from(file: &File) -> FdSource {
+    FdSource::new(file.as_raw_fd(), &source::Options::default()).unwrap()
+}
+
+pub fn to(file: &File) -> FdSink<()> {
+    FdSink::new(file.as_raw_fd(), &sink::Options::default(), ()).unwrap()
+}
+
+pub fn content(file: &File) -> Vec<u8> {
+    let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
+}
+
+pub fn map(fd: Fd) -> Vec<Section> {
+    let mut sections = Vec::new();
+    crate::section::map(fd, 0, 0, |section| {
+        sections.push(section);
+        true
+    })
+    .unwrap();
+    sections
+}
+
+/// A writer and a reader at the two ends of a socket.
+pub fn wire(
+    ends: &(UnixStream, UnixStream),
+    writer: &super::writer::WriterOptions,
+    reader: &super::reader::ReaderOptions,
+) -> (Writer, Reader) {
+    let (a, b) = (ends.0.as_raw_fd(), ends.1.as_raw_fd());
+    (Writer::new(a, Some(a), writer).unwrap(), Reader::new(b, Some(b), reader).unwrap())
+}
+
+/// An error without its reason: operation, side, offset, errno.
+pub fn fields(error: Error) -> (crate::error::Operation, crate::error::Side, Option<u64>, i32) {
+    (error.operation(), error.side(), error.offset(), error.errno())
+}

@@ -1,0 +1,579 @@
+//! A sink that sends frames.
+
+use super::digest::Digest;
+use super::frame::{
+    ANSWERS, Accept, CHECKSUM, DIGEST, End, Failure, HEADER, Header, Hello, Kind, MAX_OFFSET,
+    Malformed, RESTART, RESUME, Reason, UNKNOWN, VERSION,
+};
+use super::inbox::{Inbox, LEAST_ROOM};
+use super::milliseconds;
+use super::outbox::Outbox;
+use super::sequence::Refused;
+use crate::error::{Error, Operation, Result, Side};
+use crate::sink::Sink;
+use crate::source::Description;
+use crate::sys::{Fd, Sys};
+use crate::wait::Waiting;
+use std::time::{Duration, Instant};
+
+/// Data in one frame: enough to make the header nothing, little enough to keep what a socket did
+/// not take of it.
+const PAYLOAD: usize = 128 << 10;
+
+/// Frames are gathered until so much waits.
+const GATHER: usize = 32 << 10;
+
+/// Data up to this is gathered too; what is longer goes to the descriptor without being copied.
+const SMALL: usize = 16 << 10;
+
+/// Room for what is gathered, a frame behind it, and the frames that end a stream.
+const OUTBOX: usize = GATHER + PAYLOAD + 1024;
+
+/// So much is sent at most before it is looked whether the receiver has said something.
+const LISTEN: u64 = 16 << 20;
+
+const DEFAULT_CHECKPOINT: u64 = 64 << 20;
+
+/// How a stream is sent.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WriterOptions {
+    /// What is told of it beforehand.
+    pub description: Description,
+    /// Each payload has its checksum.
+    pub checksum: bool,
+    /// A digest of the whole is sent.
+    pub digest: bool,
+    /// The receiver may offer to go on from what it holds.
+    pub resume: bool,
+    /// If its offer cannot be met, all is sent from the start.
+    pub restart: bool,
+    /// The digest is sent after so many bytes; 0 stands for the default.
+    pub checkpoint_interval: u64,
+    /// A KEEPALIVE is sent after so much silence; zero means never.
+    pub keepalive: Duration,
+}
+
+/// Frames as a sink. Constant memory; writing never waits.
+#[derive(Debug)]
+pub struct Writer {
+    outbox: Outbox,
+    answers: Option<Inbox>,
+    /// Both are one descriptor.
+    one: bool,
+    restart: bool,
+    interval: u64,
+    keepalive: Duration,
+    hello: Hello,
+    state: State,
+    features: u64,
+    max_payload: usize,
+    /// Bytes that were taken, from the start of the stream.
+    at: u64,
+    counts: End,
+    digest: Digest,
+    /// The last CHECKPOINT.
+    checkpoint: u64,
+    /// When it was last looked for an answer.
+    heard: u64,
+    /// When it last sent something.
+    said: Instant,
+    durable: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    New,
+    /// HELLO is sent; ACCEPT comes.
+    Greeting,
+    /// The receiver holds something. What that is was not compared with the source yet.
+    Offered(Offer),
+    Open,
+    /// END is sent; STATUS comes.
+    Ending,
+    Finished,
+    Failed(Error),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Offer {
+    length: u64,
+    digest: u64,
+    restart: bool,
+}
+
+impl Writer {
+    /// Sends to `to`, and hears answers on `from` if there is one; the same twice for a socket.
+    /// Both must stay open for as long as this lives.
+    pub fn new(to: Fd, from: Option<Fd>, options: &WriterOptions) -> Result<Self> {
+        let Description { length, source_size, source_offset, data_bytes, transfer_id, identity } =
+            options.description;
+        if options.resume && from.is_none() {
+            let why = "asks to resume, which needs a way back";
+            return Err(Error::argument("options.flags", why, libc::EINVAL));
+        }
+        let mut required =
+            if options.checksum { CHECKSUM } else { 0 } | if options.digest { DIGEST } else { 0 };
+        let mut optional = 0;
+        if from.is_some() {
+            required |= ANSWERS;
+            optional = (CHECKSUM | DIGEST) & !required;
+            if options.resume {
+                optional |= RESUME;
+            }
+        }
+        let hello = Hello {
+            version: VERSION,
+            least_version: VERSION,
+            max_payload: PAYLOAD as u32,
+            required,
+            optional,
+            length: length.unwrap_or(UNKNOWN),
+            source_size: source_size.unwrap_or(UNKNOWN),
+            source_offset,
+            data_bytes: data_bytes.unwrap_or(UNKNOWN),
+            transfer_id,
+            identity,
+            keepalive_ms: milliseconds(options.keepalive),
+        };
+        if Hello::decode(&hello.encode()).is_err() {
+            let why = "tells of sizes that contradict each other";
+            return Err(Error::argument("options", why, libc::EINVAL));
+        }
+        let side = Side::Sink;
+        Ok(Writer {
+            outbox: Outbox::new(to, OUTBOX, side)?,
+            answers: from.map(|from| Inbox::new(from, LEAST_ROOM, side)).transpose()?,
+            one: from == Some(to),
+            restart: options.restart,
+            interval: match options.checkpoint_interval {
+                0 => DEFAULT_CHECKPOINT,
+                bytes => bytes,
+            },
+            keepalive: options.keepalive,
+            hello,
+            state: State::New,
+            features: required,
+            max_payload: PAYLOAD,
+            at: 0,
+            counts: End::default(),
+            digest: Digest::default(),
+            checkpoint: 0,
+            heard: 0,
+            said: Instant::now(),
+            durable: None,
+        })
+    }
+
+    fn error(&self, operation: Operation, errno: i32) -> Error {
+        Error::at(operation, Side::Sink, self.at, errno)
+    }
+
+    fn because(&self, refused: Refused) -> Error {
+        let Refused { why, errno } = refused;
+        let operation = match self.state {
+            State::New | State::Greeting | State::Offered(_) => Operation::Open,
+            _ => Operation::Finish,
+        };
+        Error::Because { operation, side: Side::Sink, offset: self.at, errno, why }
+    }
+
+    /// Does something, and keeps its failure: what is broken stays so.
+    fn lasting<T>(&mut self, body: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        if let State::Failed(error) = self.state {
+            return Err(error);
+        }
+        let result = body(self);
+        if let Err(error) = &result
+            && !error.would_block()
+            && !error.interrupted()
+        {
+            self.fail(*error);
+        }
+        result
+    }
+
+    /// Ends it with a failure, of which the receiver is told as well as can be without waiting.
+    fn fail(&mut self, error: Error) {
+        let begun = self.state != State::New;
+        self.state = State::Failed(error);
+        if error.is_peers() || !begun {
+            return;
+        }
+        let (header, failure) = Failure::encode(&error);
+        // Its failure would hide the one that it tells of.
+        if self.outbox.has_room(HEADER + failure.body().len()) || self.outbox.flush().is_ok() {
+            self.outbox.push(&header);
+            self.outbox.push(failure.body());
+            let _ = self.outbox.flush();
+        }
+    }
+
+    /// What became of sending. When it did not go, the receiver may have said why.
+    fn sent<T>(&mut self, operation: Operation, result: Sys<T>) -> Result<T> {
+        match result {
+            Ok(value) => {
+                if !self.keepalive.is_zero() {
+                    self.said = Instant::now();
+                }
+                Ok(value)
+            }
+            Err(errno) => {
+                if errno != libc::EINTR {
+                    match self.hear() {
+                        Err(error) if error.is_peers() => return Err(error),
+                        Err(error) if errno == libc::EAGAIN => return Err(error),
+                        _ => {}
+                    }
+                }
+                Err(self.error(operation, errno))
+            }
+        }
+    }
+
+    fn flush_all(&mut self, operation: Operation) -> Result<()> {
+        if self.outbox.waits() == 0 {
+            return Ok(());
+        }
+        let result = self.outbox.flush();
+        self.sent(operation, result)
+    }
+
+    /// Takes what answers there are, without waiting for any.
+    fn hear(&mut self) -> Result<()> {
+        loop {
+            let Some(inbox) = &mut self.answers else { return Ok(()) };
+            match inbox.frame() {
+                Ok(Some(header)) => {
+                    self.heed(&header)?;
+                    if let Some(inbox) = &mut self.answers {
+                        inbox.take(HEADER + header.length as usize);
+                    }
+                    continue;
+                }
+                Ok(None) => {}
+                Err(malformed) => return Err(self.because(malformed.into())),
+            }
+            if !inbox.ended() {
+                match inbox.fill() {
+                    Ok(()) => continue,
+                    Err(libc::EAGAIN) => return Ok(()),
+                    Err(libc::EINTR) => continue,
+                    Err(errno) => return Err(self.error(Operation::Finish, errno)),
+                }
+            }
+            if self.state == State::Finished {
+                return Ok(());
+            }
+            let why = "the receiver is gone without its last word";
+            return Err(self.because(Refused { why, errno: libc::ECONNRESET }));
+        }
+    }
+
+    /// What an answer does.
+    fn heed(&mut self, header: &Header) -> Result<()> {
+        let body = self.answers.as_ref().map_or(&[][..], |inbox| inbox.body(header));
+        let refused = |malformed: Malformed| self.because(malformed.into());
+        match (header.kind, self.state) {
+            (Kind::Error, _) => Err(Failure::decode(header, body).unwrap_or_else(refused)),
+            (Kind::Accept, State::Greeting) => {
+                let accept = Accept::decode(body, &self.hello).map_err(refused)?;
+                self.features = accept.features;
+                self.max_payload = PAYLOAD.min(accept.max_payload as usize);
+                self.state = match accept.resume_offset {
+                    0 => State::Open,
+                    length => State::Offered(Offer {
+                        length,
+                        digest: accept.resume_digest,
+                        restart: accept.flags & RESTART != 0,
+                    }),
+                };
+                Ok(())
+            }
+            (Kind::Keepalive | Kind::Ignored, State::Offered(_) | State::Open | State::Ending) => {
+                Ok(())
+            }
+            (Kind::Ack, State::Open | State::Ending) => {
+                if header.offset > self.at
+                    || self.durable.is_some_and(|known| header.offset < known)
+                {
+                    return Err(self.because(UNEXPECTED));
+                }
+                self.durable = Some(header.offset);
+                Ok(())
+            }
+            (Kind::Status, State::Ending) => {
+                let digest = if self.features & DIGEST != 0 { self.digest.value() } else { 0 };
+                if header.offset != self.at || header.value != digest {
+                    return Err(self.because(DISAGREES));
+                }
+                self.state = State::Finished;
+                Ok(())
+            }
+            _ => Err(self.because(UNEXPECTED)),
+        }
+    }
+
+    /// Waits, by EAGAIN, for what the receiver must say next.
+    fn listen(&mut self, operation: Operation) -> Result<()> {
+        self.flush_all(operation)?;
+        self.hear()
+    }
+
+    /// Says HELLO and hears the answer.
+    fn greet(&mut self) -> Result<()> {
+        if self.state == State::New {
+            let body = self.hello.encode();
+            self.outbox.push(&Header::with_body(Kind::Hello, 0, 0, &body).encode());
+            self.outbox.push(&body);
+            self.state = if self.answers.is_some() { State::Greeting } else { State::Open };
+        }
+        if self.state == State::Greeting {
+            self.listen(Operation::Open)?;
+            if self.state == State::Greeting {
+                return Err(self.error(Operation::Open, libc::EAGAIN));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes ready to send something of so many bytes.
+    fn ready(&mut self, operation: Operation, room: usize) -> Result<()> {
+        self.greet()?;
+        match self.state {
+            State::Open => {}
+            State::Failed(error) => return Err(error),
+            State::Offered(_) => {
+                let why = "what the receiver holds was not compared";
+                return Err(self.because(Refused { why, errno: libc::EINVAL }));
+            }
+            _ => return Err(self.error(operation, libc::ESHUTDOWN)),
+        }
+        if self.outbox.waits() >= GATHER || !self.outbox.has_room(room + HEADER) {
+            self.flush_all(operation)?;
+        }
+        if self.answers.is_some() && self.at - self.heard >= LISTEN {
+            self.heard = self.at;
+            self.hear()?;
+        }
+        if self.features & DIGEST != 0 && self.at - self.checkpoint >= self.interval {
+            let header = Header::new(Kind::Checkpoint, self.at, self.digest.value());
+            self.outbox.push(&header.encode());
+            self.checkpoint = self.at;
+        }
+        Ok(())
+    }
+
+    fn refuse_beyond(&self, operation: Operation, length: u64) -> Result<()> {
+        let (most, errno) = match self.hello.length {
+            UNKNOWN => (MAX_OFFSET, libc::EOVERFLOW),
+            announced => (announced, libc::EFBIG),
+        };
+        match self.at.checked_add(length) {
+            Some(end) if end <= most => Ok(()),
+            _ => Err(self.error(operation, errno)),
+        }
+    }
+}
+
+const UNEXPECTED: Refused = Refused { why: "an answer out of place", errno: libc::EPROTO };
+const DISAGREES: Refused =
+    Refused { why: "the receiver has stored something else", errno: libc::EBADMSG };
+
+impl Sink for Writer {
+    fn makes_holes(&mut self) -> Result<bool> {
+        Ok(true)
+    }
+
+    fn announce(&mut self, total: u64) -> Result<()> {
+        if self.state != State::New {
+            return Ok(());
+        }
+        if total > MAX_OFFSET {
+            return Err(self.error(Operation::Write, libc::EOVERFLOW));
+        }
+        let hello = Hello { length: total, ..self.hello };
+        let told = self.hello.length;
+        if told != UNKNOWN && told != total || Hello::decode(&hello.encode()).is_err() {
+            let why = "is not the length of what is sent";
+            return Err(Error::argument("options.length", why, libc::EINVAL));
+        }
+        self.hello = hello;
+        Ok(())
+    }
+
+    fn held(&mut self) -> Result<u64> {
+        self.lasting(|writer| {
+            writer.greet()?;
+            Ok(match writer.state {
+                State::Offered(offer) => offer.length,
+                _ => 0,
+            })
+        })
+    }
+
+    fn check(&mut self, buffer: &[u8]) {
+        self.digest.data(buffer);
+        self.at += buffer.len() as u64;
+        // A receiver that waits for a long comparison is told that somebody is there. What goes
+        // wrong shows when the first frame is sent.
+        let _ = self.flush();
+    }
+
+    fn check_hole(&mut self, length: u64) {
+        self.digest.hole(length);
+        self.at += length;
+    }
+
+    fn agrees(&mut self) -> Result<bool> {
+        self.lasting(|writer| {
+            let State::Offered(offer) = writer.state else { return Ok(true) };
+            if writer.outbox.waits() > 0 {
+                writer.flush_all(Operation::Open)?;
+            }
+            let same = writer.at == offer.length && writer.digest.value() == offer.digest;
+            let reason = if same {
+                Reason::None
+            } else if writer.restart && offer.restart {
+                writer.at = 0;
+                writer.digest = Digest::default();
+                Reason::Content
+            } else {
+                let why = "what the receiver holds is not what the source has";
+                return Err(writer.because(Refused { why, errno: libc::ESTALE }));
+            };
+            let header = Header::new(Kind::Begin, writer.at, u64::from(reason.code()));
+            writer.outbox.push(&header.encode());
+            (writer.checkpoint, writer.heard) = (writer.at, writer.at);
+            writer.state = State::Open;
+            Ok(same)
+        })
+    }
+
+    fn write(&mut self, buffer: &[u8]) -> Result<usize> {
+        self.lasting(|writer| {
+            let operation = Operation::Write;
+            writer.refuse_beyond(operation, 1)?;
+            let left = writer.hello.length.min(MAX_OFFSET) - writer.at;
+            let most = usize::try_from(left).unwrap_or(usize::MAX);
+            let expected = buffer.len().min(most).min(PAYLOAD);
+            writer.ready(operation, HEADER + expected)?;
+            let payload = &buffer[..expected.min(writer.max_payload)];
+            let header = if writer.features & CHECKSUM != 0 {
+                Header::with_body(Kind::Data, writer.at, 0, payload)
+            } else {
+                let length = payload.len() as u32;
+                Header { length, ..Header::new(Kind::Data, writer.at, 0) }
+            }
+            .encode();
+            if payload.len() <= SMALL {
+                writer.outbox.push(&header);
+                writer.outbox.push(payload);
+            } else {
+                let result = writer.outbox.push_through(&header, payload);
+                writer.sent(operation, result)?;
+            }
+            if writer.features & DIGEST != 0 {
+                writer.digest.data(payload);
+            }
+            writer.at += payload.len() as u64;
+            writer.counts.data_bytes += payload.len() as u64;
+            Ok(payload.len())
+        })
+    }
+
+    fn hole(&mut self, length: u64) -> Result<u64> {
+        self.lasting(|writer| {
+            writer.refuse_beyond(Operation::Hole, length)?;
+            writer.ready(Operation::Hole, HEADER)?;
+            writer.outbox.push(&Header::new(Kind::Hole, writer.at, length).encode());
+            if writer.features & DIGEST != 0 {
+                writer.digest.hole(length);
+            }
+            writer.at += length;
+            writer.counts.hole_bytes += length;
+            Ok(length)
+        })
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.lasting(|writer| {
+            let due = matches!(writer.state, State::Open | State::Offered(_))
+                && !writer.keepalive.is_zero()
+                && writer.said.elapsed() >= writer.keepalive;
+            if due && writer.outbox.waits() == 0 {
+                // While it is compared the stream is still at its start.
+                let at = if writer.state == State::Open { writer.at } else { 0 };
+                writer.outbox.push(&Header::new(Kind::Keepalive, at, 0).encode());
+            }
+            writer.flush_all(Operation::Write)
+        })
+    }
+
+    fn durable(&self) -> Option<u64> {
+        self.durable
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.lasting(|writer| {
+            let operation = Operation::Finish;
+            if writer.state == State::Finished {
+                return Ok(());
+            }
+            if writer.state != State::Ending {
+                let end = writer.counts.encode();
+                writer.ready(operation, 2 * HEADER + end.len())?;
+                if writer.hello.length != UNKNOWN && writer.at != writer.hello.length {
+                    let expected = writer.hello.length;
+                    return Err(Error::EndedEarly { offset: writer.at, expected });
+                }
+                let digest = if writer.features & DIGEST != 0 { writer.digest.value() } else { 0 };
+                let header = Header::with_body(Kind::End, writer.at, digest, &end);
+                writer.outbox.push(&header.encode());
+                writer.outbox.push(&end);
+                writer.state = State::Ending;
+            }
+            writer.flush_all(operation)?;
+            if writer.answers.is_none() {
+                writer.state = State::Finished;
+                return Ok(());
+            }
+            writer.hear()?;
+            if writer.state == State::Finished {
+                return Ok(());
+            }
+            Err(writer.error(operation, libc::EAGAIN))
+        })
+    }
+
+    fn abort(&mut self, error: &Error) {
+        if !matches!(self.state, State::Finished | State::Failed(_)) {
+            self.fail(*error);
+        }
+    }
+
+    fn waiting(&self) -> Waiting {
+        match (&self.answers, self.outbox.waiting()) {
+            (Some(inbox), _) if self.outbox.waits() == 0 && self.hears() => inbox.waiting(),
+            (Some(_), Waiting::Descriptor { fd, blocking, .. }) if self.one => {
+                Waiting::Descriptor { fd, events: libc::POLLOUT | libc::POLLIN, blocking }
+            }
+            (_, waiting) => waiting,
+        }
+    }
+}
+
+impl Writer {
+    /// Whether an answer is what it waits for.
+    fn hears(&self) -> bool {
+        matches!(self.state, State::Greeting | State::Ending)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if self.state != State::New {
+            let (operation, side) = (Operation::None, Side::None);
+            self.abort(&Error::nowhere(operation, side, libc::ECANCELED));
+        }
+    }
+}
