@@ -145,6 +145,33 @@
 #define SPARSESTREAM_DETECT_ZEROES 16
 
 /**
+ * Flag of `sparsestream_wire_options`: each DATA frame carries the CRC-32C of its payload. A receiver with it refuses a stream without.
+ */
+#define SPARSESTREAM_WIRE_CHECKSUM 32
+
+/**
+ * Flag of `sparsestream_wire_options`: a digest of the whole stream, holes included, is sent at checkpoints and at the
+ * end, and compared. A receiver with it refuses a stream without.
+ */
+#define SPARSESTREAM_WIRE_DIGEST 64
+
+/**
+ * Flag of `sparsestream_wire_options`, for a sender: the receiver may offer to go on from what it holds.
+ */
+#define SPARSESTREAM_WIRE_RESUME 128
+
+/**
+ * Flag of `sparsestream_wire_options`: where going on is not possible, because the source is another one or the sender
+ * cannot, the stream starts again from its first byte. Without it, at either end, that is -ESTALE or -EOPNOTSUPP.
+ */
+#define SPARSESTREAM_WIRE_RESTART 256
+
+/**
+ * Flag of `sparsestream_wire_options`: `length`, `source_size`, `source_offset` and `data_bytes` are set.
+ */
+#define SPARSESTREAM_WIRE_SIZES 512
+
+/**
  * Sparse request (`sparse` of `sparsestream_transfer_options`): holes are kept where both ends
  * can; else they are sent as zeros. The default.
  */
@@ -509,7 +536,7 @@ typedef struct sparsestream_wait {
      */
     int32_t fd;
     /**
-     * POLLIN, POLLOUT or 0, to be watched on `fd`.
+     * POLLIN, POLLOUT, both, or 0, to be watched on `fd`.
      */
     int32_t events;
     /**
@@ -540,9 +567,9 @@ typedef struct sparsestream_error {
      */
     int32_t side;
     /**
-     * Zero.
+     * 1 where the other end of a wire failed and told of it: `side`, `operation` and `offset` are then its own. Else 0.
      */
-    int32_t reserved;
+    int32_t peer;
     /**
      * Where, in bytes: of a file or device the offset in it, of anything else the offset in the stream.
      * -1 where no offset applies.
@@ -557,6 +584,128 @@ typedef struct sparsestream_error {
      */
     char message[256];
 } sparsestream_error;
+
+/**
+ * How a stream of frames is sent or received. Zero-initialise it and set `size`; NULL means all defaults.
+ *
+ * What is only of one end must be zero at the other.
+ */
+typedef struct sparsestream_wire_options {
+    /**
+     * `sizeof(sparsestream_wire_options)`.
+     */
+    uint64_t size;
+    /**
+     * Any of `SPARSESTREAM_WIRE_CHECKSUM`, `_DIGEST`, `_RESTART`; for a sender `_RESUME` and `_SIZES` too.
+     */
+    uint64_t flags;
+    /**
+     * Sender, with `SPARSESTREAM_WIRE_SIZES`: bytes of the stream; -1 if not known. A transfer that knows it tells it by itself.
+     */
+    int64_t length;
+    /**
+     * Sender, with `SPARSESTREAM_WIRE_SIZES`: bytes of the whole source; -1 if not known.
+     */
+    int64_t source_size;
+    /**
+     * Sender, with `SPARSESTREAM_WIRE_SIZES`: where in the source the stream starts, in bytes.
+     */
+    int64_t source_offset;
+    /**
+     * Sender, with `SPARSESTREAM_WIRE_SIZES`: bytes of the stream that are data, so that the receiver can tell how much is left
+     * to move; -1 if not known.
+     */
+    int64_t data_bytes;
+    /**
+     * Sender: what it calls this transfer, told to the receiver; zeros for nothing. Receiver: the transfer that brought what it holds; zeros for any.
+     */
+    uint8_t transfer_id[16];
+    /**
+     * Sender: what tells this source, as it is now, from any other; zeros for nothing. `sparsestream_wire_describe` makes
+     * one. Receiver: the identity that was told when what it holds came; zeros for any.
+     */
+    uint8_t identity[32];
+    /**
+     * Sender: the digest is sent after each so many bytes; 0 means 64 MiB.
+     */
+    int64_t checkpoint_interval;
+    /**
+     * Sender: milliseconds of silence after which it says that it is still there; 0 means never. It can only do so
+     * while the transfer runs or waits.
+     */
+    int64_t keepalive_ms;
+    /**
+     * Receiver: the most bytes that it takes, holes included; 0 means no limit of its own. A longer stream is refused with -EFBIG
+     * before a byte of it is passed on, or where it gets too long if its length was not announced.
+     */
+    int64_t max_size;
+    /**
+     * Receiver: the most bytes of data in one frame, 4096 to 4194304; 0 means 4194304.
+     */
+    uint32_t max_payload;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+    /**
+     * Receiver: bytes from the start of the stream that it holds, durably, from an earlier transfer; 0 for none.
+     */
+    int64_t resume_offset;
+    /**
+     * Receiver: the digest of those bytes, by `sparsestream_digest`.
+     */
+    uint64_t resume_digest;
+} sparsestream_wire_options;
+
+/**
+ * What a sender told of its stream. Set `size` before it is handed in.
+ */
+typedef struct sparsestream_wire_info {
+    /**
+     * `sizeof(sparsestream_wire_info)`, set by the caller.
+     */
+    uint64_t size;
+    /**
+     * Those of `SPARSESTREAM_WIRE_CHECKSUM` and `SPARSESTREAM_WIRE_DIGEST` that are in force.
+     */
+    uint64_t flags;
+    /**
+     * Bytes of the stream, or -1 if the sender does not know.
+     */
+    int64_t length;
+    /**
+     * Bytes of the whole source, or -1 if the sender does not know.
+     */
+    int64_t source_size;
+    /**
+     * Where in the source the stream starts, in bytes.
+     */
+    int64_t source_offset;
+    /**
+     * Bytes of the stream that are data, or -1 if the sender does not know.
+     */
+    int64_t data_bytes;
+    /**
+     * Where in the stream this transfer starts: `resume_offset` of the options if the sender goes on from there, else 0. The sink must begin there.
+     */
+    int64_t start;
+    /**
+     * What the sender calls this transfer; zeros for nothing.
+     */
+    uint8_t transfer_id[16];
+    /**
+     * What tells its source from any other; zeros for nothing.
+     */
+    uint8_t identity[32];
+    /**
+     * 1 if the sender waits for the receiver's last word, else 0.
+     */
+    int32_t answers;
+    /**
+     * Zero.
+     */
+    int32_t reserved;
+} sparsestream_wire_info;
 
 #ifdef __cplusplus
 extern "C" {
@@ -961,6 +1110,92 @@ int sparsestream_recv_all(const struct sparsestream_stream_ops *ops,
                           struct sparsestream_sink *sink,
                           const struct sparsestream_transfer_options *options,
                           struct sparsestream_stats *stats);
+
+/**
+ * Makes a sink that sends frames, as docs/wire-format.md specifies them, to a pipe, a socket, a character device or,
+ * to be received later, a regular file at its position.
+ *
+ * With a way back (`read_fd` at least 0; the same descriptor twice for a socket) the receiver's answer is the result:
+ * the sink is finished when the receiver has said that all is stored, and a failure of the receiver is this sink's failure, with the receiver's errno,
+ * operation, side and offset (`peer` of `sparsestream_error`). With -1 success means only that all was written.
+ *
+ * Sending never waits, whatever the mode of the descriptors, and raises no SIGPIPE. The sink takes about 170 KiB of memory,
+ * whatever it sends. Both descriptors stay the caller's, carry this stream and nothing else, and must
+ * stay open until the sink is freed. One that was used and is freed without having been finished tells the receiver ECANCELED.
+ *
+ * With `SPARSESTREAM_WIRE_RESUME` the sink must be driven by a transfer, which reads what the receiver
+ * holds, compares, and goes on behind it; if it differs the transfer ends with -ESTALE, or starts again if both ends have
+ * `SPARSESTREAM_WIRE_RESTART` and the source can go back.
+ *
+ * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL: -EINVAL (an argument, an
+ * unknown flag, a field of the receiver's, sizes that contradict each other, `SPARSESTREAM_WIRE_RESUME` without a way back), -E2BIG (options from a later version), -EBADF (not open for writing, or reading),
+ * -EISDIR, -ESPIPE (a block device, or nothing that carries bytes), -EPROTOTYPE (no stream socket), -ENOMEM, or the errno of fstat(2), fcntl(2) or getsockopt(2).
+ */
+int sparsestream_sink_to_wire(int write_fd,
+                              int read_fd,
+                              const struct sparsestream_wire_options *options,
+                              struct sparsestream_sink **sink);
+
+/**
+ * Makes a source that receives frames from a pipe, a socket, a character device or a regular file at its position; see `sparsestream_sink_to_wire`.
+ *
+ * With a way back (`write_fd` at least 0; the same descriptor twice for a socket) the sender is answered, if it waits for that: finishing the source,
+ * as a transfer does after its sink, says that all is stored; aborting it tells what failed. With -1 a sender that waits for answers
+ * is refused with -ENOTCONN.
+ *
+ * Nothing that comes is trusted: a stream that breaks the rules, is longer than `max_size` or was damaged is an error before the
+ * sink hears of it, but for the data of a frame whose checksum comes to be wrong with its last byte. A stream that is cut off is -ENODATA.
+ * Receiving never waits. The source takes about 70 KiB of memory, whatever it receives.
+ *
+ * To go on with an earlier transfer, set `resume_offset`, `resume_digest` and `identity`, ask with
+ * `sparsestream_source_wire_info` where the stream starts, and make the sink begin there. What is durable (`checkpoint` of
+ * `sparsestream_sink_options`) is told to the sender by the transfer.
+ *
+ * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL: -EINVAL (an argument, an
+ * unknown flag, a field of the sender's), and those of `sparsestream_sink_to_wire`. What is wrong with the stream itself
+ * shows when the source is used: -EPROTO (a frame that may not be), -EBADMSG (a checksum or the digest is wrong), -EMSGSIZE (more data in a frame than `max_payload`),
+ * -EFBIG, -ENODATA, -EPROTONOSUPPORT (a version or a feature that is not known), -EOPNOTSUPP (no checksums, no digest, no resuming), -ENOTCONN, -ESTALE (the source has changed), -EAGAIN, -EINTR,
+ * the errno of a read, or the one that the sender told.
+ */
+int sparsestream_source_from_wire(int read_fd,
+                                  int write_fd,
+                                  const struct sparsestream_wire_options *options,
+                                  struct sparsestream_source **source);
+
+/**
+ * What the sender told of its stream, before any of it is read. Receives it first, if that was not done yet: the call waits, with
+ * poll(2), on a descriptor in blocking mode; on one in non-blocking mode it returns -EAGAIN, and is to be called again when `read_fd` can be read.
+ *
+ * Returns 0 or a negative errno: -EINVAL (no source made by `sparsestream_source_from_wire`, or an argument), -EBUSY, -EAGAIN, and those of
+ * a source from a wire.
+ */
+int sparsestream_source_wire_info(struct sparsestream_source *source,
+                                  struct sparsestream_wire_info *info);
+
+/**
+ * Fills a sender's options with what can be told of a file or a block device: the sizes, of which `data_bytes` by a walk along its map, and an identity of
+ * device, inode, size and modification time. Sets `SPARSESTREAM_WIRE_SIZES`. All other fields are left alone.
+ *
+ * `offset` and `length` are the range that will be sent, in bytes; a length of 0 means to the end. The file position is used and put back.
+ *
+ * Returns 0 or a negative errno, as `sparsestream_source_from_fd`, -ESPIPE for what has no size, or the errno of lseek(2).
+ */
+int sparsestream_wire_describe(int fd,
+                               int64_t offset,
+                               int64_t length,
+                               struct sparsestream_wire_options *options);
+
+/**
+ * The digest of `length` bytes of a file or a block device from `offset` on: that of docs/wire-format.md, which is the same for a hole and
+ * for written zeros. It finds accidental damage, and is no protection against an attacker. Reads all data of the range; holes are
+ * passed over by their map. The file position is used and put back.
+ *
+ * Returns 0 and the digest in `*digest`, or a negative errno: -EINVAL, -ESPIPE, -ENODATA (it ends before), -EBADF, -EISDIR, -ENOMEM, or the errno of a read.
+ */
+int sparsestream_digest(int fd,
+                        int64_t offset,
+                        int64_t length,
+                        uint64_t *digest);
 
 #ifdef __cplusplus
 }  // extern "C"
