@@ -128,14 +128,14 @@
 
 /**
  * Flag of `sparsestream_sink_options`: cut a regular file after the stream's end. Without it a
- * longer file keeps its tail.
+ * longer file keeps its tail. What is no regular file cannot be cut: there the flag does nothing.
  */
 #define SPARSESTREAM_TRUNCATE 4
 
 /**
  * Flag of `sparsestream_sink_options`: the target already reads zero wherever the stream has a
  * hole (it was just created, or just zeroed), so that a hole costs nothing. If that is not so,
- * stale bytes stay under the holes.
+ * stale bytes stay under the holes. Does nothing where holes are written as zeros anyway.
  */
 #define SPARSESTREAM_KNOWN_ZERO 8
 
@@ -145,29 +145,33 @@
 #define SPARSESTREAM_DETECT_ZEROES 16
 
 /**
- * Flag of `sparsestream_wire_options`: each DATA frame carries the CRC-32C of its payload. A receiver with it refuses a stream without.
+ * Flag of `sparsestream_wire_options`: each DATA frame carries the CRC-32C of its payload. A
+ * receiver with it refuses a stream without.
  */
 #define SPARSESTREAM_WIRE_CHECKSUM 32
 
 /**
- * Flag of `sparsestream_wire_options`: a digest of the whole stream, holes included, is sent at checkpoints and at the
- * end, and compared. A receiver with it refuses a stream without.
+ * Flag of `sparsestream_wire_options`: a digest of the whole stream, holes included, is sent at
+ * checkpoints and at the end, and compared. A receiver with it refuses a stream without.
  */
 #define SPARSESTREAM_WIRE_DIGEST 64
 
 /**
- * Flag of `sparsestream_wire_options`, for a sender: the receiver may offer to go on from what it holds.
+ * Flag of `sparsestream_wire_options`, for a sender: the receiver may offer to go on from what it
+ * holds.
  */
 #define SPARSESTREAM_WIRE_RESUME 128
 
 /**
- * Flag of `sparsestream_wire_options`: where going on is not possible, because the source is another one or the sender
- * cannot, the stream starts again from its first byte. Without it, at either end, that is -ESTALE or -EOPNOTSUPP.
+ * Flag of `sparsestream_wire_options`: where going on is not possible, because the source is
+ * another one or the sender cannot, the stream starts again from its first byte. Without it, at
+ * either end, that is -ESTALE or -EOPNOTSUPP.
  */
 #define SPARSESTREAM_WIRE_RESTART 256
 
 /**
- * Flag of `sparsestream_wire_options`: `length`, `source_size`, `source_offset` and `data_bytes` are set.
+ * Flag of `sparsestream_wire_options`: `length`, `source_size`, `source_offset` and `data_bytes`
+ * are set.
  */
 #define SPARSESTREAM_WIRE_SIZES 512
 
@@ -179,7 +183,7 @@
 
 /**
  * Sparse request: fail with -EOPNOTSUPP before a byte moves unless the source can tell its holes
- * and the sink can make holes.
+ * and the sink can make holes. A source with `SPARSESTREAM_IGNORE_MAP` cannot.
  */
 #define SPARSESTREAM_SPARSE_REQUIRED 1
 
@@ -275,7 +279,8 @@ typedef struct sparsestream_sink_options {
     int64_t sync_interval;
     /**
      * Called after each such fsync with the durable offset: all of the file before it, from
-     * `offset` on, is on the medium. A negative errno ends the transfer with that error. May be NULL.
+     * `offset` on, is on the medium. A negative errno ends the transfer with that error. May be
+     * NULL.
      */
     int (*checkpoint)(void *opaque, int64_t durable_offset);
     /**
@@ -293,16 +298,18 @@ typedef struct sparsestream_sink_ops {
      */
     uint64_t size;
     /**
-     * Called exactly once with the opaque, when the handle is freed or when its construction fails. May be NULL.
+     * Called exactly once with the opaque, when the handle is freed or when its construction
+     * fails. May be NULL.
      */
     void (*free)(void *opaque);
     /**
-     * Takes at most `length` bytes of data. Returns the count, which may be short; 0 is an error. Required.
+     * Takes at most `length` bytes of data. Returns the count, which may be short; 0 is an error.
+     * Required.
      */
     int64_t (*write)(void *opaque, const void *buffer, size_t length);
     /**
-     * Takes a hole of `length` bytes, all of it: what lies there must read zero afterwards. NULL: holes are
-     * handed to `write` as zeros.
+     * Takes a hole of `length` bytes, all of it: what lies there must read zero afterwards. NULL:
+     * holes are handed to `write` as zeros.
      */
     int (*hole)(void *opaque, int64_t length);
 } sparsestream_sink_ops;
@@ -311,9 +318,8 @@ typedef struct sparsestream_sink_ops {
  * The caller's stream: its own protocol, as seen by one end of a transfer.
  *
  * As a sink `send`, `send_hole`, `finish` and `abort` are used, as a source `recv`, `recv_hole`,
- * `finish` and `abort`; the others may be NULL. Exactly one of `finish` and `abort` is called, once,
- * if the stream was used at all.
- * What is said of `sparsestream_source_ops` holds here too.
+ * `finish` and `abort`; the others may be NULL. Exactly one of `finish` and `abort` is called,
+ * once, if the stream was used at all. What is said of `sparsestream_source_ops` holds here too.
  */
 typedef struct sparsestream_stream_ops {
     /**
@@ -321,7 +327,8 @@ typedef struct sparsestream_stream_ops {
      */
     uint64_t size;
     /**
-     * Called exactly once with the stream, when the handle is freed or when its construction fails. May be NULL.
+     * Called exactly once with the stream, when the handle is freed or when its construction
+     * fails. May be NULL.
      */
     void (*free)(void *stream);
     /**
@@ -334,17 +341,19 @@ typedef struct sparsestream_stream_ops {
     int (*send_hole)(void *stream, int64_t length);
     /**
      * Receives at most `length` bytes of data. Returns the count, which may be short; 0 at the end
-     * of the stream; `SPARSESTREAM_AT_HOLE` when a hole comes next. A stream that was cut off must return an error, not 0.
+     * of the stream; `SPARSESTREAM_AT_HOLE` when a hole comes next. A stream that was cut off must
+     * return an error, not 0.
      */
     int64_t (*recv)(void *stream, void *buffer, size_t length);
     /**
-     * After `SPARSESTREAM_AT_HOLE`: takes the hole off the stream and gives its length, which must be more than 0. NULL:
-     * the stream has no holes.
+     * After `SPARSESTREAM_AT_HOLE`: takes the hole off the stream and gives its length, which must
+     * be more than 0. NULL: the stream has no holes.
      */
     int (*recv_hole)(void *stream, int64_t *length);
     /**
-     * All was moved. For a sink: tell the peer, and return its answer, or -errno. For a source: the peer has said all,
-     * and it is safely stored; tell it so if the protocol has a word for it. Called again while it returns -EAGAIN; any other answer is final. May be NULL.
+     * All was moved. For a sink: tell the peer, and return its answer, or -errno. For a source:
+     * the peer has said all, and it is safely stored; tell it so if the protocol has a word for
+     * it. Called again while it returns -EAGAIN; any other answer is final. May be NULL.
      */
     int (*finish)(void *stream);
     /**
@@ -355,7 +364,8 @@ typedef struct sparsestream_stream_ops {
 } sparsestream_stream_ops;
 
 /**
- * How a source reads a file descriptor. Zero-initialise it and set `size`; NULL means all defaults.
+ * How a source reads a file descriptor. Zero-initialise it and set `size`; NULL means all
+ * defaults.
  */
 typedef struct sparsestream_source_options {
     /**
@@ -382,8 +392,9 @@ typedef struct sparsestream_source_options {
  * A source made of the caller's functions.
  *
  * Each takes the `opaque` that the table was handed in with and returns 0 (`read`: a count), or a
- * negative errno. -EAGAIN means not ready: the same call is made again later. -EINTR means the same at once.
- * They run on the thread that drives the source; they must not throw, longjmp, or use the handle they serve.
+ * negative errno. -EAGAIN means not ready: the same call is made again later. -EINTR means the
+ * same at once. They run on the thread that drives the source; they must not throw, longjmp, or
+ * use the handle they serve.
  */
 typedef struct sparsestream_source_ops {
     /**
@@ -391,7 +402,8 @@ typedef struct sparsestream_source_ops {
      */
     uint64_t size;
     /**
-     * Called exactly once with the opaque, when the handle is freed or when its construction fails. May be NULL.
+     * Called exactly once with the opaque, when the handle is freed or when its construction
+     * fails. May be NULL.
      */
     void (*free)(void *opaque);
     /**
@@ -453,7 +465,8 @@ typedef struct sparsestream_stats {
  * How a transfer goes. Zero-initialise it and set `size`; NULL means all defaults.
  *
  * The callbacks run on the thread that runs the transfer, between two steps of it. They may call
- * `sparsestream_transfer_cancel` and nothing else on that transfer; they must not throw, longjmp or free what is in use.
+ * `sparsestream_transfer_cancel` and nothing else on that transfer; they must not throw, longjmp
+ * or free what is in use.
  */
 typedef struct sparsestream_transfer_options {
     /**
@@ -475,9 +488,9 @@ typedef struct sparsestream_transfer_options {
      */
     uint32_t zero_block;
     /**
-     * Bytes of the transfer's one buffer, 4096 to 67108864; 0 means 1048576; at least `zero_block` while
-     * zeros are looked for. This is all the
-     * memory that a transfer takes beside some hundred bytes, whatever it moves.
+     * Bytes of the transfer's one buffer, 4096 to 67108864; 0 means 1048576; at least `zero_block`
+     * while zeros are looked for. This is all the memory that a transfer takes beside some hundred
+     * bytes, whatever it moves.
      */
     uint64_t buffer_size;
     /**
@@ -486,13 +499,13 @@ typedef struct sparsestream_transfer_options {
      */
     int64_t progress_bytes;
     /**
-     * `progress` is called when this many milliseconds have gone by, and at the end; 0 means
-     * not by time.
+     * `progress` is called when something has moved and this many milliseconds have gone by since
+     * the last call, and at the end; 0 means not by time.
      */
     int64_t progress_ms;
     /**
-     * Progress. If both intervals are 0 it is called once, at the end. A negative errno cancels the
-     * transfer, which then ends with that error. May be NULL.
+     * Progress. If both intervals are 0 it is called once, at the end. A negative errno cancels
+     * the transfer, which then ends with that error. May be NULL.
      */
     int (*progress)(void *opaque, const struct sparsestream_stats *stats);
     /**
@@ -505,14 +518,15 @@ typedef struct sparsestream_transfer_options {
      */
     void *opaque;
     /**
-     * Milliseconds without a byte moved after which the transfer fails with -ETIMEDOUT, naming
-     * the side that is late; 0 means never. It is looked at when `sparsestream_transfer_run` is called and
-     * while it waits; a callback that blocks cannot be interrupted.
+     * Milliseconds without a byte moved after which the transfer fails with -ETIMEDOUT, naming the
+     * side that is late; 0 means never. It is looked at when `sparsestream_transfer_run` is called
+     * and while it waits; a callback that blocks cannot be interrupted.
      */
     int64_t stall_ms;
     /**
-     * Most bytes of data a second, on average; 0 means no limit. Holes are free. A run that is ahead returns -EAGAIN
-     * (`sparsestream_transfer_wait` says when to come back), or waits where it may wait.
+     * Most bytes of data a second, on average; 0 means no limit. Holes are free. A run that is
+     * ahead returns -EAGAIN (`sparsestream_transfer_wait` says when to come back), or waits where
+     * it may wait.
      */
     int64_t rate;
 } sparsestream_transfer_options;
@@ -567,12 +581,13 @@ typedef struct sparsestream_error {
      */
     int32_t side;
     /**
-     * 1 where the other end of a wire failed and told of it: `side`, `operation` and `offset` are then its own. Else 0.
+     * 1 where the other end of a wire failed and told of it: `side`, `operation` and `offset` are
+     * then its own. Else 0.
      */
     int32_t peer;
     /**
-     * Where, in bytes: of a file or device the offset in it, of anything else the offset in the stream.
-     * -1 where no offset applies.
+     * Where, in bytes: of a file or device the offset in it, of anything else the offset in the
+     * stream. -1 where no offset applies.
      */
     int64_t offset;
     /**
@@ -586,7 +601,8 @@ typedef struct sparsestream_error {
 } sparsestream_error;
 
 /**
- * How a stream of frames is sent or received. Zero-initialise it and set `size`; NULL means all defaults.
+ * How a stream of frames is sent or received. Zero-initialise it and set `size`; NULL means all
+ * defaults.
  *
  * What is only of one end must be zero at the other.
  */
@@ -596,11 +612,13 @@ typedef struct sparsestream_wire_options {
      */
     uint64_t size;
     /**
-     * Any of `SPARSESTREAM_WIRE_CHECKSUM`, `_DIGEST`, `_RESTART`; for a sender `_RESUME` and `_SIZES` too.
+     * Any of `SPARSESTREAM_WIRE_CHECKSUM`, `_DIGEST`, `_RESTART`; for a sender `_RESUME` and
+     * `_SIZES` too.
      */
     uint64_t flags;
     /**
-     * Sender, with `SPARSESTREAM_WIRE_SIZES`: bytes of the stream; -1 if not known. A transfer that knows it tells it by itself.
+     * Sender, with `SPARSESTREAM_WIRE_SIZES`: bytes of the stream; -1 if not known. A transfer
+     * that knows it tells it by itself.
      */
     int64_t length;
     /**
@@ -612,17 +630,19 @@ typedef struct sparsestream_wire_options {
      */
     int64_t source_offset;
     /**
-     * Sender, with `SPARSESTREAM_WIRE_SIZES`: bytes of the stream that are data, so that the receiver can tell how much is left
-     * to move; -1 if not known.
+     * Sender, with `SPARSESTREAM_WIRE_SIZES`: bytes of the stream that are data, so that the
+     * receiver can tell how much is left to move; -1 if not known.
      */
     int64_t data_bytes;
     /**
-     * Sender: what it calls this transfer, told to the receiver; zeros for nothing. Receiver: the transfer that brought what it holds; zeros for any.
+     * Sender: what it calls this transfer, told to the receiver; zeros for nothing. Receiver: the
+     * transfer that brought what it holds; zeros for any.
      */
     uint8_t transfer_id[16];
     /**
-     * Sender: what tells this source, as it is now, from any other; zeros for nothing. `sparsestream_wire_describe` makes
-     * one. Receiver: the identity that was told when what it holds came; zeros for any.
+     * Sender: what tells this source, as it is now, from any other; zeros for nothing.
+     * `sparsestream_wire_describe` makes one. Receiver: the identity that was told when what it
+     * holds came; zeros for any.
      */
     uint8_t identity[32];
     /**
@@ -630,13 +650,14 @@ typedef struct sparsestream_wire_options {
      */
     int64_t checkpoint_interval;
     /**
-     * Sender: milliseconds of silence after which it says that it is still there; 0 means never. It can only do so
-     * while the transfer runs or waits.
+     * Sender: milliseconds of silence after which it says that it is still there; 0 means never.
+     * It can only do so while the transfer runs or waits.
      */
     int64_t keepalive_ms;
     /**
-     * Receiver: the most bytes that it takes, holes included; 0 means no limit of its own. A longer stream is refused with -EFBIG
-     * before a byte of it is passed on, or where it gets too long if its length was not announced.
+     * Receiver: the most bytes that it takes, holes included; 0 means no limit of its own. A
+     * longer stream is refused with -EFBIG before a byte of it is passed on, or where it gets too
+     * long if its length was not announced.
      */
     int64_t max_size;
     /**
@@ -648,7 +669,8 @@ typedef struct sparsestream_wire_options {
      */
     uint32_t reserved;
     /**
-     * Receiver: bytes from the start of the stream that it holds, durably, from an earlier transfer; 0 for none.
+     * Receiver: bytes from the start of the stream that it holds, durably, from an earlier
+     * transfer; 0 for none.
      */
     int64_t resume_offset;
     /**
@@ -686,7 +708,8 @@ typedef struct sparsestream_wire_info {
      */
     int64_t data_bytes;
     /**
-     * Where in the stream this transfer starts: `resume_offset` of the options if the sender goes on from there, else 0. The sink must begin there.
+     * Where in the stream this transfer starts: `resume_offset` of the options if the sender goes
+     * on from there, else 0. The sink must begin there.
      */
     int64_t start;
     /**
@@ -753,19 +776,18 @@ const char *sparsestream_version(void);
  * `sparsestream_holes_supported`), answer true to the end.
  *
  * Position: kept. If it cannot be put back, the call fails with an error whose operation is
- * `SPARSESTREAM_OPERATION_SEEK`; no other failure moves it. Another thread, or a process that shares the
- * open file, must not use the position meanwhile. On failure the outputs are untouched.
+ * `SPARSESTREAM_OPERATION_SEEK`; no other failure moves it. Another thread, or a process that
+ * shares the open file, must not use the position meanwhile. On failure the outputs are untouched.
  *
- * Facts: lseek(2) with SEEK_DATA and SEEK_HOLE; at most six lseek calls. The map is a hint that may be outdated the moment it is
- * given; a file system that contradicts itself is answered with data.
+ * Facts: lseek(2) with SEEK_DATA and SEEK_HOLE; at most six lseek calls. The map is a hint that
+ * may be outdated the moment it is given; a file system that contradicts itself is answered with
+ * data.
  *
- * Returns 0, or -EINVAL (an output is NULL), -EBADF (not an open descriptor, or O_PATH), -EISDIR (a
- * directory), -ESPIPE (a pipe, socket, character device or other descriptor with no content to
- * seek in), or the errno of fstat(2) or lseek(2).
+ * Returns 0, or -EINVAL (an output is NULL), -EBADF (not an open descriptor, or O_PATH), -EISDIR
+ * (a directory), -ESPIPE (a pipe, socket, character device or other descriptor with no content to
+ * seek in), or the errno of fstat(2), lseek(2), fcntl(2) or ioctl(2).
  */
-int sparsestream_in_data(int fd,
-                         bool *in_data,
-                         int64_t *length);
+int sparsestream_in_data(int fd, bool *in_data, int64_t *length);
 
 /**
  * As `sparsestream_in_data`, at `offset` bytes from the start instead of the file position, and
@@ -780,15 +802,17 @@ int sparsestream_section_at(int fd, int64_t offset, struct sparsestream_section 
 
 /**
  * Calls `callback` for each section of the range, in order; the first and the last are cut to the
- * range. `length` 0 means to the end; the end is fixed when the call starts. One lseek(2) a boundary.
+ * range. `length` 0 means to the end; the end is fixed when the call starts. One lseek(2) a
+ * boundary.
  *
  * `callback` returns 0 to go on; anything else ends the walk and becomes the result of the call.
  * It must not move the file position, throw or longjmp.
  *
  * Position: kept, as by `sparsestream_in_data`, but it moves while the walk is under way.
  *
- * Returns 0 when the range or the file ended, what the callback returned, or the errors of `sparsestream_in_data`;
- * -EINVAL also for a negative offset or length, or no callback.
+ * Returns 0 when the range or the file ended, what the callback returned (which leaves no
+ * message), or the errors of `sparsestream_in_data`; -EINVAL also for a negative offset or length,
+ * or no callback.
  */
 int sparsestream_map(int fd,
                      int64_t offset,
@@ -800,7 +824,8 @@ int sparsestream_map(int fd,
  * Can the file system tell holes from data in this file? Position: kept.
  *
  * 1 means that the map was answered, which a file system that stores no holes also does (all is
- * data then). 0 means that it cannot be asked: everything counts as data. A block device answers 0.
+ * data then). 0 means that it cannot be asked: everything counts as data. A block device answers
+ * 0.
  *
  * Returns 1, 0, or the errors of `sparsestream_in_data`.
  */
@@ -814,13 +839,17 @@ int sparsestream_holes_supported(int fd);
  * never made shorter, unless `SPARSESTREAM_TRUNCATE` asks for it, and gets its exact size,
  * a hole at its end included, when the sink is finished.
  *
- * The descriptor stays the caller's and must stay open until the sink is freed. Nothing is closed, so that an
- * error which the system reports only at close(2) is the caller's to see; `SPARSESTREAM_SYNC` makes it show up in time.
+ * The descriptor stays the caller's and must stay open until the sink is freed. Nothing is closed,
+ * so that an error which the system reports only at close(2) is the caller's to see;
+ * `SPARSESTREAM_SYNC` makes it show up in time.
  *
- * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL: -EINVAL
- * (an argument, an unknown flag, a file opened with O_APPEND), -E2BIG (options from a later version), -EBADF (not open for writing), -EISDIR, -ESPIPE (an offset, or
- * a flag, that this kind of descriptor cannot have), -EFBIG (the offset lies beyond RLIMIT_FSIZE), -ENOSPC (the offset lies beyond a
- * device's end), -EPERM (a sealed memfd), -ENOMEM, or the errno of fstat(2), fcntl(2) or ioctl(2).
+ * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
+ * -EINVAL (an argument, an unknown flag, a file opened with O_APPEND), -E2BIG (options from a
+ * later version), -EBADF (not open for writing), -EISDIR, -ESPIPE (an offset, or a wish to sync,
+ * that this kind of descriptor cannot have, or nothing that can be written, as an eventfd),
+ * -EPROTOTYPE (no stream socket), -EFBIG (the offset lies beyond RLIMIT_FSIZE), -ENOSPC (the
+ * offset lies beyond a device's end), -EPERM (a sealed memfd), -ENOMEM, or the errno of fstat(2),
+ * fcntl(2) or ioctl(2).
  */
 int sparsestream_sink_to_fd(int fd,
                             const struct sparsestream_sink_options *options,
@@ -830,8 +859,8 @@ int sparsestream_sink_to_fd(int fd,
  * Makes a sink of the caller's callbacks; see `sparsestream_sink_ops`.
  *
  * `ops` is copied. `opaque` is borrowed until the sink is freed; `ops->free`, if any, is called
- * with it exactly once: when the sink is freed, or before this call returns a failure (unless `ops` is NULL or
- * its `size` is no table's).
+ * with it exactly once: when the sink is freed, or before this call returns a failure (unless
+ * `ops` is NULL or its `size` is no table's).
  *
  * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
  * -EINVAL (an argument, or no `write`), -E2BIG (a table from a later version), -ENOMEM.
@@ -854,29 +883,29 @@ int sparsestream_sink_to_stream(const struct sparsestream_stream_ops *ops,
 /**
  * Writes at most `length` bytes of `buffer` where the sink is, and moves on by what was taken.
  *
- * Returns the count, which may be short but is not 0 unless `length` is; or a negative errno: -EINVAL, -EBUSY (the handle is in use by another
- * call), -EAGAIN, -EINTR, -EFBIG (beyond `length` of the options or RLIMIT_FSIZE), -ENOSPC, -EPROTO (a callback answered nonsense), or the
- * error of the system or the callback.
+ * Returns the count, which may be short but is not 0 unless `length` is; or a negative errno:
+ * -EINVAL, -EBUSY (the handle is in use by another call), -EAGAIN, -EINTR, -ESHUTDOWN (finished or
+ * aborted before), -EFBIG (beyond `length` of the options or RLIMIT_FSIZE), -ENOSPC, -EPROTO (a
+ * callback answered nonsense), or the error of the system or the callback.
  */
-int64_t sparsestream_sink_write(struct sparsestream_sink *sink,
-                                const void *buffer,
-                                size_t length);
+int64_t sparsestream_sink_write(struct sparsestream_sink *sink, const void *buffer, size_t length);
 
 /**
  * Makes a hole of at most `length` bytes where the sink is, and moves on by what was made: it
  * reads zero once the sink is finished. Large holes over old content are made in steps.
  *
- * Returns the count, which may be short but is not 0 unless `length` is; or a negative errno: -EOPNOTSUPP (this sink makes no holes: write zeros),
- * and those of `sparsestream_sink_write`.
+ * Returns the count, which may be short but is not 0 unless `length` is; or a negative errno:
+ * -EOPNOTSUPP (this sink makes no holes: write zeros), and those of `sparsestream_sink_write`.
  */
-int64_t sparsestream_sink_hole(struct sparsestream_sink *sink,
-                               int64_t length);
+int64_t sparsestream_sink_hole(struct sparsestream_sink *sink, int64_t length);
 
 /**
- * Ends the sink with success: a regular file gets its size, what was asked to be synced is synced, a
- * stream's `finish` is called. Its failure is the result of the whole. To be called once; again while it returns -EAGAIN.
+ * Ends the sink with success: a regular file gets its size, what was asked to be synced is synced,
+ * a stream's `finish` is called. Its failure is the result of the whole. To be called once; again
+ * while it returns -EAGAIN.
  *
- * Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, -EFBIG, -ENOSPC, or the error of the system or the callback.
+ * Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, -EFBIG, -ENOSPC, or the error of the
+ * system or the callback.
  */
 int sparsestream_sink_finish(struct sparsestream_sink *sink);
 
@@ -889,9 +918,10 @@ int sparsestream_sink_finish(struct sparsestream_sink *sink);
 int sparsestream_sink_abort(struct sparsestream_sink *sink, int error);
 
 /**
- * Frees a sink. NULL is allowed. What it writes to stays open. A stream on which `send` or `send_hole` was called and that was
- * neither finished nor aborted is aborted with ECANCELED; `free` of a callback table is called.
- * Must not be called while a transfer uses the sink, nor from one of its callbacks.
+ * Frees a sink. NULL is allowed. What it writes to stays open. A stream on which `send` or
+ * `send_hole` was called and that was neither finished nor aborted is aborted with ECANCELED;
+ * `free` of a callback table is called. Must not be called while a transfer uses the sink, nor
+ * from one of its callbacks.
  */
 void sparsestream_sink_free(struct sparsestream_sink *sink);
 
@@ -901,15 +931,19 @@ void sparsestream_sink_free(struct sparsestream_sink *sink);
  * character device as it comes.
  *
  * The end is fixed here: what a file grows later is not read, and if it shrinks the source ends
- * early, which is an error (-ENODATA). A file whose size says nothing, as in /proc, is read to its end.
+ * early, which is an error (-ENODATA). A file whose size says nothing, as in /proc, is read to its
+ * end.
  *
- * The descriptor stays the caller's and must stay open until the source is freed. Its file position
- * moves while a mapped file is walked, and is put back at the end, on failure, and when the source is freed.
+ * The descriptor stays the caller's and must stay open until the source is freed. Its file
+ * position moves while a mapped file is walked, and is put back at the end, and when the source is
+ * finished, aborted or freed; a transfer sees to that on failure too.
  *
- * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
- * -EINVAL (an argument, an unknown flag, a range that starts beyond the end), -E2BIG (options from a later version), -EBADF (not open for reading), -EISDIR,
- * -ESPIPE (an offset in something that has none), -ENODATA (the range ends beyond the end),
- * -ENOMEM, or the errno of fstat(2), fcntl(2) or ioctl(2).
+ * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
+ * NULL: -EINVAL (an argument, an unknown flag, a range that starts beyond the end), -E2BIG
+ * (options from a later version), -EBADF (not open for reading), -EISDIR, -ESPIPE (an offset in
+ * something that has none, or nothing that can be read, as an eventfd), -EPROTOTYPE (no stream
+ * socket), -ENODATA (the range ends beyond the end), -ENOMEM, or the errno of fstat(2), fcntl(2)
+ * or ioctl(2).
  */
 int sparsestream_source_from_fd(int fd,
                                 const struct sparsestream_source_options *options,
@@ -919,11 +953,11 @@ int sparsestream_source_from_fd(int fd,
  * Makes a source of the caller's callbacks; see `sparsestream_source_ops`.
  *
  * `ops` is copied. `opaque` is borrowed until the source is freed; `ops->free`, if any, is called
- * with it exactly once: when the source is freed, or before this call returns a failure (unless `ops` is NULL or
- * its `size` is no table's).
+ * with it exactly once: when the source is freed, or before this call returns a failure (unless
+ * `ops` is NULL or its `size` is no table's).
  *
- * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
- * -EINVAL (an argument, or no `read`), -E2BIG (a table from a later version), -ENOMEM.
+ * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
+ * NULL: -EINVAL (an argument, or no `read`), -E2BIG (a table from a later version), -ENOMEM.
  */
 int sparsestream_source_from_callbacks(const struct sparsestream_source_ops *ops,
                                        void *opaque,
@@ -931,10 +965,11 @@ int sparsestream_source_from_callbacks(const struct sparsestream_source_ops *ops
 
 /**
  * Makes a source of the caller's stream, that is of its `recv`, `recv_hole`, `finish` and `abort`;
- * see `sparsestream_stream_ops`. Ownership and `free` as with `sparsestream_source_from_callbacks`.
+ * see `sparsestream_stream_ops`. Ownership and `free` as with
+ * `sparsestream_source_from_callbacks`.
  *
- * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
- * -EINVAL (an argument, or no `recv`), -E2BIG, -ENOMEM.
+ * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
+ * NULL: -EINVAL (an argument, or no `recv`), -E2BIG, -ENOMEM.
  */
 int sparsestream_source_from_stream(const struct sparsestream_stream_ops *ops,
                                     void *stream,
@@ -945,7 +980,8 @@ int sparsestream_source_from_stream(const struct sparsestream_stream_ops *ops,
  * where the source is. At its end: false and 0.
  *
  * A stream knows what comes next only when `sparsestream_source_read` has returned
- * `SPARSESTREAM_AT_HOLE`; before that this fails with -EOPNOTSUPP.
+ * `SPARSESTREAM_AT_HOLE`; before that this fails with -EOPNOTSUPP, as it does for a pipe, socket
+ * or character device whose `length` is not given, and for callbacks without `in_data`.
  *
  * Returns 0 or a negative errno: -EINVAL, -EBUSY (the handle is in use by another call), -EAGAIN,
  * -ENODATA (ended early), or the error of the system or the callback.
@@ -958,56 +994,59 @@ int sparsestream_source_in_data(struct sparsestream_source *source, bool *in_dat
  *
  * Returns the count, which may be short; 0 at the end (or when `length` is 0);
  * `SPARSESTREAM_AT_HOLE` when the source is at a hole (ask its length with
- * `sparsestream_source_in_data`, and move on with `sparsestream_source_skip`); or a negative errno: -EINVAL, -EBUSY, -EAGAIN, -EINTR,
- * -ENODATA (ended early), -EPROTO (a callback answered nonsense), or the error of the system or the callback.
+ * `sparsestream_source_in_data`, and move on with `sparsestream_source_skip`); or a negative
+ * errno: -EINVAL, -EBUSY, -EAGAIN, -EINTR, -ESHUTDOWN (finished or aborted before), -ENODATA
+ * (ended early), -EPROTO (a callback answered nonsense), or the error of the system or the
+ * callback.
  */
-int64_t sparsestream_source_read(struct sparsestream_source *source,
-                                 void *buffer,
-                                 size_t length);
+int64_t sparsestream_source_read(struct sparsestream_source *source, void *buffer, size_t length);
 
 /**
- * Moves on by `length` bytes without reading them; they must lie within the section that the
- * source is in.
+ * Moves on by `length` bytes without reading them. They must lie within the section that the
+ * source is in, which must be a hole unless it is a regular file or a block device. Pipes, sockets
+ * and character devices cannot skip.
  *
- * Returns 0 or a negative errno: -EINVAL (negative, or beyond the section), -EBUSY, -EAGAIN, or the error of the
- * system or the callback.
+ * Returns 0 or a negative errno: -EINVAL (negative, or beyond the section), -ESPIPE, -ESHUTDOWN,
+ * -EBUSY, -EAGAIN, or the error of the system or the callback.
  */
-int sparsestream_source_skip(struct sparsestream_source *source,
-                             int64_t length);
+int sparsestream_source_skip(struct sparsestream_source *source, int64_t length);
 
 /**
  * Tells the source that all of it was taken: a descriptor's position is put back; a stream's
- * `finish` is called, whose failure is the result. To be called once, after the end; again while it returns -EAGAIN.
+ * `finish` is called, whose failure is the result. To be called once, after the end; again while
+ * it returns -EAGAIN.
  *
- * Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, or the error of the system or the callback.
+ * Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, or the error of the system or the
+ * callback.
  */
 int sparsestream_source_finish(struct sparsestream_source *source);
 
 /**
- * Tells the source that the stream failed with `error`, a positive errno: a stream's `abort` is called, unless
- * it was finished or aborted already.
+ * Tells the source that the stream failed with `error`, a positive errno: a stream's `abort` is
+ * called, unless it was finished or aborted already.
  *
  * Returns 0, or -EINVAL or -EBUSY.
  */
-int sparsestream_source_abort(struct sparsestream_source *source,
-                              int error);
+int sparsestream_source_abort(struct sparsestream_source *source, int error);
 
 /**
- * Frees a source. NULL is allowed. What it reads from stays open. A stream on which `recv` was called and that was
- * neither finished nor aborted is aborted with ECANCELED; `free` of a callback table is called.
- * Must not be called while a transfer uses the source, nor from one of its callbacks.
+ * Frees a source. NULL is allowed. What it reads from stays open. A stream on which `recv` was
+ * called and that was neither finished nor aborted is aborted with ECANCELED; `free` of a callback
+ * table is called. Must not be called while a transfer uses the source, nor from one of its
+ * callbacks.
  */
 void sparsestream_source_free(struct sparsestream_source *source);
 
 /**
  * Makes a transfer from a source to a sink. Nothing moves before it is run.
  *
- * Both handles are borrowed: they stay the caller's, must outlive the transfer, and must not be used
- * otherwise before it has ended. Once the transfer has been run, exactly one of finish and abort
- * reaches each of them, at the latest when it is freed.
+ * Both handles are borrowed: they stay the caller's, must outlive the transfer, and must not be
+ * used otherwise before it has ended. Once the transfer has been run, exactly one of finish and
+ * abort reaches each of them, at the latest when it is freed.
  *
- * Returns 0 and a handle in `*transfer` that the caller frees, or a negative errno with `*transfer` NULL:
- * -EINVAL (an argument, an unknown flag or sparse request), -E2BIG (options from a later version), -ENOMEM.
+ * Returns 0 and a handle in `*transfer` that the caller frees, or a negative errno with
+ * `*transfer` NULL: -EINVAL (an argument, an unknown flag or sparse request), -E2BIG (options from
+ * a later version), -ENOMEM.
  */
 int sparsestream_transfer_new(struct sparsestream_source *source,
                               struct sparsestream_sink *sink,
@@ -1019,30 +1058,31 @@ int sparsestream_transfer_new(struct sparsestream_source *source,
  *
  * `budget` bounds one call: it returns 1 after about so many bytes of work, where a hole, or a
  * step of zeroing, counts as 4096 bytes. With a budget the call never waits on a descriptor, not
- * even on one that is in blocking mode; reading and writing regular files and block devices, and callbacks that
- * block, take as long as they take, one piece at a time.
+ * even on one that is in blocking mode; reading and writing regular files and block devices, and
+ * callbacks that block, take as long as they take, one piece at a time.
  *
  * `budget` 0 means to the end. The call then waits, with poll(2), on descriptors that are in
  * blocking mode, and returns -EAGAIN only for those in non-blocking mode and for callbacks.
  *
  * Position: a mapped source file's position moves until the transfer has ended.
  *
- * Returns 0 when all is moved and both ends are finished; 1 when the budget is used up;
- * -EAGAIN when an end is not ready (`sparsestream_transfer_wait` tells which; nothing is lost, run
- * it again); or the negative errno that ended the transfer, the same again if it is run again:
+ * Returns 0 when all is moved and both ends are finished; 1 when the budget is used up; -EAGAIN
+ * when an end is not ready (`sparsestream_transfer_wait` tells which; nothing is lost, run it
+ * again); or the negative errno that ended the transfer, the same again if it is run again:
  * -EOPNOTSUPP (the sparse request cannot be met; no byte was moved), -ECANCELED, -ETIMEDOUT
  * (`stall_ms`), -ENODATA (the source ended early), -EPROTO (a callback answered nonsense), -EFBIG,
- * -ENOSPC, -ENOMEM (no byte was moved), -EBUSY (the transfer or one of its ends is in use by another call; this one ended
- * nothing), or the error of the system or the callback.
+ * -EOVERFLOW (a source whose holes end beyond every offset), -ESHUTDOWN (an end was finished or
+ * aborted before), -ENOSPC, -ENOMEM (no byte was moved), -EBUSY (the transfer or one of its ends
+ * is in use by another call; this one ended nothing), or the error of the system or the callback.
  */
-int sparsestream_transfer_run(struct sparsestream_transfer *transfer,
-                              int64_t budget);
+int sparsestream_transfer_run(struct sparsestream_transfer *transfer, int64_t budget);
 
 /**
  * What the transfer waits for, after `sparsestream_transfer_run` returned -EAGAIN.
  *
- * Watch `fd` for `events` with poll, epoll or any event loop, and run the transfer again when they come or
- * `timeout_ms` has gone by. At any other time the answer is: no side, no descriptor, 0 milliseconds.
+ * Watch `fd` for `events` with poll, epoll or any event loop, and run the transfer again when they
+ * come or `timeout_ms` has gone by. At any other time the answer is: no side, no descriptor, 0
+ * milliseconds.
  *
  * Returns 0 or a negative errno: -EINVAL, -EBUSY.
  */
@@ -1067,16 +1107,19 @@ int sparsestream_transfer_error(struct sparsestream_transfer *transfer,
 
 /**
  * Asks the transfer to end with -ECANCELED. From any thread and from a signal handler, also while
- * it runs; the handle must not be freed meanwhile. It acts when the step under way ends, or
- * within 100 ms of waiting, or the next time that the transfer is run. A transfer that has ended is not changed.
+ * it runs; the handle must not be freed meanwhile. It acts when the step under way ends, or within
+ * 100 ms of waiting, or the next time that the transfer is run. A transfer that has ended is not
+ * changed.
  *
- * Returns 0, or -EINVAL (NULL; the thread's message is left alone, so that a signal handler may call this).
+ * Returns 0, or -EINVAL (NULL; the thread's message is left alone, so that a signal handler may
+ * call this).
  */
 int sparsestream_transfer_cancel(struct sparsestream_transfer *transfer);
 
 /**
- * Frees a transfer. NULL is allowed. One that was run and has not ended is cancelled: both its ends are aborted,
- * which must still live. Must not be called from a callback of the transfer, nor while another thread runs it.
+ * Frees a transfer. NULL is allowed. One that was run and has not ended is cancelled: both its
+ * ends are aborted, which must still live. Must not be called from a callback of the transfer, nor
+ * while another thread runs it.
  */
 void sparsestream_transfer_free(struct sparsestream_transfer *transfer);
 
@@ -1084,11 +1127,13 @@ void sparsestream_transfer_free(struct sparsestream_transfer *transfer);
  * Sends a whole source over the caller's stream: makes a sink of the stream, runs a transfer to
  * its end and frees both. The source stays the caller's.
  *
- * Blocking: waits with poll(2) on the source's descriptor, also on one in non-blocking mode. A stream
- * callback that returns -EAGAIN ends it with that error; for an event loop use the transfer functions.
+ * Blocking: waits with poll(2) on the source's descriptor, also on one in non-blocking mode. A
+ * stream callback that returns -EAGAIN ends it with that error; for an event loop use the transfer
+ * functions.
  *
- * `free` of `ops` is called exactly once before the return, on every path. If -EINVAL, -E2BIG or -EBUSY
- * comes before the start, neither `finish` nor `abort` has been called; in every other case exactly one of them has.
+ * `free` of `ops` is called exactly once before the return, on every path but those of a table
+ * that is NULL or has no table's `size`. If -EINVAL, -E2BIG or -EBUSY comes before the start,
+ * neither `finish` nor `abort` has been called; in every other case exactly one of them has.
  * `stats` may be NULL; it is filled on failure too, if the transfer was started.
  *
  * Returns 0 or a negative errno, as `sparsestream_transfer_new` and `sparsestream_transfer_run`.
@@ -1112,24 +1157,29 @@ int sparsestream_recv_all(const struct sparsestream_stream_ops *ops,
                           struct sparsestream_stats *stats);
 
 /**
- * Makes a sink that sends frames, as docs/wire-format.md specifies them, to a pipe, a socket, a character device or,
- * to be received later, a regular file at its position.
+ * Makes a sink that sends frames, as docs/wire-format.md specifies them, to a pipe, a socket, a
+ * character device or, to be received later, a regular file at its position.
  *
- * With a way back (`read_fd` at least 0; the same descriptor twice for a socket) the receiver's answer is the result:
- * the sink is finished when the receiver has said that all is stored, and a failure of the receiver is this sink's failure, with the receiver's errno,
- * operation, side and offset (`peer` of `sparsestream_error`). With -1 success means only that all was written.
+ * With a way back (`read_fd` at least 0; the same descriptor twice for a socket) the receiver's
+ * answer is the result: the sink is finished when the receiver has said that all is stored, and a
+ * failure of the receiver is this sink's failure, with the receiver's errno, operation, side and
+ * offset (`peer` of `sparsestream_error`). With -1 success means only that all was written.
  *
- * Sending never waits, whatever the mode of the descriptors, and raises no SIGPIPE. The sink takes about 170 KiB of memory,
- * whatever it sends. Both descriptors stay the caller's, carry this stream and nothing else, and must
- * stay open until the sink is freed. One that was used and is freed without having been finished tells the receiver ECANCELED.
+ * Sending never waits, whatever the mode of the descriptors, and raises no SIGPIPE. The sink takes
+ * about 170 KiB of memory, whatever it sends. Both descriptors stay the caller's, carry this
+ * stream and nothing else, and must stay open until the sink is freed. One that was used and is
+ * freed without having been finished tells the receiver ECANCELED.
  *
- * With `SPARSESTREAM_WIRE_RESUME` the sink must be driven by a transfer, which reads what the receiver
- * holds, compares, and goes on behind it; if it differs the transfer ends with -ESTALE, or starts again if both ends have
- * `SPARSESTREAM_WIRE_RESTART` and the source can go back.
+ * With `SPARSESTREAM_WIRE_RESUME` the sink must be driven by a transfer, which reads what the
+ * receiver holds, compares, and goes on behind it; if it differs the transfer ends with -ESTALE,
+ * or starts again if both ends have `SPARSESTREAM_WIRE_RESTART` and the source can go back.
  *
- * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL: -EINVAL (an argument, an
- * unknown flag, a field of the receiver's, sizes that contradict each other, `SPARSESTREAM_WIRE_RESUME` without a way back), -E2BIG (options from a later version), -EBADF (not open for writing, or reading),
- * -EISDIR, -ESPIPE (a block device, or nothing that carries bytes), -EPROTOTYPE (no stream socket), -ENOMEM, or the errno of fstat(2), fcntl(2) or getsockopt(2).
+ * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
+ * -EINVAL (an argument, an unknown flag, a field of the receiver's, sizes that contradict each
+ * other, `SPARSESTREAM_WIRE_RESUME` without a way back), -E2BIG (options from a later version),
+ * -EBADF (not open for writing, or reading), -EISDIR, -ESPIPE (a block device, or nothing that
+ * carries bytes), -EPROTOTYPE (no stream socket), -ENOMEM, or the errno of fstat(2), fcntl(2) or
+ * getsockopt(2).
  */
 int sparsestream_sink_to_wire(int write_fd,
                               int read_fd,
@@ -1137,25 +1187,30 @@ int sparsestream_sink_to_wire(int write_fd,
                               struct sparsestream_sink **sink);
 
 /**
- * Makes a source that receives frames from a pipe, a socket, a character device or a regular file at its position; see `sparsestream_sink_to_wire`.
+ * Makes a source that receives frames from a pipe, a socket, a character device or a regular file
+ * at its position; see `sparsestream_sink_to_wire`.
  *
- * With a way back (`write_fd` at least 0; the same descriptor twice for a socket) the sender is answered, if it waits for that: finishing the source,
- * as a transfer does after its sink, says that all is stored; aborting it tells what failed. With -1 a sender that waits for answers
- * is refused with -ENOTCONN.
+ * With a way back (`write_fd` at least 0; the same descriptor twice for a socket) the sender is
+ * answered, if it waits for that: finishing the source, as a transfer does after its sink, says
+ * that all is stored; aborting it tells what failed. With -1 a sender that waits for answers is
+ * refused with -ENOTCONN.
  *
- * Nothing that comes is trusted: a stream that breaks the rules, is longer than `max_size` or was damaged is an error before the
- * sink hears of it, but for the data of a frame whose checksum comes to be wrong with its last byte. A stream that is cut off is -ENODATA.
- * Receiving never waits. The source takes about 70 KiB of memory, whatever it receives.
+ * Nothing that comes is trusted: a stream that breaks the rules, is longer than `max_size` or was
+ * damaged is an error before the sink hears of it, but for the data of a frame whose checksum
+ * comes to be wrong with its last byte. A stream that is cut off is -ENODATA. Receiving never
+ * waits. The source takes about 70 KiB of memory, whatever it receives.
  *
  * To go on with an earlier transfer, set `resume_offset`, `resume_digest` and `identity`, ask with
- * `sparsestream_source_wire_info` where the stream starts, and make the sink begin there. What is durable (`checkpoint` of
- * `sparsestream_sink_options`) is told to the sender by the transfer.
+ * `sparsestream_source_wire_info` where the stream starts, and make the sink begin there. What is
+ * durable (`checkpoint` of `sparsestream_sink_options`) is told to the sender by the transfer.
  *
- * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL: -EINVAL (an argument, an
- * unknown flag, a field of the sender's), and those of `sparsestream_sink_to_wire`. What is wrong with the stream itself
- * shows when the source is used: -EPROTO (a frame that may not be), -EBADMSG (a checksum or the digest is wrong), -EMSGSIZE (more data in a frame than `max_payload`),
- * -EFBIG, -ENODATA, -EPROTONOSUPPORT (a version or a feature that is not known), -EOPNOTSUPP (no checksums, no digest, no resuming), -ENOTCONN, -ESTALE (the source has changed), -EAGAIN, -EINTR,
- * the errno of a read, or the one that the sender told.
+ * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
+ * NULL: -EINVAL (an argument, an unknown flag, a field of the sender's), and those of
+ * `sparsestream_sink_to_wire`. What is wrong with the stream itself shows when the source is used:
+ * -EPROTO (a frame that may not be), -EBADMSG (a checksum or the digest is wrong), -EMSGSIZE (more
+ * data in a frame than `max_payload`), -EFBIG, -ENODATA, -EPROTONOSUPPORT (a version or a feature
+ * that is not known), -EOPNOTSUPP (no checksums, no digest, no resuming), -ENOTCONN, -ESTALE (the
+ * source has changed), -EAGAIN, -EINTR, the errno of a read, or the one that the sender told.
  */
 int sparsestream_source_from_wire(int read_fd,
                                   int write_fd,
@@ -1163,22 +1218,26 @@ int sparsestream_source_from_wire(int read_fd,
                                   struct sparsestream_source **source);
 
 /**
- * What the sender told of its stream, before any of it is read. Receives it first, if that was not done yet: the call waits, with
- * poll(2), on a descriptor in blocking mode; on one in non-blocking mode it returns -EAGAIN, and is to be called again when `read_fd` can be read.
+ * What the sender told of its stream, before any of it is read. Receives it first, if that was not
+ * done yet: the call waits, with poll(2), on a descriptor in blocking mode; on one in non-blocking
+ * mode it returns -EAGAIN, and is to be called again when `read_fd` can be read.
  *
- * Returns 0 or a negative errno: -EINVAL (no source made by `sparsestream_source_from_wire`, or an argument), -EBUSY, -EAGAIN, and those of
- * a source from a wire.
+ * Returns 0 or a negative errno: -EINVAL (no source made by `sparsestream_source_from_wire`, or an
+ * argument), -EBUSY, -EAGAIN, and those of a source from a wire.
  */
 int sparsestream_source_wire_info(struct sparsestream_source *source,
                                   struct sparsestream_wire_info *info);
 
 /**
- * Fills a sender's options with what can be told of a file or a block device: the sizes, of which `data_bytes` by a walk along its map, and an identity of
- * device, inode, size and modification time. Sets `SPARSESTREAM_WIRE_SIZES`. All other fields are left alone.
+ * Fills a sender's options with what can be told of a file or a block device: the sizes, of which
+ * `data_bytes` by a walk along its map, and an identity of device, inode, size and modification
+ * time. Sets `SPARSESTREAM_WIRE_SIZES`. All other fields are left alone.
  *
- * `offset` and `length` are the range that will be sent, in bytes; a length of 0 means to the end. The file position is used and put back.
+ * `offset` and `length` are the range that will be sent, in bytes; a length of 0 means to the end.
+ * The file position is used and put back.
  *
- * Returns 0 or a negative errno, as `sparsestream_source_from_fd`, -ESPIPE for what has no size, or the errno of lseek(2).
+ * Returns 0 or a negative errno, as `sparsestream_source_from_fd`, -ESPIPE for what has no size,
+ * or the errno of lseek(2).
  */
 int sparsestream_wire_describe(int fd,
                                int64_t offset,
@@ -1186,16 +1245,15 @@ int sparsestream_wire_describe(int fd,
                                struct sparsestream_wire_options *options);
 
 /**
- * The digest of `length` bytes of a file or a block device from `offset` on: that of docs/wire-format.md, which is the same for a hole and
- * for written zeros. It finds accidental damage, and is no protection against an attacker. Reads all data of the range; holes are
- * passed over by their map. The file position is used and put back.
+ * The digest of `length` bytes of a file or a block device from `offset` on: that of
+ * docs/wire-format.md, which is the same for a hole and for written zeros. It finds accidental
+ * damage, and is no protection against an attacker. Reads all data of the range; holes are passed
+ * over by their map. The file position is used and put back.
  *
- * Returns 0 and the digest in `*digest`, or a negative errno: -EINVAL, -ESPIPE, -ENODATA (it ends before), -EBADF, -EISDIR, -ENOMEM, or the errno of a read.
+ * Returns 0 and the digest in `*digest`, or a negative errno: -EINVAL, -ESPIPE, -ENODATA (it ends
+ * before), -EBADF, -EISDIR, -ENOMEM, or the errno of a read.
  */
-int sparsestream_digest(int fd,
-                        int64_t offset,
-                        int64_t length,
-                        uint64_t *digest);
+int sparsestream_digest(int fd, int64_t offset, int64_t length, uint64_t *digest);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -24,6 +24,7 @@ pub mod buffer;
 pub mod byte_end;
 pub mod error;
 pub mod ffi;
+pub mod life;
 pub mod section;
 pub mod sink;
 pub mod source;

@@ -5,6 +5,7 @@ use super::options::{self, Sized0, sparsestream_stats, sparsestream_transfer_opt
 use super::sections::sparsestream_section;
 use super::sources::SPARSESTREAM_AT_HOLE;
 use crate::error::{Error, Operation, Result, Side};
+use crate::life::Life;
 use crate::section::{Kind, Section};
 use crate::sink::{self, Sink};
 use crate::source::{Read, Source};
@@ -17,14 +18,16 @@ use std::mem::offset_of;
 /// A source made of the caller's functions.
 ///
 /// Each takes the `opaque` that the table was handed in with and returns 0 (`read`: a count), or a
-/// negative errno. -EAGAIN means not ready: the same call is made again later. -EINTR means the same at once.
-/// They run on the thread that drives the source; they must not throw, longjmp, or use the handle they serve.
+/// negative errno. -EAGAIN means not ready: the same call is made again later. -EINTR means the
+/// same at once. They run on the thread that drives the source; they must not throw, longjmp, or
+/// use the handle they serve.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_source_ops {
     /// `sizeof(sparsestream_source_ops)`.
     pub size: u64,
-    /// Called exactly once with the opaque, when the handle is freed or when its construction fails. May be NULL.
+    /// Called exactly once with the opaque, when the handle is freed or when its construction
+    /// fails. May be NULL.
     pub free: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
     /// Is the source in data or in a hole, and for how many bytes? At the end: false and 0.
     /// NULL, with `skip` NULL too: the source cannot tell, everything is data.
@@ -46,29 +49,31 @@ pub struct sparsestream_source_ops {
 pub struct sparsestream_sink_ops {
     /// `sizeof(sparsestream_sink_ops)`.
     pub size: u64,
-    /// Called exactly once with the opaque, when the handle is freed or when its construction fails. May be NULL.
+    /// Called exactly once with the opaque, when the handle is freed or when its construction
+    /// fails. May be NULL.
     pub free: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
-    /// Takes at most `length` bytes of data. Returns the count, which may be short; 0 is an error. Required.
+    /// Takes at most `length` bytes of data. Returns the count, which may be short; 0 is an error.
+    /// Required.
     pub write: Option<
         unsafe extern "C" fn(opaque: *mut c_void, buffer: *const c_void, length: usize) -> i64,
     >,
-    /// Takes a hole of `length` bytes, all of it: what lies there must read zero afterwards. NULL: holes are
-    /// handed to `write` as zeros.
+    /// Takes a hole of `length` bytes, all of it: what lies there must read zero afterwards. NULL:
+    /// holes are handed to `write` as zeros.
     pub hole: Option<unsafe extern "C" fn(opaque: *mut c_void, length: i64) -> c_int>,
 }
 
 /// The caller's stream: its own protocol, as seen by one end of a transfer.
 ///
 /// As a sink `send`, `send_hole`, `finish` and `abort` are used, as a source `recv`, `recv_hole`,
-/// `finish` and `abort`; the others may be NULL. Exactly one of `finish` and `abort` is called, once,
-/// if the stream was used at all.
-/// What is said of `sparsestream_source_ops` holds here too.
+/// `finish` and `abort`; the others may be NULL. Exactly one of `finish` and `abort` is called,
+/// once, if the stream was used at all. What is said of `sparsestream_source_ops` holds here too.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_stream_ops {
     /// `sizeof(sparsestream_stream_ops)`.
     pub size: u64,
-    /// Called exactly once with the stream, when the handle is freed or when its construction fails. May be NULL.
+    /// Called exactly once with the stream, when the handle is freed or when its construction
+    /// fails. May be NULL.
     pub free: Option<unsafe extern "C" fn(stream: *mut c_void)>,
     /// Sends at most `length` bytes of data. Returns the count, which may be short; 0 is an error.
     pub send: Option<
@@ -77,15 +82,17 @@ pub struct sparsestream_stream_ops {
     /// Sends a hole of `length` bytes, all of it. NULL: holes are sent as zeros.
     pub send_hole: Option<unsafe extern "C" fn(stream: *mut c_void, length: i64) -> c_int>,
     /// Receives at most `length` bytes of data. Returns the count, which may be short; 0 at the end
-    /// of the stream; `SPARSESTREAM_AT_HOLE` when a hole comes next. A stream that was cut off must return an error, not 0.
+    /// of the stream; `SPARSESTREAM_AT_HOLE` when a hole comes next. A stream that was cut off must
+    /// return an error, not 0.
     pub recv: Option<
         unsafe extern "C" fn(stream: *mut c_void, buffer: *mut c_void, length: usize) -> i64,
     >,
-    /// After `SPARSESTREAM_AT_HOLE`: takes the hole off the stream and gives its length, which must be more than 0. NULL:
-    /// the stream has no holes.
+    /// After `SPARSESTREAM_AT_HOLE`: takes the hole off the stream and gives its length, which must
+    /// be more than 0. NULL: the stream has no holes.
     pub recv_hole: Option<unsafe extern "C" fn(stream: *mut c_void, length: *mut i64) -> c_int>,
-    /// All was moved. For a sink: tell the peer, and return its answer, or -errno. For a source: the peer has said all,
-    /// and it is safely stored; tell it so if the protocol has a word for it. Called again while it returns -EAGAIN; any other answer is final. May be NULL.
+    /// All was moved. For a sink: tell the peer, and return its answer, or -errno. For a source:
+    /// the peer has said all, and it is safely stored; tell it so if the protocol has a word for
+    /// it. Called again while it returns -EAGAIN; any other answer is final. May be NULL.
     pub finish: Option<unsafe extern "C" fn(stream: *mut c_void) -> c_int>,
     /// The transfer failed with `error`, a positive errno: tell the peer, as well as can be done
     /// without waiting. May be NULL.
@@ -202,6 +209,7 @@ pub struct CallbackSource {
     opaque: Opaque,
     offset: u64,
     section: Option<Section>,
+    life: Life,
 }
 
 impl CallbackSource {
@@ -220,7 +228,7 @@ impl CallbackSource {
             let why = "and ops.skip must both be there, or neither";
             return Err(Error::argument("ops.in_data", why, libc::EINVAL));
         }
-        Ok(CallbackSource { ops, opaque, offset: 0, section: None })
+        Ok(CallbackSource { ops, opaque, offset: 0, section: None, life: Life::Open })
     }
 
     fn site(&self, operation: Operation) -> Site {
@@ -246,6 +254,7 @@ impl Source for CallbackSource {
     }
 
     fn section(&mut self) -> Result<Section> {
+        self.life.check(Operation::Map, Side::Source, self.offset)?;
         if let Some(section) = self.section {
             return Ok(section);
         }
@@ -269,6 +278,7 @@ impl Source for CallbackSource {
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> Result<Read> {
+        self.life.check(Operation::Read, Side::Source, self.offset)?;
         let mut most = buffer.len() as u64;
         if self.ops.in_data.is_some() {
             let section = self.section()?;
@@ -314,10 +324,13 @@ impl Source for CallbackSource {
     }
 
     fn finish(&mut self) -> Result<()> {
+        self.life = Life::Finished;
         Ok(())
     }
 
-    fn abort(&mut self, _error: &Error) {}
+    fn abort(&mut self, _error: &Error) {
+        self.life.abort();
+    }
 
     fn waiting(&self) -> Waiting {
         Waiting::Owner
@@ -329,6 +342,7 @@ pub struct CallbackSink {
     ops: sparsestream_sink_ops,
     opaque: Opaque,
     offset: u64,
+    life: Life,
 }
 
 impl CallbackSink {
@@ -342,7 +356,7 @@ impl CallbackSink {
         if ops.write.is_none() {
             return Err(Error::null("ops.write"));
         }
-        Ok(CallbackSink { ops, opaque, offset: 0 })
+        Ok(CallbackSink { ops, opaque, offset: 0, life: Life::Open })
     }
 
     fn site(&self, operation: Operation) -> Site {
@@ -356,6 +370,7 @@ impl Sink for CallbackSink {
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
+        self.life.check(Operation::Write, Side::Sink, self.offset)?;
         let site = self.site(Operation::Write);
         let write = self.ops.write.ok_or(Error::null("ops.write"))?;
         // SAFETY: the caller promised that its functions may be called with its opaque; the
@@ -367,6 +382,7 @@ impl Sink for CallbackSink {
     }
 
     fn hole(&mut self, length: u64) -> Result<u64> {
+        self.life.check(Operation::Hole, Side::Sink, self.offset)?;
         let site = self.site(Operation::Hole);
         let hole = self.ops.hole.ok_or(site.error(-i64::from(libc::EOPNOTSUPP)))?;
         // SAFETY: as above.
@@ -376,10 +392,13 @@ impl Sink for CallbackSink {
     }
 
     fn finish(&mut self) -> Result<()> {
+        self.life = Life::Finished;
         Ok(())
     }
 
-    fn abort(&mut self, _error: &Error) {}
+    fn abort(&mut self, _error: &Error) {
+        self.life.abort();
+    }
 
     fn waiting(&self) -> Waiting {
         Waiting::Owner

@@ -14,38 +14,43 @@ pub const SPARSESTREAM_IGNORE_MAP: u64 = 1;
 /// Flag of `sparsestream_sink_options`: fsync(2) the file before success is reported.
 pub const SPARSESTREAM_SYNC: u64 = 2;
 /// Flag of `sparsestream_sink_options`: cut a regular file after the stream's end. Without it a
-/// longer file keeps its tail.
+/// longer file keeps its tail. What is no regular file cannot be cut: there the flag does nothing.
 pub const SPARSESTREAM_TRUNCATE: u64 = 4;
 /// Flag of `sparsestream_sink_options`: the target already reads zero wherever the stream has a
 /// hole (it was just created, or just zeroed), so that a hole costs nothing. If that is not so,
-/// stale bytes stay under the holes.
+/// stale bytes stay under the holes. Does nothing where holes are written as zeros anyway.
 pub const SPARSESTREAM_KNOWN_ZERO: u64 = 8;
 /// Flag of `sparsestream_transfer_options`: data blocks that are all zeros are passed on as holes.
 pub const SPARSESTREAM_DETECT_ZEROES: u64 = 16;
 
-/// Flag of `sparsestream_wire_options`: each DATA frame carries the CRC-32C of its payload. A receiver with it refuses a stream without.
+/// Flag of `sparsestream_wire_options`: each DATA frame carries the CRC-32C of its payload. A
+/// receiver with it refuses a stream without.
 pub const SPARSESTREAM_WIRE_CHECKSUM: u64 = 32;
-/// Flag of `sparsestream_wire_options`: a digest of the whole stream, holes included, is sent at checkpoints and at the
-/// end, and compared. A receiver with it refuses a stream without.
+/// Flag of `sparsestream_wire_options`: a digest of the whole stream, holes included, is sent at
+/// checkpoints and at the end, and compared. A receiver with it refuses a stream without.
 pub const SPARSESTREAM_WIRE_DIGEST: u64 = 64;
-/// Flag of `sparsestream_wire_options`, for a sender: the receiver may offer to go on from what it holds.
+/// Flag of `sparsestream_wire_options`, for a sender: the receiver may offer to go on from what it
+/// holds.
 pub const SPARSESTREAM_WIRE_RESUME: u64 = 128;
-/// Flag of `sparsestream_wire_options`: where going on is not possible, because the source is another one or the sender
-/// cannot, the stream starts again from its first byte. Without it, at either end, that is -ESTALE or -EOPNOTSUPP.
+/// Flag of `sparsestream_wire_options`: where going on is not possible, because the source is
+/// another one or the sender cannot, the stream starts again from its first byte. Without it, at
+/// either end, that is -ESTALE or -EOPNOTSUPP.
 pub const SPARSESTREAM_WIRE_RESTART: u64 = 256;
-/// Flag of `sparsestream_wire_options`: `length`, `source_size`, `source_offset` and `data_bytes` are set.
+/// Flag of `sparsestream_wire_options`: `length`, `source_size`, `source_offset` and `data_bytes`
+/// are set.
 pub const SPARSESTREAM_WIRE_SIZES: u64 = 512;
 
 /// Sparse request (`sparse` of `sparsestream_transfer_options`): holes are kept where both ends
 /// can; else they are sent as zeros. The default.
 pub const SPARSESTREAM_SPARSE_AUTO: i32 = 0;
 /// Sparse request: fail with -EOPNOTSUPP before a byte moves unless the source can tell its holes
-/// and the sink can make holes.
+/// and the sink can make holes. A source with `SPARSESTREAM_IGNORE_MAP` cannot.
 pub const SPARSESTREAM_SPARSE_REQUIRED: i32 = 1;
 /// Sparse request: no hole is ever made; holes of the source are written as zeros.
 pub const SPARSESTREAM_SPARSE_NEVER: i32 = 2;
 
-/// How a source reads a file descriptor. Zero-initialise it and set `size`; NULL means all defaults.
+/// How a source reads a file descriptor. Zero-initialise it and set `size`; NULL means all
+/// defaults.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_source_options {
@@ -79,7 +84,8 @@ pub struct sparsestream_sink_options {
     /// in between. Regular files and block devices only.
     pub sync_interval: i64,
     /// Called after each such fsync with the durable offset: all of the file before it, from
-    /// `offset` on, is on the medium. A negative errno ends the transfer with that error. May be NULL.
+    /// `offset` on, is on the medium. A negative errno ends the transfer with that error. May be
+    /// NULL.
     pub checkpoint: Option<unsafe extern "C" fn(opaque: *mut c_void, durable_offset: i64) -> c_int>,
     /// Handed to `checkpoint`. The caller's; must outlive the sink.
     pub opaque: *mut c_void,
@@ -111,7 +117,8 @@ pub struct sparsestream_stats {
 /// How a transfer goes. Zero-initialise it and set `size`; NULL means all defaults.
 ///
 /// The callbacks run on the thread that runs the transfer, between two steps of it. They may call
-/// `sparsestream_transfer_cancel` and nothing else on that transfer; they must not throw, longjmp or free what is in use.
+/// `sparsestream_transfer_cancel` and nothing else on that transfer; they must not throw, longjmp
+/// or free what is in use.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_transfer_options {
@@ -125,18 +132,18 @@ pub struct sparsestream_transfer_options {
     /// 0 means 65536. Blocks lie on multiples of it, counted from the stream's first byte; only a
     /// hole, the end, and a source that is not ready end one early.
     pub zero_block: u32,
-    /// Bytes of the transfer's one buffer, 4096 to 67108864; 0 means 1048576; at least `zero_block` while
-    /// zeros are looked for. This is all the
-    /// memory that a transfer takes beside some hundred bytes, whatever it moves.
+    /// Bytes of the transfer's one buffer, 4096 to 67108864; 0 means 1048576; at least `zero_block`
+    /// while zeros are looked for. This is all the memory that a transfer takes beside some hundred
+    /// bytes, whatever it moves.
     pub buffer_size: u64,
     /// `progress` is called each time that this many more bytes were moved, and at the end;
     /// 0 means not by bytes.
     pub progress_bytes: i64,
-    /// `progress` is called when this many milliseconds have gone by, and at the end; 0 means
-    /// not by time.
+    /// `progress` is called when something has moved and this many milliseconds have gone by since
+    /// the last call, and at the end; 0 means not by time.
     pub progress_ms: i64,
-    /// Progress. If both intervals are 0 it is called once, at the end. A negative errno cancels the
-    /// transfer, which then ends with that error. May be NULL.
+    /// Progress. If both intervals are 0 it is called once, at the end. A negative errno cancels
+    /// the transfer, which then ends with that error. May be NULL.
     pub progress: Option<
         unsafe extern "C" fn(opaque: *mut c_void, stats: *const sparsestream_stats) -> c_int,
     >,
@@ -147,12 +154,13 @@ pub struct sparsestream_transfer_options {
     >,
     /// Handed to `progress` and `section`. The caller's; must outlive the transfer.
     pub opaque: *mut c_void,
-    /// Milliseconds without a byte moved after which the transfer fails with -ETIMEDOUT, naming
-    /// the side that is late; 0 means never. It is looked at when `sparsestream_transfer_run` is called and
-    /// while it waits; a callback that blocks cannot be interrupted.
+    /// Milliseconds without a byte moved after which the transfer fails with -ETIMEDOUT, naming the
+    /// side that is late; 0 means never. It is looked at when `sparsestream_transfer_run` is called
+    /// and while it waits; a callback that blocks cannot be interrupted.
     pub stall_ms: i64,
-    /// Most bytes of data a second, on average; 0 means no limit. Holes are free. A run that is ahead returns -EAGAIN
-    /// (`sparsestream_transfer_wait` says when to come back), or waits where it may wait.
+    /// Most bytes of data a second, on average; 0 means no limit. Holes are free. A run that is
+    /// ahead returns -EAGAIN (`sparsestream_transfer_wait` says when to come back), or waits where
+    /// it may wait.
     pub rate: i64,
 }
 
@@ -187,10 +195,11 @@ pub struct sparsestream_error {
     pub operation: i32,
     /// To which side: one of `SPARSESTREAM_SIDE_...`.
     pub side: i32,
-    /// 1 where the other end of a wire failed and told of it: `side`, `operation` and `offset` are then its own. Else 0.
+    /// 1 where the other end of a wire failed and told of it: `side`, `operation` and `offset` are
+    /// then its own. Else 0.
     pub peer: i32,
-    /// Where, in bytes: of a file or device the offset in it, of anything else the offset in the stream.
-    /// -1 where no offset applies.
+    /// Where, in bytes: of a file or device the offset in it, of anything else the offset in the
+    /// stream. -1 where no offset applies.
     pub offset: i64,
     /// For a source that ended early, the offset at which it should have ended; else -1.
     pub expected: i64,

@@ -33,15 +33,16 @@ pub struct sparsestream_section {
 /// `sparsestream_holes_supported`), answer true to the end.
 ///
 /// Position: kept. If it cannot be put back, the call fails with an error whose operation is
-/// `SPARSESTREAM_OPERATION_SEEK`; no other failure moves it. Another thread, or a process that shares the
-/// open file, must not use the position meanwhile. On failure the outputs are untouched.
+/// `SPARSESTREAM_OPERATION_SEEK`; no other failure moves it. Another thread, or a process that
+/// shares the open file, must not use the position meanwhile. On failure the outputs are untouched.
 ///
-/// Facts: lseek(2) with SEEK_DATA and SEEK_HOLE; at most six lseek calls. The map is a hint that may be outdated the moment it is
-/// given; a file system that contradicts itself is answered with data.
+/// Facts: lseek(2) with SEEK_DATA and SEEK_HOLE; at most six lseek calls. The map is a hint that
+/// may be outdated the moment it is given; a file system that contradicts itself is answered with
+/// data.
 ///
-/// Returns 0, or -EINVAL (an output is NULL), -EBADF (not an open descriptor, or O_PATH), -EISDIR (a
-/// directory), -ESPIPE (a pipe, socket, character device or other descriptor with no content to
-/// seek in), or the errno of fstat(2) or lseek(2).
+/// Returns 0, or -EINVAL (an output is NULL), -EBADF (not an open descriptor, or O_PATH), -EISDIR
+/// (a directory), -ESPIPE (a pipe, socket, character device or other descriptor with no content to
+/// seek in), or the errno of fstat(2), lseek(2), fcntl(2) or ioctl(2).
 ///
 /// # Safety
 /// `in_data` and `length` are NULL or writable.
@@ -89,15 +90,17 @@ pub unsafe extern "C" fn sparsestream_section_at(
 }
 
 /// Calls `callback` for each section of the range, in order; the first and the last are cut to the
-/// range. `length` 0 means to the end; the end is fixed when the call starts. One lseek(2) a boundary.
+/// range. `length` 0 means to the end; the end is fixed when the call starts. One lseek(2) a
+/// boundary.
 ///
 /// `callback` returns 0 to go on; anything else ends the walk and becomes the result of the call.
 /// It must not move the file position, throw or longjmp.
 ///
 /// Position: kept, as by `sparsestream_in_data`, but it moves while the walk is under way.
 ///
-/// Returns 0 when the range or the file ended, what the callback returned, or the errors of `sparsestream_in_data`;
-/// -EINVAL also for a negative offset or length, or no callback.
+/// Returns 0 when the range or the file ended, what the callback returned (which leaves no
+/// message), or the errors of `sparsestream_in_data`; -EINVAL also for a negative offset or length,
+/// or no callback.
 ///
 /// # Safety
 /// `callback` may be called with `opaque`.
@@ -129,7 +132,8 @@ pub unsafe extern "C" fn sparsestream_map(
 /// Can the file system tell holes from data in this file? Position: kept.
 ///
 /// 1 means that the map was answered, which a file system that stores no holes also does (all is
-/// data then). 0 means that it cannot be asked: everything counts as data. A block device answers 0.
+/// data then). 0 means that it cannot be asked: everything counts as data. A block device answers
+/// 0.
 ///
 /// Returns 1, 0, or the errors of `sparsestream_in_data`.
 #[unsafe(no_mangle)]

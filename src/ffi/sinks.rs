@@ -20,13 +20,17 @@ use libc::{c_int, c_void};
 /// never made shorter, unless `SPARSESTREAM_TRUNCATE` asks for it, and gets its exact size,
 /// a hole at its end included, when the sink is finished.
 ///
-/// The descriptor stays the caller's and must stay open until the sink is freed. Nothing is closed, so that an
-/// error which the system reports only at close(2) is the caller's to see; `SPARSESTREAM_SYNC` makes it show up in time.
+/// The descriptor stays the caller's and must stay open until the sink is freed. Nothing is closed,
+/// so that an error which the system reports only at close(2) is the caller's to see;
+/// `SPARSESTREAM_SYNC` makes it show up in time.
 ///
-/// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL: -EINVAL
-/// (an argument, an unknown flag, a file opened with O_APPEND), -E2BIG (options from a later version), -EBADF (not open for writing), -EISDIR, -ESPIPE (an offset, or
-/// a flag, that this kind of descriptor cannot have), -EFBIG (the offset lies beyond RLIMIT_FSIZE), -ENOSPC (the offset lies beyond a
-/// device's end), -EPERM (a sealed memfd), -ENOMEM, or the errno of fstat(2), fcntl(2) or ioctl(2).
+/// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
+/// -EINVAL (an argument, an unknown flag, a file opened with O_APPEND), -E2BIG (options from a
+/// later version), -EBADF (not open for writing), -EISDIR, -ESPIPE (an offset, or a wish to sync,
+/// that this kind of descriptor cannot have, or nothing that can be written, as an eventfd),
+/// -EPROTOTYPE (no stream socket), -EFBIG (the offset lies beyond RLIMIT_FSIZE), -ENOSPC (the
+/// offset lies beyond a device's end), -EPERM (a sealed memfd), -ENOMEM, or the errno of fstat(2),
+/// fcntl(2) or ioctl(2).
 ///
 /// # Safety
 /// `options` is NULL or a struct of its `size`; `sink` is NULL or writable.
@@ -60,8 +64,8 @@ pub unsafe extern "C" fn sparsestream_sink_to_fd(
 /// Makes a sink of the caller's callbacks; see `sparsestream_sink_ops`.
 ///
 /// `ops` is copied. `opaque` is borrowed until the sink is freed; `ops->free`, if any, is called
-/// with it exactly once: when the sink is freed, or before this call returns a failure (unless `ops` is NULL or
-/// its `size` is no table's).
+/// with it exactly once: when the sink is freed, or before this call returns a failure (unless
+/// `ops` is NULL or its `size` is no table's).
 ///
 /// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
 /// -EINVAL (an argument, or no `write`), -E2BIG (a table from a later version), -ENOMEM.
@@ -111,9 +115,10 @@ pub unsafe extern "C" fn sparsestream_sink_to_stream(
 
 /// Writes at most `length` bytes of `buffer` where the sink is, and moves on by what was taken.
 ///
-/// Returns the count, which may be short but is not 0 unless `length` is; or a negative errno: -EINVAL, -EBUSY (the handle is in use by another
-/// call), -EAGAIN, -EINTR, -EFBIG (beyond `length` of the options or RLIMIT_FSIZE), -ENOSPC, -EPROTO (a callback answered nonsense), or the
-/// error of the system or the callback.
+/// Returns the count, which may be short but is not 0 unless `length` is; or a negative errno:
+/// -EINVAL, -EBUSY (the handle is in use by another call), -EAGAIN, -EINTR, -ESHUTDOWN (finished or
+/// aborted before), -EFBIG (beyond `length` of the options or RLIMIT_FSIZE), -ENOSPC, -EPROTO (a
+/// callback answered nonsense), or the error of the system or the callback.
 ///
 /// # Safety
 /// `sink` is NULL or a live handle; `buffer` is readable for `length` bytes.
@@ -138,8 +143,8 @@ pub unsafe extern "C" fn sparsestream_sink_write(
 /// Makes a hole of at most `length` bytes where the sink is, and moves on by what was made: it
 /// reads zero once the sink is finished. Large holes over old content are made in steps.
 ///
-/// Returns the count, which may be short but is not 0 unless `length` is; or a negative errno: -EOPNOTSUPP (this sink makes no holes: write zeros),
-/// and those of `sparsestream_sink_write`.
+/// Returns the count, which may be short but is not 0 unless `length` is; or a negative errno:
+/// -EOPNOTSUPP (this sink makes no holes: write zeros), and those of `sparsestream_sink_write`.
 ///
 /// # Safety
 /// `sink` is NULL or a live handle.
@@ -156,10 +161,12 @@ pub unsafe extern "C" fn sparsestream_sink_hole(sink: *mut sparsestream_sink, le
     })
 }
 
-/// Ends the sink with success: a regular file gets its size, what was asked to be synced is synced, a
-/// stream's `finish` is called. Its failure is the result of the whole. To be called once; again while it returns -EAGAIN.
+/// Ends the sink with success: a regular file gets its size, what was asked to be synced is synced,
+/// a stream's `finish` is called. Its failure is the result of the whole. To be called once; again
+/// while it returns -EAGAIN.
 ///
-/// Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, -EFBIG, -ENOSPC, or the error of the system or the callback.
+/// Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, -EFBIG, -ENOSPC, or the error of the
+/// system or the callback.
 ///
 /// # Safety
 /// `sink` is NULL or a live handle.
@@ -198,9 +205,10 @@ pub unsafe extern "C" fn sparsestream_sink_abort(
     })
 }
 
-/// Frees a sink. NULL is allowed. What it writes to stays open. A stream on which `send` or `send_hole` was called and that was
-/// neither finished nor aborted is aborted with ECANCELED; `free` of a callback table is called.
-/// Must not be called while a transfer uses the sink, nor from one of its callbacks.
+/// Frees a sink. NULL is allowed. What it writes to stays open. A stream on which `send` or
+/// `send_hole` was called and that was neither finished nor aborted is aborted with ECANCELED;
+/// `free` of a callback table is called. Must not be called while a transfer uses the sink, nor
+/// from one of its callbacks.
 ///
 /// # Safety
 /// `sink` is NULL or a live handle, which dies.

@@ -20,15 +20,19 @@ pub const SPARSESTREAM_AT_HOLE: i64 = -4096;
 /// character device as it comes.
 ///
 /// The end is fixed here: what a file grows later is not read, and if it shrinks the source ends
-/// early, which is an error (-ENODATA). A file whose size says nothing, as in /proc, is read to its end.
+/// early, which is an error (-ENODATA). A file whose size says nothing, as in /proc, is read to its
+/// end.
 ///
-/// The descriptor stays the caller's and must stay open until the source is freed. Its file position
-/// moves while a mapped file is walked, and is put back at the end, on failure, and when the source is freed.
+/// The descriptor stays the caller's and must stay open until the source is freed. Its file
+/// position moves while a mapped file is walked, and is put back at the end, and when the source is
+/// finished, aborted or freed; a transfer sees to that on failure too.
 ///
-/// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
-/// -EINVAL (an argument, an unknown flag, a range that starts beyond the end), -E2BIG (options from a later version), -EBADF (not open for reading), -EISDIR,
-/// -ESPIPE (an offset in something that has none), -ENODATA (the range ends beyond the end),
-/// -ENOMEM, or the errno of fstat(2), fcntl(2) or ioctl(2).
+/// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
+/// NULL: -EINVAL (an argument, an unknown flag, a range that starts beyond the end), -E2BIG
+/// (options from a later version), -EBADF (not open for reading), -EISDIR, -ESPIPE (an offset in
+/// something that has none, or nothing that can be read, as an eventfd), -EPROTOTYPE (no stream
+/// socket), -ENODATA (the range ends beyond the end), -ENOMEM, or the errno of fstat(2), fcntl(2)
+/// or ioctl(2).
 ///
 /// # Safety
 /// `options` is NULL or a struct of its `size`; `source` is NULL or writable.
@@ -57,11 +61,11 @@ pub unsafe extern "C" fn sparsestream_source_from_fd(
 /// Makes a source of the caller's callbacks; see `sparsestream_source_ops`.
 ///
 /// `ops` is copied. `opaque` is borrowed until the source is freed; `ops->free`, if any, is called
-/// with it exactly once: when the source is freed, or before this call returns a failure (unless `ops` is NULL or
-/// its `size` is no table's).
+/// with it exactly once: when the source is freed, or before this call returns a failure (unless
+/// `ops` is NULL or its `size` is no table's).
 ///
-/// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
-/// -EINVAL (an argument, or no `read`), -E2BIG (a table from a later version), -ENOMEM.
+/// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
+/// NULL: -EINVAL (an argument, or no `read`), -E2BIG (a table from a later version), -ENOMEM.
 ///
 /// # Safety
 /// `ops` is NULL or a table of its `size` whose functions may be called with `opaque`; `source` is
@@ -83,10 +87,11 @@ pub unsafe extern "C" fn sparsestream_source_from_callbacks(
 }
 
 /// Makes a source of the caller's stream, that is of its `recv`, `recv_hole`, `finish` and `abort`;
-/// see `sparsestream_stream_ops`. Ownership and `free` as with `sparsestream_source_from_callbacks`.
+/// see `sparsestream_stream_ops`. Ownership and `free` as with
+/// `sparsestream_source_from_callbacks`.
 ///
-/// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
-/// -EINVAL (an argument, or no `recv`), -E2BIG, -ENOMEM.
+/// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
+/// NULL: -EINVAL (an argument, or no `recv`), -E2BIG, -ENOMEM.
 ///
 /// # Safety
 /// As `sparsestream_source_from_callbacks`.
@@ -110,7 +115,8 @@ pub unsafe extern "C" fn sparsestream_source_from_stream(
 /// where the source is. At its end: false and 0.
 ///
 /// A stream knows what comes next only when `sparsestream_source_read` has returned
-/// `SPARSESTREAM_AT_HOLE`; before that this fails with -EOPNOTSUPP.
+/// `SPARSESTREAM_AT_HOLE`; before that this fails with -EOPNOTSUPP, as it does for a pipe, socket
+/// or character device whose `length` is not given, and for callbacks without `in_data`.
 ///
 /// Returns 0 or a negative errno: -EINVAL, -EBUSY (the handle is in use by another call), -EAGAIN,
 /// -ENODATA (ended early), or the error of the system or the callback.
@@ -141,8 +147,10 @@ pub unsafe extern "C" fn sparsestream_source_in_data(
 ///
 /// Returns the count, which may be short; 0 at the end (or when `length` is 0);
 /// `SPARSESTREAM_AT_HOLE` when the source is at a hole (ask its length with
-/// `sparsestream_source_in_data`, and move on with `sparsestream_source_skip`); or a negative errno: -EINVAL, -EBUSY, -EAGAIN, -EINTR,
-/// -ENODATA (ended early), -EPROTO (a callback answered nonsense), or the error of the system or the callback.
+/// `sparsestream_source_in_data`, and move on with `sparsestream_source_skip`); or a negative
+/// errno: -EINVAL, -EBUSY, -EAGAIN, -EINTR, -ESHUTDOWN (finished or aborted before), -ENODATA
+/// (ended early), -EPROTO (a callback answered nonsense), or the error of the system or the
+/// callback.
 ///
 /// # Safety
 /// `source` is NULL or a live handle; `buffer` is writable for `length` bytes.
@@ -167,11 +175,12 @@ pub unsafe extern "C" fn sparsestream_source_read(
     })
 }
 
-/// Moves on by `length` bytes without reading them; they must lie within the section that the
-/// source is in.
+/// Moves on by `length` bytes without reading them. They must lie within the section that the
+/// source is in, which must be a hole unless it is a regular file or a block device. Pipes, sockets
+/// and character devices cannot skip.
 ///
-/// Returns 0 or a negative errno: -EINVAL (negative, or beyond the section), -EBUSY, -EAGAIN, or the error of the
-/// system or the callback.
+/// Returns 0 or a negative errno: -EINVAL (negative, or beyond the section), -ESPIPE, -ESHUTDOWN,
+/// -EBUSY, -EAGAIN, or the error of the system or the callback.
 ///
 /// # Safety
 /// `source` is NULL or a live handle.
@@ -189,9 +198,11 @@ pub unsafe extern "C" fn sparsestream_source_skip(
 }
 
 /// Tells the source that all of it was taken: a descriptor's position is put back; a stream's
-/// `finish` is called, whose failure is the result. To be called once, after the end; again while it returns -EAGAIN.
+/// `finish` is called, whose failure is the result. To be called once, after the end; again while
+/// it returns -EAGAIN.
 ///
-/// Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, or the error of the system or the callback.
+/// Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, or the error of the system or the
+/// callback.
 ///
 /// # Safety
 /// `source` is NULL or a live handle.
@@ -204,8 +215,8 @@ pub unsafe extern "C" fn sparsestream_source_finish(source: *mut sparsestream_so
     })
 }
 
-/// Tells the source that the stream failed with `error`, a positive errno: a stream's `abort` is called, unless
-/// it was finished or aborted already.
+/// Tells the source that the stream failed with `error`, a positive errno: a stream's `abort` is
+/// called, unless it was finished or aborted already.
 ///
 /// Returns 0, or -EINVAL or -EBUSY.
 ///
@@ -230,9 +241,10 @@ pub unsafe extern "C" fn sparsestream_source_abort(
     })
 }
 
-/// Frees a source. NULL is allowed. What it reads from stays open. A stream on which `recv` was called and that was
-/// neither finished nor aborted is aborted with ECANCELED; `free` of a callback table is called.
-/// Must not be called while a transfer uses the source, nor from one of its callbacks.
+/// Frees a source. NULL is allowed. What it reads from stays open. A stream on which `recv` was
+/// called and that was neither finished nor aborted is aborted with ECANCELED; `free` of a callback
+/// table is called. Must not be called while a transfer uses the source, nor from one of its
+/// callbacks.
 ///
 /// # Safety
 /// `source` is NULL or a live handle, which dies.

@@ -14,12 +14,13 @@ use libc::{c_int, c_void};
 
 /// Makes a transfer from a source to a sink. Nothing moves before it is run.
 ///
-/// Both handles are borrowed: they stay the caller's, must outlive the transfer, and must not be used
-/// otherwise before it has ended. Once the transfer has been run, exactly one of finish and abort
-/// reaches each of them, at the latest when it is freed.
+/// Both handles are borrowed: they stay the caller's, must outlive the transfer, and must not be
+/// used otherwise before it has ended. Once the transfer has been run, exactly one of finish and
+/// abort reaches each of them, at the latest when it is freed.
 ///
-/// Returns 0 and a handle in `*transfer` that the caller frees, or a negative errno with `*transfer` NULL:
-/// -EINVAL (an argument, an unknown flag or sparse request), -E2BIG (options from a later version), -ENOMEM.
+/// Returns 0 and a handle in `*transfer` that the caller frees, or a negative errno with
+/// `*transfer` NULL: -EINVAL (an argument, an unknown flag or sparse request), -E2BIG (options from
+/// a later version), -ENOMEM.
 ///
 /// # Safety
 /// `source` and `sink` are NULL or live handles; `options` is NULL or a struct of its `size`;
@@ -45,21 +46,22 @@ pub unsafe extern "C" fn sparsestream_transfer_new(
 ///
 /// `budget` bounds one call: it returns 1 after about so many bytes of work, where a hole, or a
 /// step of zeroing, counts as 4096 bytes. With a budget the call never waits on a descriptor, not
-/// even on one that is in blocking mode; reading and writing regular files and block devices, and callbacks that
-/// block, take as long as they take, one piece at a time.
+/// even on one that is in blocking mode; reading and writing regular files and block devices, and
+/// callbacks that block, take as long as they take, one piece at a time.
 ///
 /// `budget` 0 means to the end. The call then waits, with poll(2), on descriptors that are in
 /// blocking mode, and returns -EAGAIN only for those in non-blocking mode and for callbacks.
 ///
 /// Position: a mapped source file's position moves until the transfer has ended.
 ///
-/// Returns 0 when all is moved and both ends are finished; 1 when the budget is used up;
-/// -EAGAIN when an end is not ready (`sparsestream_transfer_wait` tells which; nothing is lost, run
-/// it again); or the negative errno that ended the transfer, the same again if it is run again:
+/// Returns 0 when all is moved and both ends are finished; 1 when the budget is used up; -EAGAIN
+/// when an end is not ready (`sparsestream_transfer_wait` tells which; nothing is lost, run it
+/// again); or the negative errno that ended the transfer, the same again if it is run again:
 /// -EOPNOTSUPP (the sparse request cannot be met; no byte was moved), -ECANCELED, -ETIMEDOUT
 /// (`stall_ms`), -ENODATA (the source ended early), -EPROTO (a callback answered nonsense), -EFBIG,
-/// -ENOSPC, -ENOMEM (no byte was moved), -EBUSY (the transfer or one of its ends is in use by another call; this one ended
-/// nothing), or the error of the system or the callback.
+/// -EOVERFLOW (a source whose holes end beyond every offset), -ESHUTDOWN (an end was finished or
+/// aborted before), -ENOSPC, -ENOMEM (no byte was moved), -EBUSY (the transfer or one of its ends
+/// is in use by another call; this one ended nothing), or the error of the system or the callback.
 ///
 /// # Safety
 /// `transfer` is NULL or a live handle.
@@ -81,8 +83,9 @@ pub unsafe extern "C" fn sparsestream_transfer_run(
 
 /// What the transfer waits for, after `sparsestream_transfer_run` returned -EAGAIN.
 ///
-/// Watch `fd` for `events` with poll, epoll or any event loop, and run the transfer again when they come or
-/// `timeout_ms` has gone by. At any other time the answer is: no side, no descriptor, 0 milliseconds.
+/// Watch `fd` for `events` with poll, epoll or any event loop, and run the transfer again when they
+/// come or `timeout_ms` has gone by. At any other time the answer is: no side, no descriptor, 0
+/// milliseconds.
 ///
 /// Returns 0 or a negative errno: -EINVAL, -EBUSY.
 ///
@@ -153,10 +156,12 @@ pub unsafe extern "C" fn sparsestream_transfer_error(
 }
 
 /// Asks the transfer to end with -ECANCELED. From any thread and from a signal handler, also while
-/// it runs; the handle must not be freed meanwhile. It acts when the step under way ends, or
-/// within 100 ms of waiting, or the next time that the transfer is run. A transfer that has ended is not changed.
+/// it runs; the handle must not be freed meanwhile. It acts when the step under way ends, or within
+/// 100 ms of waiting, or the next time that the transfer is run. A transfer that has ended is not
+/// changed.
 ///
-/// Returns 0, or -EINVAL (NULL; the thread's message is left alone, so that a signal handler may call this).
+/// Returns 0, or -EINVAL (NULL; the thread's message is left alone, so that a signal handler may
+/// call this).
 ///
 /// # Safety
 /// `transfer` is NULL or a live handle.
@@ -168,8 +173,9 @@ pub unsafe extern "C" fn sparsestream_transfer_cancel(
     guard::signal_safe(|| unsafe { handles::cancel(transfer) })
 }
 
-/// Frees a transfer. NULL is allowed. One that was run and has not ended is cancelled: both its ends are aborted,
-/// which must still live. Must not be called from a callback of the transfer, nor while another thread runs it.
+/// Frees a transfer. NULL is allowed. One that was run and has not ended is cancelled: both its
+/// ends are aborted, which must still live. Must not be called from a callback of the transfer, nor
+/// while another thread runs it.
 ///
 /// # Safety
 /// `transfer` is NULL or a live handle, which dies.
@@ -182,11 +188,13 @@ pub unsafe extern "C" fn sparsestream_transfer_free(transfer: *mut sparsestream_
 /// Sends a whole source over the caller's stream: makes a sink of the stream, runs a transfer to
 /// its end and frees both. The source stays the caller's.
 ///
-/// Blocking: waits with poll(2) on the source's descriptor, also on one in non-blocking mode. A stream
-/// callback that returns -EAGAIN ends it with that error; for an event loop use the transfer functions.
+/// Blocking: waits with poll(2) on the source's descriptor, also on one in non-blocking mode. A
+/// stream callback that returns -EAGAIN ends it with that error; for an event loop use the transfer
+/// functions.
 ///
-/// `free` of `ops` is called exactly once before the return, on every path. If -EINVAL, -E2BIG or -EBUSY
-/// comes before the start, neither `finish` nor `abort` has been called; in every other case exactly one of them has.
+/// `free` of `ops` is called exactly once before the return, on every path but those of a table
+/// that is NULL or has no table's `size`. If -EINVAL, -E2BIG or -EBUSY comes before the start,
+/// neither `finish` nor `abort` has been called; in every other case exactly one of them has.
 /// `stats` may be NULL; it is filled on failure too, if the transfer was started.
 ///
 /// Returns 0 or a negative errno, as `sparsestream_transfer_new` and `sparsestream_transfer_run`.

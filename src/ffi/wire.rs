@@ -15,7 +15,8 @@ use crate::{sys, wait, wire};
 use libc::c_int;
 use std::time::Duration;
 
-/// How a stream of frames is sent or received. Zero-initialise it and set `size`; NULL means all defaults.
+/// How a stream of frames is sent or received. Zero-initialise it and set `size`; NULL means all
+/// defaults.
 ///
 /// What is only of one end must be zero at the other.
 #[repr(C)]
@@ -23,35 +24,41 @@ use std::time::Duration;
 pub struct sparsestream_wire_options {
     /// `sizeof(sparsestream_wire_options)`.
     pub size: u64,
-    /// Any of `SPARSESTREAM_WIRE_CHECKSUM`, `_DIGEST`, `_RESTART`; for a sender `_RESUME` and `_SIZES` too.
+    /// Any of `SPARSESTREAM_WIRE_CHECKSUM`, `_DIGEST`, `_RESTART`; for a sender `_RESUME` and
+    /// `_SIZES` too.
     pub flags: u64,
-    /// Sender, with `SPARSESTREAM_WIRE_SIZES`: bytes of the stream; -1 if not known. A transfer that knows it tells it by itself.
+    /// Sender, with `SPARSESTREAM_WIRE_SIZES`: bytes of the stream; -1 if not known. A transfer
+    /// that knows it tells it by itself.
     pub length: i64,
     /// Sender, with `SPARSESTREAM_WIRE_SIZES`: bytes of the whole source; -1 if not known.
     pub source_size: i64,
     /// Sender, with `SPARSESTREAM_WIRE_SIZES`: where in the source the stream starts, in bytes.
     pub source_offset: i64,
-    /// Sender, with `SPARSESTREAM_WIRE_SIZES`: bytes of the stream that are data, so that the receiver can tell how much is left
-    /// to move; -1 if not known.
+    /// Sender, with `SPARSESTREAM_WIRE_SIZES`: bytes of the stream that are data, so that the
+    /// receiver can tell how much is left to move; -1 if not known.
     pub data_bytes: i64,
-    /// Sender: what it calls this transfer, told to the receiver; zeros for nothing. Receiver: the transfer that brought what it holds; zeros for any.
+    /// Sender: what it calls this transfer, told to the receiver; zeros for nothing. Receiver: the
+    /// transfer that brought what it holds; zeros for any.
     pub transfer_id: [u8; 16],
-    /// Sender: what tells this source, as it is now, from any other; zeros for nothing. `sparsestream_wire_describe` makes
-    /// one. Receiver: the identity that was told when what it holds came; zeros for any.
+    /// Sender: what tells this source, as it is now, from any other; zeros for nothing.
+    /// `sparsestream_wire_describe` makes one. Receiver: the identity that was told when what it
+    /// holds came; zeros for any.
     pub identity: [u8; 32],
     /// Sender: the digest is sent after each so many bytes; 0 means 64 MiB.
     pub checkpoint_interval: i64,
-    /// Sender: milliseconds of silence after which it says that it is still there; 0 means never. It can only do so
-    /// while the transfer runs or waits.
+    /// Sender: milliseconds of silence after which it says that it is still there; 0 means never.
+    /// It can only do so while the transfer runs or waits.
     pub keepalive_ms: i64,
-    /// Receiver: the most bytes that it takes, holes included; 0 means no limit of its own. A longer stream is refused with -EFBIG
-    /// before a byte of it is passed on, or where it gets too long if its length was not announced.
+    /// Receiver: the most bytes that it takes, holes included; 0 means no limit of its own. A
+    /// longer stream is refused with -EFBIG before a byte of it is passed on, or where it gets too
+    /// long if its length was not announced.
     pub max_size: i64,
     /// Receiver: the most bytes of data in one frame, 4096 to 4194304; 0 means 4194304.
     pub max_payload: u32,
     /// Zero.
     pub reserved: u32,
-    /// Receiver: bytes from the start of the stream that it holds, durably, from an earlier transfer; 0 for none.
+    /// Receiver: bytes from the start of the stream that it holds, durably, from an earlier
+    /// transfer; 0 for none.
     pub resume_offset: i64,
     /// Receiver: the digest of those bytes, by `sparsestream_digest`.
     pub resume_digest: u64,
@@ -73,7 +80,8 @@ pub struct sparsestream_wire_info {
     pub source_offset: i64,
     /// Bytes of the stream that are data, or -1 if the sender does not know.
     pub data_bytes: i64,
-    /// Where in the stream this transfer starts: `resume_offset` of the options if the sender goes on from there, else 0. The sink must begin there.
+    /// Where in the stream this transfer starts: `resume_offset` of the options if the sender goes
+    /// on from there, else 0. The sink must begin there.
     pub start: i64,
     /// What the sender calls this transfer; zeros for nothing.
     pub transfer_id: [u8; 16],
@@ -90,24 +98,29 @@ unsafe impl Sized0 for sparsestream_wire_options {}
 // SAFETY: repr(C), u64 size first, integers and arrays of them.
 unsafe impl Sized0 for sparsestream_wire_info {}
 
-/// Makes a sink that sends frames, as docs/wire-format.md specifies them, to a pipe, a socket, a character device or,
-/// to be received later, a regular file at its position.
+/// Makes a sink that sends frames, as docs/wire-format.md specifies them, to a pipe, a socket, a
+/// character device or, to be received later, a regular file at its position.
 ///
-/// With a way back (`read_fd` at least 0; the same descriptor twice for a socket) the receiver's answer is the result:
-/// the sink is finished when the receiver has said that all is stored, and a failure of the receiver is this sink's failure, with the receiver's errno,
-/// operation, side and offset (`peer` of `sparsestream_error`). With -1 success means only that all was written.
+/// With a way back (`read_fd` at least 0; the same descriptor twice for a socket) the receiver's
+/// answer is the result: the sink is finished when the receiver has said that all is stored, and a
+/// failure of the receiver is this sink's failure, with the receiver's errno, operation, side and
+/// offset (`peer` of `sparsestream_error`). With -1 success means only that all was written.
 ///
-/// Sending never waits, whatever the mode of the descriptors, and raises no SIGPIPE. The sink takes about 170 KiB of memory,
-/// whatever it sends. Both descriptors stay the caller's, carry this stream and nothing else, and must
-/// stay open until the sink is freed. One that was used and is freed without having been finished tells the receiver ECANCELED.
+/// Sending never waits, whatever the mode of the descriptors, and raises no SIGPIPE. The sink takes
+/// about 170 KiB of memory, whatever it sends. Both descriptors stay the caller's, carry this
+/// stream and nothing else, and must stay open until the sink is freed. One that was used and is
+/// freed without having been finished tells the receiver ECANCELED.
 ///
-/// With `SPARSESTREAM_WIRE_RESUME` the sink must be driven by a transfer, which reads what the receiver
-/// holds, compares, and goes on behind it; if it differs the transfer ends with -ESTALE, or starts again if both ends have
-/// `SPARSESTREAM_WIRE_RESTART` and the source can go back.
+/// With `SPARSESTREAM_WIRE_RESUME` the sink must be driven by a transfer, which reads what the
+/// receiver holds, compares, and goes on behind it; if it differs the transfer ends with -ESTALE,
+/// or starts again if both ends have `SPARSESTREAM_WIRE_RESTART` and the source can go back.
 ///
-/// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL: -EINVAL (an argument, an
-/// unknown flag, a field of the receiver's, sizes that contradict each other, `SPARSESTREAM_WIRE_RESUME` without a way back), -E2BIG (options from a later version), -EBADF (not open for writing, or reading),
-/// -EISDIR, -ESPIPE (a block device, or nothing that carries bytes), -EPROTOTYPE (no stream socket), -ENOMEM, or the errno of fstat(2), fcntl(2) or getsockopt(2).
+/// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
+/// -EINVAL (an argument, an unknown flag, a field of the receiver's, sizes that contradict each
+/// other, `SPARSESTREAM_WIRE_RESUME` without a way back), -E2BIG (options from a later version),
+/// -EBADF (not open for writing, or reading), -EISDIR, -ESPIPE (a block device, or nothing that
+/// carries bytes), -EPROTOTYPE (no stream socket), -ENOMEM, or the errno of fstat(2), fcntl(2) or
+/// getsockopt(2).
 ///
 /// # Safety
 /// `options` is NULL or a struct of its `size`; `sink` is NULL or writable.
@@ -128,25 +141,30 @@ pub unsafe extern "C" fn sparsestream_sink_to_wire(
     })
 }
 
-/// Makes a source that receives frames from a pipe, a socket, a character device or a regular file at its position; see `sparsestream_sink_to_wire`.
+/// Makes a source that receives frames from a pipe, a socket, a character device or a regular file
+/// at its position; see `sparsestream_sink_to_wire`.
 ///
-/// With a way back (`write_fd` at least 0; the same descriptor twice for a socket) the sender is answered, if it waits for that: finishing the source,
-/// as a transfer does after its sink, says that all is stored; aborting it tells what failed. With -1 a sender that waits for answers
-/// is refused with -ENOTCONN.
+/// With a way back (`write_fd` at least 0; the same descriptor twice for a socket) the sender is
+/// answered, if it waits for that: finishing the source, as a transfer does after its sink, says
+/// that all is stored; aborting it tells what failed. With -1 a sender that waits for answers is
+/// refused with -ENOTCONN.
 ///
-/// Nothing that comes is trusted: a stream that breaks the rules, is longer than `max_size` or was damaged is an error before the
-/// sink hears of it, but for the data of a frame whose checksum comes to be wrong with its last byte. A stream that is cut off is -ENODATA.
-/// Receiving never waits. The source takes about 70 KiB of memory, whatever it receives.
+/// Nothing that comes is trusted: a stream that breaks the rules, is longer than `max_size` or was
+/// damaged is an error before the sink hears of it, but for the data of a frame whose checksum
+/// comes to be wrong with its last byte. A stream that is cut off is -ENODATA. Receiving never
+/// waits. The source takes about 70 KiB of memory, whatever it receives.
 ///
 /// To go on with an earlier transfer, set `resume_offset`, `resume_digest` and `identity`, ask with
-/// `sparsestream_source_wire_info` where the stream starts, and make the sink begin there. What is durable (`checkpoint` of
-/// `sparsestream_sink_options`) is told to the sender by the transfer.
+/// `sparsestream_source_wire_info` where the stream starts, and make the sink begin there. What is
+/// durable (`checkpoint` of `sparsestream_sink_options`) is told to the sender by the transfer.
 ///
-/// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL: -EINVAL (an argument, an
-/// unknown flag, a field of the sender's), and those of `sparsestream_sink_to_wire`. What is wrong with the stream itself
-/// shows when the source is used: -EPROTO (a frame that may not be), -EBADMSG (a checksum or the digest is wrong), -EMSGSIZE (more data in a frame than `max_payload`),
-/// -EFBIG, -ENODATA, -EPROTONOSUPPORT (a version or a feature that is not known), -EOPNOTSUPP (no checksums, no digest, no resuming), -ENOTCONN, -ESTALE (the source has changed), -EAGAIN, -EINTR,
-/// the errno of a read, or the one that the sender told.
+/// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
+/// NULL: -EINVAL (an argument, an unknown flag, a field of the sender's), and those of
+/// `sparsestream_sink_to_wire`. What is wrong with the stream itself shows when the source is used:
+/// -EPROTO (a frame that may not be), -EBADMSG (a checksum or the digest is wrong), -EMSGSIZE (more
+/// data in a frame than `max_payload`), -EFBIG, -ENODATA, -EPROTONOSUPPORT (a version or a feature
+/// that is not known), -EOPNOTSUPP (no checksums, no digest, no resuming), -ENOTCONN, -ESTALE (the
+/// source has changed), -EAGAIN, -EINTR, the errno of a read, or the one that the sender told.
 ///
 /// # Safety
 /// `options` is NULL or a struct of its `size`; `source` is NULL or writable.
@@ -168,11 +186,12 @@ pub unsafe extern "C" fn sparsestream_source_from_wire(
     })
 }
 
-/// What the sender told of its stream, before any of it is read. Receives it first, if that was not done yet: the call waits, with
-/// poll(2), on a descriptor in blocking mode; on one in non-blocking mode it returns -EAGAIN, and is to be called again when `read_fd` can be read.
+/// What the sender told of its stream, before any of it is read. Receives it first, if that was not
+/// done yet: the call waits, with poll(2), on a descriptor in blocking mode; on one in non-blocking
+/// mode it returns -EAGAIN, and is to be called again when `read_fd` can be read.
 ///
-/// Returns 0 or a negative errno: -EINVAL (no source made by `sparsestream_source_from_wire`, or an argument), -EBUSY, -EAGAIN, and those of
-/// a source from a wire.
+/// Returns 0 or a negative errno: -EINVAL (no source made by `sparsestream_source_from_wire`, or an
+/// argument), -EBUSY, -EAGAIN, and those of a source from a wire.
 ///
 /// # Safety
 /// `source` is NULL or a live handle; `info` is NULL or a struct of its `size`.
@@ -207,12 +226,15 @@ pub unsafe extern "C" fn sparsestream_source_wire_info(
     })
 }
 
-/// Fills a sender's options with what can be told of a file or a block device: the sizes, of which `data_bytes` by a walk along its map, and an identity of
-/// device, inode, size and modification time. Sets `SPARSESTREAM_WIRE_SIZES`. All other fields are left alone.
+/// Fills a sender's options with what can be told of a file or a block device: the sizes, of which
+/// `data_bytes` by a walk along its map, and an identity of device, inode, size and modification
+/// time. Sets `SPARSESTREAM_WIRE_SIZES`. All other fields are left alone.
 ///
-/// `offset` and `length` are the range that will be sent, in bytes; a length of 0 means to the end. The file position is used and put back.
+/// `offset` and `length` are the range that will be sent, in bytes; a length of 0 means to the end.
+/// The file position is used and put back.
 ///
-/// Returns 0 or a negative errno, as `sparsestream_source_from_fd`, -ESPIPE for what has no size, or the errno of lseek(2).
+/// Returns 0 or a negative errno, as `sparsestream_source_from_fd`, -ESPIPE for what has no size,
+/// or the errno of lseek(2).
 ///
 /// # Safety
 /// `options` is NULL or a struct of its `size`.
@@ -244,11 +266,13 @@ pub unsafe extern "C" fn sparsestream_wire_describe(
     })
 }
 
-/// The digest of `length` bytes of a file or a block device from `offset` on: that of docs/wire-format.md, which is the same for a hole and
-/// for written zeros. It finds accidental damage, and is no protection against an attacker. Reads all data of the range; holes are
-/// passed over by their map. The file position is used and put back.
+/// The digest of `length` bytes of a file or a block device from `offset` on: that of
+/// docs/wire-format.md, which is the same for a hole and for written zeros. It finds accidental
+/// damage, and is no protection against an attacker. Reads all data of the range; holes are passed
+/// over by their map. The file position is used and put back.
 ///
-/// Returns 0 and the digest in `*digest`, or a negative errno: -EINVAL, -ESPIPE, -ENODATA (it ends before), -EBADF, -EISDIR, -ENOMEM, or the errno of a read.
+/// Returns 0 and the digest in `*digest`, or a negative errno: -EINVAL, -ESPIPE, -ENODATA (it ends
+/// before), -EBADF, -EISDIR, -ENOMEM, or the errno of a read.
 ///
 /// # Safety
 /// `digest` is NULL or writable.

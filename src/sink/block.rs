@@ -47,6 +47,7 @@ impl<C: Checkpoint> Sink for BlockSink<C> {
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
+        self.place.room(1, Operation::Write)?;
         self.make_durable_if_due()?;
         self.place.write(buffer)
     }
@@ -77,7 +78,9 @@ impl<C: Checkpoint> Sink for BlockSink<C> {
         self.place.finish()
     }
 
-    fn abort(&mut self, _error: &Error) {}
+    fn abort(&mut self, _error: &Error) {
+        self.place.abort();
+    }
 
     fn waiting(&self) -> Waiting {
         Waiting::Owner

@@ -3,6 +3,7 @@
 use super::{Options, Sink};
 use crate::byte_end::ByteEnd;
 use crate::error::{Error, Operation, Result, Side};
+use crate::life::Life;
 use crate::source::Extent;
 use crate::sys::{Fd, FileKind};
 use crate::wait::Waiting;
@@ -13,6 +14,7 @@ pub struct ByteSink {
     to: ByteEnd,
     offset: u64,
     limit: u64,
+    life: Life,
 }
 
 impl ByteSink {
@@ -23,7 +25,7 @@ impl ByteSink {
         }
         let to = ByteEnd::new(fd, kind, Side::Sink)?;
         let limit = if options.length == 0 { u64::MAX } else { options.length };
-        Ok(ByteSink { to, offset: 0, limit })
+        Ok(ByteSink { to, offset: 0, limit, life: Life::Open })
     }
 
     fn error(&self, operation: Operation, errno: i32) -> Error {
@@ -37,10 +39,12 @@ impl Sink for ByteSink {
     }
 
     fn announce(&mut self, total: u64) -> Result<()> {
+        self.life.check(Operation::Write, Side::Sink, self.offset)?;
         if total > self.limit { Err(self.error(Operation::Write, libc::EFBIG)) } else { Ok(()) }
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
+        self.life.check(Operation::Write, Side::Sink, self.offset)?;
         let left = usize::try_from(self.limit - self.offset).unwrap_or(usize::MAX);
         if left == 0 {
             return Err(self.error(Operation::Write, libc::EFBIG));
@@ -53,6 +57,7 @@ impl Sink for ByteSink {
     }
 
     fn fetch(&mut self, extent: &Extent) -> Result<Option<u64>> {
+        self.life.check(Operation::Write, Side::Sink, self.offset)?;
         let most = extent.length.min(self.limit - self.offset);
         match self.to.send_from(&Extent { length: most, ..*extent }) {
             Ok(0) => Ok(None),
@@ -70,10 +75,13 @@ impl Sink for ByteSink {
     }
 
     fn finish(&mut self) -> Result<()> {
+        self.life = Life::Finished;
         Ok(())
     }
 
-    fn abort(&mut self, _error: &Error) {}
+    fn abort(&mut self, _error: &Error) {
+        self.life.abort();
+    }
 
     fn waiting(&self) -> Waiting {
         self.to.waiting(libc::POLLOUT)

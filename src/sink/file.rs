@@ -91,6 +91,7 @@ impl<C: Checkpoint> Sink for FileSink<C> {
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
+        self.place.room(1, Operation::Write)?;
         self.make_durable_if_due()?;
         let count = self.place.write(buffer)?;
         self.size = self.size.max(self.place.at());
@@ -98,6 +99,7 @@ impl<C: Checkpoint> Sink for FileSink<C> {
     }
 
     fn fetch(&mut self, extent: &Extent) -> Result<Option<u64>> {
+        self.place.room(1, Operation::Write)?;
         self.make_durable_if_due()?;
         let count = self.place.fetch(extent)?;
         self.size = self.size.max(self.place.at());
@@ -125,6 +127,9 @@ impl<C: Checkpoint> Sink for FileSink<C> {
     }
 
     fn finish(&mut self) -> Result<()> {
+        if self.place.over() {
+            return self.place.finish();
+        }
         self.extend()?;
         if self.truncate {
             let at = self.place.at();
@@ -137,7 +142,9 @@ impl<C: Checkpoint> Sink for FileSink<C> {
         self.place.finish()
     }
 
-    fn abort(&mut self, _error: &Error) {}
+    fn abort(&mut self, _error: &Error) {
+        self.place.abort();
+    }
 
     fn waiting(&self) -> Waiting {
         Waiting::Owner

@@ -2,6 +2,7 @@
 
 use super::{Checkpoint, Options};
 use crate::error::{Error, Operation, Result, Side};
+use crate::life::Life;
 use crate::source::Extent;
 use crate::sys::{self, Fd};
 
@@ -17,6 +18,7 @@ pub(super) struct Place<C> {
     sync_interval: u64,
     durable: u64,
     checkpoint: C,
+    life: Life,
 }
 
 impl<C: Checkpoint> Place<C> {
@@ -50,6 +52,7 @@ impl<C: Checkpoint> Place<C> {
             sync_interval: options.sync_interval,
             durable: at,
             checkpoint,
+            life: Life::Open,
         })
     }
 
@@ -77,6 +80,7 @@ impl<C: Checkpoint> Place<C> {
 
     /// Whether so much more fits.
     pub(super) fn room(&self, length: u64, operation: Operation) -> Result<()> {
+        self.life.check(operation, Side::Sink, self.at)?;
         let (limit, errno) = self.limit;
         match self.at.checked_add(length) {
             Some(end) if end <= limit => Ok(()),
@@ -86,7 +90,6 @@ impl<C: Checkpoint> Place<C> {
 
     /// Writes what fits, and moves on.
     pub(super) fn write(&mut self, buffer: &[u8]) -> Result<usize> {
-        self.room(1, Operation::Write)?;
         let most = (self.limit.0 - self.at).min(buffer.len() as u64) as usize;
         let count = sys::pwrite(self.fd, &buffer[..most], self.at)
             .map_err(|errno| self.error(Operation::Write, errno))?;
@@ -99,6 +102,7 @@ impl<C: Checkpoint> Place<C> {
 
     /// Fetches what fits of an extent, and moves on.
     pub(super) fn fetch(&mut self, extent: &Extent) -> Result<Option<u64>> {
+        self.life.check(Operation::Write, Side::Sink, self.at)?;
         let most = (self.limit.0 - self.at).min(extent.length);
         let answer = match most {
             0 => Ok(0),
@@ -137,6 +141,22 @@ impl<C: Checkpoint> Place<C> {
 
     /// The end: makes it durable if that was asked for.
     pub(super) fn finish(&mut self) -> Result<()> {
-        if self.sync || self.sync_interval != 0 { self.make_durable() } else { Ok(()) }
+        if self.life == Life::Finished {
+            return Ok(());
+        }
+        self.life.check(Operation::Finish, Side::Sink, self.at)?;
+        if self.sync || self.sync_interval != 0 {
+            self.make_durable()?;
+        }
+        self.life = Life::Finished;
+        Ok(())
+    }
+
+    pub(super) fn abort(&mut self) {
+        self.life.abort();
+    }
+
+    pub(super) fn over(&self) -> bool {
+        self.life != Life::Open
     }
 }

@@ -3,6 +3,7 @@
 use super::{Options, Read, Source, range_end};
 use crate::byte_end::ByteEnd;
 use crate::error::{Error, Operation, Result, Side};
+use crate::life::Life;
 use crate::section::{Kind, Section};
 use crate::sys::{Fd, FileKind};
 use crate::wait::Waiting;
@@ -13,6 +14,7 @@ pub struct ByteSource {
     from: ByteEnd,
     offset: u64,
     end: Option<u64>,
+    life: Life,
 }
 
 impl ByteSource {
@@ -25,7 +27,7 @@ impl ByteSource {
             0 => None,
             length => Some(range_end(0, length)?),
         };
-        Ok(ByteSource { from, offset: 0, end })
+        Ok(ByteSource { from, offset: 0, end, life: Life::Open })
     }
 }
 
@@ -39,6 +41,7 @@ impl Source for ByteSource {
     }
 
     fn section(&mut self) -> Result<Section> {
+        self.life.check(Operation::Map, Side::Source, self.offset)?;
         match self.end {
             Some(end) if end == self.offset => Ok(Section::end(end)),
             Some(end) => Ok(Section::new(Kind::Data, self.offset, end - self.offset)),
@@ -47,6 +50,7 @@ impl Source for ByteSource {
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> Result<Read> {
+        self.life.check(Operation::Read, Side::Source, self.offset)?;
         let left = self.end.map_or(u64::MAX, |end| end - self.offset);
         if left == 0 {
             return Ok(Read::End);
@@ -74,10 +78,13 @@ impl Source for ByteSource {
     }
 
     fn finish(&mut self) -> Result<()> {
+        self.life = Life::Finished;
         Ok(())
     }
 
-    fn abort(&mut self, _error: &Error) {}
+    fn abort(&mut self, _error: &Error) {
+        self.life.abort();
+    }
 
     fn waiting(&self) -> Waiting {
         self.from.waiting(libc::POLLIN)

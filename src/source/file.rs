@@ -2,6 +2,7 @@
 
 use super::{Extent, Options, Read, Source, range_end};
 use crate::error::{Error, Operation, Result, Side};
+use crate::life::Life;
 use crate::section::{Kind, Position, Section, Seekable, Walk, holes_supported, steadily};
 use crate::sys::{self, Fd};
 use crate::wait::Waiting;
@@ -24,6 +25,7 @@ pub struct FileSource {
     section: Option<Section>,
     position: Option<Position>,
     ended: bool,
+    life: Life,
 }
 
 impl FileSource {
@@ -61,6 +63,7 @@ impl FileSource {
             section: None,
             position: None,
             ended: false,
+            life: Life::Open,
         })
     }
 
@@ -93,6 +96,7 @@ impl FileSource {
 
     /// The section at the offset, known or asked for.
     fn current(&mut self, end: u64) -> Result<Section> {
+        self.life.check(Operation::Map, Side::Source, self.offset)?;
         if let Some(section) = self.section {
             return Ok(section);
         }
@@ -163,6 +167,7 @@ impl Source for FileSource {
     }
 
     fn section(&mut self) -> Result<Section> {
+        self.life.check(Operation::Map, Side::Source, self.offset)?;
         match self.end {
             _ if self.ended => Ok(Section::end(self.offset)),
             Some(end) => self.current(end),
@@ -177,6 +182,7 @@ impl Source for FileSource {
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> Result<Read> {
+        self.life.check(Operation::Read, Side::Source, self.offset)?;
         let end = match self.end {
             _ if self.ended => return Ok(Read::End),
             Some(end) => end,
@@ -224,12 +230,13 @@ impl Source for FileSource {
     }
 
     fn finish(&mut self) -> Result<()> {
-        self.ended = true;
-        self.restore()
+        self.restore()?;
+        self.life = Life::Finished;
+        Ok(())
     }
 
     fn abort(&mut self, _error: &Error) {
-        self.ended = true;
+        self.life.abort();
         // The stream has failed already, and that is the error to report.
         let _ = self.restore();
     }

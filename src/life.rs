@@ -1,0 +1,35 @@
+//! Whether an end may still be used: once it was finished or aborted it is over.
+
+use crate::error::{Error, Operation, Result, Side};
+
+/// The life of an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Life {
+    /// It may be used.
+    #[default]
+    Open,
+    /// All of it succeeded.
+    Finished,
+    /// It failed.
+    Aborted,
+}
+
+impl Life {
+    /// `ESHUTDOWN` for what comes after the end.
+    pub fn check(self, operation: Operation, side: Side, offset: u64) -> Result<()> {
+        match self {
+            Life::Open => Ok(()),
+            Life::Finished | Life::Aborted => {
+                let (errno, why) = (libc::ESHUTDOWN, "it was finished or aborted before");
+                Err(Error::Because { operation, side, offset, errno, why })
+            }
+        }
+    }
+
+    /// It failed, unless it was over already.
+    pub fn abort(&mut self) {
+        if *self == Life::Open {
+            *self = Life::Aborted;
+        }
+    }
+}
