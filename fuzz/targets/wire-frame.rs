@@ -1,0 +1,76 @@
+//! Any bytes as frames: what is decoded is encoded to the same, and nothing is believed that the
+//! format forbids.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sparsestream::wire::frame::{
+    Accept, End, Failure, HEADER, Header, Hello, Kind, MAX_BODY, MAX_OFFSET, MAX_PAYLOAD, Reason,
+    UNKNOWN,
+};
+
+fn header(bytes: &[u8]) {
+    let Some(head) = bytes.first_chunk::<HEADER>() else { return };
+    // A random checksum is never right: what is behind it is looked at with one that is.
+    let mut right = *head;
+    let checksum = crc32c(&head[..HEADER - 4]);
+    right[HEADER - 4..].copy_from_slice(&checksum.to_le_bytes());
+    for head in [head, &right] {
+        let Ok(header) = Header::decode(head) else { continue };
+        if header.kind == Kind::Ignored {
+            assert!(head[3] >= 0x80 && header.length as usize <= MAX_BODY);
+        } else {
+            assert_eq!(header.encode(), *head);
+            let extent = match header.kind {
+                Kind::Data => u64::from(header.length),
+                Kind::Hole => header.value,
+                _ => 1,
+            };
+            assert!(extent > 0 && header.offset <= MAX_OFFSET);
+            assert!(header.offset.checked_add(extent).is_some_and(|end| end <= MAX_OFFSET + 1));
+            assert!(header.length <= MAX_PAYLOAD);
+        }
+        let body = &bytes[HEADER..];
+        let _ = header.check(body);
+        if let Ok(error) = Failure::decode(&header, body) {
+            assert!(error.errno() > 0 && !error.would_block() && !error.interrupted());
+            let text = error.to_string();
+            assert!(text.len() < 256 && !text.chars().any(char::is_control), "{text:?}");
+            // What is told on is understood again.
+            let (head, again) = Failure::encode(&error);
+            let header = Header::decode(&head).expect("our own");
+            let again = Failure::decode(&header, again.body()).expect("our own");
+            assert_eq!((error.errno(), error.operation()), (again.errno(), again.operation()));
+        }
+    }
+}
+
+/// The checksum, as any header has it: that of a header is over its first 28 bytes.
+fn crc32c(bytes: &[u8]) -> u32 {
+    Header::with_body(Kind::Error, 0, 0, bytes).checksum
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    header(bytes);
+    if let Ok(hello) = Hello::decode(bytes) {
+        let again = Hello::decode(&hello.encode()).expect("our own");
+        assert_eq!(hello, again);
+        let length = if hello.length == UNKNOWN { 0 } else { hello.length };
+        assert!(hello.source_offset + length <= MAX_OFFSET);
+        if let Some(rest) = bytes.get(Hello::SIZE..)
+            && let Ok(accept) = Accept::decode(rest, &hello)
+        {
+            assert_eq!(Accept::decode(&accept.encode(), &hello), Ok(accept));
+            assert_eq!(accept.features & hello.required, hello.required);
+        }
+    }
+    if let Ok(end) = End::decode(bytes) {
+        assert_eq!(end.encode(), bytes[..End::SIZE]);
+    }
+    if let Some(value) = bytes.first_chunk::<8>() {
+        let value = u64::from_le_bytes(*value);
+        if let Ok(reason) = Reason::of_begin(value) {
+            assert_eq!(u64::from(reason.code()), value);
+        }
+    }
+});
