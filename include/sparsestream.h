@@ -432,7 +432,8 @@ typedef struct sparsestream_stats {
      */
     uint64_t size;
     /**
-     * Bytes that the sink took, data and holes together.
+     * How far the stream has come: bytes that the sink took, data and holes together, and before them those that it held
+     * already where an earlier transfer is gone on with.
      */
     int64_t position;
     /**

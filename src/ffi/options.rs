@@ -98,7 +98,8 @@ pub struct sparsestream_sink_options {
 pub struct sparsestream_stats {
     /// `sizeof(sparsestream_stats)`, set by the caller.
     pub size: u64,
-    /// Bytes that the sink took, data and holes together.
+    /// How far the stream has come: bytes that the sink took, data and holes together, and before them those that it held
+    /// already where an earlier transfer is gone on with.
     pub position: i64,
     /// Bytes that the whole transfer will move, or -1 where the source cannot tell.
     pub total: i64,
