@@ -37,10 +37,17 @@ use crate::error::{Error, Operation, Result, Side};
 pub fn describe(fd: Fd, offset: u64, length: u64) -> Result<Description> {
     let error = |errno| Error::nowhere(Operation::Open, Side::Source, errno);
     let identity = sys::identity(fd).map_err(error)?;
+    let stat = sys::stat(fd).map_err(error)?;
+    let size = match stat.kind {
+        FileKind::Regular => stat.size,
+        FileKind::Block => sys::device_size(fd).map_err(error)?,
+        FileKind::Directory => return Err(error(libc::EISDIR)),
+        _ => return Err(error(libc::ESPIPE)),
+    };
     let mut source = FdSource::new(fd, &Options { offset, length, ignore_map: false })?;
     let length = source.total();
     let mut data_bytes = 0;
-    if length.is_some() && matches!(source, FdSource::File(_)) {
+    if length.is_some() {
         loop {
             let section = source.section()?;
             match section.kind {
@@ -52,10 +59,6 @@ pub fn describe(fd: Fd, offset: u64, length: u64) -> Result<Description> {
         }
     }
     source.finish()?;
-    let size = match sys::stat(fd).map_err(error)?.kind {
-        FileKind::Regular => sys::size(fd).map_err(error)?,
-        _ => sys::device_size(fd).map_err(error)?,
-    };
     let mut packed = [0; 32];
     for (to, value) in packed.chunks_exact_mut(8).zip(identity) {
         to.copy_from_slice(&value.to_le_bytes());

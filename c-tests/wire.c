@@ -1,0 +1,477 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* The wire: frames over sockets and pipes, the receiver's word, limits, and going on where it stopped. */
+#include "ends.h"
+#include "files.h"
+#include "harness.h"
+
+#include <sparsestream.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define WIRE_OPTIONS(...) \
+    (&(struct sparsestream_wire_options) { .size = sizeof(struct sparsestream_wire_options), __VA_ARGS__ })
+
+static const struct piece image[] = {
+    HOLE(3 * MiB), DATA(5 * MiB), HOLE(1 * GiB), DATA(64 * KiB), HOLE(64 * KiB),
+};
+#define IMAGE_SIZE (3 * MiB + 5 * MiB + 1 * GiB + 128 * KiB)
+#define IMAGE_DATA (5 * MiB + 64 * KiB)
+
+static int image_file(unsigned seed)
+{
+    int fd = file_in_memory();
+
+    file_lay_out(fd, 0, image, COUNT(image), seed);
+    file_resize(fd, IMAGE_SIZE);
+    return fd;
+}
+
+static void make_socket(int fds[2])
+{
+    REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
+}
+
+static struct sparsestream_sink *to_wire(int write_fd, int read_fd,
+                                         const struct sparsestream_wire_options *options)
+{
+    struct sparsestream_sink *sink = NULL;
+
+    CHECK_CODE(sparsestream_sink_to_wire(write_fd, read_fd, options, &sink), 0);
+    REQUIRE(sink != NULL);
+    return sink;
+}
+
+static struct sparsestream_source *from_wire(int read_fd, int write_fd,
+                                             const struct sparsestream_wire_options *options)
+{
+    struct sparsestream_source *source = NULL;
+
+    CHECK_CODE(sparsestream_source_from_wire(read_fd, write_fd, options, &source), 0);
+    REQUIRE(source != NULL);
+    return source;
+}
+
+/* A transfer that is run in turns with that of its peer. */
+struct side {
+    struct sparsestream_source *source;
+    struct sparsestream_sink *sink;
+    struct sparsestream_transfer *transfer;
+    int result;
+};
+
+static void side_begin(struct side *side, struct sparsestream_source *source,
+                       struct sparsestream_sink *sink)
+{
+    *side = (struct side) { source, sink, new_transfer(source, sink, NULL), 1 };
+}
+
+static void side_end(struct side *side)
+{
+    sparsestream_transfer_free(side->transfer);
+    sparsestream_source_free(side->source);
+    sparsestream_sink_free(side->sink);
+}
+
+static void turn(struct side *side)
+{
+    if (side->result == 1 || side->result == -EAGAIN)
+        side->result = sparsestream_transfer_run(side->transfer, 1 * MiB);
+}
+
+static bool ended(const struct side *side)
+{
+    return side->result != 1 && side->result != -EAGAIN;
+}
+
+static void run_both(struct side *sender, struct side *receiver)
+{
+    for (int i = 0; i < 100000 && !(ended(sender) && ended(receiver)); i++) {
+        turn(sender);
+        turn(receiver);
+    }
+    REQUIRE(ended(sender) && ended(receiver));
+}
+
+static void check_copy(int from, int to)
+{
+    struct extent left[16], right[16];
+    size_t count = file_map(from, left, COUNT(left));
+
+    CHECK_INT(file_size(to), ==, file_size(from));
+    CHECK_INT(file_differs(from, 0, to, 0, file_size(from)), ==, -1);
+    CHECK_INT(file_map(to, right, COUNT(right)), ==, count);
+    for (size_t i = 0; i < count; i++) {
+        CHECK_INT(left[i].kind, ==, right[i].kind);
+        CHECK_INT(left[i].offset, ==, right[i].offset);
+        CHECK_INT(left[i].length, ==, right[i].length);
+    }
+}
+
+static void an_image_comes_over_a_socket(void)
+{
+    static const uint64_t flags[] = {
+        0, SPARSESTREAM_WIRE_CHECKSUM, SPARSESTREAM_WIRE_CHECKSUM | SPARSESTREAM_WIRE_DIGEST,
+    };
+    int from = image_file(1);
+
+    for (size_t i = 0; i < COUNT(flags); i++) {
+        struct sparsestream_wire_options options = {
+            .size = sizeof options, .flags = flags[i], .transfer_id = "a transfer",
+        };
+        struct sparsestream_wire_info info = { .size = sizeof info };
+        struct sparsestream_stats stats;
+        struct side sender, receiver;
+        int to = file_in_memory(), fds[2];
+
+        make_socket(fds);
+        CHECK_CODE(sparsestream_wire_describe(from, 0, 0, &options), 0);
+        side_begin(&sender, fd_source(from), to_wire(fds[0], fds[0], &options));
+        turn(&sender);
+        CHECK_INT(sender.result, ==, -EAGAIN);
+        side_begin(&receiver, from_wire(fds[1], fds[1], NULL), fd_sink(to));
+        CHECK_CODE(sparsestream_source_wire_info(receiver.source, &info), 0);
+        CHECK_INT(info.length, ==, IMAGE_SIZE);
+        CHECK_INT(info.source_size, ==, IMAGE_SIZE);
+        CHECK_INT(info.data_bytes, ==, IMAGE_DATA);
+        CHECK_INT(info.start, ==, 0);
+        CHECK_INT(info.answers, ==, 1);
+        CHECK_INT(info.flags, ==, flags[i]);
+        CHECK_BYTES(info.transfer_id, options.transfer_id, sizeof info.transfer_id);
+        CHECK_BYTES(info.identity, options.identity, sizeof info.identity);
+        run_both(&sender, &receiver);
+        CHECK_INT(sender.result, ==, 0);
+        CHECK_INT(receiver.result, ==, 0);
+        stats = transfer_stats(receiver.transfer);
+        CHECK_INT(stats.data_bytes, ==, IMAGE_DATA);
+        CHECK_INT(stats.total, ==, IMAGE_SIZE);
+        check_copy(from, to);
+        side_end(&sender);
+        side_end(&receiver);
+        close(fds[0]);
+        close(fds[1]);
+        close(to);
+    }
+    close(from);
+}
+
+static void a_pipe_is_enough_one_way(void)
+{
+    struct side sender, receiver;
+    int from = image_file(2), to = file_in_memory(), fds[2];
+
+    REQUIRE(pipe2(fds, O_CLOEXEC) == 0);
+    side_begin(&sender, fd_source(from),
+               to_wire(fds[1], -1, WIRE_OPTIONS(.flags = SPARSESTREAM_WIRE_DIGEST)));
+    side_begin(&receiver, from_wire(fds[0], -1, NULL), fd_sink(to));
+    run_both(&sender, &receiver);
+    CHECK_INT(sender.result, ==, 0);
+    CHECK_INT(receiver.result, ==, 0);
+    check_copy(from, to);
+    side_end(&sender);
+    side_end(&receiver);
+    close(fds[0]);
+    close(fds[1]);
+    close(from);
+    close(to);
+}
+
+static void the_receivers_full_disk_is_the_senders_error(void)
+{
+    int from = image_file(3);
+
+    for (int i = 0; i < 20; i++) {
+        struct end end = { .fault = -ENOSPC, .fault_letter = i % 2 == 0 ? 'w' : 'h',
+                           .fault_call = 3 + i / 4, .fault_stays = true };
+        struct sparsestream_error error;
+        struct side sender, receiver;
+        int fds[2];
+
+        make_socket(fds);
+        side_begin(&sender, fd_source(from), to_wire(fds[0], fds[0], NULL));
+        side_begin(&receiver, from_wire(fds[1], fds[1], NULL), end_sink(&end));
+        run_both(&sender, &receiver);
+        if (end.faulted) {
+            CHECK_INT(sender.result, ==, -ENOSPC);
+            CHECK_INT(receiver.result, ==, -ENOSPC);
+            error = transfer_error(sender.transfer);
+            CHECK_INT(error.peer, ==, 1);
+            CHECK_INT(error.side, ==, SPARSESTREAM_SIDE_SINK);
+            CHECK_INT(error.operation, ==, i % 2 == 0 ? SPARSESTREAM_OPERATION_WRITE
+                                                      : SPARSESTREAM_OPERATION_HOLE);
+            CHECK_INT(error.offset, ==, transfer_error(receiver.transfer).offset);
+            CHECK_CONTAINS(error.message, "peer: sink: ");
+            CHECK_CONTAINS(error.message, strerror(ENOSPC));
+            CHECK_INT(transfer_error(receiver.transfer).peer, ==, 0);
+        }
+        side_end(&sender);
+        side_end(&receiver);
+        close(fds[0]);
+        close(fds[1]);
+    }
+    close(from);
+}
+
+static void a_limit_of_the_receiver_holds(void)
+{
+    struct side sender, receiver;
+    int from = image_file(4), to = file_in_memory(), fds[2];
+
+    make_socket(fds);
+    side_begin(&sender, fd_source(from), to_wire(fds[0], fds[0], NULL));
+    side_begin(&receiver, from_wire(fds[1], fds[1], WIRE_OPTIONS(.max_size = IMAGE_SIZE - 1)),
+               fd_sink(to));
+    run_both(&sender, &receiver);
+    CHECK_INT(sender.result, ==, -EFBIG);
+    CHECK_INT(receiver.result, ==, -EFBIG);
+    CHECK_INT(transfer_error(sender.transfer).peer, ==, 1);
+    CHECK_INT(file_size(to), ==, 0);
+    side_end(&sender);
+    side_end(&receiver);
+    close(fds[0]);
+    close(fds[1]);
+    close(from);
+    close(to);
+}
+
+static int record(void *opaque, int64_t durable)
+{
+    *(int64_t *) opaque = durable;
+    return 0;
+}
+
+/* Goes on with a transfer of which the first `held` bytes are there. */
+static void go_on(int from, int to, int64_t held, const uint8_t identity[32], uint64_t restart,
+                  int result, int64_t moved)
+{
+    struct sparsestream_wire_options sending = {
+        .size = sizeof sending, .flags = SPARSESTREAM_WIRE_RESUME | restart,
+    };
+    struct sparsestream_wire_options receiving = {
+        .size = sizeof receiving, .flags = restart, .resume_offset = held,
+    };
+    struct sparsestream_wire_info info = { .size = sizeof info };
+    struct side sender, receiver = { .result = 1 };
+    int fds[2], told;
+
+    make_socket(fds);
+    REQUIRE(fcntl(fds[1], F_SETFL, O_NONBLOCK) == 0);
+    CHECK_CODE(sparsestream_wire_describe(from, 0, 0, &sending), 0);
+    memcpy(receiving.identity, identity, sizeof receiving.identity);
+    CHECK_CODE(sparsestream_digest(to, 0, held, &receiving.resume_digest), 0);
+    side_begin(&sender, fd_source(from), to_wire(fds[0], fds[0], &sending));
+    receiver.source = from_wire(fds[1], fds[1], &receiving);
+    do {
+        turn(&sender);
+        told = sparsestream_source_wire_info(receiver.source, &info);
+    } while (told == -EAGAIN);
+    CHECK_INT(told, ==, result);
+    if (told == 0) {
+        CHECK_INT(info.start, ==, moved == IMAGE_SIZE ? 0 : held);
+        CHECK_CODE(sparsestream_sink_to_fd(to, SINK_OPTIONS(.offset = info.start),
+                                           &receiver.sink), 0);
+        side_begin(&receiver, receiver.source, receiver.sink);
+        run_both(&sender, &receiver);
+        CHECK_INT(receiver.result, ==, 0);
+        CHECK_INT(sender.result, ==, 0);
+        CHECK_INT(transfer_stats(sender.transfer).data_bytes
+                      + transfer_stats(sender.transfer).hole_bytes, ==, moved);
+        CHECK_INT(file_differs(from, 0, to, 0, IMAGE_SIZE), ==, -1);
+    } else {
+        turn(&sender);
+        CHECK_INT(sender.result, ==, result);
+    }
+    side_end(&sender);
+    side_end(&receiver);
+    close(fds[0]);
+    close(fds[1]);
+}
+
+static void what_is_there_is_not_sent_again(void)
+{
+    struct sparsestream_wire_options options = { .size = sizeof options };
+    struct sparsestream_sink *sink = NULL;
+    struct side sender, receiver;
+    int64_t durable = 0;
+    int from = image_file(5), to = file_in_memory(), fds[2];
+
+    /* The first attempt breaks off: the sender is gone, without a word. */
+    make_socket(fds);
+    CHECK_CODE(sparsestream_wire_describe(from, 0, 0, &options), 0);
+    side_begin(&sender, fd_source(from), to_wire(fds[0], fds[0], &options));
+    CHECK_CODE(sparsestream_sink_to_fd(to, SINK_OPTIONS(.sync_interval = 1 * MiB,
+                                                        .checkpoint = record, .opaque = &durable),
+                                       &sink), 0);
+    side_begin(&receiver, from_wire(fds[1], fds[1], NULL), sink);
+    while (durable < 5 * MiB) {
+        turn(&sender);
+        turn(&receiver);
+        REQUIRE(!ended(&receiver));
+    }
+    shutdown(fds[0], SHUT_RDWR);
+    while (!ended(&receiver))
+        turn(&receiver);
+    CHECK_INT(receiver.result, ==, -ENODATA);
+    side_end(&sender);
+    side_end(&receiver);
+    close(fds[0]);
+    close(fds[1]);
+
+    go_on(from, to, durable, options.identity, 0, 0, IMAGE_SIZE - durable);
+    check_copy(from, to);
+    close(from);
+    close(to);
+}
+
+static void another_source_is_refused_or_sent_from_its_start(void)
+{
+    struct sparsestream_wire_options options = { .size = sizeof options };
+    static const uint8_t any[32];
+    uint8_t other[32] = { 1 };
+    int from = image_file(6), to = image_file(6);
+
+    CHECK_CODE(sparsestream_wire_describe(from, 0, 0, &options), 0);
+    go_on(from, to, 4 * MiB, other, 0, -ESTALE, 0);
+    go_on(from, to, 4 * MiB, other, SPARSESTREAM_WIRE_RESTART, 0, IMAGE_SIZE);
+    /* The same by its name, and not by its content. */
+    file_write(to, 3 * MiB + 7, "x", 1);
+    go_on(from, to, 4 * MiB, options.identity, 0, -ESTALE, 0);
+    go_on(from, to, 4 * MiB, any, SPARSESTREAM_WIRE_RESTART, 0, IMAGE_SIZE);
+    go_on(from, to, 4 * MiB, any, 0, 0, IMAGE_SIZE - 4 * MiB);
+    close(from);
+    close(to);
+}
+
+static void a_sender_waits_for_the_answer(void)
+{
+    struct sparsestream_wait wait = { .size = sizeof wait };
+    struct sparsestream_transfer *transfer;
+    struct sparsestream_source *source;
+    struct sparsestream_sink *sink;
+    int from = image_file(7), to_peer[2], from_peer[2];
+
+    REQUIRE(pipe2(to_peer, O_CLOEXEC | O_NONBLOCK) == 0);
+    REQUIRE(pipe2(from_peer, O_CLOEXEC | O_NONBLOCK) == 0);
+    source = fd_source(from);
+    sink = to_wire(to_peer[1], from_peer[0], NULL);
+    transfer = new_transfer(source, sink, NULL);
+    CHECK_CODE(sparsestream_transfer_run(transfer, 0), -EAGAIN);
+    CHECK_CODE(sparsestream_transfer_wait(transfer, &wait), 0);
+    CHECK_INT(wait.side, ==, SPARSESTREAM_SIDE_SINK);
+    CHECK_INT(wait.fd, ==, from_peer[0]);
+    CHECK_INT(wait.events, ==, POLLIN);
+    close(from_peer[1]);
+    CHECK_CODE(sparsestream_transfer_run(transfer, 0), -ECONNRESET);
+    CHECK_CONTAINS(sparsestream_last_error(), "without its last word");
+    sparsestream_transfer_free(transfer);
+    sparsestream_sink_free(sink);
+    sparsestream_source_free(source);
+    close(from_peer[0]);
+    close(to_peer[0]);
+    close(to_peer[1]);
+    close(from);
+}
+
+static void what_cannot_be_is_refused(void)
+{
+    static const struct sparsestream_wire_options of_sender[] = {
+        { .flags = 1 << 20 },
+        { .flags = SPARSESTREAM_WIRE_RESUME },
+        { .flags = SPARSESTREAM_WIRE_SIZES, .length = -2 },
+        { .flags = SPARSESTREAM_WIRE_SIZES, .length = 5, .source_size = 4, .data_bytes = -1 },
+        { .flags = SPARSESTREAM_WIRE_SIZES, .length = 5, .source_size = 5, .data_bytes = 6 },
+        { .max_size = 1 }, { .max_payload = 4096 }, { .reserved = 1 },
+        { .resume_offset = 1 }, { .resume_digest = 1 },
+        { .checkpoint_interval = -1 }, { .keepalive_ms = -1 },
+    };
+    static const struct sparsestream_wire_options of_receiver[] = {
+        { .flags = 1 << 20 }, { .flags = SPARSESTREAM_WIRE_RESUME },
+        { .flags = SPARSESTREAM_WIRE_SIZES }, { .length = 1 }, { .data_bytes = 1 },
+        { .checkpoint_interval = 1 }, { .keepalive_ms = 1 }, { .max_size = -1 },
+        { .max_payload = 4095 }, { .max_payload = 4194305 }, { .resume_offset = -1 },
+    };
+    struct sparsestream_wire_info info = { .size = sizeof info };
+    struct sparsestream_sink *sink;
+    struct sparsestream_source *source;
+    uint64_t digest = 7;
+    int fds[2], file = file_in_memory(), directory = open(".", O_RDONLY | O_CLOEXEC);
+
+    REQUIRE(pipe2(fds, O_CLOEXEC) == 0 && directory >= 0);
+    for (size_t i = 0; i < COUNT(of_sender); i++) {
+        struct sparsestream_wire_options options = of_sender[i];
+
+        options.size = sizeof options;
+        sink = (void *) &options;
+        CHECK_CODE(sparsestream_sink_to_wire(fds[1], -1, &options, &sink), -EINVAL);
+        CHECK(sink == NULL);
+    }
+    for (size_t i = 0; i < COUNT(of_receiver); i++) {
+        struct sparsestream_wire_options options = of_receiver[i];
+
+        options.size = sizeof options;
+        source = (void *) &options;
+        CHECK_CODE(sparsestream_source_from_wire(fds[0], -1, &options, &source), -EINVAL);
+        CHECK(source == NULL);
+    }
+    CHECK_CODE(sparsestream_sink_to_wire(fds[0], -1, NULL, &sink), -EBADF);
+    CHECK_CODE(sparsestream_sink_to_wire(fds[1], fds[1], NULL, &sink), -EBADF);
+    CHECK_CODE(sparsestream_source_from_wire(fds[1], -1, NULL, &source), -EBADF);
+    CHECK_CODE(sparsestream_source_from_wire(directory, -1, NULL, &source), -EISDIR);
+    CHECK_CODE(sparsestream_source_from_wire(-5, -1, NULL, &source), -EBADF);
+    CHECK_CODE(sparsestream_sink_to_wire(fds[1], -1, NULL, NULL), -EINVAL);
+    CHECK_CODE(sparsestream_source_from_wire(fds[0], -1, NULL, NULL), -EINVAL);
+    CHECK_CODE(sparsestream_source_wire_info(NULL, &info), -EINVAL);
+    source = fd_source(file);
+    CHECK_CODE(sparsestream_source_wire_info(source, &info), -EINVAL);
+    sparsestream_source_free(source);
+    CHECK_CODE(sparsestream_wire_describe(file, 0, 0, NULL), -EINVAL);
+    CHECK_CODE(sparsestream_wire_describe(fds[0], 0, 0, WIRE_OPTIONS(.flags = 0)), -ESPIPE);
+    CHECK_CODE(sparsestream_digest(file, 0, 1, &digest), -ENODATA);
+    CHECK_CODE(sparsestream_digest(fds[0], 0, 1, &digest), -ESPIPE);
+    CHECK_INT(digest, ==, 7);
+    CHECK_CODE(sparsestream_digest(file, 0, 0, &digest), 0);
+    CHECK_INT(digest, ==, 0);
+    close(directory);
+    close(file);
+    close(fds[0]);
+    close(fds[1]);
+}
+
+static void a_hole_has_the_digest_of_its_zeros(void)
+{
+    int sparse = file_in_memory(), dense = file_in_memory();
+    static const char zeros[64 * 1024];
+    uint64_t left, right;
+
+    file_write(sparse, 0, "123456789", 9);
+    CHECK_CODE(sparsestream_digest(sparse, 0, 9, &left), 0);
+    CHECK(left == UINT64_C(0x995dc9bbdf1939fa));
+    file_resize(sparse, 2 * MiB);
+    file_write(dense, 0, "123456789", 9);
+    for (int64_t at = 64 * KiB; at < 2 * MiB; at += sizeof zeros)
+        file_write(dense, at, zeros, sizeof zeros);
+    CHECK_CODE(sparsestream_digest(sparse, 0, 2 * MiB, &left), 0);
+    CHECK_CODE(sparsestream_digest(dense, 0, 2 * MiB, &right), 0);
+    CHECK(left == right);
+    file_resize(sparse, 1 * TiB);
+    CHECK_CODE(sparsestream_digest(sparse, 0, 1 * TiB, &left), 0);
+    CHECK(left != right);
+    close(sparse);
+    close(dense);
+}
+
+TESTS(
+    CASE(an_image_comes_over_a_socket),
+    CASE(a_pipe_is_enough_one_way),
+    CASE(the_receivers_full_disk_is_the_senders_error),
+    CASE(a_limit_of_the_receiver_holds),
+    CASE(what_is_there_is_not_sent_again),
+    CASE(another_source_is_refused_or_sent_from_its_start),
+    CASE(a_sender_waits_for_the_answer),
+    CASE(what_cannot_be_is_refused),
+    CASE(a_hole_has_the_digest_of_its_zeros),
+)
