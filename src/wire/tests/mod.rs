@@ -5,6 +5,7 @@ mod ends;
 mod examples;
 mod hostile;
 mod random;
+mod resume;
 
 use super::{Reader, Writer};
 use crate::error::{Error, Result};
@@ -48,18 +49,27 @@ pub struct Moving<'a> {
     pub source: &'a mut dyn Source,
     pub sink: &'a mut dyn Sink,
     pub transfer: Transfer,
+    pub budget: u64,
     pub result: Option<Result<()>>,
 }
 
 impl<'a> Moving<'a> {
     pub fn new(source: &'a mut dyn Source, sink: &'a mut dyn Sink) -> Self {
         let options = Options { buffer_size: 1 << 18, ..Options::default() };
-        Moving { source, sink, transfer: Transfer::new(&options).unwrap(), result: None }
+        let transfer = Transfer::new(&options).unwrap();
+        Moving { source, sink, transfer, budget: 1 << 20, result: None }
+    }
+
+    /// One that moves little at a time.
+    pub fn small(source: &'a mut dyn Source, sink: &'a mut dyn Sink) -> Self {
+        let options = Options { buffer_size: 1 << 15, ..Options::default() };
+        let transfer = Transfer::new(&options).unwrap();
+        Moving { transfer, budget: 1 << 15, ..Moving::new(source, sink) }
     }
 
     fn turn(&mut self) {
         if self.result.is_none() {
-            let budget = Some(1 << 20);
+            let budget = Some(self.budget);
             let (source, sink) = (&mut *self.source, &mut *self.sink);
             match self.transfer.run(source, sink, &mut (), budget, Patience::None) {
                 Ok(Progress::BudgetUsed) => {}
