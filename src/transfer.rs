@@ -434,11 +434,11 @@ impl Transfer {
         source: &mut dyn Source,
         sink: &mut dyn Sink,
     ) -> Result<Step> {
-        let left = held.saturating_sub(self.stats.position);
+        let left = held.saturating_sub(self.stats.position - self.begins);
         if left == 0 {
             if !sink.agrees()? {
                 source.rewind()?;
-                self.stats.position = 0;
+                self.stats.position = self.begins;
             }
             self.told.position = self.stats.position;
             self.stage = Stage::Moving;
@@ -468,7 +468,7 @@ impl Transfer {
             }
             Read::End => {
                 let offset = self.stats.position;
-                return Err(Error::EndedEarly { offset, expected: held });
+                return Err(Error::EndedEarly { offset, expected: self.begins + held });
             }
         };
         self.stats.position += count;

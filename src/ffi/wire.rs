@@ -107,7 +107,8 @@ unsafe impl Sized0 for sparsestream_wire_info {}
 /// offset (`peer` of `sparsestream_error`). With -1 success means only that all was written.
 ///
 /// Sending never waits, whatever the mode of the descriptors, and raises no SIGPIPE. The sink takes
-/// about 170 KiB of memory, whatever it sends. Both descriptors stay the caller's, carry this
+/// about 170 KiB of memory, whatever it sends. Small pieces are gathered: those of a sink that is
+/// driven by hand may wait until it is finished. Both descriptors stay the caller's, carry this
 /// stream and nothing else, and must stay open until the sink is freed. One that was used and is
 /// freed without having been finished tells the receiver ECANCELED.
 ///

@@ -20,6 +20,10 @@ const INBOX: usize = 64 << 10;
 /// Room for every answer that can be due at one time: ACCEPT, ACK, STATUS or ERROR.
 const OUTBOX: usize = 1024;
 
+/// So many frames without data or a hole are taken in one call: a sender that sends nothing else
+/// must not keep the caller from its other work. `EINTR` has it call again.
+const FRAMES_AT_ONCE: usize = 1024;
+
 /// How a stream is received.
 #[derive(Debug, Clone, Copy)]
 pub struct ReaderOptions {
@@ -165,7 +169,12 @@ impl Reader {
             && !error.would_block()
             && !error.interrupted()
         {
-            self.fail(*error);
+            if error.is_peers() {
+                // It knows.
+                self.state = State::Failed(*error);
+            } else {
+                self.fail(*error);
+            }
         }
         result
     }
@@ -173,9 +182,6 @@ impl Reader {
     /// Ends it with a failure, of which the sender is told as well as can be without waiting.
     fn fail(&mut self, error: Error) {
         self.state = State::Failed(error);
-        if error.is_peers() {
-            return;
-        }
         if let Some(outbox) = &mut self.outbox {
             let (header, failure) = Failure::encode(&error);
             if outbox.has_room(HEADER + failure.body().len()) {
@@ -202,7 +208,7 @@ impl Reader {
 
     /// Takes frames until there is something to hand out, or the end.
     fn advance(&mut self) -> Result<()> {
-        loop {
+        for _ in 0..FRAMES_AT_ONCE {
             match self.state {
                 State::Failed(error) => return Err(error),
                 State::Ended | State::Finishing | State::Finished => return Ok(()),
@@ -218,6 +224,7 @@ impl Reader {
                 return Err(self.because(Refused { why, errno: libc::EPROTO }));
             }
         }
+        Err(self.error(Operation::Read, libc::EINTR))
     }
 
     /// What a frame does. Nothing of it is done if it fails.
@@ -462,7 +469,10 @@ const DAMAGED: Refused = Refused { why: "the digest of what came is wrong", errn
 impl Source for Reader {
     fn prepare(&mut self) -> Result<()> {
         self.lasting(|reader| {
-            while matches!(reader.state, State::Greeting | State::Offered) {
+            for _ in 0..FRAMES_AT_ONCE {
+                if !matches!(reader.state, State::Greeting | State::Offered) {
+                    return Ok(());
+                }
                 let result = reader.next().and_then(|header| {
                     reader.accept(&header)?;
                     reader.inbox.take(HEADER + header.length as usize);
@@ -471,7 +481,7 @@ impl Source for Reader {
                 reader.answer_if_ready();
                 result?;
             }
-            Ok(())
+            Err(reader.error(Operation::Read, libc::EINTR))
         })
     }
 

@@ -32,6 +32,9 @@ const OUTBOX: usize = GATHER + PAYLOAD + 1024;
 /// So much is sent at most before it is looked whether the receiver has said something.
 const LISTEN: u64 = 16 << 20;
 
+/// So many answers, and reads for them, are taken in one call.
+const ANSWERS_AT_ONCE: usize = 1024;
+
 const DEFAULT_CHECKPOINT: u64 = 64 << 20;
 
 /// How a stream is sent.
@@ -187,7 +190,12 @@ impl Writer {
             && !error.would_block()
             && !error.interrupted()
         {
-            self.fail(*error);
+            if error.is_peers() {
+                // It knows.
+                self.state = State::Failed(*error);
+            } else {
+                self.fail(*error);
+            }
         }
         result
     }
@@ -196,7 +204,7 @@ impl Writer {
     fn fail(&mut self, error: Error) {
         let begun = self.state != State::New;
         self.state = State::Failed(error);
-        if error.is_peers() || !begun {
+        if !begun {
             return;
         }
         let (header, failure) = Failure::encode(&error);
@@ -238,9 +246,10 @@ impl Writer {
         self.sent(operation, result)
     }
 
-    /// Takes what answers there are, without waiting for any.
+    /// Takes what answers there are, without waiting for any, and no more than a bounded number: a
+    /// receiver that never stops must not keep the caller from its other work.
     fn hear(&mut self) -> Result<()> {
-        loop {
+        for _ in 0..ANSWERS_AT_ONCE {
             let Some(inbox) = &mut self.answers else { return Ok(()) };
             match inbox.frame() {
                 Ok(Some(header)) => {
@@ -255,9 +264,8 @@ impl Writer {
             }
             if !inbox.ended() {
                 match inbox.fill() {
-                    Ok(()) => continue,
+                    Ok(()) | Err(libc::EINTR) => continue,
                     Err(libc::EAGAIN) => return Ok(()),
-                    Err(libc::EINTR) => continue,
                     Err(errno) => return Err(self.error(Operation::Finish, errno)),
                 }
             }
@@ -267,6 +275,7 @@ impl Writer {
             let why = "the receiver is gone without its last word";
             return Err(self.because(Refused { why, errno: libc::ECONNRESET }));
         }
+        Ok(())
     }
 
     /// What an answer does.

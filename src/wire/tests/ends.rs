@@ -371,3 +371,41 @@ fn holes_and_small_data_go_with_few_calls() {
     // Each may be asked twice where the kernel does not know the best way.
     assert!(read <= 3 && written <= 3, "{read} {written}");
 }
+
+#[test]
+fn a_relay_passes_on_the_stream_and_the_last_word() {
+    for full in [false, true] {
+        let file = testing::sparse(&[Data(30), Hole(500), Data(5)]);
+        let copy = testing::file();
+        let (near, far) = (socket(), socket());
+        let none = ReaderOptions::default();
+        let (mut writer, mut incoming) = wire(&near, &every_option(), &none);
+        let (mut outgoing, mut reader) = wire(&far, &WriterOptions::default(), &none);
+        let mut source = from(&file);
+        let at = full.then_some(3 * BLOCK);
+        let mut whole = to(&copy);
+        let mut broken = Full { sink: to(&copy), at, written: 0 };
+        let sink: &mut dyn Sink = if full { &mut broken } else { &mut whole };
+        let mut sender = Moving::new(&mut source, &mut writer);
+        let mut relay = Moving::new(&mut incoming, &mut outgoing);
+        let mut receiver = Moving::new(&mut reader, sink);
+        for _ in 0..100_000 {
+            sender.turn();
+            relay.turn();
+            receiver.turn();
+            if sender.result.is_some() {
+                break;
+            }
+        }
+        if full {
+            let error = sender.result.unwrap().unwrap_err();
+            assert!(error.is_peers());
+            let expected = (Operation::Write, Side::Sink, Some(3 * BLOCK), libc::ENOSPC);
+            assert_eq!(fields(error), expected);
+        } else {
+            let results = [sender.result, relay.result, receiver.result];
+            assert_eq!(results, [Some(Ok(())); 3]);
+            assert!(content(&file) == content(&copy));
+        }
+    }
+}

@@ -359,6 +359,38 @@ fn an_offer_is_answered_by_begin_alone() {
     }
 }
 
+/// Nobody is kept busy for ever by frames that say nothing.
+#[test]
+fn a_flood_of_nothing_leaves_time_for_other_work() {
+    let flood = bare(Kind::Keepalive, 0, 0).repeat(1500);
+    let (mut a, b) = socket();
+    a.write_all(&after_hello(std::slice::from_ref(&flood))).unwrap();
+    let mut reader =
+        Reader::new(b.as_raw_fd(), Some(b.as_raw_fd()), &ReaderOptions::default()).unwrap();
+    assert!(reader.read(&mut [0]).unwrap_err().interrupted());
+    assert!(reader.read(&mut [0]).unwrap_err().would_block());
+    a.write_all(&data(0, b"x")).unwrap();
+    assert_eq!(reader.read(&mut [0]), Ok(Read::Data(1)));
+
+    let (a, mut b) = socket();
+    let mut writer =
+        Writer::new(a.as_raw_fd(), Some(a.as_raw_fd()), &WriterOptions::default()).unwrap();
+    let accept = Accept {
+        version: VERSION,
+        reason: Reason::None,
+        max_payload: MAX_PAYLOAD,
+        features: ANSWERS,
+        resume_offset: 0,
+        resume_digest: 0,
+        flags: 0,
+    };
+    b.write_all(&with_body(Kind::Accept, 0, 0, &accept.encode())).unwrap();
+    assert_eq!(writer.held(), Ok(0));
+    b.write_all(&[flood, bare(Kind::Status, 0, 0)].concat()).unwrap();
+    assert!(writer.finish().unwrap_err().would_block());
+    assert_eq!(writer.finish(), Ok(()));
+}
+
 /// What a later version may say to this one.
 #[test]
 fn a_later_version_is_understood() {
