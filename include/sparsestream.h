@@ -1058,7 +1058,7 @@ int sparsestream_transfer_new(struct sparsestream_source *source,
  * Goes on with a transfer.
  *
  * `budget` bounds one call: it returns 1 after about so many bytes of work, where a hole, or a
- * step of zeroing, counts as 4096 bytes. With a budget the call never waits on a descriptor, not
+ * step of zeroing, counts as 4096 bytes, or as 64 bytes a microsecond if it takes longer. With a budget the call never waits on a descriptor, not
  * even on one that is in blocking mode; reading and writing regular files and block devices, and
  * callbacks that block, take as long as they take, one piece at a time.
  *
@@ -1076,7 +1076,8 @@ int sparsestream_transfer_new(struct sparsestream_source *source,
  * aborted before), -ENOSPC, -ENOMEM (no byte was moved), -EBUSY (the transfer or one of its ends
  * is in use by another call; this one ended nothing), or the error of the system or the callback.
  */
-int sparsestream_transfer_run(struct sparsestream_transfer *transfer, int64_t budget);
+int sparsestream_transfer_run(struct sparsestream_transfer *transfer,
+                              int64_t budget);
 
 /**
  * What the transfer waits for, after `sparsestream_transfer_run` returned -EAGAIN.

@@ -185,6 +185,8 @@ enum Step {
 
 /// What a hole, or any step that moves no data, counts in a budget.
 const STEP_COST: u64 = 4096;
+/// What a microsecond of making a hole counts at least: zeroing a device may take its time.
+const ZEROING_COST: u64 = 64;
 
 const DEFAULT_BUFFER: u64 = 1 << 20;
 const BUFFER_SIZES: std::ops::RangeInclusive<u64> = 4096..=64 << 20;
@@ -670,14 +672,16 @@ impl Transfer {
 
     fn push_gap(&mut self, sink: &mut dyn Sink, observer: &mut dyn Observe) -> Result<Step> {
         if self.makes_holes {
+            let begun = Instant::now();
             let made = self.taken(Operation::Hole, sink.hole(self.gap)?, self.gap)?;
+            let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
             self.gap -= made;
             // Detected zeros come first in the count; within one gap nobody sees the difference.
             let detected = self.detected.min(made);
             self.detected -= detected;
             self.stats.zero_bytes += detected;
             self.moved(Kind::Hole, made, observer)?;
-            return Ok(Step::Worked(STEP_COST));
+            return Ok(Step::Worked(STEP_COST.max(took.saturating_mul(ZEROING_COST))));
         }
         let most = match self.allowance() {
             Ok(most) => most,

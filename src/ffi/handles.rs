@@ -282,3 +282,6 @@ fn refuse_in_use(in_use: bool, name: &'static str) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

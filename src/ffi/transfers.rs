@@ -45,7 +45,7 @@ pub unsafe extern "C" fn sparsestream_transfer_new(
 /// Goes on with a transfer.
 ///
 /// `budget` bounds one call: it returns 1 after about so many bytes of work, where a hole, or a
-/// step of zeroing, counts as 4096 bytes. With a budget the call never waits on a descriptor, not
+/// step of zeroing, counts as 4096 bytes, or as 64 bytes a microsecond if it takes longer. With a budget the call never waits on a descriptor, not
 /// even on one that is in blocking mode; reading and writing regular files and block devices, and
 /// callbacks that block, take as long as they take, one piece at a time.
 ///

@@ -36,7 +36,6 @@ use crate::error::{Error, Operation, Result, Side};
 /// The identity is made of device, inode, size and modification time.
 pub fn describe(fd: Fd, offset: u64, length: u64) -> Result<Description> {
     let error = |errno| Error::nowhere(Operation::Open, Side::Source, errno);
-    let identity = sys::identity(fd).map_err(error)?;
     let stat = sys::stat(fd).map_err(error)?;
     let size = match stat.kind {
         FileKind::Regular => stat.size,
@@ -44,6 +43,7 @@ pub fn describe(fd: Fd, offset: u64, length: u64) -> Result<Description> {
         FileKind::Directory => return Err(error(libc::EISDIR)),
         _ => return Err(error(libc::ESPIPE)),
     };
+    let identity = sys::identity(fd).map_err(error)?;
     let mut source = FdSource::new(fd, &Options { offset, length, ignore_map: false })?;
     let length = source.total();
     let mut data_bytes = 0;

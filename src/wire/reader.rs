@@ -72,6 +72,8 @@ pub struct Held {
 pub struct Reader {
     inbox: Inbox,
     outbox: Option<Outbox>,
+    /// A HELLO has come whose sender waits for answers.
+    heard: bool,
     options: ReaderOptions,
     state: State,
     hello: Option<Hello>,
@@ -125,6 +127,7 @@ impl Reader {
         Ok(Reader {
             inbox: Inbox::new(from, INBOX, side)?,
             outbox: to.map(|to| Outbox::new(to, OUTBOX, side)).transpose()?,
+            heard: false,
             options: ReaderOptions { held, ..*options },
             state: State::Greeting,
             hello: None,
@@ -182,7 +185,8 @@ impl Reader {
     /// Ends it with a failure, of which the sender is told as well as can be without waiting.
     fn fail(&mut self, error: Error) {
         self.state = State::Failed(error);
-        if let Some(outbox) = &mut self.outbox {
+        // What is on the way back of a stream that is none, a terminal perhaps, is told nothing.
+        if let Some(outbox) = self.outbox.as_mut().filter(|_| self.heard) {
             let (header, failure) = Failure::encode(&error);
             if outbox.has_room(HEADER + failure.body().len()) {
                 outbox.push(&header);
@@ -258,6 +262,11 @@ impl Reader {
             let why = "the sender waits for answers, and there is no way back";
             return refuse(self, why, libc::ENOTCONN);
         }
+        self.heard = two_way;
+        if !two_way {
+            // Nobody listens on the other side.
+            self.outbox = None;
+        }
         let limits = Limits { size: self.options.max_size, payload: self.options.max_payload };
         let mut sequence =
             Sequence::new(&hello, limits).map_err(|refused| self.because(refused))?;
@@ -300,7 +309,7 @@ impl Reader {
                     return refuse(self, "the sender cannot resume", libc::EOPNOTSUPP);
                 }
                 _ => {
-                    let why = "the source is not the one that this was begun with";
+                    let why = "the source has changed";
                     return refuse(self, why, libc::ESTALE);
                 }
             }
@@ -321,9 +330,6 @@ impl Reader {
                 outbox.push(&header);
                 outbox.push(&body);
             }
-        } else {
-            // Nobody listens on the other side.
-            self.outbox = None;
         }
         if let Some(held) = offer {
             sequence.resume(held.length);
