@@ -1,0 +1,436 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * Threads: handles are independent, one handle serves one call at a time and
+ * says so to the others, cancel comes from anywhere. Built once more with
+ * ThreadSanitizer, which then watches what this side of the interface sees.
+ */
+#include "ends.h"
+#include "files.h"
+#include "harness.h"
+
+#include <sparsestream.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { THREADS = 8, ROUNDS = 20 };
+
+#if defined(__SANITIZE_THREAD__)
+#define WATCHED 1
+#else
+#define WATCHED 0
+#endif
+
+static pthread_t start(void *(*run)(void *), void *argument)
+{
+    pthread_t thread;
+
+    REQUIRE(pthread_create(&thread, NULL, run, argument) == 0);
+    return thread;
+}
+
+#if WATCHED
+/* Whether the program that says it is watched is. */
+static int plain_counter;
+
+static void *race(void *gate)
+{
+    pthread_barrier_wait(gate);
+    for (int i = 0; i < 1000; i++)
+        plain_counter++;
+    return NULL;
+}
+
+static void the_watching_is_on(void)
+{
+    char self[4096], command[4200], line[512];
+    bool found = false;
+    FILE *run;
+
+    if (harness_argument(0) != NULL && strcmp(harness_argument(0), "race") == 0) {
+        pthread_barrier_t gate;
+        pthread_t one;
+
+        pthread_barrier_init(&gate, NULL, 2);
+        one = start(race, &gate);
+        race(&gate);
+        pthread_join(one, NULL);
+        return;
+    }
+    memset(self, 0, sizeof(self));
+    REQUIRE(readlink("/proc/self/exe", self, sizeof(self) - 1) > 0);
+    snprintf(command, sizeof(command), "TSAN_OPTIONS=exitcode=66 '%s' --only the_watching_is_on race 2>&1", self);
+    run = popen(command, "re");
+    REQUIRE(run != NULL);
+    while (fgets(line, sizeof(line), run) != NULL)
+        found = found || strstr(line, "data race") != NULL;
+    pclose(run);
+    CHECK(found);
+}
+#endif
+
+/* Transfers, messages and all, in many threads at once: nobody sees anything of the others. */
+
+struct job {
+    unsigned seed;
+    int in, out;
+    int result;
+    char message[256];
+};
+
+static void *copy(void *opaque)
+{
+    struct job *job = opaque;
+    struct sparsestream_source *source = NULL;
+    struct sparsestream_sink *sink = NULL;
+    struct sparsestream_transfer *transfer = NULL;
+    const struct sparsestream_transfer_options *options = TRANSFER_OPTIONS(.buffer_size = 8192);
+
+    for (int round = 0; round < ROUNDS && job->result == 0; round++) {
+        job->result = sparsestream_source_from_fd(job->in, NULL, &source);
+        if (job->result == 0)
+            job->result = sparsestream_sink_to_fd(job->out, NULL, &sink);
+        if (job->result == 0)
+            job->result = sparsestream_transfer_new(source, sink, options, &transfer);
+        while (job->result == 0 && (job->result = sparsestream_transfer_run(transfer, 16384)) == 1)
+            job->result = 0;
+        sparsestream_transfer_free(transfer);
+        sparsestream_source_free(source);
+        sparsestream_sink_free(sink);
+        transfer = NULL;
+        source = NULL;
+        sink = NULL;
+        /* This thread's message is about its own mistake. */
+        if (sparsestream_section_at(-1 - (int) job->seed, 0, &(struct sparsestream_section) { 0 }) != -EBADF)
+            job->result = -ENOTRECOVERABLE;
+        snprintf(job->message, sizeof(job->message), "%s", sparsestream_last_error());
+        if (sparsestream_transfer_run(NULL, 1) != -EINVAL)
+            job->result = -ENOTRECOVERABLE;
+        if (strstr(sparsestream_last_error(), "transfer") == NULL)
+            job->result = -ENOTRECOVERABLE;
+    }
+    return NULL;
+}
+
+static void handles_are_independent(void)
+{
+    const struct piece pieces[] = { DATA(100000), HOLE(200000), DATA(5), HOLE(300000), DATA(70000) };
+    struct job jobs[THREADS];
+    pthread_t threads[THREADS];
+
+    memset(jobs, 0, sizeof(jobs));
+    for (int i = 0; i < THREADS; i++) {
+        jobs[i].seed = (unsigned) i;
+        jobs[i].in = file_in_memory();
+        jobs[i].out = file_in_memory();
+        file_lay_out(jobs[i].in, 0, pieces, COUNT(pieces), (unsigned) i);
+        file_fill(jobs[i].out, 0, 300000, 99);
+    }
+    for (int i = 0; i < THREADS; i++)
+        threads[i] = start(copy, &jobs[i]);
+    for (int i = 0; i < THREADS; i++) {
+        pthread_join(threads[i], NULL);
+        CHECK_CODE(jobs[i].result, 0);
+        CHECK_CONTAINS(jobs[i].message, "Bad file descriptor");
+        CHECK_INT(file_differs(jobs[i].in, 0, jobs[i].out, 0, file_size(jobs[i].in)), ==, -1);
+        close(jobs[i].in);
+        close(jobs[i].out);
+    }
+}
+
+/* A handle that is handed from thread to thread, each waiting for the one before. */
+
+struct relay {
+    pthread_mutex_t lock;
+    struct sparsestream_transfer *transfer;
+    int result;
+};
+
+static void *run_a_piece(void *opaque)
+{
+    struct relay *relay = opaque;
+    bool more = true;
+
+    while (more) {
+        pthread_mutex_lock(&relay->lock);
+        if (relay->result == 1)
+            relay->result = sparsestream_transfer_run(relay->transfer, 4096);
+        more = relay->result == 1;
+        pthread_mutex_unlock(&relay->lock);
+    }
+    return NULL;
+}
+
+static void a_handle_may_go_from_thread_to_thread(void)
+{
+    const struct piece pieces[] = { DATA(100000), HOLE(200000), DATA(300000) };
+    struct relay relay = { .lock = PTHREAD_MUTEX_INITIALIZER, .result = 1 };
+    struct content from = { .count = 0 }, to = { .count = 0 };
+    struct end in = { .from = &from }, out = { .to = &to };
+    struct sparsestream_source *source;
+    struct sparsestream_sink *sink;
+    pthread_t threads[THREADS];
+
+    content_lay_out(&from, pieces, COUNT(pieces), 3);
+    source = end_source(&in);
+    sink = end_sink(&out);
+    relay.transfer = new_transfer(source, sink, TRANSFER_OPTIONS(.buffer_size = 4096));
+    for (int i = 0; i < THREADS; i++)
+        threads[i] = start(run_a_piece, &relay);
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    CHECK_CODE(relay.result, 0);
+    CHECK_CONTENT(&from, &to);
+    sparsestream_transfer_free(relay.transfer);
+    sparsestream_source_free(source);
+    sparsestream_sink_free(sink);
+    content_free(&from);
+    content_free(&to);
+}
+
+/* A second caller is refused while the first is within a call, and does no harm. */
+
+struct stuck {
+    pthread_barrier_t inside, leave;
+    struct sparsestream_transfer *transfer;
+    int result;
+    bool waits;
+};
+
+static int64_t stuck_read(void *opaque, void *buffer, size_t length)
+{
+    struct stuck *stuck = opaque;
+
+    if (!stuck->waits)
+        return 0;
+    stuck->waits = false;
+    pthread_barrier_wait(&stuck->inside);
+    pthread_barrier_wait(&stuck->leave);
+    if (length > 1000)
+        length = 1000;
+    memset(buffer, 'x', length);
+    return (int64_t) length;
+}
+
+static void *run_whole(void *opaque)
+{
+    struct stuck *stuck = opaque;
+
+    stuck->result = sparsestream_transfer_run(stuck->transfer, 0);
+    return NULL;
+}
+
+static const struct sparsestream_source_ops stuck_ops = {
+    .size = sizeof(struct sparsestream_source_ops),
+    .read = stuck_read,
+};
+
+static void a_handle_in_use_says_so(void)
+{
+    struct sparsestream_stats stats = { .size = sizeof(stats) };
+    struct sparsestream_error error = { .size = sizeof(error) };
+    struct sparsestream_wait wait = { .size = sizeof(wait) };
+    struct content to = { .count = 0 };
+    struct end out = { .to = &to };
+    struct stuck stuck = { .waits = true };
+    struct sparsestream_source *source;
+    struct sparsestream_sink *sink;
+    unsigned char byte;
+    pthread_t thread;
+
+    pthread_barrier_init(&stuck.inside, NULL, 2);
+    pthread_barrier_init(&stuck.leave, NULL, 2);
+    REQUIRE(sparsestream_source_from_callbacks(&stuck_ops, &stuck, &source) == 0);
+    sink = end_sink(&out);
+    stuck.transfer = new_transfer(source, sink, NULL);
+    thread = start(run_whole, &stuck);
+    pthread_barrier_wait(&stuck.inside);
+    CHECK_CODE(sparsestream_transfer_run(stuck.transfer, 1), -EBUSY);
+    CHECK_CODE(sparsestream_transfer_stats(stuck.transfer, &stats), -EBUSY);
+    CHECK_CODE(sparsestream_transfer_error(stuck.transfer, &error), -EBUSY);
+    CHECK_CODE(sparsestream_transfer_wait(stuck.transfer, &wait), -EBUSY);
+    CHECK_CODE(sparsestream_source_read(source, &byte, 1), -EBUSY);
+    CHECK_CODE(sparsestream_sink_write(sink, &byte, 1), -EBUSY);
+    CHECK_CONTAINS(sparsestream_last_error(), "in use");
+    pthread_barrier_wait(&stuck.leave);
+    pthread_join(thread, NULL);
+    CHECK_CODE(stuck.result, 0);
+    CHECK_INT(content_size(&to), ==, 1000);
+    CHECK_CODE(sparsestream_transfer_stats(stuck.transfer, &stats), 0);
+    CHECK_INT(stats.data_bytes, ==, 1000);
+    sparsestream_transfer_free(stuck.transfer);
+    sparsestream_source_free(source);
+    sparsestream_sink_free(sink);
+    pthread_barrier_destroy(&stuck.inside);
+    pthread_barrier_destroy(&stuck.leave);
+    content_free(&to);
+}
+
+/* Many at one handle: each call is made whole or refused, and the content comes out as if one had made them all. */
+
+struct crowd {
+    struct sparsestream_transfer *transfer;
+    atomic_int pieces, refused, strange;
+};
+
+static void *jostle(void *opaque)
+{
+    struct crowd *crowd = opaque;
+
+    for (;;) {
+        const int r = sparsestream_transfer_run(crowd->transfer, 4096);
+
+        if (r == 0)
+            return NULL;
+        if (r == 1)
+            atomic_fetch_add(&crowd->pieces, 1);
+        else if (r == -EBUSY)
+            atomic_fetch_add(&crowd->refused, 1);
+        else
+            atomic_fetch_add(&crowd->strange, 1);
+    }
+}
+
+static void a_crowd_at_one_handle_does_no_harm(void)
+{
+    const struct piece pieces[] = { DATA(500000), HOLE(100000), DATA(500000) };
+    struct content from = { .count = 0 }, to = { .count = 0 };
+    struct end in = { .from = &from }, out = { .to = &to };
+    struct crowd crowd = { .transfer = NULL };
+    struct sparsestream_source *source;
+    struct sparsestream_sink *sink;
+    pthread_t threads[THREADS];
+
+    if (WATCHED)
+        skip("the lock within the handle is the library's, which is not built with ThreadSanitizer");
+    content_lay_out(&from, pieces, COUNT(pieces), 4);
+    source = end_source(&in);
+    sink = end_sink(&out);
+    crowd.transfer = new_transfer(source, sink, TRANSFER_OPTIONS(.buffer_size = 4096));
+    for (int i = 0; i < THREADS; i++)
+        threads[i] = start(jostle, &crowd);
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    CHECK_INT(crowd.strange, ==, 0);
+    CHECK_INT(crowd.pieces, >, 100);
+    CHECK_CONTENT(&from, &to);
+    CHECK_INT(in.frees, ==, 0);
+    sparsestream_transfer_free(crowd.transfer);
+    sparsestream_source_free(source);
+    sparsestream_sink_free(sink);
+    content_free(&from);
+    content_free(&to);
+}
+
+/* Cancel, while another thread is within a run that waits. */
+
+static void *run_blocked(void *opaque)
+{
+    struct relay *relay = opaque;
+
+    relay->result = sparsestream_transfer_run(relay->transfer, 0);
+    return NULL;
+}
+
+static void *cancel(void *transfer)
+{
+    return (void *) (intptr_t) sparsestream_transfer_cancel(transfer);
+}
+
+static void cancel_comes_from_any_thread(void)
+{
+    struct relay relay = { .result = 1 };
+    struct sparsestream_source *source;
+    struct sparsestream_sink *sink;
+    const int out = file_in_memory();
+    pthread_t runner, cancellers[THREADS];
+    int64_t begun;
+    void *answer;
+    int fds[2];
+
+    REQUIRE(pipe2(fds, O_CLOEXEC) == 0);
+    source = fd_source(fds[0]);
+    sink = fd_sink(out);
+    relay.transfer = new_transfer(source, sink, NULL);
+    runner = start(run_blocked, &relay);
+    usleep(50000);
+    begun = harness_now();
+    for (int i = 0; i < THREADS; i++)
+        cancellers[i] = start(cancel, relay.transfer);
+    for (int i = 0; i < THREADS; i++) {
+        pthread_join(cancellers[i], &answer);
+        CHECK_INT((intptr_t) answer, ==, 0);
+    }
+    pthread_join(runner, NULL);
+    CHECK_CODE(relay.result, -ECANCELED);
+    CHECK_INT(harness_now() - begun, <, 100 + 400 * harness_slowness());
+    sparsestream_transfer_free(relay.transfer);
+    sparsestream_source_free(source);
+    sparsestream_sink_free(sink);
+    close(fds[0]);
+    close(fds[1]);
+    close(out);
+}
+
+static struct sparsestream_transfer *signalled;
+static atomic_int handler_result;
+
+static void on_signal(int number)
+{
+    (void) number;
+    handler_result = sparsestream_transfer_cancel(signalled);
+}
+
+static void *raise_soon(void *thread)
+{
+    usleep(50000);
+    pthread_kill(*(pthread_t *) thread, SIGUSR1);
+    return NULL;
+}
+
+static void cancel_comes_from_a_signal_handler(void)
+{
+    const struct sigaction action = { .sa_handler = on_signal };
+    struct sigaction before;
+    struct sparsestream_source *source;
+    struct sparsestream_sink *sink;
+    const int out = file_in_memory();
+    pthread_t self = pthread_self(), helper;
+    int fds[2];
+
+    REQUIRE(pipe2(fds, O_CLOEXEC) == 0);
+    source = fd_source(fds[0]);
+    sink = fd_sink(out);
+    signalled = new_transfer(source, sink, NULL);
+    handler_result = -1;
+    REQUIRE(sigaction(SIGUSR1, &action, &before) == 0);
+    helper = start(raise_soon, &self);
+    CHECK_CODE(sparsestream_transfer_run(signalled, 0), -ECANCELED);
+    pthread_join(helper, NULL);
+    CHECK_INT(handler_result, ==, 0);
+    REQUIRE(sigaction(SIGUSR1, &before, NULL) == 0);
+    sparsestream_transfer_free(signalled);
+    sparsestream_source_free(source);
+    sparsestream_sink_free(sink);
+    close(fds[0]);
+    close(fds[1]);
+    close(out);
+}
+
+TESTS(
+#if WATCHED
+    CASE(the_watching_is_on),
+#endif
+    CASE(handles_are_independent),
+    CASE(a_handle_may_go_from_thread_to_thread),
+    CASE(a_handle_in_use_says_so),
+    CASE(a_crowd_at_one_handle_does_no_harm),
+    CASE(cancel_comes_from_any_thread),
+    CASE(cancel_comes_from_a_signal_handler))

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# shellcheck shell=bash
+#
+# What tests of the sparsestream command share. Source this after TOOL is set; then work in a scratch directory.
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=../build-facts/tap.sh
+. "$here/../build-facts/tap.sh"
+
+TOOL=$(realpath "$TOOL")
+[ -x "$TOOL" ] || { echo "Bail out! no program $TOOL"; exit 1; }
+cd "$scratch" || exit 1
+
+tool() { timeout 60 "$TOOL" "$@"; }
+# The same in the background: `begin ... & pid=$!` gives a process that a signal reaches.
+begin() { exec "$TOOL" "$@"; }
+
+# ends NAME STATUS PATTERN COMMAND...: it exits so; on standard error it says one line of this pattern, or
+# nothing if the pattern is empty.
+ends() {
+    local name=$1 status=$2 pattern=$3 got lines
+    shift 3
+    "$@" >out 2>err </dev/null
+    got=$?
+    lines=$(wc -l <err)
+    if [ "$got" -ne "$status" ]; then
+        fail "$name" "exit status $got, wanted $status, from: $*
+$(cat out err)"
+    elif [ -z "$pattern" ] && [ "$lines" -ne 0 ]; then
+        fail "$name" "said on standard error: $(cat err)"
+    elif [ -n "$pattern" ] && { [ "$lines" -ne 1 ] || ! grep -Eq -- "$pattern" err; }; then
+        fail "$name" "wanted one line like '$pattern', got:
+$(cat err)"
+    else
+        pass "$name"
+    fi
+}
+
+# same NAME A B: the same bytes, by cmp, and the same allocation.
+same() {
+    local blocks
+    blocks=$(stat -c %b "$2" "$3" | sort -u | wc -l)
+    if ! cmp -s "$2" "$3"; then
+        fail "$1" "$2 and $3 differ"
+    elif [ "$blocks" -ne 1 ]; then
+        fail "$1" "$(stat -c '%n: %b blocks' "$2" "$3")"
+    else
+        pass "$1"
+    fi
+}
+
+# data FILE OFFSET LENGTH: random bytes there.
+data() { head -c "$3" /dev/urandom | dd of="$1" bs=1M oflag=seek_bytes seek="$2" conv=notrunc status=none iflag=fullblock; }
+
+until_true() { # COMMAND...: waits for it, at most 5 s
+    local i
+    for ((i = 0; i < 250; i++)); do
+        "$@" && return
+        sleep 0.02
+    done
+    fail "waited for: $*"
+    return 1
+}
+
+# The address that a program says, in this file, that it listens on.
+address() { sed -n 's/^listening on //p' "$1" 2>/dev/null; }
+listens() { [ -n "$(address "$1")" ]; }
