@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# shellcheck shell=bash
+# Completion of the sparsestream command for bash.
+
+# What may follow an option that has a value.
+_sparsestream_value() {
+    local i
+    case $1 in
+    --sparse) mapfile -t COMPREPLY < <(compgen -W 'auto required never' -- "$2") ;;
+    --progress) mapfile -t COMPREPLY < <(compgen -W 'bar json none' -- "$2") ;;
+    --state)
+        mapfile -t COMPREPLY < <(compgen -f -- "$2")
+        compopt -o filenames
+        ;;
+    --exec)
+        mapfile -t COMPREPLY < <(compgen -c -- "$2")
+        ;;
+    --connect | --listen)
+        # The shell takes a colon as a word of its own; what stands before it is typed already.
+        case $2 in
+        unix:*)
+            mapfile -t COMPREPLY < <(compgen -f -- "${2#unix:}")
+            if [[ $COMP_WORDBREAKS != *:* ]]; then
+                for i in "${!COMPREPLY[@]}"; do COMPREPLY[i]=unix:${COMPREPLY[i]}; done
+            fi
+            compopt -o filenames
+            ;;
+        *)
+            mapfile -t COMPREPLY < <(compgen -W 'unix: tcp:' -- "$2")
+            compopt -o nospace
+            ;;
+        esac
+        ;;
+    esac
+}
+
+_sparsestream() {
+    local commands='map copy check send recv'
+    local common='--detect-zeroes --sparse --rate --timeout --progress'
+    local sink='--known-zero --sync --truncate --no-truncate'
+    local wire='--connect --listen --exec --checksum --resume --restart'
+    local line=${COMP_LINE:0:COMP_POINT}
+    local current=${line##*[[:space:]]}
+    local previous=${COMP_WORDS[COMP_CWORD - 1]}
+    local command=${COMP_WORDS[1]-} options
+
+    COMPREPLY=()
+    # A value behind = or : is one word for the user, and several for the shell.
+    case $current in
+    --*=*)
+        _sparsestream_value "${current%%=*}" "${current#*=}"
+        return
+        ;;
+    unix:* | tcp:*)
+        previous=--connect
+        ;;
+    esac
+    if [[ $COMP_CWORD -le 1 ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$commands --help --version" -- "$current")
+        return
+    fi
+    case $command in
+    map) options='--json --list --range --rows' ;;
+    copy) options="--range --at --ignore-map $common $sink" ;;
+    check) options='--holes --range --ignore-map --progress --quiet' ;;
+    send) options="--answers --range --ignore-map $common $wire" ;;
+    recv) options="--checkpoint --state --max-size --range $common $sink $wire" ;;
+    *) return ;;
+    esac
+    case $previous in
+    --sparse | --state | --exec | --connect | --listen)
+        _sparsestream_value "$previous" "$current"
+        return
+        ;;
+    --range | --at | --rate | --timeout | --rows | --checkpoint | --max-size)
+        return
+        ;;
+    esac
+    if [[ $current == -* ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$options --help" -- "$current")
+    else
+        mapfile -t COMPREPLY < <(compgen -f -- "$current")
+        compopt -o filenames
+    fi
+}
+
+complete -F _sparsestream sparsestream

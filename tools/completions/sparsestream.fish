@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# Completion of the sparsestream command for fish.
+
+set -l commands map copy check send recv
+set -l moves '__fish_seen_subcommand_from copy send recv'
+set -l wire '__fish_seen_subcommand_from send recv'
+set -l sink '__fish_seen_subcommand_from copy recv'
+
+function __sparsestream_addresses
+    printf '%s\n' tcp:
+    complete -C"'' "(commandline -ct | string replace -r '^unix:' '') | string replace -r '^' unix:
+end
+
+complete -c sparsestream -n "not __fish_seen_subcommand_from $commands" -f
+complete -c sparsestream -n "not __fish_seen_subcommand_from $commands" -a map -d 'Show where data and holes are'
+complete -c sparsestream -n "not __fish_seen_subcommand_from $commands" -a copy -d 'Copy a file or a device'
+complete -c sparsestream -n "not __fish_seen_subcommand_from $commands" -a check -d 'Compare two files or devices'
+complete -c sparsestream -n "not __fish_seen_subcommand_from $commands" -a send -d 'Send to sparsestream recv'
+complete -c sparsestream -n "not __fish_seen_subcommand_from $commands" -a recv -d 'Receive from sparsestream send'
+complete -c sparsestream -n "not __fish_seen_subcommand_from $commands" -l version -d 'Show the version'
+complete -c sparsestream -l help -d 'Show help'
+
+complete -c sparsestream -n "__fish_seen_subcommand_from $commands" -l range -x -d 'OFFSET:LENGTH'
+
+complete -c sparsestream -n '__fish_seen_subcommand_from map' -l json -d 'As qemu-img map'
+complete -c sparsestream -n '__fish_seen_subcommand_from map' -l list -d 'A line for each section'
+complete -c sparsestream -n '__fish_seen_subcommand_from map' -l rows -x -d 'Rows of the picture'
+
+complete -c sparsestream -n '__fish_seen_subcommand_from copy' -l at -x -d 'Put them there'
+complete -c sparsestream -n '__fish_seen_subcommand_from copy check send' -l ignore-map -d 'Read everything'
+complete -c sparsestream -n '__fish_seen_subcommand_from check' -l holes -d 'Compare the holes too'
+complete -c sparsestream -n '__fish_seen_subcommand_from check' -l quiet -d 'Say nothing of a difference'
+complete -c sparsestream -n '__fish_seen_subcommand_from copy check send recv' -l progress -a 'bar json none' -d 'Tell how far it is'
+
+complete -c sparsestream -n $moves -l detect-zeroes -d 'Make holes of blocks of zeros'
+complete -c sparsestream -n $moves -l sparse -x -a 'auto required never' -d 'What becomes of holes'
+complete -c sparsestream -n $moves -l rate -x -d 'Most bytes of data a second'
+complete -c sparsestream -n $moves -l timeout -x -d 'Fail when nothing moved for so many seconds'
+
+complete -c sparsestream -n $sink -l known-zero -d 'The target reads zero already'
+complete -c sparsestream -n $sink -l sync -d 'Make it durable before success'
+complete -c sparsestream -n $sink -l truncate -d 'Cut a file after what was written'
+complete -c sparsestream -n $sink -l no-truncate -d 'Keep the tail of a file'
+
+complete -c sparsestream -n $wire -l connect -x -a '(__sparsestream_addresses)' -d 'Connect to'
+complete -c sparsestream -n $wire -l listen -x -a '(__sparsestream_addresses)' -d 'Wait for a connection at'
+complete -c sparsestream -n $wire -l exec -x -a '(__fish_complete_command)' -d 'Speak with a command'
+complete -c sparsestream -n $wire -l checksum -d 'A checksum for each piece of data'
+complete -c sparsestream -n $wire -l resume -d 'Go on with a transfer that broke off'
+complete -c sparsestream -n $wire -l restart -d 'With --resume: else start again'
+complete -c sparsestream -n '__fish_seen_subcommand_from send' -l answers -d 'Hear the receiver on standard input'
+complete -c sparsestream -n '__fish_seen_subcommand_from recv' -l checkpoint -x -d 'Be durable after each so many bytes'
+complete -c sparsestream -n '__fish_seen_subcommand_from recv' -l state -r -d 'File for what is durable'
+complete -c sparsestream -n '__fish_seen_subcommand_from recv' -l max-size -x -d 'Refuse what is longer'

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* sparsestream COMMAND: move disk images, holes included. */
+
+#include "tool.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <locale.h>
+#include <string.h>
+
+struct command {
+    const char *name;
+    command_function *run;
+    const char *options; /* the letters of arguments.c */
+    const char *help;
+};
+
+#define HELP_ENDS                                                                                                \
+    "  --detect-zeroes[=BLOCK]     make holes of blocks of zeros; 64K unless told\n"                             \
+    "  --sparse=auto|required|never  keep holes where that is possible, or fail, or write zeros\n"
+
+#define HELP_TRANSFER                                                                                            \
+    "  --rate BYTES                move at most so many bytes of data a second\n"                                \
+    "  --timeout SECONDS           fail when nothing moved for so long\n"                                        \
+    "  --progress[=bar|json]       tell how far it is, on standard error\n"
+
+#define HELP_SOURCE                                                                                              \
+    "  --ignore-map                trust no map of holes, read everything\n"
+
+#define HELP_SINK                                                                                                \
+    "  --known-zero                the target reads zero already: do nothing for holes\n"                        \
+    "  --sync                      make it durable before success\n"                                             \
+    "  --truncate, --no-truncate   cut a file after what was written, or keep its tail\n"
+
+#define HELP_WIRE                                                                                                \
+    "  --connect ADDRESS           speak over a connection: unix:PATH or tcp:HOST:PORT\n"                        \
+    "  --listen ADDRESS            the same, and wait for it; tcp::PORT binds to loopback\n"                     \
+    "  --checksum                  a checksum for each piece of data\n"                                          \
+    "  --resume                    go on where a transfer that broke off was durable\n"                          \
+    "  --restart                   with --resume: else start again, instead of failing\n"
+
+static const struct command commands[] = {
+    { "map", command_map, "rjlw",
+      "usage: sparsestream map [OPTION]... FILE\n"
+      "Shows where the data and the holes of a file are.\n"
+      "\n"
+      "  --json                      as `qemu-img map --output=json`\n"
+      "  --list                      a line for each section: kind, offset, length\n"
+      "  --range OFFSET:LENGTH       only these bytes\n"
+      "  --rows N                    rows of the picture; 1 unless told\n" },
+    { "copy", command_copy, "raszikStTRop",
+      "usage: sparsestream copy [OPTION]... SRC DST\n"
+      "Copies a file or a device to another, holes included. `-` is standard input or output.\n"
+      "\n"
+      "  --range OFFSET:LENGTH       only these bytes of SRC\n"
+      "  --at OFFSET                 put them there in DST, and keep the rest of it\n"
+      HELP_ENDS HELP_SOURCE HELP_SINK HELP_TRANSFER },
+    { "check", command_check, "riHpq",
+      "usage: sparsestream check [OPTION]... A B\n"
+      "Compares two files or devices. Exits with 0 if they are the same, with 10 if bytes differ.\n"
+      "\n"
+      "  --holes                     exit with 11 if the bytes are the same and the holes are not\n"
+      "  --range OFFSET:LENGTH       only these bytes of both\n"
+      HELP_SOURCE
+      "  --progress[=bar|json]       tell how far it is, on standard error\n"
+      "  --quiet                     say nothing of a difference\n" },
+    { "send", command_send, "rsziRopcLxAuUCP",
+      "usage: sparsestream send [OPTION]... FILE\n"
+      "Sends a file or a device, or standard input for `-`, to `sparsestream recv`: to standard output\n"
+      "unless an address or a command is given.\n"
+      "\n"
+      "  --answers                   hear the receiver on standard input\n"
+      "  --exec COMMAND              speak with this command, by its standard input and output\n"
+      HELP_WIRE
+      "  --range OFFSET:LENGTH       only these bytes\n"
+      HELP_ENDS HELP_SOURCE HELP_TRANSFER },
+    { "recv", command_recv, "rszkStTRopcLxuUCfPm",
+      "usage: sparsestream recv [OPTION]... FILE\n"
+      "Receives a file or a device, or standard output for `-`, from `sparsestream send`: from standard\n"
+      "input unless an address or a command is given.\n"
+      "\n"
+      "  --exec COMMAND              speak with this command, by its standard input and output\n"
+      HELP_WIRE
+      "  --checkpoint BYTES          with --resume: be durable after each so many; 64M unless told\n"
+      "  --state STATE               with --resume: the file for what is durable; FILE.sparsestream unless told\n"
+      "  --max-size BYTES            refuse a stream that is longer\n"
+      "  --range OFFSET:LENGTH       put it there in FILE, and refuse what is longer\n"
+      HELP_ENDS HELP_SINK HELP_TRANSFER },
+};
+
+enum { COMMANDS = sizeof(commands) / sizeof(commands[0]) };
+
+static const char help[] =
+    "usage: sparsestream COMMAND [OPTION]...\n"
+    "Moves disk images, holes included.\n"
+    "\n"
+    "  map FILE       show where data and holes are\n"
+    "  copy SRC DST   copy a file or a device\n"
+    "  check A B      compare two files or devices\n"
+    "  send FILE      send a file or a device to `sparsestream recv`\n"
+    "  recv FILE      receive what `sparsestream send` sends\n"
+    "\n"
+    "  --help         this; `sparsestream COMMAND --help` for the options of a command\n"
+    "  --version      the version of the command and of the library\n"
+    "\n"
+    "Bytes are given as 4096, 64K, 100M, 2G or 1T, in powers of 1024. See sparsestream(1).\n";
+
+/* Success is told of only when all of the output has been written. */
+static int flushed(int code)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return code;
+    /* A code of its own would hide what the command found out. */
+    return code == EXIT_OK ? fail_errno("standard output", NULL, errno) : code;
+}
+
+static int version(void)
+{
+    printf("sparsestream %s, library %s\n", SPARSESTREAM_VERSION, sparsestream_version());
+    return flushed(EXIT_OK);
+}
+
+int main(int argc, char **argv)
+{
+    struct settings settings = { .command = "" };
+    const struct command *command = NULL;
+    int i, r;
+
+    setlocale(LC_CTYPE, "");
+    if (argc < 2)
+        return usage(&settings, "a command is missing");
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        fputs(help, stdout);
+        return flushed(EXIT_OK);
+    }
+    if (strcmp(argv[1], "--version") == 0)
+        return version();
+    for (i = 0; i < COMMANDS; i++)
+        if (strcmp(argv[1], commands[i].name) == 0)
+            command = &commands[i];
+    if (command == NULL)
+        return usage(&settings, argv[1][0] == '-' ? "unknown option '%s'" : "unknown command '%s'", argv[1]);
+    settings.command = command->name;
+    r = parse_options(&settings, argc - 1, argv + 1, command->options);
+    if (r == EXIT_OK)
+        fputs(command->help, stdout);
+    else if (r < 0)
+        r = command->run(&settings, argc - 1 - optind, argv + 1 + optind);
+    return flushed(r);
+}

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* map FILE: a picture of data and holes, a list of them, or what `qemu-img map --output=json` says. */
+
+#include "tool.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <langinfo.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct map {
+    const struct settings *settings;
+    int64_t start;
+    int64_t end;
+    int64_t data_bytes;
+    int64_t hole_bytes;
+    int64_t data_sections;
+    int64_t hole_sections;
+    int64_t sections;
+    /* Bytes of data in each cell of the picture. */
+    int64_t *cells;
+    int64_t cell_count;
+};
+
+/* Where cell number `cell` begins. */
+static int64_t cell_start(const struct map *map, int64_t cell)
+{
+    return map->start + (int64_t)((__int128)(map->end - map->start) * cell / map->cell_count);
+}
+
+static void paint(struct map *map, const sparsestream_section *section)
+{
+    int64_t at = section->offset, end = section->offset + section->length;
+    int64_t cell = (int64_t)((__int128)(at - map->start) * map->cell_count / (map->end - map->start));
+
+    while (at < end && cell < map->cell_count) {
+        int64_t next = cell_start(map, cell + 1);
+        int64_t most = end < next ? end : next;
+
+        if (most > at) {
+            map->cells[cell] += most - at;
+            at = most;
+        }
+        cell++;
+    }
+}
+
+static int count(void *opaque, const sparsestream_section *section)
+{
+    struct map *map = opaque;
+
+    if (map->sections++ == 0)
+        map->start = section->offset;
+    map->end = section->offset + section->length;
+    if (section->kind == SPARSESTREAM_DATA) {
+        map->data_bytes += section->length;
+        map->data_sections++;
+    } else {
+        map->hole_bytes += section->length;
+        map->hole_sections++;
+    }
+    return 0;
+}
+
+static int list(void *opaque, const sparsestream_section *section)
+{
+    printf("%-4s %19" PRId64 " %19" PRId64 "\n", section->kind == SPARSESTREAM_DATA ? "data" : "hole",
+           section->offset, section->length);
+    return count(opaque, section);
+}
+
+static int list_json(void *opaque, const sparsestream_section *section)
+{
+    struct map *map = opaque;
+    bool data = section->kind == SPARSESTREAM_DATA;
+
+    printf("%s{ \"start\": %" PRId64 ", \"length\": %" PRId64 ", \"depth\": 0, \"present\": true, \"zero\": %s, "
+           "\"data\": %s, \"compressed\": false, \"offset\": %" PRId64 "}",
+           map->sections == 0 ? "" : ",\n", section->offset, section->length, data ? "false" : "true",
+           data ? "true" : "false", section->offset);
+    return count(opaque, section);
+}
+
+static int fill(void *opaque, const sparsestream_section *section)
+{
+    struct map *map = opaque;
+
+    /* The file may have grown or shrunk since it was measured. */
+    if (section->kind == SPARSESTREAM_DATA && section->offset < map->end)
+        paint(map, section);
+    return 0;
+}
+
+static void put_cell(const struct map *map, int64_t cell, bool utf8)
+{
+    static const char *const blocks[] = { "\u00b7", "\u2581", "\u2582", "\u2583", "\u2584",
+                                          "\u2585", "\u2586", "\u2587", "\u2588" };
+    static const char *const ascii[] = { ".", ":", "-", "=", "+", "*", "o", "%", "#" };
+    int64_t size = cell_start(map, cell + 1) - cell_start(map, cell);
+    int64_t data = map->cells[cell];
+    int level = data == 0 ? 0 : data >= size ? 8 : 1 + (int)((__int128)data * 7 / size);
+
+    fputs(utf8 ? blocks[level] : ascii[level], stdout);
+}
+
+static int picture(int fd, const char *name, struct map *map)
+{
+    bool utf8 = strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
+    int columns = columns_of(stdout);
+    int64_t row, column, width;
+    int r;
+
+    width = columns > 20 ? columns - 2 : 18;
+    map->cell_count = width * map->settings->rows;
+    /* No cell is smaller than a byte. */
+    if (map->cell_count > map->end - map->start) {
+        map->cell_count = map->end - map->start;
+        if (width > map->cell_count)
+            width = map->cell_count;
+    }
+    map->cells = calloc((size_t)map->cell_count, sizeof(*map->cells));
+    if (map->cells == NULL)
+        return fail_errno(name, NULL, ENOMEM);
+    r = sparsestream_map(fd, map->start, map->end - map->start, fill, map);
+    if (r < 0)
+        return fail_library(name, r);
+    for (row = 0; row * width < map->cell_count; row++) {
+        putchar('|');
+        for (column = row * width; column < (row + 1) * width && column < map->cell_count; column++)
+            put_cell(map, column, utf8);
+        puts("|");
+    }
+    return 0;
+}
+
+static void totals(const struct map *map)
+{
+    int64_t all = map->data_bytes + map->hole_bytes;
+    double percent = all == 0 ? 0 : (double)map->data_bytes * 100 / (double)all;
+    char words[16];
+
+    printf("data   %-10s %19" PRId64 " bytes in %" PRId64 " section%s, %.1f%%\n",
+           human(words, sizeof(words), map->data_bytes), map->data_bytes, map->data_sections,
+           map->data_sections == 1 ? "" : "s", percent);
+    printf("holes  %-10s %19" PRId64 " bytes in %" PRId64 " section%s, %.1f%%\n",
+           human(words, sizeof(words), map->hole_bytes), map->hole_bytes, map->hole_sections,
+           map->hole_sections == 1 ? "" : "s", all == 0 ? 0 : 100 - percent);
+    printf("total  %-10s %19" PRId64 " bytes\n", human(words, sizeof(words), all), all);
+}
+
+static int map_file(int fd, const char *name, const struct settings *settings)
+{
+    struct map map = { .settings = settings, .start = settings->offset, .end = settings->offset };
+    int supported = sparsestream_holes_supported(fd);
+    int r;
+
+    if (supported < 0)
+        return fail_library(name, supported);
+    if (settings->json)
+        putchar('[');
+    r = sparsestream_map(fd, settings->offset, settings->length,
+                         settings->json ? list_json : settings->list ? list : count, &map);
+    if (settings->json)
+        puts("]");
+    if (r < 0) {
+        fflush(stdout);
+        return fail_library(name, r);
+    }
+    if (settings->json || settings->list)
+        return 0;
+    if (supported == 0)
+        printf("%s: cannot tell its holes: all of it counts as data\n", name);
+    if (map.end > map.start) {
+        r = picture(fd, name, &map);
+        free(map.cells);
+        if (r != 0)
+            return r;
+    }
+    totals(&map);
+    return 0;
+}
+
+int command_map(struct settings *settings, int count_of, char **operands)
+{
+    struct target file;
+    int r;
+
+    if (count_of != 1)
+        return usage(settings, "map needs one file");
+    if (settings->json && settings->list)
+        return usage(settings, "--json and --list exclude each other");
+    r = open_source(operands[0], &file);
+    if (r != 0)
+        return r;
+    r = map_file(file.fd, file.name, settings);
+    close(file.fd);
+    return r;
+}

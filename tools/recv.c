@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* recv FILE */
+
+#include "wire.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { CHECKPOINT = 64 << 20 };
+
+struct reception {
+    struct settings *settings;
+    struct target target;
+    struct connection connection;
+    struct resume resume;
+    bool offered;
+    sparsestream_wire_info info;
+    struct names names;
+};
+
+static int64_t place(const struct settings *settings)
+{
+    return settings->offset;
+}
+
+static int on_checkpoint(void *opaque, int64_t durable_offset)
+{
+    struct reception *reception = opaque;
+
+    reception->resume.durable = durable_offset - reception->resume.at;
+    return resume_save(&reception->resume);
+}
+
+/* What is held from before, as an offer to the sender. */
+static int make_offer(struct reception *reception, sparsestream_wire_options *wire)
+{
+    const struct settings *settings = reception->settings;
+    struct resume *resume = &reception->resume;
+    uint64_t digest;
+    int r;
+
+    if (resume->known && resume->at != place(settings))
+        return fail(EXIT_REFUSED, "%s: is of a transfer to offset %lld of %s", resume->path, (long long)resume->at,
+                    reception->target.name);
+    resume->at = place(settings);
+    if (!resume->known || resume->durable == 0)
+        return 0;
+    r = reception->target.fd < 0
+            ? -ENODATA
+            : sparsestream_digest(reception->target.fd, resume->at, resume->durable, &digest);
+    if (r == -ENODATA && settings->restart)
+        return 0;
+    if (r == -ENODATA)
+        return fail(EXIT_REFUSED, "%s: does not hold the %lld bytes that %s tells of (--restart begins again)",
+                    reception->target.name, (long long)resume->durable, resume->path);
+    if (r < 0)
+        return fail_library(reception->target.name, r);
+    reception->offered = true;
+    wire->resume_offset = resume->durable;
+    wire->resume_digest = digest;
+    memcpy(wire->identity, resume->identity, IDENTITY);
+    return 0;
+}
+
+/* Waits for the sender's first word. A socket of ours is in non-blocking mode, so that the time limit holds. */
+static int hear_sender(struct reception *reception, sparsestream_source *source)
+{
+    const struct settings *settings = reception->settings;
+    int64_t end = now_ms() + settings->timeout_ms;
+    int r;
+
+    while ((r = sparsestream_source_wire_info(source, &reception->info)) == -EAGAIN) {
+        struct pollfd ready = { .fd = reception->connection.read_fd, .events = POLLIN };
+        int64_t left = end - now_ms();
+
+        if (settings->timeout_ms != 0 && left <= 0) {
+            sparsestream_source_abort(source, ETIMEDOUT);
+            return fail(EXIT_CUT, "%s: nothing came for %lld ms", reception->connection.name,
+                        (long long)settings->timeout_ms);
+        }
+        poll(&ready, 1, settings->timeout_ms == 0 || left > INT32_MAX ? -1 : (int)left);
+    }
+    return r < 0 ? fail_wire(&reception->names, r) : 0;
+}
+
+/* Makes the target, now that there is something to put into it. */
+static int prepare_target(struct reception *reception)
+{
+    struct target *target = &reception->target;
+    int64_t room;
+    int r = 0;
+
+    if (target->fd < 0)
+        r = open_target(target->path, false, reception->settings->resume, target);
+    if (r != 0 || !target->device || reception->info.length < 0)
+        return r;
+    room = lseek(target->fd, 0, SEEK_END);
+    if (room < 0) {
+        target->error = errno;
+        return fail_errno(target->name, "lseek", errno);
+    }
+    room -= place(reception->settings);
+    if (reception->info.length <= room)
+        return 0;
+    target->error = ENOSPC;
+    return fail(EXIT_REFUSED, "%s: has room for %lld bytes, and %lld would come", target->name,
+                    (long long)(room < 0 ? 0 : room), (long long)reception->info.length);
+}
+
+static int receive_into(struct reception *reception, sparsestream_source *source)
+{
+    struct settings *settings = reception->settings;
+    const sparsestream_wire_info *info = &reception->info;
+    struct target *target = &reception->target;
+    bool truncate = target->regular && (settings->truncate >= 0 ? settings->truncate : !settings->ranged);
+    sparsestream_sink_options options;
+    sparsestream_sink *sink = NULL;
+    struct progress progress;
+    int r;
+
+    fill_sink_options(&options, settings, place(settings) + info->start, truncate);
+    if (settings->resume) {
+        options.sync_interval = settings->checkpoint != 0 ? settings->checkpoint : CHECKPOINT;
+        options.checkpoint = on_checkpoint;
+        options.opaque = reception;
+        memcpy(reception->resume.identity, info->identity, IDENTITY);
+    }
+    r = sparsestream_sink_to_fd(target->fd, &options, &sink);
+    if (r < 0) {
+        sparsestream_source_abort(source, -r);
+        return fail_library(target->name, r);
+    }
+    progress_start(&progress, settings->progress, "recv", info->length,
+                   settings->sparse == SPARSESTREAM_SPARSE_NEVER ? info->length : info->data_bytes);
+    progress.map_fd = info->start > 0 ? target->fd : -1;
+    progress.map_offset = place(settings);
+    r = run_transfer(source, sink, settings, &reception->names, &progress);
+    sparsestream_sink_free(sink);
+    if (r == 0)
+        r = close_target(target, settings->sync || settings->resume);
+    if (r == 0 && settings->resume)
+        r = resume_remove(&reception->resume);
+    if (r == 0)
+        progress_end(&progress);
+    return r;
+}
+
+static int receive(struct reception *reception, const sparsestream_wire_options *wire)
+{
+    struct connection *connection = &reception->connection;
+    sparsestream_source *source = NULL;
+    int r;
+
+    reception->names = (struct names){
+        .source = connection->name,
+        .sink = reception->target.name,
+        .peer = "sender",
+        .wire_side = SPARSESTREAM_SIDE_SOURCE,
+    };
+    reception->info = (sparsestream_wire_info){ .size = sizeof(reception->info) };
+    r = sparsestream_source_from_wire(connection->read_fd, connection->write_fd, wire, &source);
+    if (r < 0)
+        return fail_library(connection->name, r);
+    r = hear_sender(reception, source);
+    if (r == 0) {
+        if (reception->offered && reception->info.start == 0)
+            tell("restart", "%s: begins again: %s", reception->target.name,
+                 memcmp(reception->info.identity, reception->resume.identity, IDENTITY) != 0
+                     ? "the source is not the one that it was begun with"
+                     : "what is held is not what the sender has, or the sender cannot resume");
+        r = prepare_target(reception);
+        if (r != 0)
+            sparsestream_source_abort(source, reception->target.error != 0 ? reception->target.error : EIO);
+    }
+    if (r == 0)
+        r = receive_into(reception, source);
+    sparsestream_source_free(source);
+    return r;
+}
+
+static int check_options(const struct settings *settings, const char *file)
+{
+    if (settings->restart && !settings->resume)
+        return usage(settings, "--restart needs --resume");
+    if (!settings->resume && (settings->state != NULL || settings->checkpoint != 0))
+        return usage(settings, "--state and --checkpoint need --resume");
+    if (settings->resume && settings->known_zero)
+        return usage(settings, "--resume and --known-zero exclude each other");
+    if (settings->resume && strcmp(file, "-") == 0)
+        return usage(settings, "--resume: standard output cannot be written again");
+    return 0;
+}
+
+int command_recv(struct settings *settings, int count, char **operands)
+{
+    struct reception reception = { .settings = settings };
+    sparsestream_wire_options wire = {
+        .size = sizeof(wire),
+        .flags = (settings->checksum ? SPARSESTREAM_WIRE_CHECKSUM | SPARSESTREAM_WIRE_DIGEST : 0) |
+                 (settings->restart ? SPARSESTREAM_WIRE_RESTART : 0),
+    };
+    int r;
+
+    if (count != 1)
+        return usage(settings, "recv needs one file, or - for standard output");
+    r = check_options(settings, operands[0]);
+    if (r != 0)
+        return r;
+    /* The shorter of the two limits holds. */
+    wire.max_size = settings->max_size > 0 ? settings->max_size : 0;
+    if (settings->length != 0 && (wire.max_size == 0 || settings->length < wire.max_size))
+        wire.max_size = settings->length;
+    signals_catch();
+    /* A file that is not there is made when the sender has said what comes, and no earlier. */
+    r = open_target(operands[0], true, settings->resume, &reception.target);
+    if (r == 0 && settings->resume && reception.target.device && settings->state == NULL)
+        r = usage(settings, "--resume: a device needs --state, a file for what is durable");
+    if (r == 0 && settings->resume) {
+        r = resume_load(&reception.resume, settings->state, operands[0]);
+        if (r == 0)
+            r = make_offer(&reception, &wire);
+    }
+    if (r == 0)
+        r = connection_open(settings, false, operands[0], &reception.connection);
+    if (r == 0) {
+        r = receive(&reception, &wire);
+        r = connection_close(&reception.connection, r);
+    }
+    abandon_target(&reception.target);
+    resume_free(&reception.resume);
+    return r;
+}

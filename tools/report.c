@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Failures in one line, and numbers for people. */
+
+#include "tool.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool as_json;
+
+void report_as_json(void)
+{
+    as_json = true;
+}
+
+/* The bytes of the UTF-8 character at `text`, or 0 if there is none. */
+static int utf8_length(const unsigned char *text)
+{
+    int length = text[0] < 0x80                       ? 1
+                 : text[0] >= 0xc2 && text[0] <= 0xdf ? 2
+                 : text[0] >= 0xe0 && text[0] <= 0xef ? 3
+                 : text[0] >= 0xf0 && text[0] <= 0xf4 ? 4
+                                                      : 0;
+    int i;
+
+    for (i = 1; i < length; i++)
+        if ((text[i] & 0xc0) != 0x80)
+            return 0;
+    if ((text[0] == 0xe0 && text[1] < 0xa0) || (text[0] == 0xed && text[1] > 0x9f) ||
+        (text[0] == 0xf0 && text[1] < 0x90) || (text[0] == 0xf4 && text[1] > 0x8f))
+        return 0;
+    return length;
+}
+
+void json_string(FILE *file, const char *text)
+{
+    const unsigned char *at = (const unsigned char *)text;
+
+    putc('"', file);
+    while (*at != '\0') {
+        int length = utf8_length(at);
+
+        if (*at == '"' || *at == '\\')
+            fprintf(file, "\\%c", *at);
+        else if (*at < 0x20 || *at == 0x7f)
+            fprintf(file, "\\u%04x", *at);
+        else if (length == 0)
+            fputs("\\ufffd", file);
+        else
+            fwrite(at, 1, (size_t)length, file);
+        at += length == 0 ? 1 : length;
+    }
+    putc('"', file);
+}
+
+/* A name may hold anything: it must not break the line, nor reach the terminal as a command. */
+static void put_line(FILE *file, const char *text)
+{
+    for (; *text != '\0'; text++)
+        putc((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text, file);
+}
+
+static void report(int code, const char *text, const char *hint)
+{
+    progress_clear();
+    if (as_json) {
+        fprintf(stderr, "{\"event\": \"error\", \"exit\": %d, \"message\": ", code);
+        json_string(stderr, text);
+        fputs("}\n", stderr);
+    } else {
+        fputs("sparsestream: ", stderr);
+        put_line(stderr, text);
+        fputs(hint, stderr);
+        putc('\n', stderr);
+    }
+}
+
+static char *format_text(const char *format, va_list arguments)
+{
+    char *text;
+
+    return vasprintf(&text, format, arguments) < 0 ? NULL : text;
+}
+
+int fail(int code, const char *format, ...)
+{
+    va_list arguments;
+    char *text;
+
+    va_start(arguments, format);
+    text = format_text(format, arguments);
+    va_end(arguments);
+    report(code, text != NULL ? text : "out of memory", "");
+    free(text);
+    return code;
+}
+
+void tell(const char *event, const char *format, ...)
+{
+    va_list arguments;
+    char *text;
+
+    va_start(arguments, format);
+    text = format_text(format, arguments);
+    va_end(arguments);
+    if (text == NULL)
+        return;
+    progress_clear();
+    if (as_json) {
+        fprintf(stderr, "{\"event\": \"%s\", \"message\": ", event);
+        json_string(stderr, text);
+        fputs("}\n", stderr);
+    } else {
+        put_line(stderr, text);
+        putc('\n', stderr);
+    }
+    free(text);
+}
+
+int usage(const struct settings *settings, const char *format, ...)
+{
+    va_list arguments;
+    char *text;
+    char hint[64];
+
+    va_start(arguments, format);
+    text = format_text(format, arguments);
+    va_end(arguments);
+    snprintf(hint, sizeof(hint), " (see 'sparsestream %s%s--help')", settings->command,
+             *settings->command == '\0' ? "" : " ");
+    report(EXIT_USAGE, text != NULL ? text : "out of memory", hint);
+    free(text);
+    return EXIT_USAGE;
+}
+
+const char *error_name(int error)
+{
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 32)
+    return strerrorname_np(abs(error));
+#else
+    (void)error;
+    return NULL;
+#endif
+}
+
+int fail_errno(const char *name, const char *what, int error)
+{
+    const char *symbol = error_name(error);
+
+    return fail(EXIT_LOCAL, "%s: %s%s%s%s%s%s", name, what != NULL ? what : "", what != NULL ? ": " : "",
+                strerror(abs(error)), symbol != NULL ? " (" : "", symbol != NULL ? symbol : "",
+                symbol != NULL ? ")" : "");
+}
+
+const char *without_side(const char *message)
+{
+    static const char *const sides[] = { "source: ", "sink: ", "transfer: " };
+    size_t i;
+
+    for (i = 0; i < sizeof(sides) / sizeof(sides[0]); i++)
+        if (strncmp(message, sides[i], strlen(sides[i])) == 0)
+            return message + strlen(sides[i]);
+    return message;
+}
+
+int fail_library(const char *name, int error)
+{
+    const char *symbol = error_name(error);
+
+    return fail(EXIT_LOCAL, "%s: %s%s%s%s", name, without_side(sparsestream_last_error()),
+                symbol != NULL ? " (" : "", symbol != NULL ? symbol : "", symbol != NULL ? ")" : "");
+}
+
+const char *human(char *buffer, size_t size, int64_t bytes)
+{
+    static const char *const units[] = { "bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+    double value = (double)bytes;
+    size_t unit = 0;
+
+    while (value >= 1024 && unit + 1 < sizeof(units) / sizeof(units[0])) {
+        value /= 1024;
+        unit++;
+    }
+    /* What would be rounded up to the next unit is one of it. */
+    if (value >= 1023.5 && unit > 0 && unit + 1 < sizeof(units) / sizeof(units[0])) {
+        value = 1;
+        unit++;
+    }
+    if (unit == 0)
+        snprintf(buffer, size, "%lld %s", (long long)bytes, bytes == 1 ? "byte" : units[unit]);
+    else
+        snprintf(buffer, size, value < 99.95 ? "%.1f %s" : "%.0f %s", value, units[unit]);
+    return buffer;
+}

@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Runs a transfer: progress, signals, and its failure in one line. */
+
+#include "wire.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static _Atomic(sparsestream_transfer *) running;
+static _Atomic(const char *) to_remove;
+static volatile sig_atomic_t caught;
+
+static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
+
+static void on_signal(int number)
+{
+    sparsestream_transfer *transfer = atomic_load(&running);
+    const char *path = atomic_load(&to_remove);
+
+    if (transfer != NULL && caught == 0) {
+        caught = number;
+        sparsestream_transfer_cancel(transfer);
+        return;
+    }
+    /* Nothing runs yet, or what runs does not end: a second signal does not wait for it. */
+    if (path != NULL)
+        unlink(path);
+    _exit(128 + number);
+}
+
+void signals_catch(void)
+{
+    struct sigaction action = { .sa_handler = on_signal };
+    size_t i;
+
+    sigemptyset(&action.sa_mask);
+    for (i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+        struct sigaction before;
+
+        /* nohup stays in force. */
+        if (sigaction(signals[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+            sigaction(signals[i], &action, NULL);
+    }
+    /* Whoever reads the progress may go away; the transfer goes on. */
+    signal(SIGPIPE, SIG_IGN);
+}
+
+void signals_remove(const char *path)
+{
+    atomic_store(&to_remove, path);
+}
+
+static int on_progress(void *opaque, const sparsestream_stats *stats)
+{
+    progress_update(opaque, stats->position, stats->data_bytes, stats->hole_bytes, stats->zero_bytes);
+    return 0;
+}
+
+/* Waits for an end that is not ready. A signal that came just before is seen soon. */
+static void wait_for(sparsestream_transfer *transfer)
+{
+    enum { LONGEST_MS = 100 };
+    sparsestream_wait wait = { .size = sizeof(wait) };
+    struct pollfd ready;
+
+    if (sparsestream_transfer_wait(transfer, &wait) < 0)
+        return;
+    ready = (struct pollfd){ .fd = wait.fd, .events = (short)wait.events };
+    if (wait.timeout_ms < 0 || wait.timeout_ms > LONGEST_MS)
+        wait.timeout_ms = LONGEST_MS;
+    poll(&ready, 1, wait.timeout_ms);
+}
+
+/* The exit code of a failure at the end that is the connection. */
+static int code_of_wire(const sparsestream_error *error)
+{
+    switch (error->code) {
+    case EPIPE:
+    case ECONNRESET:
+    case ECONNABORTED:
+    case ENOTCONN:
+    case ENODATA:
+    case ETIMEDOUT:
+    case EHOSTUNREACH:
+    case ENETUNREACH:
+    case ENETDOWN:
+    case ENETRESET:
+        return EXIT_CUT;
+    case EFBIG:
+    case ESTALE:
+    case EOPNOTSUPP:
+        return EXIT_REFUSED;
+    case EPROTO:
+    case EBADMSG:
+    case EMSGSIZE:
+    case EPROTONOSUPPORT:
+        return EXIT_STREAM;
+    default:
+        return EXIT_LOCAL;
+    }
+}
+
+static int code_of(const sparsestream_error *error, const struct names *names)
+{
+    if (error->peer != 0)
+        return EXIT_PEER;
+    if (error->operation == SPARSESTREAM_OPERATION_SPARSE)
+        return EXIT_REFUSED;
+    if (names->wire_side != SPARSESTREAM_SIDE_NONE && error->side == names->wire_side)
+        return code_of_wire(error);
+    return EXIT_LOCAL;
+}
+
+static int fail_transfer(const sparsestream_error *error, const struct names *names)
+{
+    const char *symbol = error_name(error->code);
+    const char *words = error->message;
+    const char *name = error->peer != 0 ? names->peer
+                       : error->side == SPARSESTREAM_SIDE_SOURCE ? names->source
+                       : error->side == SPARSESTREAM_SIDE_SINK ? names->sink
+                                                               : "transfer";
+
+    /* The side that is meant gets its own name. Of a peer that says no more than an errno, that is all. */
+    if (error->peer != 0) {
+        words += strncmp(words, "peer: ", strlen("peer: ")) == 0 ? strlen("peer: ") : 0;
+        if (error->operation == SPARSESTREAM_OPERATION_NONE && strrchr(words, ':') != NULL)
+            words = strrchr(words, ':') + 2;
+    } else {
+        words = without_side(words);
+    }
+    if (error->code == ECANCELED && caught != 0)
+        return fail(128 + caught, "cancelled by %s at offset %lld", caught == SIGINT ? "SIGINT"
+                    : caught == SIGTERM ? "SIGTERM" : "SIGHUP", (long long)error->offset);
+    return fail(code_of(error, names), "%s: %s%s%s%s", name, words, symbol != NULL ? " (" : "", symbol != NULL ? symbol : "",
+                symbol != NULL ? ")" : "");
+}
+
+int fail_wire(const struct names *names, int error)
+{
+    const char *message = sparsestream_last_error();
+    sparsestream_error fields = { .size = sizeof(fields), .code = abs(error), .side = names->wire_side };
+
+    fields.peer = strncmp(message, "peer: ", strlen("peer: ")) == 0;
+    snprintf(fields.message, sizeof(fields.message), "%s", message);
+    return fail_transfer(&fields, names);
+}
+
+int run_transfer(sparsestream_source *source, sparsestream_sink *sink, const struct settings *settings,
+                 const struct names *names, struct progress *progress)
+{
+    const sparsestream_transfer_options options = {
+        .size = sizeof(options),
+        .flags = settings->detect_zeroes ? SPARSESTREAM_DETECT_ZEROES : 0,
+        .sparse = settings->sparse,
+        .zero_block = settings->zero_block,
+        .progress_ms = 100,
+        .progress = on_progress,
+        .opaque = progress,
+        .stall_ms = settings->timeout_ms,
+        .rate = settings->rate,
+    };
+    sparsestream_error error = { .size = sizeof(error) };
+    sparsestream_transfer *transfer = NULL;
+    int r;
+
+    r = sparsestream_transfer_new(source, sink, &options, &transfer);
+    if (r < 0)
+        return fail_library("transfer", r);
+    atomic_store(&running, transfer);
+    do {
+        r = sparsestream_transfer_run(transfer, 0);
+        if (r == -EAGAIN)
+            wait_for(transfer);
+    } while (r == -EAGAIN);
+    if (r < 0)
+        sparsestream_transfer_error(transfer, &error);
+    atomic_store(&running, NULL);
+    sparsestream_transfer_free(transfer);
+    return r < 0 ? fail_transfer(&error, names) : 0;
+}

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* send FILE */
+
+#include "wire.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+/* A quiet connection is shown to be alive. */
+enum { KEEPALIVE_MS = 10000 };
+
+static int describe(const struct target *file, const struct settings *settings, sparsestream_wire_options *options)
+{
+    int r;
+
+    *options = (sparsestream_wire_options){
+        .size = sizeof(*options),
+        .flags = (settings->checksum ? SPARSESTREAM_WIRE_CHECKSUM | SPARSESTREAM_WIRE_DIGEST : 0) |
+                 (settings->resume ? SPARSESTREAM_WIRE_RESUME : 0) |
+                 (settings->restart ? SPARSESTREAM_WIRE_RESTART : 0),
+        .keepalive_ms = KEEPALIVE_MS,
+    };
+    r = sparsestream_wire_describe(file->fd, settings->offset, settings->length, options);
+    /* What has no size cannot be described, but it can be sent. */
+    if (r == -ESPIPE && !settings->resume && settings->offset == 0)
+        return 0;
+    return r < 0 ? fail_library(file->name, r) : 0;
+}
+
+static int send_file(struct target *file, struct connection *connection, struct settings *settings,
+                     const sparsestream_wire_options *wire)
+{
+    const struct names names = {
+        .source = file->name,
+        .sink = connection->name,
+        .peer = "receiver",
+        .wire_side = SPARSESTREAM_SIDE_SINK,
+    };
+    bool sizes = (wire->flags & SPARSESTREAM_WIRE_SIZES) != 0;
+    sparsestream_source_options source_options;
+    sparsestream_source *source = NULL;
+    sparsestream_sink *sink = NULL;
+    struct progress progress;
+    int64_t work = sizes ? wire->data_bytes : -1;
+    int r;
+
+    if (settings->ignore_map || settings->sparse == SPARSESTREAM_SPARSE_NEVER)
+        work = sizes ? wire->length : -1;
+    fill_source_options(&source_options, settings);
+    r = sparsestream_source_from_fd(file->fd, &source_options, &source);
+    if (r < 0) {
+        r = fail_library(file->name, r);
+    } else if ((r = sparsestream_sink_to_wire(connection->write_fd, connection->read_fd, wire, &sink)) < 0) {
+        r = fail_library(connection->name, r);
+    } else {
+        progress_start(&progress, settings->progress, "send", sizes ? wire->length : -1, work);
+        progress.map_fd = file->fd;
+        progress.map_offset = settings->offset;
+        r = run_transfer(source, sink, settings, &names, &progress);
+        if (r == 0)
+            progress_end(&progress);
+    }
+    sparsestream_sink_free(sink);
+    sparsestream_source_free(source);
+    return r;
+}
+
+int command_send(struct settings *settings, int count, char **operands)
+{
+    sparsestream_wire_options wire;
+    struct connection connection;
+    struct target file;
+    int r;
+
+    if (count != 1)
+        return usage(settings, "send needs one file, or - for standard input");
+    if (settings->restart && !settings->resume)
+        return usage(settings, "--restart needs --resume");
+    if (settings->resume && settings->connect == NULL && settings->listen == NULL &&
+        settings->command_line == NULL && !settings->answers)
+        return usage(settings, "--resume needs a way back: --connect, --listen, --exec or --answers");
+    if (settings->resume && strcmp(operands[0], "-") == 0)
+        return usage(settings, "--resume: standard input cannot be read again");
+    signals_catch();
+    r = open_source(operands[0], &file);
+    if (r != 0)
+        return r;
+    r = describe(&file, settings, &wire);
+    if (r == 0)
+        r = connection_open(settings, true, operands[0], &connection);
+    if (r == 0) {
+        r = send_file(&file, &connection, settings, &wire);
+        r = connection_close(&connection, r);
+    }
+    close(file.fd);
+    return r;
+}

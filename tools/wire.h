@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* What send and recv share: the connection, and what is known of a transfer that broke off. */
+
+#ifndef WIRE_H
+#define WIRE_H
+
+#include "tool.h"
+
+enum { IDENTITY = sizeof(((sparsestream_wire_options *)0)->identity) };
+
+/* A way to the peer, and if `read_fd` (of a sender) or `write_fd` (of a receiver) is not -1 one back. */
+struct connection {
+    const char *name;
+    int read_fd;
+    int write_fd;
+    int owned;   /* a socket of ours, which is both; -1: standard input and output */
+    pid_t child; /* of --exec, or 0 */
+};
+
+/* connection.c */
+
+/* Makes the connection of a command. Returns 0 or an exit code, after a message. */
+int connection_open(const struct settings *settings, bool sending, const char *file,
+                    struct connection *connection);
+/* Ends it and waits for the command of --exec. Returns `result`, or an exit code if the command failed. */
+int connection_close(struct connection *connection, int result);
+
+/* address.c */
+
+/* Connects to, or waits for a connection at, the address of --connect or --listen. */
+int open_connection(const struct settings *settings, int *fd);
+
+/* resume.c */
+
+struct resume {
+    char *path;    /* of the file that it is kept in */
+    bool known;    /* a transfer broke off: the rest is set */
+    int64_t at;    /* where in the target its stream starts */
+    int64_t durable; /* bytes of the stream that are on the medium */
+    unsigned char identity[IDENTITY]; /* of its source */
+};
+
+/* Reads what is known. Returns 0 or an exit code, after a message. */
+int resume_load(struct resume *resume, const char *state, const char *target);
+/* Records that the stream is durable up to there. Returns 0 or a negative errno. */
+int resume_save(const struct resume *resume);
+/* Removes the record: nothing is left to do. */
+int resume_remove(const struct resume *resume);
+void resume_free(struct resume *resume);
+
+/* run.c */
+
+/* The last failed call, on the connection, as run_transfer would tell it. Returns an exit code. */
+int fail_wire(const struct names *names, int error);
+
+#endif
