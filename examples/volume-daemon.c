@@ -47,7 +47,8 @@
 enum {
     BUFFER = 64 * 1024,     /* of one transfer */
     BUDGET = 128 * 1024,    /* of one turn of one client */
-    TURNS = 8,              /* of each queue, between two looks at epoll */
+    TURNS = 8,              /* of each queue, between two looks at epoll ... */
+    TURNS_MS = 10,          /* ... unless they take longer, as where a device is zeroed */
     FAREWELL_MS = 1000,     /* for cancelled clients to take the news */
     PAUSE_MS = 200,         /* of accepting, when there is no descriptor for it */
 };
@@ -773,7 +774,9 @@ static int client_wait(struct server *server, struct client *client)
 
 static void run_queue(struct server *server, struct clients *queue)
 {
-    for (int i = 0; i < TURNS && !TAILQ_EMPTY(queue); i++) {
+    int64_t until = now_ms() + TURNS_MS;
+
+    for (int i = 0; i < TURNS && !TAILQ_EMPTY(queue) && now_ms() < until; i++) {
         struct client *client = TAILQ_FIRST(queue);
         enum state before = client->state;
         enum turn turn;

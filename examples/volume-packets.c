@@ -10,6 +10,7 @@
  *     header=LENGTH,TYPE,SERIAL,STATUS          a header and nothing else
  *     bytes=N        N bytes of 0xa5
  *     serial=N       the serial from here on (1)
+ *     sparse=N       the sparse request of the calls from here on (0)
  *     read           prints the next packet, or "closed"
  *     end            discards DATA and HOLE, and prints what comes after them
  *     flood=N        DATA packets until the daemon speaks or has cut the connection, at most N MiB
@@ -33,6 +34,7 @@
 static int connection;
 static bool cut; /* the daemon takes no more */
 static uint32_t serial = 1;
+static uint32_t sparse;
 static struct volume_channel channel;
 
 static void put(uint8_t *to, uint64_t value, int bytes)
@@ -97,6 +99,7 @@ static void send_call(const char *text)
     }
     put(payload, offset, 8);
     put(payload + 8, length, 8);
+    put(payload + 16, sparse, 4);
     memcpy(payload + VOLUME_CALL_FIXED, text + at, strlen(text + at));
     send_packet((uint32_t)type, 0, payload, VOLUME_CALL_FIXED + strlen(text + at));
 }
@@ -187,6 +190,8 @@ static void item(const char *text)
         send_header(fields[0], fields[1], fields[2], fields[3]);
     } else if (IS("serial")) {
         serial = (uint32_t)number;
+    } else if (IS("sparse")) {
+        sparse = (uint32_t)number;
     } else if (IS("read")) {
         read_packet(true);
     } else if (IS("end")) {

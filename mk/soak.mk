@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# The gate runs the short form, eight seconds, as a test of meson.
+SOAK_SECONDS ?= 60
+
+.PHONY: soak
+soak: check-deps private ## SOAK_SECONDS (60) of 256 clients that misbehave against one daemon
+	SOAK_SECONDS=$(SOAK_SECONDS) soak/run $(private)
