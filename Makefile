@@ -9,7 +9,7 @@ libdir ?=
 DESTDIR ?=
 
 # What `make check` runs; see build-aux/check.
-STAGES ?= rust c
+STAGES ?= rust c guard
 
 # Debian packages, each with the command that shows that it is there.
 BUILD_PACKAGES = meson:meson ninja-build:ninja pkg-config:pkg-config
