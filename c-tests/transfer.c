@@ -128,7 +128,8 @@ static void a_hole_has_its_price_in_the_budget(void)
     }
     set_up(pieces, COUNT(pieces), NULL);
     while ((code = sparsestream_transfer_run(b.transfer, 10 * 4096)) == 1) {
-        CHECK_INT(b.to.holes - before, >=, 8);
+        /* One that takes long counts more, but it is made. */
+        CHECK_INT(b.to.holes - before, >=, 1);
         CHECK_INT(b.to.holes - before, <=, 11);
         before = b.to.holes;
         REQUIRE(++runs < 1000);

@@ -4,8 +4,7 @@
  *
  *     volume-client-glib --socket PATH upload VOLUME FILE [download VOLUME FILE]...
  *
- *     cc -o volume-client-glib volume-client-glib.c volume-protocol.c \
- *         $(pkg-config --cflags --libs sparsestream glib-2.0)
+ *     cc -o volume-client-glib volume-client-glib.c volume-protocol.c $(pkg-config --cflags --libs sparsestream glib-2.0)
  *
  * What a transfer waits for becomes a source of the main loop: the descriptor that
  * sparsestream_transfer_wait names, or the socket where it is the protocol's own turn, and a timeout.

@@ -14,7 +14,7 @@ from . import contenders as who
 from . import images, trace
 from .programs import Failed, output
 
-# A peer that no goal is set against takes part in no more rounds.
+# A peer that no goal is set against takes part in no more rounds; with --quick in one, and its calls are not traced.
 OTHERS_ROUNDS = 3
 # Nor does one that takes more than so many seconds in its first; or in fewer.
 SLOW = [(8, 1), (1, 3)]
@@ -219,7 +219,9 @@ class Session:
             for seconds, rounds in SLOW:
                 if runs["wall"][0] > seconds * 1e9:
                     return rounds
-        return OTHERS_ROUNDS if cold or contender.name not in who.NAMED else self.rounds
+        if cold or contender.name not in who.NAMED:
+            return 1 if self.quick else OTHERS_ROUNDS
+        return self.rounds
 
     def _once(self, key, place, path, source, contender, runs, cold):
         try:
@@ -275,7 +277,7 @@ class Session:
         self.programs.make_image(big, "64M", 1, "64M")
         os.chmod(big, 0o644)
         for contender in self.everyone:
-            if contender.only == [images.ZEROS]:
+            if contender.only == [images.ZEROS] or self.quick and contender.group == who.PEER:
                 continue
             say(f"traces {contender.name}")
             try:
