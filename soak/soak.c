@@ -343,7 +343,8 @@ static int run(struct stand *stand, const struct options *options, const char *p
     stand->stall_ms = window_ms + (options->untimed ? 8000 : 2000);
     snprintf(log, sizeof(log), "%s/log", place);
     snprintf(store, sizeof(store), "%s/store", place);
-    snprintf(limit, sizeof(limit), "%lld", (long long)options->clients + 8);
+    /* A client that has gone counts until the daemon has read what it left: in a burst of cuts that is many. */
+    snprintf(limit, sizeof(limit), "%lld", 2 * (long long)options->clients + 8);
     snprintf(stall, sizeof(stall), "%lld", (long long)stand->stall_ms);
     snprintf(grace, sizeof(grace), "%d", GRACE_MS);
     if (mkdir(store, 0700) < 0 ||
