@@ -41,11 +41,11 @@ class Programs:
                               stdout=subprocess.DEVNULL, check=False).returncode != 0:
                 raise Failed("make build failed")
             library = LIBRARY
-        self.library = os.path.abspath(library)
+        self.built = os.path.abspath(library)
         os.makedirs(PROGRAMS, exist_ok=True)
-        environment = {**os.environ, "PKG_CONFIG_PATH": os.path.join(self.library, "pkgconfig")}
+        environment = {**os.environ, "PKG_CONFIG_PATH": os.path.join(self.built, "pkgconfig")}
         flags = output("pkg-config", "--cflags", "--libs", "sparsestream-uninstalled", env=environment).split()
-        flags.append(f"-Wl,-rpath,{self.library}")
+        flags.append(f"-Wl,-rpath,{self.built}")
         for name, sources in SOURCES.items():
             command = [self._compiler(), *FLAGS, "-o", self.path(name),
                        *(os.path.join(BENCH, source) for source in sources)]
