@@ -36,27 +36,50 @@ static int entries_of(const char *path)
     return count;
 }
 
+/* The ends of pipes that are closed by an exec: all that the library may open while it works. */
+static int private_pipe_ends(void)
+{
+    DIR *directory = opendir("/proc/self/fd");
+    struct dirent *entry;
+    int count = 0;
+
+    REQUIRE(directory != NULL);
+    while ((entry = readdir(directory)) != NULL) {
+        char target[64] = "";
+
+        if (readlinkat(dirfd(directory), entry->d_name, target, sizeof target - 1) > 0
+            && strncmp(target, "pipe:", 5) == 0)
+            count += (fcntl(atoi(entry->d_name), F_GETFD) & FD_CLOEXEC) != 0;
+    }
+    closedir(directory);
+    return count;
+}
+
 /* What the process looked like before the transfer, checked from within its callbacks. */
 static struct {
-    int descriptors, threads;
+    int descriptors, pipe_ends, threads;
     sigset_t mask;
-    int checked;
+    int checked, piped;
 } before;
 
 static void look(void)
 {
     before.descriptors = entries_of("/proc/self/fd");
+    before.pipe_ends = private_pipe_ends();
     before.threads = entries_of("/proc/self/task");
     REQUIRE(pthread_sigmask(SIG_BLOCK, NULL, &before.mask) == 0);
-    before.checked = 0;
+    before.checked = before.piped = 0;
 }
 
 static void check_as_before(void)
 {
+    const int pipe_ends = private_pipe_ends() - before.pipe_ends;
     sigset_t mask;
 
     before.checked++;
-    CHECK_INT(entries_of("/proc/self/fd"), ==, before.descriptors);
+    before.piped += pipe_ends != 0;
+    CHECK(pipe_ends == 0 || pipe_ends == 2);
+    CHECK_INT(entries_of("/proc/self/fd"), ==, before.descriptors + pipe_ends);
     CHECK_INT(entries_of("/proc/self/task"), ==, before.threads);
     REQUIRE(pthread_sigmask(SIG_BLOCK, NULL, &mask) == 0);
     for (int number = 1; number < NSIG; number++)
@@ -92,7 +115,7 @@ static void sample(int fd)
     file_lay_out(fd, 0, pieces, COUNT(pieces), 1);
 }
 
-/* No descriptor, thread or blocked signal of its own, also while it works. */
+/* No thread or blocked signal of its own while it works, and no descriptor but the two of one pipe. */
 static void nothing_of_its_own_while_it_works(void)
 {
     const struct sparsestream_transfer_options *options = TRANSFER_OPTIONS(
@@ -113,6 +136,9 @@ static void nothing_of_its_own_while_it_works(void)
     transfer = new_transfer(source, sink, options);
     check_as_before();
     CHECK_CODE(sparsestream_transfer_run(transfer, 0), 0);
+    /* It is gone with the end, not only with the handle. */
+    CHECK_INT(private_pipe_ends(), ==, before.pipe_ends);
+    before.piped = 0;
     sparsestream_transfer_free(transfer);
     sparsestream_source_free(source);
     source = fd_source(in);
@@ -122,6 +148,7 @@ static void nothing_of_its_own_while_it_works(void)
     sink = fd_sink(out);
     CHECK_CODE(sparsestream_recv_all(&end_stream_ops, &from, sink, options, NULL), 0);
     CHECK_INT(before.checked, >, 10);
+    CHECK_INT(before.piped, ==, 0);
     sparsestream_source_free(source);
     sparsestream_sink_free(sink);
     content_free(&taken);

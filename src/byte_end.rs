@@ -1,6 +1,7 @@
 //! One end of a stream of bytes: a pipe, a socket, a character device.
 
 use crate::error::{Error, Operation, Result, Side};
+use crate::pipe::Pipe;
 use crate::source::Extent;
 use crate::sys::{self, Fd, FileKind, Sys, Way};
 use crate::wait::{Waiting, blocks};
@@ -68,6 +69,26 @@ impl ByteEnd {
             return Ok(0);
         }
         sys::sendfile(extent.fd, extent.offset, self.fd, extent.length)
+    }
+
+    /// Gives what is there to a pipe, without a copy, at most so many bytes. 0 means the end, `None`
+    /// that this is not the way.
+    pub fn feed(&mut self, pipe: &mut Pipe, most: u64) -> Sys<Option<u64>> {
+        // splice(2) has no flag for one call that must not wait for a socket.
+        if self.socket && blocks(self.fd) {
+            return Ok(None);
+        }
+        match pipe.fill(self.fd, None, most) {
+            Ok(count) => Ok(Some(count)),
+            Err(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOMEM) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Whether [`ByteEnd::send_from`] may be the way.
+    #[must_use]
+    pub fn sends_from_files(&self) -> bool {
+        !blocks(self.fd)
     }
 
     /// What it waits for when it is not ready.

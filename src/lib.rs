@@ -12,6 +12,7 @@
 //! | [`wire`] | frames over a pair of descriptors |
 //! | [`zero`] | is this block all zeros |
 //! | [`byte_end`] | a pipe, a socket or a character device, at either end |
+//! | [`pipe`] | a pipe between two descriptors, for data that is not copied |
 //! | [`wait`] | what an end that is not ready waits for |
 //! | [`error`] | what can go wrong |
 //! | [`sys`] | every system call |
@@ -25,6 +26,7 @@ pub mod byte_end;
 pub mod error;
 pub mod ffi;
 pub mod life;
+pub mod pipe;
 pub mod section;
 pub mod sink;
 pub mod source;

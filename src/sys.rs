@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use libc::{c_int, c_void, off_t};
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::time::Duration;
 
 /// The result of a system call: its value, or the errno.
@@ -34,6 +35,8 @@ pub enum Call {
     Send,
     CopyFileRange,
     Sendfile,
+    Pipe,
+    Splice,
     Fallocate,
     Ftruncate,
     Fsync,
@@ -194,12 +197,17 @@ pub fn made_up(fd: Fd) -> Sys<bool> {
         0x0027_e0eb,
         0x6367_7270,
     ];
+    file_system(fd).map(|kind| OWN.contains(&kind))
+}
+
+/// The magic number of the file system that a file is on: fstatfs(2).
+fn file_system(fd: Fd) -> Sys<u64> {
     let mut found = std::mem::MaybeUninit::<libc::statfs>::zeroed();
     // SAFETY: the buffer is a whole struct statfs.
     call(Call::Fstatfs, 0, |_| unsafe { libc::fstatfs(fd, found.as_mut_ptr()) } as isize)?;
     // SAFETY: zeroed, and filled by a call that succeeded.
     let kind = unsafe { found.assume_init() }.f_type;
-    Ok(OWN.contains(&(kind as u64 & 0xffff_ffff)))
+    Ok(kind as u64 & 0xffff_ffff)
 }
 
 /// The flags of an open descriptor: fcntl(2) F_GETFL.
@@ -496,6 +504,52 @@ pub fn sendfile(from: Fd, at: u64, to: Fd, length: u64) -> Sys<u64> {
         })
     })
     .map(|count| count as u64)
+}
+
+/// A pipe that neither waits nor outlives an exec: its end to read and its end to write. pipe2(2).
+pub fn pipe() -> Sys<(OwnedFd, OwnedFd)> {
+    let mut ends = [-1; 2];
+    call(Call::Pipe, 0, |_| {
+        // SAFETY: room for the two descriptors.
+        unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) as isize }
+    })?;
+    // SAFETY: both were just opened, and are owned by nobody else.
+    Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
+}
+
+/// Makes a pipe hold so many bytes if it may, and returns how many it holds: fcntl(2).
+pub fn set_pipe_size(fd: Fd, bytes: c_int) -> Sys<usize> {
+    // SAFETY: no memory is passed.
+    call(Call::Fcntl, 0, |_| unsafe { libc::fcntl(fd, libc::F_SETPIPE_SZ, bytes) } as isize)
+        .or_else(|_| {
+            // SAFETY: no memory is passed.
+            call(Call::Fcntl, 0, |_| unsafe { libc::fcntl(fd, libc::F_GETPIPE_SZ) } as isize)
+        })
+}
+
+/// Moves pages between a pipe and what is no pipe, or another: splice(2). An offset is for what has
+/// one. It waits for no pipe, and for a socket only in blocking mode.
+pub fn splice(from: Fd, at: Option<u64>, to: Fd, to_at: Option<u64>, length: u64) -> Sys<u64> {
+    let mut at = at.map(offset).transpose()?;
+    let mut to_at = to_at.map(offset).transpose()?;
+    let pointer =
+        |at: &mut Option<off_t>| at.as_mut().map_or(std::ptr::null_mut(), |at| &raw mut *at);
+    let (at, to_at) = (pointer(&mut at), pointer(&mut to_at));
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    call(Call::Splice, length, |length| {
+        let flags = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;
+        // SAFETY: both offsets are null, or live and writable.
+        unsafe { libc::splice(from, at, to, to_at, length, flags) }
+    })
+    .map(|count| count as u64)
+}
+
+/// Whether the file system of a file may copy within itself in a better way than by its pages:
+/// shared blocks, or a server's own copy. By fstatfs(2).
+pub fn copies_itself(fd: Fd) -> Sys<bool> {
+    // From linux/magic.h: ext2 to ext4, tmpfs, ramfs.
+    const PLAIN: [u64; 3] = [0xef53, 0x0102_1994, 0x8584_58f6];
+    file_system(fd).map(|kind| !PLAIN.contains(&kind))
 }
 
 /// Bytes that are zero and take no memory before they are touched; `None` if there is no memory.

@@ -5,9 +5,10 @@
 
 use crate::buffer::Buffer;
 use crate::error::{Error, Operation, Result, Side};
+use crate::pipe::Pipe;
 use crate::section::{Kind, Section};
 use crate::sink::Sink;
-use crate::source::{Read, Source};
+use crate::source::{Ahead, Extent, Read, Source};
 use crate::sys::{self, Sys};
 use crate::wait::{Wait, Waiting};
 use crate::zero::is_zero;
@@ -132,6 +133,9 @@ pub struct Transfer {
     at_end: bool,
     /// The sink may fetch data where it lies.
     fetches: bool,
+    /// Data may go through a pipe.
+    pipes: bool,
+    pipe: Option<Pipe>,
     /// What one step may move at most.
     step_most: u64,
     stats: Stats,
@@ -193,8 +197,6 @@ const BUFFER_SIZES: std::ops::RangeInclusive<u64> = 4096..=64 << 20;
 const DEFAULT_ZERO_BLOCK: u32 = 65536;
 const ZERO_BLOCKS: std::ops::RangeInclusive<u32> = 512..=1 << 20;
 
-/// Less than this is read and written: fetching costs more than copying so little.
-const FETCH_LEAST: u64 = 64 << 10;
 /// More than this is fetched in several steps, so that a cancel acts in time.
 const FETCH_MOST: u64 = 16 << 20;
 
@@ -242,6 +244,8 @@ impl Transfer {
             settled: true,
             at_end: false,
             fetches: false,
+            pipes: false,
+            pipe: None,
             step_most: u64::MAX,
             stats: Stats::default(),
             begins: 0,
@@ -311,12 +315,13 @@ impl Transfer {
         self.wait = Wait::NOTHING;
         let mut left = budget.unwrap_or(u64::MAX);
         loop {
-            self.step_most = left.clamp(FETCH_LEAST, FETCH_MOST);
+            self.step_most = left.clamp(Ahead::LEAST, FETCH_MOST);
             let step = self.step(source, sink, observer);
             self.pass_on_durable(source, sink);
             let worked = match step {
                 Ok(Step::Finished) => {
                     self.stage = Stage::Ended(Ok(()));
+                    self.pipe = None;
                     return Ok(Progress::Finished);
                 }
                 Ok(Step::Worked(bytes)) => bytes,
@@ -354,6 +359,7 @@ impl Transfer {
         }
         source.abort(&error);
         self.stage = Stage::Ended(Err(error));
+        self.pipe = None;
         self.wait = Wait::NOTHING;
         error
     }
@@ -415,6 +421,7 @@ impl Transfer {
         };
         self.detects = self.options.detect_zeroes && self.makes_holes;
         self.fetches = !self.detects;
+        self.pipes = !self.detects && sink.drains();
         self.stats.total = source.total();
         self.begins = source.start();
         self.stats.position = self.begins;
@@ -505,6 +512,9 @@ impl Transfer {
             }
             return self.push_data(sink, observer);
         }
+        if self.pipe.as_ref().is_some_and(|pipe| pipe.held() > 0) {
+            return self.push_piped(sink, observer);
+        }
         if self.gap > 0 && (self.at_end || !self.growing) {
             return self.push_gap(sink, observer);
         }
@@ -515,9 +525,9 @@ impl Transfer {
             self.stage = Stage::FinishSink;
             return Ok(Step::Worked(0));
         }
-        if self.fetches
+        if (self.fetches || self.pipes)
             && self.gap == 0
-            && let Some(step) = self.fetch(source, sink, observer)?
+            && let Some(step) = self.move_uncopied(source, sink, observer)?
         {
             return Ok(step);
         }
@@ -531,32 +541,79 @@ impl Transfer {
         }
     }
 
-    /// Has the sink fetch the data that comes next, if it lies in a file and is worth it.
-    fn fetch(
+    /// Moves the data that comes next without a copy through memory, if both ends can and it is
+    /// worth it.
+    fn move_uncopied(
         &mut self,
         source: &mut dyn Source,
         sink: &mut dyn Sink,
         observer: &mut dyn Observe,
     ) -> Result<Option<Step>> {
-        let Some(mut extent) = source.extent()? else { return Ok(None) };
-        if extent.length < FETCH_LEAST {
-            return Ok(None);
-        }
+        let ahead = source.ahead()?;
+        let length = match ahead {
+            Ahead::Stored(Extent { length, .. }) if length >= Ahead::LEAST => length,
+            Ahead::Fed(length) => length,
+            _ => return Ok(None),
+        };
         let most = match self.allowance() {
-            Ok(most) => most as u64,
+            Ok(most) => length.min(most as u64).min(self.step_most),
             Err(when) => return Ok(Some(Step::TooEarly(when))),
         };
-        extent.length = extent.length.min(most).min(self.step_most);
-        let Some(count) = sink.fetch(&extent)? else {
-            // What it was, a refusal or an error, shows when the same data is written.
+        if let Ahead::Stored(extent) = ahead
+            && self.fetches
+        {
+            if let Some(count) = sink.fetch(&Extent { length: most, ..extent })? {
+                let taken = self.taken(Operation::Write, count, most)?;
+                source.skip(taken)?;
+                self.spend(taken);
+                self.moved(Kind::Data, taken, observer)?;
+                return Ok(Some(Step::Worked(taken)));
+            }
+            // What it was, a refusal or an error, shows when the same data goes another way.
             self.fetches = false;
-            return Ok(None);
-        };
-        let taken = self.taken(Operation::Write, count, extent.length)?;
-        source.skip(taken)?;
-        self.spend(taken);
-        self.moved(Kind::Data, taken, observer)?;
-        Ok(Some(Step::Worked(taken)))
+        }
+        if self.pipes {
+            if self.pipe.is_none() {
+                self.pipe = Pipe::new();
+            }
+            if let Some(pipe) = &mut self.pipe {
+                let most = most.min(pipe.room());
+                if source.feed(pipe, most)?.is_some() {
+                    return Ok(Some(Step::Worked(0)));
+                }
+            }
+            self.pipes = false;
+        }
+        Ok(None)
+    }
+
+    /// Gives the sink what is in the pipe.
+    fn push_piped(&mut self, sink: &mut dyn Sink, observer: &mut dyn Observe) -> Result<Step> {
+        let Some(pipe) = &mut self.pipe else { return Err(Error::Internal) };
+        let held = pipe.held();
+        if self.pipes
+            && let Some(count) = sink.drain(pipe)?
+        {
+            let taken = self.taken(Operation::Write, count, held)?;
+            self.spend(taken);
+            self.moved(Kind::Data, taken, observer)?;
+            return Ok(Step::Worked(taken));
+        }
+        // What it was shows when the same data is written.
+        self.pipes = false;
+        self.zeros = 0;
+        let read = pipe.read(self.buffer.bytes_mut()).and_then(|count| match count {
+            0 => Err(libc::EIO),
+            count => Ok(count),
+        });
+        let count = read.map_err(|errno| {
+            let errno = if errno == libc::EAGAIN { libc::EIO } else { errno };
+            Error::at(Operation::Read, Side::Source, self.stats.position, errno)
+        })?;
+        self.pending = 0..count;
+        self.run = Run { to: count, zero: false };
+        self.settled = true;
+        Ok(Step::Worked(0))
     }
 
     fn pull(&mut self, source: &mut dyn Source) -> Result<Step> {

@@ -4,6 +4,7 @@ use super::place::Place;
 use super::zeroing::{Zeroing, write_zeros};
 use super::{Checkpoint, Options, Sink};
 use crate::error::{Error, Operation, Result, Side};
+use crate::pipe::Pipe;
 use crate::sys::{self, Fd};
 use crate::wait::Waiting;
 
@@ -50,6 +51,16 @@ impl<C: Checkpoint> Sink for BlockSink<C> {
         self.place.room(1, Operation::Write)?;
         self.make_durable_if_due()?;
         self.place.write(buffer)
+    }
+
+    fn drains(&self) -> bool {
+        true
+    }
+
+    fn drain(&mut self, pipe: &mut Pipe) -> Result<Option<u64>> {
+        self.place.room(1, Operation::Write)?;
+        self.make_durable_if_due()?;
+        self.place.drain(pipe)
     }
 
     fn hole(&mut self, length: u64) -> Result<u64> {

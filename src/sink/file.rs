@@ -4,6 +4,7 @@ use super::place::Place;
 use super::zeroing::Zeroing;
 use super::{Checkpoint, Options, Sink};
 use crate::error::{Error, Operation, Result, Side};
+use crate::pipe::Pipe;
 use crate::source::Extent;
 use crate::sys::{self, Fd};
 use crate::wait::Waiting;
@@ -102,6 +103,18 @@ impl<C: Checkpoint> Sink for FileSink<C> {
         self.place.room(1, Operation::Write)?;
         self.make_durable_if_due()?;
         let count = self.place.fetch(extent)?;
+        self.size = self.size.max(self.place.at());
+        Ok(count)
+    }
+
+    fn drains(&self) -> bool {
+        true
+    }
+
+    fn drain(&mut self, pipe: &mut Pipe) -> Result<Option<u64>> {
+        self.place.room(1, Operation::Write)?;
+        self.make_durable_if_due()?;
+        let count = self.place.drain(pipe)?;
         self.size = self.size.max(self.place.at());
         Ok(count)
     }

@@ -10,6 +10,7 @@ mod place;
 mod zeroing;
 
 use crate::error::{Error, Operation, Result, Side};
+use crate::pipe::Pipe;
 use crate::source::Extent;
 use crate::sys::{self, Fd, FileKind, Sys};
 use crate::wait::Waiting;
@@ -61,6 +62,18 @@ pub trait Sink {
     /// whose failure it was.
     fn fetch(&mut self, extent: &Extent) -> Result<Option<u64>> {
         let _ = extent;
+        Ok(None)
+    }
+
+    /// Whether it takes data from a pipe.
+    fn drains(&self) -> bool {
+        false
+    }
+
+    /// Takes some of what is in a pipe, and returns how many bytes, at least one. `None` means that
+    /// it cannot, or that it failed: what is left in the pipe is then written, which tells why.
+    fn drain(&mut self, pipe: &mut Pipe) -> Result<Option<u64>> {
+        let _ = pipe;
         Ok(None)
     }
 
@@ -190,6 +203,14 @@ impl<C: Checkpoint> Sink for FdSink<C> {
 
     fn fetch(&mut self, extent: &Extent) -> Result<Option<u64>> {
         self.inner_mut().fetch(extent)
+    }
+
+    fn drains(&self) -> bool {
+        self.inner().drains()
+    }
+
+    fn drain(&mut self, pipe: &mut Pipe) -> Result<Option<u64>> {
+        self.inner_mut().drain(pipe)
     }
 
     fn hole(&mut self, length: u64) -> Result<u64> {

@@ -3,6 +3,7 @@
 use super::{Checkpoint, Options};
 use crate::error::{Error, Operation, Result, Side};
 use crate::life::Life;
+use crate::pipe::Pipe;
 use crate::source::Extent;
 use crate::sys::{self, Fd};
 
@@ -18,6 +19,8 @@ pub(super) struct Place<C> {
     sync_interval: u64,
     durable: u64,
     checkpoint: C,
+    /// Whether copy_file_range(2) may do better than pages through a pipe; not known at first.
+    copies_itself: Option<bool>,
     life: Life,
 }
 
@@ -52,6 +55,7 @@ impl<C: Checkpoint> Place<C> {
             sync_interval: options.sync_interval,
             durable: at,
             checkpoint,
+            copies_itself: None,
             life: Life::Open,
         })
     }
@@ -103,12 +107,29 @@ impl<C: Checkpoint> Place<C> {
     /// Fetches what fits of an extent, and moves on.
     pub(super) fn fetch(&mut self, extent: &Extent) -> Result<Option<u64>> {
         self.life.check(Operation::Write, Side::Sink, self.at)?;
+        let fd = self.fd;
+        if !*self.copies_itself.get_or_insert_with(|| sys::copies_itself(fd).unwrap_or(true)) {
+            return Ok(None);
+        }
         let most = (self.limit.0 - self.at).min(extent.length);
         let answer = match most {
             0 => Ok(0),
             _ => sys::copy_file_range(extent.fd, extent.offset, self.fd, self.at, most),
         };
         match answer {
+            Ok(0) => Ok(None),
+            Ok(count) => {
+                self.at += count;
+                Ok(Some(count))
+            }
+            Err(libc::EINTR) => Err(self.error(Operation::Write, libc::EINTR)),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Takes what fits of a pipe, and moves on.
+    pub(super) fn drain(&mut self, pipe: &mut Pipe) -> Result<Option<u64>> {
+        match pipe.drain(self.fd, self.at, self.limit.0 - self.at) {
             Ok(0) => Ok(None),
             Ok(count) => {
                 self.at += count;

@@ -1,8 +1,9 @@
 //! A regular file or a block device: its map is walked, its data is read by offset.
 
-use super::{Extent, Options, Read, Source, range_end};
+use super::{Ahead, Extent, Options, Read, Source, range_end};
 use crate::error::{Error, Operation, Result, Side};
 use crate::life::Life;
+use crate::pipe::Pipe;
 use crate::section::{Kind, Position, Section, Seekable, Walk, holes_supported, steadily};
 use crate::sys::{self, Fd};
 use crate::wait::Waiting;
@@ -211,11 +212,26 @@ impl Source for FileSource {
         Ok(Read::Data(count))
     }
 
-    fn extent(&mut self) -> Result<Option<Extent>> {
-        let Some(end) = self.end.filter(|_| !self.ended) else { return Ok(None) };
-        let section = self.current(end)?;
-        let extent = Extent { fd: self.fd, offset: section.offset, length: section.length };
-        Ok((section.kind == Kind::Data).then_some(extent))
+    fn ahead(&mut self) -> Result<Ahead> {
+        let Some(end) = self.end.filter(|_| !self.ended) else { return Ok(Ahead::Unknown) };
+        let Section { kind, offset, length } = self.current(end)?;
+        Ok(match kind {
+            Kind::Data => Ahead::Stored(Extent { fd: self.fd, offset, length }),
+            _ => Ahead::Unknown,
+        })
+    }
+
+    fn feed(&mut self, pipe: &mut Pipe, most: u64) -> Result<Option<u64>> {
+        let Ahead::Stored(Extent { fd, offset, length }) = self.ahead()? else { return Ok(None) };
+        match pipe.fill(fd, Some(offset), length.min(most)) {
+            Ok(0) => Ok(None),
+            Ok(count) => {
+                self.advance(count);
+                Ok(Some(count))
+            }
+            Err(libc::EINTR) => Err(self.error(libc::EINTR)),
+            Err(_) => Ok(None),
+        }
     }
 
     fn skip(&mut self, length: u64) -> Result<()> {

@@ -4,6 +4,7 @@ mod bytes;
 mod file;
 
 use crate::error::{Error, Operation, Result, Side};
+use crate::pipe::Pipe;
 use crate::section::{Readable, Section, readable};
 use crate::sys::{self, Fd};
 use crate::wait::Waiting;
@@ -30,6 +31,22 @@ pub struct Extent {
     pub offset: u64,
     /// Bytes of it, all data as far as is known.
     pub length: u64,
+}
+
+/// What is known of the data that comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ahead {
+    /// Nothing: it must be read.
+    Unknown,
+    /// It lies in a file: a sink may fetch it there, or [`Source::feed`] gives it.
+    Stored(Extent),
+    /// So many bytes of it can be had by [`Source::feed`], and are worth it.
+    Fed(u64),
+}
+
+impl Ahead {
+    /// Less than this is read and written: to pass so few pages on costs more than to copy them.
+    pub const LEAST: u64 = 64 << 10;
 }
 
 /// What is told of a stream before it comes.
@@ -107,9 +124,17 @@ pub trait Source {
     /// Reads data into a buffer that is not empty.
     fn read(&mut self, buffer: &mut [u8]) -> Result<Read>;
 
-    /// Where the data that comes next lies, if it lies in a file. [`Source::skip`] passes over what
-    /// was fetched there.
-    fn extent(&mut self) -> Result<Option<Extent>> {
+    /// What is known of the data that comes next. [`Source::skip`] passes over what was fetched
+    /// where it lies.
+    fn ahead(&mut self) -> Result<Ahead> {
+        Ok(Ahead::Unknown)
+    }
+
+    /// Gives at most so many bytes of the data that comes next to a pipe, and returns how many, at
+    /// least one. `None` means that it cannot, or that it failed: the same data is then read, which
+    /// tells why.
+    fn feed(&mut self, pipe: &mut Pipe, most: u64) -> Result<Option<u64>> {
+        let _ = (pipe, most);
         Ok(None)
     }
 
@@ -197,8 +222,12 @@ impl Source for FdSource {
         self.inner_mut().read(buffer)
     }
 
-    fn extent(&mut self) -> Result<Option<Extent>> {
-        self.inner_mut().extent()
+    fn ahead(&mut self) -> Result<Ahead> {
+        self.inner_mut().ahead()
+    }
+
+    fn feed(&mut self, pipe: &mut Pipe, most: u64) -> Result<Option<u64>> {
+        self.inner_mut().feed(pipe, most)
     }
 
     fn skip(&mut self, length: u64) -> Result<()> {

@@ -4,6 +4,7 @@ use super::frame::{HEADER, Header, Kind, MAX_BODY, Malformed};
 use crate::buffer::Buffer;
 use crate::byte_end::ByteEnd;
 use crate::error::{Error, Operation, Result, Side};
+use crate::pipe::Pipe;
 use crate::sys::{Fd, Sys};
 use crate::wait::Waiting;
 use std::ops::Range;
@@ -51,20 +52,48 @@ impl Inbox {
         self.read_through(&mut []).map(drop)
     }
 
+    /// Reads no more than the next frame's header, or its body: what follows stays where it is.
+    pub(super) fn fill_frame(&mut self) -> Sys<()> {
+        let held = self.make_room();
+        let head = self.bytes().first_chunk::<HEADER>().map(Header::decode);
+        let whole = match head {
+            Some(Ok(header)) if header.kind != Kind::Data => HEADER + header.length as usize,
+            _ => HEADER,
+        };
+        let end = whole.max(held + 1).min(self.buffer.bytes().len());
+        let count = self.from.read(&mut self.buffer.bytes_mut()[held..end], &mut [])?;
+        self.ended = count == 0;
+        self.held.end += count;
+        Ok(())
+    }
+
+    /// Gives what has not come in yet to a pipe. Nothing may be held.
+    pub(super) fn feed(&mut self, pipe: &mut Pipe, most: u64) -> Sys<Option<u64>> {
+        let count = self.from.feed(pipe, most)?;
+        self.ended = count == Some(0);
+        Ok(count)
+    }
+
     /// Reads into the caller's buffer while nothing is held, and what comes behind that into this
     /// one. Returns the count of the caller's bytes.
     pub(super) fn read_through(&mut self, first: &mut [u8]) -> Sys<usize> {
-        if self.held.start > 0 {
-            let held = self.held.clone();
-            self.held = 0..held.len();
-            self.buffer.bytes_mut().copy_within(held, 0);
-        }
-        let behind = &mut self.buffer.bytes_mut()[self.held.end..];
+        let held = self.make_room();
+        let behind = &mut self.buffer.bytes_mut()[held..];
         let most = first.len();
         let count = self.from.read(first, behind)?;
         self.ended = count == 0;
         self.held.end += count.saturating_sub(most);
         Ok(count.min(most))
+    }
+
+    /// Moves what is held to the front, and returns how much it is.
+    fn make_room(&mut self) -> usize {
+        if self.held.start > 0 {
+            let held = self.held.clone();
+            self.held = 0..held.len();
+            self.buffer.bytes_mut().copy_within(held, 0);
+        }
+        self.held.end
     }
 
     /// The next frame's header, once it has come, with the body of any but DATA.

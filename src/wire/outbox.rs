@@ -2,6 +2,7 @@
 
 use crate::byte_end::ByteEnd;
 use crate::error::{Error, Operation, Result, Side};
+use crate::source::Extent;
 use crate::sys::{Fd, Sys};
 use crate::wait::Waiting;
 
@@ -38,11 +39,15 @@ impl Outbox {
 
     /// Puts bytes behind what waits. Who calls has asked for room.
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        if self.bytes.len() + bytes.len() > self.room {
+        self.compact(bytes.len());
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn compact(&mut self, more: usize) {
+        if self.bytes.len() + more > self.room {
             self.bytes.drain(..self.gone);
             self.gone = 0;
         }
-        self.bytes.extend_from_slice(bytes);
     }
 
     /// Sends what waits and a frame after it, whose payload need not go through the queue. When
@@ -63,6 +68,24 @@ impl Outbox {
                 Err(errno)
             }
         }
+    }
+
+    /// Puts zeros behind what waits. Who calls has asked for room.
+    pub(super) fn push_zeros(&mut self, count: usize) {
+        self.compact(count);
+        self.bytes.resize(self.bytes.len() + count, 0);
+    }
+
+    /// Whether [`Outbox::send_from`] may be the way.
+    pub(super) fn sends_from_files(&self) -> bool {
+        self.to.sends_from_files()
+    }
+
+    /// Sends what waits, and then what goes of a part of a file, without a copy. 0 means that this
+    /// is not the way.
+    pub(super) fn send_from(&mut self, extent: &Extent) -> Sys<u64> {
+        self.flush()?;
+        self.to.send_from(extent)
     }
 
     /// Sends what waits, all of it.

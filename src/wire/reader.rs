@@ -9,13 +9,14 @@ use super::inbox::Inbox;
 use super::outbox::Outbox;
 use super::sequence::{Limits, Refused, Sequence};
 use crate::error::{Error, Operation, Result, Side};
+use crate::pipe::Pipe;
 use crate::section::{self, Section};
-use crate::source::{Description, Read, Source, Told};
+use crate::source::{Ahead, Description, Read, Source, Told};
 use crate::sys::{Fd, Sys};
 use crate::wait::Waiting;
 
 /// What one read takes at most beside the caller's buffer.
-const INBOX: usize = 64 << 10;
+const INBOX: usize = 256 << 10;
 
 /// Room for every answer that can be due at one time: ACCEPT, ACK, STATUS or ERROR.
 const OUTBOX: usize = 1024;
@@ -82,6 +83,8 @@ pub struct Reader {
     /// Bytes that were handed out, from the start of the stream.
     at: u64,
     piece: Piece,
+    /// Data is being fed to a pipe: of what comes only frame heads are read, one at a time.
+    feeds: bool,
     digest: Option<Digest>,
     /// What is durable and was not told yet.
     durable: Option<u64>,
@@ -135,6 +138,7 @@ impl Reader {
             sequence: None,
             at: 0,
             piece: Piece::None,
+            feeds: false,
             digest: None,
             durable: None,
         })
@@ -206,7 +210,8 @@ impl Reader {
                 Ok(None) => {}
                 Err(malformed) => return Err(self.because(malformed.into())),
             }
-            self.inbox.fill().map_err(|errno| self.error(Operation::Read, errno))?;
+            let result = if self.feeds { self.inbox.fill_frame() } else { self.inbox.fill() };
+            result.map_err(|errno| self.error(Operation::Read, errno))?;
         }
     }
 
@@ -379,6 +384,7 @@ impl Reader {
                     return Err(Malformed::Unused.into());
                 };
                 self.piece = Piece::Data { left: header.length, checksum: 0, expected };
+                self.feeds &= u64::from(header.length) >= Ahead::LEAST;
             }
             Kind::Hole => {
                 sequence.hole(header)?;
@@ -412,20 +418,25 @@ impl Reader {
         if let Some(digest) = &mut self.digest {
             digest.data(bytes);
         }
-        if let Piece::Data { left, checksum, expected } = &mut self.piece {
-            *left -= bytes.len() as u32;
-            if let Some(expected) = expected {
-                *checksum = crc32c::crc32c_append(*checksum, bytes);
-                if *left == 0 && checksum != expected {
-                    return Err(self.because(Malformed::BodyChecksum.into()));
-                }
+        if let Piece::Data { left, checksum, expected: Some(expected) } = &mut self.piece {
+            *checksum = crc32c::crc32c_append(*checksum, bytes);
+            if *left as usize == bytes.len() && checksum != expected {
+                return Err(self.because(Malformed::BodyChecksum.into()));
             }
+        }
+        self.hand_out(bytes.len() as u32);
+        Ok(())
+    }
+
+    /// Counts data of the frame under way as handed out.
+    fn hand_out(&mut self, count: u32) {
+        if let Piece::Data { left, .. } = &mut self.piece {
+            *left -= count;
             if *left == 0 {
                 self.piece = Piece::None;
             }
         }
-        self.at += bytes.len() as u64;
-        Ok(())
+        self.at += u64::from(count);
     }
 
     fn read_data(&mut self, buffer: &mut [u8], left: u32) -> Result<usize> {
@@ -557,6 +568,42 @@ impl Source for Reader {
                 Piece::Hole { .. } => Ok(Read::AtHole),
                 Piece::Data { left, .. } => reader.read_data(buffer, left).map(Read::Data),
             }
+        })
+    }
+
+    fn ahead(&mut self) -> Result<Ahead> {
+        if self.digest.is_some() || self.features & CHECKSUM != 0 {
+            // Who checks it must see it.
+            return Ok(Ahead::Unknown);
+        }
+        self.answer_if_ready();
+        self.lasting(|reader| {
+            reader.advance()?;
+            Ok(match reader.piece {
+                // To read the rest of a frame that was fed would take what is behind it too.
+                Piece::Data { left, .. }
+                    if reader.inbox.bytes().is_empty()
+                        && (reader.feeds || u64::from(left) >= Ahead::LEAST) =>
+                {
+                    Ahead::Fed(left.into())
+                }
+                _ => Ahead::Unknown,
+            })
+        })
+    }
+
+    fn feed(&mut self, pipe: &mut Pipe, most: u64) -> Result<Option<u64>> {
+        let Ahead::Fed(length) = self.ahead()? else { return Ok(None) };
+        self.lasting(|reader| {
+            let fed = reader.inbox.feed(pipe, most.min(length));
+            let count = match fed.map_err(|errno| reader.error(Operation::Read, errno))? {
+                None => return Ok(None),
+                Some(0) => return Err(reader.ended_early()),
+                Some(count) => count,
+            };
+            reader.feeds = true;
+            reader.hand_out(count as u32);
+            Ok(Some(count))
         })
     }
 

@@ -11,17 +11,20 @@ use super::outbox::Outbox;
 use super::sequence::Refused;
 use crate::error::{Error, Operation, Result, Side};
 use crate::sink::Sink;
-use crate::source::Description;
+use crate::source::{Description, Extent};
 use crate::sys::{Fd, Sys};
 use crate::wait::Waiting;
 use std::time::{Duration, Instant};
 
-/// Data in one frame: enough to make the header nothing, little enough to keep what a socket did
-/// not take of it.
-const PAYLOAD: usize = 128 << 10;
+/// Data in one frame that is written: enough to make the header nothing, little enough to keep what
+/// a socket did not take of it.
+const PAYLOAD: usize = 256 << 10;
+
+/// Data in one frame that is sent from where it lies.
+const FETCHED_PAYLOAD: u32 = 1 << 20;
 
 /// Frames are gathered until so much waits.
-const GATHER: usize = 32 << 10;
+const GATHER: usize = 256 << 10;
 
 /// Data up to this is gathered too; what is longer goes to the descriptor without being copied.
 const SMALL: usize = 16 << 10;
@@ -69,7 +72,9 @@ pub struct Writer {
     hello: Hello,
     state: State,
     features: u64,
-    max_payload: usize,
+    max_payload: u32,
+    /// Data of the last frame that is still to come: it is sent from where it lies.
+    owed: u32,
     /// Bytes that were taken, from the start of the stream.
     at: u64,
     counts: End,
@@ -127,7 +132,7 @@ impl Writer {
         let hello = Hello {
             version: VERSION,
             least_version: VERSION,
-            max_payload: PAYLOAD as u32,
+            max_payload: FETCHED_PAYLOAD,
             required,
             optional,
             length: length.unwrap_or(UNKNOWN),
@@ -156,7 +161,8 @@ impl Writer {
             hello,
             state: State::New,
             features: required,
-            max_payload: PAYLOAD,
+            max_payload: FETCHED_PAYLOAD,
+            owed: 0,
             at: 0,
             counts: End::default(),
             digest: Digest::default(),
@@ -206,6 +212,15 @@ impl Writer {
         self.state = State::Failed(error);
         if !begun {
             return;
+        }
+        // The frame under way is made whole, so that what follows is read as a frame.
+        while self.owed > 0 {
+            let count = SMALL.min(self.owed as usize);
+            if !self.outbox.has_room(count) && self.outbox.flush().is_err() {
+                return;
+            }
+            self.outbox.push_zeros(count);
+            self.owed -= count as u32;
         }
         let (header, failure) = Failure::encode(&error);
         // Its failure would hide the one that it tells of.
@@ -287,7 +302,7 @@ impl Writer {
             (Kind::Accept, State::Greeting) => {
                 let accept = Accept::decode(body, &self.hello).map_err(refused)?;
                 self.features = accept.features;
-                self.max_payload = PAYLOAD.min(accept.max_payload as usize);
+                self.max_payload = FETCHED_PAYLOAD.min(accept.max_payload);
                 self.state = match accept.resume_offset {
                     0 => State::Open,
                     length => State::Offered(Offer {
@@ -311,7 +326,7 @@ impl Writer {
                 Ok(())
             }
             (Kind::Status, State::Ending) => {
-                let digest = if self.features & DIGEST != 0 { self.digest.value() } else { 0 };
+                let digest = if self.digests() { self.digest.value() } else { 0 };
                 if header.offset != self.at || header.value != digest {
                     return Err(self.because(DISAGREES));
                 }
@@ -364,12 +379,28 @@ impl Writer {
             self.heard = self.at;
             self.hear()?;
         }
-        if self.features & DIGEST != 0 && self.at - self.checkpoint >= self.interval {
+        if self.digests() && self.at - self.checkpoint >= self.interval {
             let header = Header::new(Kind::Checkpoint, self.at, self.digest.value());
             self.outbox.push(&header.encode());
             self.checkpoint = self.at;
         }
         Ok(())
+    }
+
+    fn digests(&self) -> bool {
+        self.features & DIGEST != 0
+    }
+
+    /// How much of so many bytes is within what was announced.
+    fn most(&self, length: u64) -> u64 {
+        length.min(self.hello.length.min(MAX_OFFSET) - self.at)
+    }
+
+    /// Data of the frame under way was sent.
+    fn paid(&mut self, count: u32) {
+        self.owed -= count;
+        self.at += u64::from(count);
+        self.counts.data_bytes += u64::from(count);
     }
 
     fn refuse_beyond(&self, operation: Operation, length: u64) -> Result<()> {
@@ -462,11 +493,17 @@ impl Sink for Writer {
         self.lasting(|writer| {
             let operation = Operation::Write;
             writer.refuse_beyond(operation, 1)?;
-            let left = writer.hello.length.min(MAX_OFFSET) - writer.at;
-            let most = usize::try_from(left).unwrap_or(usize::MAX);
-            let expected = buffer.len().min(most).min(PAYLOAD);
+            if writer.owed > 0 {
+                let payload = &buffer[..buffer.len().min(writer.owed as usize).min(PAYLOAD)];
+                writer.ready(operation, payload.len())?;
+                let result = writer.outbox.push_through(&[], payload);
+                writer.sent(operation, result)?;
+                writer.paid(payload.len() as u32);
+                return Ok(payload.len());
+            }
+            let expected = writer.most(buffer.len() as u64).min(PAYLOAD as u64) as usize;
             writer.ready(operation, HEADER + expected)?;
-            let payload = &buffer[..expected.min(writer.max_payload)];
+            let payload = &buffer[..expected.min(writer.max_payload as usize)];
             let header = if writer.features & CHECKSUM != 0 {
                 Header::with_body(Kind::Data, writer.at, 0, payload)
             } else {
@@ -481,7 +518,7 @@ impl Sink for Writer {
                 let result = writer.outbox.push_through(&header, payload);
                 writer.sent(operation, result)?;
             }
-            if writer.features & DIGEST != 0 {
+            if writer.digests() {
                 writer.digest.data(payload);
             }
             writer.at += payload.len() as u64;
@@ -490,12 +527,49 @@ impl Sink for Writer {
         })
     }
 
+    fn fetch(&mut self, extent: &Extent) -> Result<Option<u64>> {
+        self.lasting(|writer| {
+            let operation = Operation::Write;
+            writer.refuse_beyond(operation, 1)?;
+            writer.ready(operation, 0)?;
+            if writer.features & (CHECKSUM | DIGEST) != 0 || !writer.outbox.sends_from_files() {
+                return Ok(None);
+            }
+            if writer.owed == 0 {
+                let length = writer.most(extent.length).min(writer.max_payload.into()) as u32;
+                let header = Header { length, ..Header::new(Kind::Data, writer.at, 0) };
+                writer.outbox.push(&header.encode());
+                writer.owed = length;
+            }
+            let most = extent.length.min(writer.owed.into());
+            match writer.outbox.send_from(&Extent { length: most, ..*extent }) {
+                Ok(0) => Ok(None),
+                result @ (Ok(_)
+                | Err(libc::EAGAIN | libc::EINTR | libc::EPIPE | libc::ECONNRESET)) => {
+                    let count = writer.sent(operation, result)?;
+                    writer.paid(count as u32);
+                    Ok(Some(count))
+                }
+                // Perhaps it is the file's.
+                Err(_) => Ok(None),
+            }
+        })
+    }
+
     fn hole(&mut self, length: u64) -> Result<u64> {
         self.lasting(|writer| {
             writer.refuse_beyond(Operation::Hole, length)?;
+            if writer.owed > 0 {
+                // What was data when its frame began has become a hole.
+                let count = length.min(writer.owed.into()).min(SMALL as u64);
+                writer.ready(Operation::Hole, count as usize)?;
+                writer.outbox.push_zeros(count as usize);
+                writer.paid(count as u32);
+                return Ok(count);
+            }
             writer.ready(Operation::Hole, HEADER)?;
             writer.outbox.push(&Header::new(Kind::Hole, writer.at, length).encode());
-            if writer.features & DIGEST != 0 {
+            if writer.digests() {
                 writer.digest.hole(length);
             }
             writer.at += length;
@@ -507,6 +581,7 @@ impl Sink for Writer {
     fn flush(&mut self) -> Result<()> {
         self.lasting(|writer| {
             let due = matches!(writer.state, State::Open | State::Offered(_))
+                && writer.owed == 0
                 && !writer.keepalive.is_zero()
                 && writer.said.elapsed() >= writer.keepalive;
             if due && writer.outbox.waits() == 0 {
@@ -531,11 +606,13 @@ impl Sink for Writer {
             if writer.state != State::Ending {
                 let end = writer.counts.encode();
                 writer.ready(operation, 2 * HEADER + end.len())?;
-                if writer.hello.length != UNKNOWN && writer.at != writer.hello.length {
-                    let expected = writer.hello.length;
+                let announced = Some(writer.hello.length).filter(|length| *length != UNKNOWN);
+                let promised = writer.at + u64::from(writer.owed);
+                let expected = announced.unwrap_or(promised).max(promised);
+                if writer.at != expected {
                     return Err(Error::EndedEarly { offset: writer.at, expected });
                 }
-                let digest = if writer.features & DIGEST != 0 { writer.digest.value() } else { 0 };
+                let digest = if writer.digests() { writer.digest.value() } else { 0 };
                 let header = Header::with_body(Kind::End, writer.at, digest, &end);
                 writer.outbox.push(&header.encode());
                 writer.outbox.push(&end);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::error::{Operation, Side};
+use crate::source::Extent;
 use crate::sys::Call;
 use crate::sys::inject::{self, Fault};
 use crate::testing::{self, BLOCK, Piece::*};
@@ -9,6 +10,8 @@ use crate::wait::Waiting;
 use crate::wire::digest_of;
 use crate::wire::reader::{Held, ReaderOptions};
 use crate::wire::writer::WriterOptions;
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
 fn every_option() -> WriterOptions {
@@ -38,6 +41,149 @@ fn a_file_comes_over_a_socket_with_its_holes() {
         assert!(content(&file) == content(&copy));
         assert_eq!(map(file.as_raw_fd()), map(copy.as_raw_fd()));
     }
+}
+
+/// A socket whose ends do not wait: what is sent from where it lies needs that.
+fn ready_socket() -> (UnixStream, UnixStream) {
+    let ends = socket();
+    ends.0.set_nonblocking(true).unwrap();
+    ends.1.set_nonblocking(true).unwrap();
+    ends
+}
+
+/// Moves a file over a socket with faults at both ends. Returns the calls that were made, and what
+/// came of it.
+fn moved(
+    file: &File,
+    copy: &File,
+    mut fault: impl FnMut(Call, usize) -> Fault + 'static,
+) -> (Vec<Call>, (Result<()>, Result<()>)) {
+    let ends = ready_socket();
+    let options = ReaderOptions::default();
+    let (mut writer, mut reader) = wire(&ends, &WriterOptions::default(), &options);
+    let (mut source, mut sink) = (from(file), to(copy));
+    let mut sender = Moving::new(&mut source, &mut writer);
+    let mut receiver = Moving::new(&mut reader, &mut sink);
+    let calls = Rc::new(RefCell::new(Vec::<Call>::new()));
+    let seen = Rc::clone(&calls);
+    let result = inject::with(
+        move |call| {
+            seen.borrow_mut().push(call);
+            let before = seen.borrow().iter().filter(|made| **made == call).count() - 1;
+            fault(call, before)
+        },
+        || run(&mut sender, &mut receiver),
+    );
+    let calls = calls.borrow().clone();
+    (calls, result)
+}
+
+#[test]
+fn long_data_is_not_copied_through_memory() {
+    let file = testing::sparse(&[Hole(3), Data(160), Hole(10), Data(1), Hole(2), Data(90)]);
+    let copy = testing::file();
+    let (calls, result) = moved(&file, &copy, |_, _| Fault::None);
+    assert_eq!(result, (Ok(()), Ok(())));
+    assert!(content(&file) == content(&copy));
+    assert_eq!(map(file.as_raw_fd()), map(copy.as_raw_fd()));
+    let count = |name| calls.iter().filter(|call| **call == name).count();
+    assert!(count(Call::Sendfile) > 0 && count(Call::Splice) > 0);
+    // All data but what came with the first heads.
+    assert!(count(Call::Pread) <= 2, "{}", count(Call::Pread));
+    assert!(count(Call::Pwrite) <= 8, "{}", count(Call::Pwrite));
+}
+
+#[test]
+fn what_cannot_go_uncopied_is_copied() {
+    let file = testing::sparse(&[Hole(3), Data(60), Hole(10), Data(70)]);
+    for (name, from, errno) in [
+        (Call::Sendfile, 0, libc::EINVAL),
+        (Call::Sendfile, 2, libc::EIO),
+        (Call::Splice, 0, libc::EINVAL),
+        // The second half of the first: into the file.
+        (Call::Splice, 1, libc::EINVAL),
+        (Call::Splice, 5, libc::ENOSYS),
+        (Call::Pipe, 0, libc::EMFILE),
+    ] {
+        let copy = testing::file();
+        let (_, result) = moved(&file, &copy, move |call, before| match call {
+            _ if call == name && before >= from => Fault::Errno(errno),
+            Call::Sendfile | Call::Splice => Fault::Short(70_001),
+            _ => Fault::None,
+        });
+        assert_eq!(result, (Ok(()), Ok(())), "{name:?} {from} {errno}");
+        assert!(content(&file) == content(&copy), "{name:?} {from} {errno}");
+    }
+}
+
+#[test]
+fn a_source_that_shrinks_in_a_frame_is_an_error_that_both_ends_see() {
+    let file = testing::sparse(&[Data(2)]);
+    let copy = testing::file();
+    let short = file.try_clone().unwrap();
+    let (_, (sent, received)) = moved(&file, &copy, move |call, before| match call {
+        Call::Sendfile if before == 3 => {
+            short.set_len(4 * 10_000 + 5).unwrap();
+            Fault::Short(10_000)
+        }
+        Call::Sendfile => Fault::Short(10_000),
+        _ => Fault::None,
+    });
+    let sent = sent.unwrap_err();
+    assert_eq!((sent.side(), sent.errno()), (Side::Source, libc::ENODATA));
+    let received = received.unwrap_err();
+    assert!(received.is_peers(), "{received}");
+    assert_eq!(received.errno(), libc::ENODATA);
+}
+
+#[test]
+fn data_that_becomes_a_hole_in_a_frame_reads_zero() {
+    let (a, b) = ready_socket();
+    let file = testing::sparse(&[Data(2)]);
+    let copy = testing::file();
+    let options = WriterOptions::default();
+    let mut writer = Writer::new(a.as_raw_fd(), None, &options).unwrap();
+    let extent = Extent { fd: file.as_raw_fd(), offset: 0, length: 2 * BLOCK };
+    let sent = inject::with(
+        |call| if call == Call::Sendfile { Fault::Short(BLOCK as usize) } else { Fault::None },
+        || writer.fetch(&extent).unwrap(),
+    );
+    assert_eq!(sent, Some(BLOCK));
+    // Neither an end nor anything else can stand in a frame that was begun.
+    assert_eq!(writer.finish().unwrap_err().errno(), libc::ENODATA);
+    drop(writer);
+    let mut reader = Reader::new(b.as_raw_fd(), None, &ReaderOptions::default()).unwrap();
+    let mut sink = to(&copy);
+    let mut receiver = Moving::new(&mut reader, &mut sink);
+    receiver.turn();
+    assert!(receiver.result.unwrap().unwrap_err().is_peers());
+
+    let mut writer = Writer::new(a.as_raw_fd(), None, &options).unwrap();
+    writer.announce(8 * BLOCK).unwrap();
+    let copy = testing::file();
+    let mut reader = Reader::new(b.as_raw_fd(), None, &ReaderOptions::default()).unwrap();
+    let mut sink = to(&copy);
+    let mut receiver = Moving::new(&mut reader, &mut sink);
+    let sent = inject::with(
+        |call| if call == Call::Sendfile { Fault::Short(BLOCK as usize) } else { Fault::None },
+        || writer.fetch(&extent).unwrap(),
+    );
+    let mut left = 8 * BLOCK - sent.unwrap();
+    assert_eq!(left, 7 * BLOCK);
+    for _ in 0..1000 {
+        match if left > 0 { writer.hole(left) } else { writer.finish().map(|()| 0) } {
+            Ok(0) => break,
+            Ok(count) => left -= count,
+            Err(error) => assert!(error.would_block(), "{error}"),
+        }
+        receiver.turn();
+    }
+    receiver.turn();
+    assert_eq!(receiver.result, Some(Ok(())));
+    let mut expected = content(&file);
+    expected.truncate(BLOCK as usize);
+    expected.resize(8 * BLOCK as usize, 0);
+    assert!(content(&copy) == expected);
 }
 
 #[test]

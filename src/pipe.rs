@@ -1,0 +1,93 @@
+//! A pipe of our own: data passes through it from one descriptor to another as pages, not through
+//! memory.
+
+use crate::sys::{self, Fd, Sys};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// As much as an unprivileged process may have by default: /proc/sys/fs/pipe-max-size.
+const SIZE: i32 = 1 << 20;
+
+/// A pipe smaller than this is not worth its calls.
+const LEAST: usize = 64 << 10;
+
+/// Both ends of a pipe, and how much is in it.
+#[derive(Debug)]
+pub struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+    room: u64,
+    held: u64,
+}
+
+impl Pipe {
+    /// An empty pipe. `None` if there is none to be had, or only a small one.
+    #[must_use]
+    pub fn new() -> Option<Self> {
+        let (read, write) = sys::pipe().ok()?;
+        let room =
+            sys::set_pipe_size(write.as_raw_fd(), SIZE).ok().filter(|room| *room >= LEAST)?;
+        Some(Pipe { read, write, room: room as u64, held: 0 })
+    }
+
+    /// Bytes that are in it.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.held
+    }
+
+    /// Bytes that it can hold at best.
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        self.room
+    }
+
+    /// Takes at most so many bytes from a descriptor, from an offset of it if it has one. 0 means
+    /// that it has no more.
+    pub fn fill(&mut self, from: Fd, at: Option<u64>, most: u64) -> Sys<u64> {
+        let count = sys::splice(from, at, self.write.as_raw_fd(), None, most)?;
+        self.held += count;
+        Ok(count)
+    }
+
+    /// Gives at most so many bytes of what it holds to an offset of a file.
+    pub fn drain(&mut self, to: Fd, at: u64, most: u64) -> Sys<u64> {
+        let most = most.min(self.held);
+        let count = sys::splice(self.read.as_raw_fd(), None, to, Some(at), most)?;
+        self.held = self.held.saturating_sub(count);
+        Ok(count)
+    }
+
+    /// Reads of what it holds.
+    pub fn read(&mut self, buffer: &mut [u8]) -> Sys<usize> {
+        let count = sys::read(self.read.as_raw_fd(), buffer, &mut [], sys::Way::Plain)?;
+        self.held = self.held.saturating_sub(count as u64);
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{self, BLOCK, Piece::*};
+    use std::os::unix::fs::FileExt;
+
+    #[test]
+    fn what_goes_in_comes_out_and_is_counted() {
+        let (from, to) = (testing::sparse(&[Data(2)]), testing::file());
+        let mut pipe = Pipe::new().unwrap();
+        assert!(pipe.room() >= 64 << 10);
+        let count = pipe.fill(from.as_raw_fd(), Some(100), BLOCK).unwrap();
+        assert_eq!(pipe.held(), count);
+        let mut first = [0; 10];
+        assert_eq!(pipe.read(&mut first), Ok(10));
+        assert_eq!(pipe.drain(to.as_raw_fd(), 7, u64::MAX), Ok(count - 10));
+        assert_eq!(pipe.held(), 0);
+        let mut expected = vec![0; count as usize];
+        from.read_exact_at(&mut expected, 100).unwrap();
+        let mut found = vec![0; count as usize - 10];
+        to.read_exact_at(&mut found, 7).unwrap();
+        assert_eq!(first, expected[..10]);
+        assert_eq!(found, expected[10..]);
+        assert_eq!(pipe.fill(from.as_raw_fd(), Some(2 * BLOCK), BLOCK), Ok(0));
+    }
+}
