@@ -42,10 +42,8 @@ fn run<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
     silence();
     // A handle that a panic left half changed is marked by `handles` and not used again.
     let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or(Err(Error::Internal));
-    if let Err(error) = &result
-        && !error.would_block()
-    {
-        set_message(error);
+    if let Err(error) = &result {
+        keep_message(error);
     }
     result
 }
@@ -68,7 +66,13 @@ pub fn message() -> *const c_char {
     unsafe { sparsestream_private_message(&raw mut size) }
 }
 
-fn set_message(error: &Error) {
+/// Makes an error this thread's message, unless nothing failed. Once, not a part of each export.
+#[cold]
+#[inline(never)]
+fn keep_message(error: &Error) {
+    if error.would_block() {
+        return;
+    }
     let mut size = 0;
     // SAFETY: as above; the buffer is this thread's alone and `size` bytes long.
     let buffer = unsafe {
