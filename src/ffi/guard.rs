@@ -2,7 +2,7 @@
 //! message is set and the negative errno returned.
 
 use crate::error::{Error, Operation, Result, Side};
-use libc::{c_char, c_int};
+use libc::{c_char, c_int, c_void};
 use std::cell::UnsafeCell;
 use std::fmt::{self, Display, Write};
 use std::mem::MaybeUninit;
@@ -53,6 +53,14 @@ fn run<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
 fn silence() {
     static SILENT: Once = Once::new();
     SILENT.call_once(|| std::panic::set_hook(Box::new(|_| {})));
+}
+
+/// How std writes a backtrace, in the C library: not at all. `build-aux/cargo-staticlib` puts it in the place of
+/// `<std::sys::backtrace::BacktraceLock::print::DisplayBacktrace as Display>::fmt`, which takes a reference where this
+/// takes a pointer.
+#[unsafe(no_mangle)]
+fn sparsestream_private_no_backtrace(_: *const c_void, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+    Ok(())
 }
 
 unsafe extern "C" {
@@ -176,7 +184,7 @@ pub fn errno(value: c_int) -> Result<c_int> {
 /// # Safety
 /// Null, or readable for `length` bytes that nobody changes meanwhile.
 pub unsafe fn bytes<'a>(
-    start: *const libc::c_void,
+    start: *const c_void,
     length: usize,
     name: &'static str,
 ) -> Result<&'a [u8]> {
@@ -193,7 +201,7 @@ pub unsafe fn bytes<'a>(
 /// # Safety
 /// Null, or writable for `length` bytes that nobody uses meanwhile.
 pub unsafe fn bytes_mut<'a>(
-    start: *mut libc::c_void,
+    start: *mut c_void,
     length: usize,
     name: &'static str,
 ) -> Result<&'a mut [u8]> {
@@ -206,7 +214,7 @@ pub unsafe fn bytes_mut<'a>(
     Ok(unsafe { std::slice::from_raw_parts_mut(start.cast(), length) })
 }
 
-fn check_bytes(start: *const libc::c_void, length: usize, name: &'static str) -> Result<()> {
+fn check_bytes(start: *const c_void, length: usize, name: &'static str) -> Result<()> {
     if start.is_null() && length != 0 {
         return Err(Error::null(name));
     }
