@@ -2,7 +2,7 @@
 //! message is set and the negative errno returned.
 
 use crate::error::{Error, Operation, Result, Side};
-use libc::{c_char, c_int};
+use libc::{c_char, c_int, c_void};
 use std::cell::UnsafeCell;
 use std::fmt::{self, Display, Write};
 use std::mem::MaybeUninit;
@@ -42,10 +42,8 @@ fn run<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
     silence();
     // A handle that a panic left half changed is marked by `handles` and not used again.
     let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or(Err(Error::Internal));
-    if let Err(error) = &result
-        && !error.would_block()
-    {
-        set_message(error);
+    if let Err(error) = &result {
+        keep_message(error);
     }
     result
 }
@@ -55,6 +53,14 @@ fn run<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
 fn silence() {
     static SILENT: Once = Once::new();
     SILENT.call_once(|| std::panic::set_hook(Box::new(|_| {})));
+}
+
+/// How std writes a backtrace, in the C library: not at all. `build-aux/cargo-staticlib` puts it in the place of
+/// `<std::sys::backtrace::BacktraceLock::print::DisplayBacktrace as Display>::fmt`, which takes a reference where this
+/// takes a pointer.
+#[unsafe(no_mangle)]
+fn sparsestream_private_no_backtrace(_: *const c_void, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+    Ok(())
 }
 
 unsafe extern "C" {
@@ -68,7 +74,13 @@ pub fn message() -> *const c_char {
     unsafe { sparsestream_private_message(&raw mut size) }
 }
 
-fn set_message(error: &Error) {
+/// Makes an error this thread's message, unless nothing failed. Once, not a part of each export.
+#[cold]
+#[inline(never)]
+fn keep_message(error: &Error) {
+    if error.would_block() {
+        return;
+    }
     let mut size = 0;
     // SAFETY: as above; the buffer is this thread's alone and `size` bytes long.
     let buffer = unsafe {
@@ -172,7 +184,7 @@ pub fn errno(value: c_int) -> Result<c_int> {
 /// # Safety
 /// Null, or readable for `length` bytes that nobody changes meanwhile.
 pub unsafe fn bytes<'a>(
-    start: *const libc::c_void,
+    start: *const c_void,
     length: usize,
     name: &'static str,
 ) -> Result<&'a [u8]> {
@@ -189,7 +201,7 @@ pub unsafe fn bytes<'a>(
 /// # Safety
 /// Null, or writable for `length` bytes that nobody uses meanwhile.
 pub unsafe fn bytes_mut<'a>(
-    start: *mut libc::c_void,
+    start: *mut c_void,
     length: usize,
     name: &'static str,
 ) -> Result<&'a mut [u8]> {
@@ -202,7 +214,7 @@ pub unsafe fn bytes_mut<'a>(
     Ok(unsafe { std::slice::from_raw_parts_mut(start.cast(), length) })
 }
 
-fn check_bytes(start: *const libc::c_void, length: usize, name: &'static str) -> Result<()> {
+fn check_bytes(start: *const c_void, length: usize, name: &'static str) -> Result<()> {
     if start.is_null() && length != 0 {
         return Err(Error::null(name));
     }
