@@ -531,6 +531,12 @@ impl Transfer {
         {
             return Ok(step);
         }
+        if !self.detects
+            && self.gap == 0
+            && let Some(step) = self.move_lent(source, sink, observer)?
+        {
+            return Ok(step);
+        }
         match self.pull(source) {
             Err(error) if error.would_block() && self.gap > 0 => {
                 // What is known goes out before anybody waits.
@@ -587,6 +593,43 @@ impl Transfer {
         Ok(None)
     }
 
+    /// Moves data from memory that the source lends, or into memory that the sink lends, if either
+    /// does: one copy less.
+    fn move_lent(
+        &mut self,
+        source: &mut dyn Source,
+        sink: &mut dyn Sink,
+        observer: &mut dyn Observe,
+    ) -> Result<Option<Step>> {
+        let most = match self.allowance() {
+            Ok(most) => most,
+            Err(when) => return Ok(Some(Step::TooEarly(when))),
+        };
+        let lent = source.lent()?;
+        let taken = if !lent.is_empty() {
+            let piece = &lent[..lent.len().min(most)];
+            let count = sink.write(piece)? as u64;
+            let taken = self.taken(Operation::Write, count, piece.len() as u64)?;
+            source.take(taken as usize)?;
+            taken
+        } else if let Some(room) = sink.lend()? {
+            let most = room.len().min(most).min(self.buffer.bytes().len());
+            match source.read(&mut room[..most])? {
+                Read::Data(count) => {
+                    self.check_count(count, most)?;
+                    sink.keep(count)?;
+                    count as u64
+                }
+                other => return self.pulled(other, source).map(Some),
+            }
+        } else {
+            return Ok(None);
+        };
+        self.spend(taken);
+        self.moved(Kind::Data, taken, observer)?;
+        Ok(Some(Step::Worked(taken)))
+    }
+
     /// Gives the sink what is in the pipe.
     fn push_piped(&mut self, sink: &mut dyn Sink, observer: &mut dyn Observe) -> Result<Step> {
         let Some(pipe) = &mut self.pipe else { return Err(Error::Internal) };
@@ -626,7 +669,13 @@ impl Transfer {
             let end = self.stats.position + self.gap + self.room as u64;
             self.room -= (end % u64::from(self.options.zero_block)) as usize;
         }
-        match self.read(source)? {
+        let read = self.read(source)?;
+        self.pulled(read, source)
+    }
+
+    /// What came of a read, besides data.
+    fn pulled(&mut self, read: Read, source: &mut dyn Source) -> Result<Step> {
+        match read {
             Read::Data(_) => {}
             Read::AtHole => {
                 let length = source.section()?.length;
@@ -670,17 +719,23 @@ impl Transfer {
         self.zeros = self.zeros.min(from);
         let read = source.read(&mut self.buffer.bytes_mut()[from..self.room])?;
         if let Read::Data(count) = read {
-            if count == 0 || count > self.room - from {
-                return Err(Error::Nonsense {
-                    operation: Operation::Read,
-                    side: Side::Source,
-                    offset: self.stats.position + self.gap + self.pending.len() as u64,
-                    answer: i64::try_from(count).unwrap_or(i64::MAX),
-                });
-            }
+            self.check_count(count, self.room - from)?;
             self.pending.end += count;
         }
         Ok(read)
+    }
+
+    /// What a source says that it read, checked.
+    fn check_count(&self, count: usize, most: usize) -> Result<()> {
+        if count == 0 || count > most {
+            return Err(Error::Nonsense {
+                operation: Operation::Read,
+                side: Side::Source,
+                offset: self.stats.position + self.gap + self.pending.len() as u64,
+                answer: i64::try_from(count).unwrap_or(i64::MAX),
+            });
+        }
+        Ok(())
     }
 
     /// Finds how much of what is pending is data, or zeros, from its start.

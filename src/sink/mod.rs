@@ -77,6 +77,18 @@ pub trait Sink {
         Ok(None)
     }
 
+    /// Lends memory, if it has some: data that is put at its start counts as written when
+    /// [`Sink::keep`] says how many bytes it is, with no other call in between. It is not empty.
+    fn lend(&mut self) -> Result<Option<&mut [u8]>> {
+        Ok(None)
+    }
+
+    /// So many bytes, at least one, were put where [`Sink::lend`] said.
+    fn keep(&mut self, count: usize) -> Result<()> {
+        let _ = count;
+        Err(Error::Internal)
+    }
+
     /// Makes a hole of at most this length, which is more than 0; at least one byte. Returns its
     /// length: one call is one bounded step.
     fn hole(&mut self, length: u64) -> Result<u64>;

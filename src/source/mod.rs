@@ -138,6 +138,19 @@ pub trait Source {
         Ok(None)
     }
 
+    /// The start of the data that comes next, if it is in memory already; empty otherwise. What a
+    /// sink took of it is passed over by [`Source::take`].
+    fn lent(&mut self) -> Result<&[u8]> {
+        Ok(&[])
+    }
+
+    /// So many bytes, at least one, were taken of what [`Source::lent`] gave, with no other call in
+    /// between.
+    fn take(&mut self, count: usize) -> Result<()> {
+        let _ = count;
+        Err(Error::Internal)
+    }
+
     /// Passes over a part of the section that it is in.
     fn skip(&mut self, length: u64) -> Result<()>;
 

@@ -1,79 +1,96 @@
 //! What is on its way out: frames, gathered so that many go with one call.
 
+use super::frame::HEADER;
+use crate::buffer::Buffer;
 use crate::byte_end::ByteEnd;
 use crate::error::{Error, Operation, Result, Side};
 use crate::source::Extent;
 use crate::sys::{Fd, Sys};
 use crate::wait::Waiting;
+use std::ops::Range;
 
 /// A queue of bytes of fixed size, before a descriptor.
 #[derive(Debug)]
 pub(super) struct Outbox {
     to: ByteEnd,
-    bytes: Vec<u8>,
-    /// Of the bytes: how many are gone already.
-    gone: usize,
-    room: usize,
+    buffer: Buffer,
+    held: Range<usize>,
 }
 
 impl Outbox {
     pub(super) fn new(fd: Fd, room: usize, side: Side) -> Result<Self> {
         let to = ByteEnd::open(fd, Side::Sink)
             .map_err(|error| Error::nowhere(Operation::Open, side, error.errno()))?;
-        let mut bytes = Vec::new();
-        bytes
-            .try_reserve_exact(room)
-            .map_err(|_| Error::nowhere(Operation::Allocate, Side::None, libc::ENOMEM))?;
-        Ok(Outbox { to, bytes, gone: 0, room })
+        Ok(Outbox { to, buffer: Buffer::new(room)?, held: 0..0 })
     }
 
     /// Bytes that wait.
     pub(super) fn waits(&self) -> usize {
-        self.bytes.len() - self.gone
+        self.held.len()
     }
 
     /// Whether so many more can wait.
     pub(super) fn has_room(&self, more: usize) -> bool {
-        self.waits() + more <= self.room
+        self.waits() + more <= self.buffer.bytes().len()
+    }
+
+    /// The place behind what waits, for so many bytes more. Who calls has asked for room.
+    fn behind(&mut self, more: usize) -> &mut [u8] {
+        if self.held.end + more > self.buffer.bytes().len() {
+            let held = self.held.clone();
+            self.held = 0..held.len();
+            self.buffer.bytes_mut().copy_within(held, 0);
+        }
+        let end = self.held.end;
+        &mut self.buffer.bytes_mut()[end..end + more]
     }
 
     /// Puts bytes behind what waits. Who calls has asked for room.
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        self.compact(bytes.len());
-        self.bytes.extend_from_slice(bytes);
+        self.behind(bytes.len()).copy_from_slice(bytes);
+        self.held.end += bytes.len();
     }
 
-    fn compact(&mut self, more: usize) {
-        if self.bytes.len() + more > self.room {
-            self.bytes.drain(..self.gone);
-            self.gone = 0;
-        }
+    /// As [`Outbox::push`], of zeros.
+    pub(super) fn push_zeros(&mut self, count: usize) {
+        self.behind(count).fill(0);
+        self.held.end += count;
+    }
+
+    /// Lends the place of a payload, behind that of its header. Who calls has asked for room.
+    pub(super) fn lend(&mut self, payload: usize) -> &mut [u8] {
+        &mut self.behind(HEADER + payload)[HEADER..]
+    }
+
+    /// The payload that was put where [`Outbox::lend`] said.
+    pub(super) fn lent(&self, payload: usize) -> &[u8] {
+        let start = self.held.end + HEADER;
+        &self.buffer.bytes()[start..start + payload]
+    }
+
+    /// That payload waits now, behind its header.
+    pub(super) fn keep(&mut self, header: &[u8; HEADER], payload: usize) {
+        self.push(header);
+        self.held.end += payload;
     }
 
     /// Sends what waits and a frame after it, whose payload need not go through the queue. When
     /// this succeeds all of the frame is gone or waits.
     pub(super) fn push_through(&mut self, header: &[u8], payload: &[u8]) -> Sys<()> {
-        let before = self.waits();
         self.push(header);
-        match self.to.write(&self.bytes[self.gone..], payload) {
+        let queued = self.waits();
+        match self.to.write(&self.buffer.bytes()[self.held.clone()], payload) {
             Ok(count) => {
-                let queued = self.waits();
                 self.take(count.min(queued));
                 self.push(&payload[count.saturating_sub(queued)..]);
                 Ok(())
             }
             Err(errno) => {
                 // Nothing of the frame is promised yet.
-                self.bytes.truncate(self.gone + before);
+                self.held.end -= header.len();
                 Err(errno)
             }
         }
-    }
-
-    /// Puts zeros behind what waits. Who calls has asked for room.
-    pub(super) fn push_zeros(&mut self, count: usize) {
-        self.compact(count);
-        self.bytes.resize(self.bytes.len() + count, 0);
     }
 
     /// Whether [`Outbox::send_from`] may be the way.
@@ -91,17 +108,16 @@ impl Outbox {
     /// Sends what waits, all of it.
     pub(super) fn flush(&mut self) -> Sys<()> {
         while self.waits() > 0 {
-            let count = self.to.write(&self.bytes[self.gone..], &[])?;
+            let count = self.to.write(&self.buffer.bytes()[self.held.clone()], &[])?;
             self.take(count);
         }
         Ok(())
     }
 
     fn take(&mut self, count: usize) {
-        self.gone += count;
-        if self.gone == self.bytes.len() {
-            self.bytes.clear();
-            self.gone = 0;
+        self.held.start += count;
+        if self.held.is_empty() {
+            self.held = 0..0;
         }
     }
 

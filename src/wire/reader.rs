@@ -413,22 +413,7 @@ impl Reader {
         Ok(())
     }
 
-    /// What data of the frame under way does, once it is handed out.
-    fn handed_out(&mut self, bytes: &[u8]) -> Result<()> {
-        if let Some(digest) = &mut self.digest {
-            digest.data(bytes);
-        }
-        if let Piece::Data { left, checksum, expected: Some(expected) } = &mut self.piece {
-            *checksum = crc32c::crc32c_append(*checksum, bytes);
-            if *left as usize == bytes.len() && checksum != expected {
-                return Err(self.because(Malformed::BodyChecksum.into()));
-            }
-        }
-        self.hand_out(bytes.len() as u32);
-        Ok(())
-    }
-
-    /// Counts data of the frame under way as handed out.
+    /// Counts data of the frame under way as handed out, once it was seen.
     fn hand_out(&mut self, count: u32) {
         if let Piece::Data { left, .. } = &mut self.piece {
             *left -= count;
@@ -442,22 +427,23 @@ impl Reader {
     fn read_data(&mut self, buffer: &mut [u8], left: u32) -> Result<usize> {
         let most = buffer.len().min(left as usize);
         let held = self.inbox.bytes();
-        let count = if held.is_empty() {
-            let count = self
-                .inbox
-                .read_through(&mut buffer[..most])
-                .map_err(|errno| self.error(Operation::Read, errno))?;
-            if count == 0 {
-                return Err(self.ended_early());
-            }
-            count
-        } else {
+        if !held.is_empty() {
             let count = most.min(held.len());
             buffer[..count].copy_from_slice(&held[..count]);
-            self.inbox.take(count);
-            count
-        };
-        self.handed_out(&buffer[..count])?;
+            self.take(count)?;
+            return Ok(count);
+        }
+        let count = self
+            .inbox
+            .read_through(&mut buffer[..most])
+            .map_err(|errno| self.error(Operation::Read, errno))?;
+        if count == 0 {
+            return Err(self.ended_early());
+        }
+        if !see(&mut self.digest, &mut self.piece, &buffer[..count]) {
+            return Err(self.because(Malformed::BodyChecksum.into()));
+        }
+        self.hand_out(count as u32);
         Ok(count)
     }
 
@@ -477,6 +463,21 @@ impl Reader {
     /// As [`Reader::answer`], where it can wait. A sender that is gone shows when it is read from.
     fn answer_if_ready(&mut self) {
         let _ = self.answer();
+    }
+}
+
+/// Takes data into the digest and its frame's checksum, and says whether that is right as far as is
+/// known.
+fn see(digest: &mut Option<Digest>, piece: &mut Piece, bytes: &[u8]) -> bool {
+    if let Some(digest) = digest {
+        digest.data(bytes);
+    }
+    match piece {
+        Piece::Data { left, checksum, expected: Some(expected) } => {
+            *checksum = crc32c::crc32c_append(*checksum, bytes);
+            *left as usize != bytes.len() || checksum == expected
+        }
+        _ => true,
     }
 }
 
@@ -604,6 +605,26 @@ impl Source for Reader {
             reader.feeds = true;
             reader.hand_out(count as u32);
             Ok(Some(count))
+        })
+    }
+
+    fn lent(&mut self) -> Result<&[u8]> {
+        self.answer_if_ready();
+        self.lasting(Reader::advance)?;
+        let Piece::Data { left, .. } = self.piece else { return Ok(&[]) };
+        let held = self.inbox.bytes();
+        Ok(&held[..held.len().min(left as usize)])
+    }
+
+    fn take(&mut self, count: usize) -> Result<()> {
+        self.lasting(|reader| {
+            let bytes = reader.inbox.bytes().get(..count).ok_or(Error::Internal)?;
+            if !see(&mut reader.digest, &mut reader.piece, bytes) {
+                return Err(reader.because(Malformed::BodyChecksum.into()));
+            }
+            reader.inbox.take(count);
+            reader.hand_out(count as u32);
+            Ok(())
         })
     }
 

@@ -399,8 +399,24 @@ impl Writer {
     /// Data of the frame under way was sent.
     fn paid(&mut self, count: u32) {
         self.owed -= count;
-        self.at += u64::from(count);
-        self.counts.data_bytes += u64::from(count);
+        self.count(count as usize);
+    }
+
+    /// Data was taken.
+    fn count(&mut self, bytes: usize) {
+        self.at += bytes as u64;
+        self.counts.data_bytes += bytes as u64;
+    }
+
+    /// What goes before this payload.
+    fn data_header(&self, payload: &[u8]) -> [u8; HEADER] {
+        if self.features & CHECKSUM != 0 {
+            Header::with_body(Kind::Data, self.at, 0, payload)
+        } else {
+            let length = payload.len() as u32;
+            Header { length, ..Header::new(Kind::Data, self.at, 0) }
+        }
+        .encode()
     }
 
     fn refuse_beyond(&self, operation: Operation, length: u64) -> Result<()> {
@@ -504,13 +520,7 @@ impl Sink for Writer {
             let expected = writer.most(buffer.len() as u64).min(PAYLOAD as u64) as usize;
             writer.ready(operation, HEADER + expected)?;
             let payload = &buffer[..expected.min(writer.max_payload as usize)];
-            let header = if writer.features & CHECKSUM != 0 {
-                Header::with_body(Kind::Data, writer.at, 0, payload)
-            } else {
-                let length = payload.len() as u32;
-                Header { length, ..Header::new(Kind::Data, writer.at, 0) }
-            }
-            .encode();
+            let header = writer.data_header(payload);
             if payload.len() <= SMALL {
                 writer.outbox.push(&header);
                 writer.outbox.push(payload);
@@ -521,9 +531,33 @@ impl Sink for Writer {
             if writer.digests() {
                 writer.digest.data(payload);
             }
-            writer.at += payload.len() as u64;
-            writer.counts.data_bytes += payload.len() as u64;
+            writer.count(payload.len());
             Ok(payload.len())
+        })
+    }
+
+    fn lend(&mut self) -> Result<Option<&mut [u8]>> {
+        let most = self.lasting(|writer| {
+            let most = writer.most(PAYLOAD as u64) as usize;
+            // Whether more than was announced comes is not known yet.
+            if writer.owed > 0 || most == 0 {
+                return Ok(0);
+            }
+            writer.ready(Operation::Write, HEADER + most)?;
+            Ok(most.min(writer.max_payload as usize))
+        })?;
+        Ok((most > 0).then(|| self.outbox.lend(most)))
+    }
+
+    fn keep(&mut self, count: usize) -> Result<()> {
+        self.lasting(|writer| {
+            let header = writer.data_header(writer.outbox.lent(count));
+            if writer.digests() {
+                writer.digest.data(writer.outbox.lent(count));
+            }
+            writer.outbox.keep(&header, count);
+            writer.count(count);
+            Ok(())
         })
     }
 
