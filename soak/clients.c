@@ -275,8 +275,10 @@ static void transfer_ended(struct client *client, int r)
 
 static enum manner draw_manner(void)
 {
+    /* Of those that stall few: each stands still for so long that they would soon be most of all. */
     static const enum manner manners[] = {
-        FAST, FAST, FAST, SLOW, SLOW, STALLED, CUT, CUT, GARBAGE, CANCELLED,
+        FAST, FAST, FAST, FAST, FAST, FAST, FAST, SLOW,    SLOW,    SLOW,
+        SLOW, CUT,  CUT,  CUT,  CUT,  GARBAGE, GARBAGE, CANCELLED, CANCELLED, STALLED,
     };
 
     return manners[draw(&random_state) % (sizeof(manners) / sizeof(manners[0]))];
