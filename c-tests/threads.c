@@ -486,7 +486,7 @@ static void a_cancel_may_come_at_any_moment(void)
 
     content_lay_out(&from, pieces, COUNT(pieces), 5);
     CHECK_CODE(one_storm(&from, BEFORE, 0), -ECANCELED);
-    for (unsigned long round = 0; round < 10 * ROUNDS; round++)
+    for (unsigned long round = 0; round < (WATCHED ? 2 : 10) * ROUNDS; round++)
         (void) one_storm(&from, DURING, round * round * 20);
     CHECK_CODE(one_storm(&from, AFTER, 0), 0);
     content_free(&from);
