@@ -379,6 +379,119 @@ static void cancel_comes_from_any_thread(void)
     close(out);
 }
 
+/* Cancels from several threads, at any moment of a run in pieces, and then the end of the handle in yet another thread. */
+
+struct storm {
+    pthread_barrier_t gate;
+    struct sparsestream_transfer *transfer;
+    struct sparsestream_source *source;
+    struct sparsestream_sink *sink;
+    int result;
+};
+
+struct bolt {
+    struct storm *storm;
+    unsigned long moment; /* turns of a loop */
+    int result;
+};
+
+static void *run_in_pieces(void *opaque)
+{
+    struct storm *storm = opaque;
+
+    pthread_barrier_wait(&storm->gate);
+    while ((storm->result = sparsestream_transfer_run(storm->transfer, 4096)) == 1)
+        ;
+    return NULL;
+}
+
+static void *cancel_at_a_moment(void *opaque)
+{
+    struct bolt *bolt = opaque;
+    volatile unsigned long left = bolt->moment;
+
+    pthread_barrier_wait(&bolt->storm->gate);
+    while (left > 0)
+        left--;
+    bolt->result = sparsestream_transfer_cancel(bolt->storm->transfer);
+    return NULL;
+}
+
+static void *free_the_handles(void *opaque)
+{
+    struct storm *storm = opaque;
+
+    sparsestream_transfer_free(storm->transfer);
+    sparsestream_source_free(storm->source);
+    sparsestream_sink_free(storm->sink);
+    return NULL;
+}
+
+enum when { BEFORE, DURING, AFTER };
+
+/* Returns what the transfer ended with. */
+static int one_storm(const struct content *from, enum when when, unsigned long moment)
+{
+    enum { CANCELLERS = 3 };
+    struct content to = { .count = 0 };
+    struct end in = { .from = from }, out = { .to = &to };
+    struct storm storm = { .source = end_stream_source(&in), .sink = end_stream_sink(&out) };
+    struct bolt bolts[CANCELLERS];
+    pthread_t runner, cancellers[CANCELLERS];
+
+    storm.transfer = new_transfer(storm.source, storm.sink, TRANSFER_OPTIONS(.buffer_size = 4096));
+    if (when == BEFORE)
+        CHECK_CODE(sparsestream_transfer_cancel(storm.transfer), 0);
+    REQUIRE(pthread_barrier_init(&storm.gate, NULL, when == DURING ? CANCELLERS + 1 : 1) == 0);
+    runner = start(run_in_pieces, &storm);
+    for (int i = 0; i < CANCELLERS && when == DURING; i++) {
+        bolts[i] = (struct bolt) { .storm = &storm, .moment = moment + moment * (unsigned long) i / 4, .result = 1 };
+        cancellers[i] = start(cancel_at_a_moment, &bolts[i]);
+    }
+    for (int i = 0; i < CANCELLERS && when == DURING; i++) {
+        pthread_join(cancellers[i], NULL);
+        CHECK_CODE(bolts[i].result, 0);
+    }
+    pthread_join(runner, NULL);
+    if (when == AFTER)
+        CHECK_CODE(sparsestream_transfer_cancel(storm.transfer), 0);
+    CHECK(storm.result == 0 || storm.result == -ECANCELED);
+    /* Its end is its end, for good. */
+    CHECK_CODE(sparsestream_transfer_run(storm.transfer, 4096), storm.result);
+    if (storm.result == 0) {
+        CHECK_CONTENT(from, &to);
+        CHECK_INT(in.finishes, ==, 1);
+        CHECK_INT(out.finishes, ==, 1);
+        CHECK_INT(in.aborts + out.aborts, ==, 0);
+    } else {
+        CHECK_INT(in.aborts, ==, 1);
+        CHECK_INT(out.aborts, ==, 1);
+        CHECK_INT(in.abort_error, ==, ECANCELED);
+        CHECK_INT(out.finishes, ==, 0);
+    }
+    pthread_join(start(free_the_handles, &storm), NULL);
+    CHECK_INT(in.finishes + in.aborts, ==, 1);
+    CHECK_INT(out.finishes + out.aborts, ==, 1);
+    CHECK_INT(in.frees, ==, 1);
+    CHECK_INT(out.frees, ==, 1);
+    pthread_barrier_destroy(&storm.gate);
+    content_free(&to);
+    return storm.result;
+}
+
+static void a_cancel_may_come_at_any_moment(void)
+{
+    const struct piece pieces[] = { DATA(200000), HOLE(100000), DATA(100000) };
+    struct content from = { .count = 0 };
+
+    content_lay_out(&from, pieces, COUNT(pieces), 5);
+    CHECK_CODE(one_storm(&from, BEFORE, 0), -ECANCELED);
+    for (unsigned long round = 0; round < (WATCHED ? 2 : 10) * ROUNDS; round++)
+        (void) one_storm(&from, DURING, round * round * 20);
+    CHECK_CODE(one_storm(&from, AFTER, 0), 0);
+    content_free(&from);
+}
+
 static struct sparsestream_transfer *signalled;
 static atomic_int handler_result;
 
@@ -433,4 +546,5 @@ TESTS(
     CASE(a_handle_in_use_says_so),
     CASE(a_crowd_at_one_handle_does_no_harm),
     CASE(cancel_comes_from_any_thread),
+    CASE(a_cancel_may_come_at_any_moment),
     CASE(cancel_comes_from_a_signal_handler))

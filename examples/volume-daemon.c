@@ -116,6 +116,7 @@ struct server {
     struct clients calls;     /* queue of short turns, which need not wait for ... */
     struct clients transfers; /* ... the long ones */
     int64_t count;
+    int64_t most; /* clients at a time, so far */
     unsigned numbers;
     int64_t next_deadline; /* not later than the earliest of all, -1 for none */
     bool listening;        /* epoll watches the listener; else again at listen_at */
@@ -707,6 +708,8 @@ static void client_new(struct server *server, int fd)
     volume_channel_init(&client->channel, fd);
     TAILQ_INSERT_TAIL(&server->clients, client, all);
     server->count++;
+    if (server->count > server->most)
+        server->most = server->count;
 }
 
 static void accept_clients(struct server *server)
@@ -719,6 +722,7 @@ static void accept_clients(struct server *server)
         } else if (fd >= 0) {
             struct volume_channel channel;
 
+            fprintf(stderr, PROGRAM ": a client is refused, there are %lld\n", (long long)server->count);
             volume_channel_init(&channel, fd);
             if (volume_queue_words(&channel, VOLUME_REPLY, 0, EUSERS, "too many clients") == 0)
                 (void)volume_flush(&channel);
@@ -879,10 +883,10 @@ static void status(const struct server *server)
     TAILQ_FOREACH(client, &server->clients, all)
         transfers += client->transfer != NULL;
     fprintf(stderr,
-            PROGRAM ": status: clients %lld of %lld, transfers %lld; memory of a client %zu bytes, of a"
+            PROGRAM ": status: clients %lld of %lld, at most %lld so far, transfers %lld; memory of a client %zu bytes, of a"
                     " transfer %d more; quotas: volume %lld bytes, zeros of an upload %lld bytes\n",
-            (long long)server->count, (long long)server->max_clients, (long long)transfers,
-            sizeof(struct client), BUFFER, (long long)server->max_size, (long long)server->max_zeroed);
+            (long long)server->count, (long long)server->max_clients, (long long)server->most,
+            (long long)transfers, sizeof(struct client), BUFFER, (long long)server->max_size, (long long)server->max_zeroed);
     TAILQ_FOREACH(client, &server->clients, all) {
         sparsestream_stats stats = { .size = sizeof(stats) };
 

@@ -21,7 +21,8 @@
  *
  * A sender that is told of a failure ends with ABORT, and a receiver that failed discards until the
  * sender's end: then both know where the stream ended and the next call may follow. A connection that
- * is cut anywhere else is an error. What came before an ABORT is not to be used.
+ * is cut anywhere else is an error. A sender that fails within a DATA fills it up with zeros, to reach
+ * the place where ABORT may stand. So what came of a stream is not to be used unless it came to FINISH.
  */
 
 #ifndef VOLUME_PROTOCOL_H

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# `meson test --suite soak` is a short form; it is not in the gate, see docs/stress.md.
+# The gate runs a short form, `meson test --suite soak`; see docs/stress.md.
 SOAK_SECONDS ?= 60
 
 .PHONY: soak

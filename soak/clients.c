@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,6 +50,7 @@ struct client {
     int64_t origin;         /* its offset that the stream begins with */
     int64_t length;
     int64_t at; /* in the stream */
+    int64_t filled; /* zeros that came at the end, where the volume has data */
     bool differs;
     struct content old; /* of the volume before an upload */
     sparsestream_source *source;
@@ -95,13 +97,29 @@ static int made_skip(void *opaque, int64_t length)
     return 0;
 }
 
+/*
+ * A sender that fails fills its open packet up with zeros before it says ABORT. So zeros may be the last that comes,
+ * no more than a packet has, of a transfer that then fails; anything else must be what the volume has.
+ */
+static void check_bytes(struct client *client, const unsigned char *bytes, size_t length)
+{
+    size_t same = client->filled > 0 ? 0 : content_like(&client->content, client->origin + client->at, bytes, length);
+
+    client->filled += (int64_t)(length - same);
+    for (size_t i = same; i < length; i++)
+        client->differs = client->differs || bytes[i] != 0;
+    if (client->filled > VOLUME_DATA_MAX)
+        client->differs = true;
+}
+
 static int64_t checked_write(void *opaque, const void *buffer, size_t length)
 {
     struct client *client = opaque;
 
-    if ((int64_t)length > client->length - client->at ||
-        !content_is(&client->content, client->origin + client->at, buffer, length))
+    if ((int64_t)length > client->length - client->at)
         client->differs = true;
+    else if (!client->differs)
+        check_bytes(client, buffer, length);
     client->at += (int64_t)length;
     return (int64_t)length;
 }
@@ -111,7 +129,7 @@ static int checked_hole(void *opaque, int64_t length)
     struct client *client = opaque;
     int64_t left = length;
 
-    if (length > client->length - client->at)
+    if (length > client->length - client->at || client->filled > 0)
         client->differs = true;
     while (left > 0 && !client->differs) {
         bool data;
@@ -147,24 +165,31 @@ static void disconnect(struct client *client)
     client->watched = 0;
 }
 
-static void record(struct client *client, enum outcome outcome, const char *why)
+/* The last place is the end's; of several waits in a row the last is kept. */
+static void note(const struct client *client, enum moment_kind kind, int64_t value)
 {
     struct record *record = &stand->records[client->id];
+    int at = record->moments;
 
-    snprintf(record->why, sizeof(record->why), "%s", why);
-    record->outcome = (uint8_t)outcome;
+    if (at > 0 && kind == MOMENT_WAITED && record->timeline[at - 1].kind == MOMENT_WAITED)
+        at--;
+    if (at >= MOMENTS_MAX - (kind != MOMENT_ENDED))
+        return;
+    record->timeline[at] = (struct moment){ .at = now_us(), .value = value, .kind = (uint8_t)kind };
+    record->moments = (uint8_t)(at + 1);
 }
 
 /* Ends the round, with what came of it. */
-static void end_round(struct client *client, enum outcome outcome, const char *why)
+static void end_round(struct client *client, enum outcome outcome)
 {
+    note(client, MOMENT_ENDED, client->at);
+    stand->records[client->id].outcome = (uint8_t)outcome;
     sparsestream_transfer_free(client->transfer);
     sparsestream_source_free(client->source);
     sparsestream_sink_free(client->sink);
     client->transfer = NULL;
     client->source = NULL;
     client->sink = NULL;
-    record(client, outcome, why);
     unlinkat(stand->directory, client->name, 0);
     if (outcome != RIGHT || draw(&random_state) % 2 == 0)
         disconnect(client);
@@ -174,6 +199,17 @@ static void end_round(struct client *client, enum outcome outcome, const char *w
     client->ready = true;
     client->wake = -1;
     atomic_fetch_sub(&stand->busy, 1);
+}
+
+__attribute__((format(printf, 2, 3))) static void end_wrong(struct client *client, const char *format, ...)
+{
+    struct record *record = &stand->records[client->id];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(record->why, sizeof(record->why), format, arguments);
+    va_end(arguments);
+    end_round(client, WRONG);
 }
 
 static int open_volume(struct client *client)
@@ -208,32 +244,41 @@ static const char *check_upload(struct client *client, bool whole)
 static void transfer_ended(struct client *client, int r)
 {
     bool should_fail = client->acted || client->phase == PHASE_HOLD;
+    sparsestream_error error = { .size = sizeof(error) };
     const char *wrong = NULL;
-    char words[120];
 
+    note(client, MOMENT_RETURNED, r);
+    if (client->filled > 0)
+        atomic_fetch_add(&stand->filled, 1);
+    (void)sparsestream_transfer_error(client->transfer, &error);
     if (client->upload)
         wrong = check_upload(client, r == 0);
-    else if (client->differs || (r == 0 && client->at != client->length))
+    else if (client->differs)
         wrong = "bytes that came are not those of the volume";
+    else if (r == 0 && client->filled > 0)
+        wrong = "the last bytes that came are zeros and not those of the volume";
+    else if (r == 0 && client->at != client->length)
+        wrong = "not all bytes came";
     /* A receiver that broke the protocol may have all bytes all the same; the daemon must know better. */
     if (r == 0 && client->manner == GARBAGE && client->acted && !client->upload)
         r = -EPROTO;
     if (wrong == NULL && r == 0 && client->acted)
         wrong = "success, though it was broken off";
-    if (wrong == NULL && r < 0 && !should_fail) {
-        sparsestream_error error = { .size = sizeof(error) };
-
-        (void)sparsestream_transfer_error(client->transfer, &error);
-        snprintf(words, sizeof(words), "failed: %.50s; %.50s", error.message, client->stream.words);
-        wrong = words;
-    }
-    end_round(client, wrong != NULL ? WRONG : r == 0 ? RIGHT : FAILED, wrong != NULL ? wrong : "");
+    if (wrong == NULL && r < 0 && !should_fail)
+        wrong = "it failed";
+    if (wrong == NULL)
+        end_round(client, r == 0 ? RIGHT : FAILED);
+    else
+        end_wrong(client, "%s; %lld zeros at the end; %s; the daemon says: %s", wrong, (long long)client->filled,
+                  r == 0 ? "done" : error.message, client->stream.words);
 }
 
 static enum manner draw_manner(void)
 {
+    /* Of those that stall few: each stands still for so long that they would soon be most of all. */
     static const enum manner manners[] = {
-        FAST, FAST, FAST, SLOW, SLOW, STALLED, CUT, CUT, GARBAGE, CANCELLED,
+        FAST, FAST, FAST, FAST, FAST, FAST, FAST, SLOW,    SLOW,    SLOW,
+        SLOW, CUT,  CUT,  CUT,  CUT,  GARBAGE, GARBAGE, CANCELLED, CANCELLED, STALLED,
     };
 
     return manners[draw(&random_state) % (sizeof(manners) / sizeof(manners[0]))];
@@ -319,6 +364,7 @@ static int begin_transfer(struct client *client)
 static int connect_client(struct client *client)
 {
     struct epoll_event event = { .events = 0, .data.ptr = client };
+    int64_t start = now_us();
     int fd = stand_connect(stand->socket_path);
 
     if (fd < 0)
@@ -330,6 +376,7 @@ static int connect_client(struct client *client)
     volume_channel_init(&client->channel, fd);
     client->connected = true;
     client->watched = 0;
+    note(client, MOMENT_CONNECTED, now_us() - start);
     return 0;
 }
 
@@ -341,13 +388,15 @@ static int send_garbage(struct client *client)
 
     for (size_t i = 0; i < length; i++)
         bytes[i] = (unsigned char)draw(&random_state);
+    note(client, MOMENT_GARBAGE, (int64_t)length);
     return send(client->channel.fd, bytes, length, MSG_NOSIGNAL) == (ssize_t)length ? 0 : -EIO;
 }
 
 static void begin_round(struct client *client)
 {
     enum phase phase = (enum phase)atomic_load(&stand->phase);
-    int r = 0;
+    struct record *record;
+    int previous = client->id, r = 0;
 
     client->ready = false;
     client->wake = now_us() + 20000;
@@ -366,22 +415,35 @@ static void begin_round(struct client *client)
     client->manner = phase == PHASE_LOAD ? draw_manner() : PAUSED;
     client->upload = draw(&random_state) % 2 == 0;
     client->acted = client->differs = false;
-    client->at = client->origin = 0;
+    client->at = client->origin = client->filled = client->length = 0;
     client->begun = now_us();
     snprintf(client->name, sizeof(client->name), "t%d", client->id);
-    stand->records[client->id] = (struct record){ .manner = (uint8_t)client->manner, .upload = client->upload };
+    record = &stand->records[client->id];
+    *record = (struct record){
+        .manner = (uint8_t)client->manner,
+        .upload = client->upload,
+        .phase = (uint8_t)phase,
+        .begun = client->begun,
+    };
 
     memset(&client->call, 0, sizeof(client->call));
     client->call.type = client->upload ? VOLUME_UPLOAD : VOLUME_DOWNLOAD;
     client->call.sparse = draw(&random_state) % 4 == 0 ? SPARSESTREAM_SPARSE_NEVER : SPARSESTREAM_SPARSE_AUTO;
     client->call.flags = draw(&random_state) % 4 == 0 ? VOLUME_DETECT_ZEROES : 0;
     strcpy(client->call.name, client->name);
-    if (!client->connected)
+    if (client->connected)
+        note(client, MOMENT_REUSED, previous);
+    else
         r = connect_client(client);
     if (r == 0)
         r = client->upload ? prepare_upload(client) : prepare_download(client);
+    record->sparse = (uint8_t)client->call.sparse;
+    record->flags = (uint8_t)client->call.flags;
+    record->offset = client->call.offset;
+    record->call_length = client->call.length;
+    record->length = client->length;
     if (r < 0) {
-        end_round(client, WRONG, "the round could not be prepared");
+        end_wrong(client, "the round could not be prepared: %s", strerror(-r));
         return;
     }
     client->act_at = draw_between(&random_state, 0, client->content.mixed / 2);
@@ -395,7 +457,7 @@ static void begin_round(struct client *client)
         r = volume_queue_call(&client->channel, ++client->serial, &client->call);
     }
     if (r < 0)
-        end_round(client, WRONG, "the call could not be sent");
+        end_wrong(client, "the call could not be made: %s", strerror(-r));
 }
 
 /* One packet, whole, that breaks the protocol. */
@@ -420,16 +482,15 @@ static bool break_protocol(struct client *client)
 }
 
 /* In the middle of the transfer: does what its manner is. */
-static void act(struct client *client)
+static void act(struct client *client, int64_t position)
 {
     switch (client->manner) {
     case STALLED:
         client->state = STOPPED;
         client->acted = true;
         atomic_fetch_add(&stand->stopped, 1);
-        /* Twice: a socket that has room, but too little to be called writable, is tried at the first deadline. */
-        client->wake = now_us() + (2 * stand->stall_ms + 1000) * 1000;
-        client->ready = false;
+        client->wake = -1;
+        client->ready = false; /* until the daemon hangs up */
         break;
     case PAUSED:
         client->state = STOPPED;
@@ -450,8 +511,11 @@ static void act(struct client *client)
         (void)sparsestream_transfer_cancel(client->transfer);
         break;
     default:
+        client->act_at = INT64_MAX;
         break;
     }
+    if (client->acted || client->state == STOPPED)
+        note(client, MOMENT_ACTED, position);
 }
 
 static void wait_for(struct client *client, int events)
@@ -459,10 +523,20 @@ static void wait_for(struct client *client, int events)
     struct epoll_event event = { .events = events == POLLOUT ? EPOLLOUT : EPOLLIN, .data.ptr = client };
 
     client->ready = false;
+    note(client, MOMENT_WAITED, client->at);
     if (client->upload && client->state == RUN)
         event.events |= EPOLLIN;
     if (event.events == client->watched)
         return;
+    if (epoll_ctl(epoll_fd, EPOLL_CTL_MOD, client->channel.fd, &event) == 0)
+        client->watched = event.events;
+}
+
+/* A client that stalls goes on when the daemon has hung up, however long that takes. */
+static void watch_hangup(struct client *client)
+{
+    struct epoll_event event = { .events = EPOLLRDHUP, .data.ptr = client };
+
     if (epoll_ctl(epoll_fd, EPOLL_CTL_MOD, client->channel.fd, &event) == 0)
         client->watched = event.events;
 }
@@ -483,9 +557,12 @@ static void turn_run(struct client *client)
 
     (void)sparsestream_transfer_stats(client->transfer, &stats);
     if (!client->acted && stats.position >= client->act_at && stats.position < client->length) {
-        act(client);
+        act(client, stats.position);
         if (client->state == STOPPED) {
-            watch_nothing(client);
+            if (client->manner == STALLED)
+                watch_hangup(client);
+            else
+                watch_nothing(client);
             return;
         }
     }
@@ -499,6 +576,7 @@ static void turn_run(struct client *client)
         client->wake = wait.timeout_ms < 0 ? -1 : now_us() + (int64_t)wait.timeout_ms * 1000;
         if (wait.side == SPARSESTREAM_SIDE_NONE) {
             client->ready = false;
+            note(client, MOMENT_WAITED, client->at);
             watch_nothing(client);
         } else {
             wait_for(client, client->channel.wants);
@@ -520,24 +598,28 @@ static void turn_reply(struct client *client)
         return;
     }
     if (r < 0 && client->phase == PHASE_HOLD) {
-        end_round(client, FAILED, "");
+        end_round(client, FAILED);
         return;
     }
-    if (r < 0 || channel->in.type != VOLUME_REPLY || channel->in.serial != client->serial) {
-        end_round(client, WRONG, "no answer to the call");
+    if (r < 0) {
+        end_wrong(client, "no answer to the call: %s", strerror(-r));
         return;
     }
-    if (channel->in.status != 0) {
+    words[0] = '\0';
+    if (channel->in.status != 0)
         volume_take_words(&channel->in, words);
-        end_round(client, WRONG, words);
+    if (channel->in.type != VOLUME_REPLY || channel->in.serial != client->serial || channel->in.status != 0) {
+        end_wrong(client, "no answer to call %u, but type %u, serial %u, status %u: %s", client->serial,
+                  channel->in.type, channel->in.serial, channel->in.status, words);
         return;
     }
+    note(client, MOMENT_ANSWERED, 0);
     r = volume_take_facts(&channel->in, &facts, name);
     volume_consume(channel);
     if (r == 0)
         r = begin_transfer(client);
     if (r < 0) {
-        end_round(client, WRONG, "the transfer could not begin");
+        end_wrong(client, "the transfer could not begin: %s", strerror(-r));
         return;
     }
     stand->records[client->id].named = 1;
@@ -553,11 +635,11 @@ static void turn_stranger(struct client *client)
     if (r == -EAGAIN) {
         wait_for(client, POLLIN);
     } else if (r == 0 && (channel->in.type != VOLUME_REPLY || channel->in.status != EPROTO)) {
-        end_round(client, WRONG, "garbage was taken for a call");
+        end_wrong(client, "garbage was taken for a call: type %u, status %u", channel->in.type, channel->in.status);
     } else if (r == 0) {
         volume_consume(channel);
     } else {
-        end_round(client, FAILED, "");
+        end_round(client, FAILED);
     }
 }
 
@@ -574,7 +656,7 @@ static void turn(struct client *client)
     int phase = atomic_load(&stand->phase), r;
 
     if (client->state != IDLE && now_us() - client->begun > (int64_t)ROUND_MS * 1000) {
-        end_round(client, WRONG, "it does not end");
+        end_wrong(client, "it does not end, in state %d", (int)client->state);
         return;
     }
     switch (client->state) {
@@ -586,11 +668,13 @@ static void turn(struct client *client)
         if (r == -EAGAIN)
             wait_for(client, POLLOUT);
         else if (r < 0 && client->phase == PHASE_HOLD)
-            end_round(client, FAILED, "");
+            end_round(client, FAILED);
         else if (r < 0)
-            end_round(client, WRONG, "the call could not be sent");
-        else
+            end_wrong(client, "the call could not be sent: %s", strerror(-r));
+        else {
+            note(client, MOMENT_CALLED, (int64_t)client->channel.sent);
             client->state = REPLY;
+        }
         break;
     case REPLY:
         turn_reply(client);
@@ -603,6 +687,7 @@ static void turn(struct client *client)
         client->ready = false;
         if (client->manner == STALLED || may_go_on(client, phase)) {
             atomic_fetch_sub(&stand->stopped, 1);
+            note(client, MOMENT_WENT_ON, client->at);
             client->state = RUN;
             client->ready = true;
         }
@@ -626,9 +711,9 @@ _Noreturn void clients_run(struct stand *the_stand, int number, int count)
         clients[i].ready = true;
         clients[i].phase = PHASE_END;
     }
-    while (atomic_load(&stand->phase) != PHASE_END) {
+    for (int64_t last = now_us(); atomic_load(&stand->phase) != PHASE_END;) {
         struct epoll_event events[128];
-        int64_t now = now_us(), next = now + 50000;
+        int64_t now = now_us(), next = now + 50000, absent;
         int n;
 
         for (int i = 0; i < count; i++) {
@@ -646,10 +731,14 @@ _Noreturn void clients_run(struct stand *the_stand, int number, int count)
                 client->ready = true;
         }
         now = now_us();
+        absent = now - last;
+        last = now;
         for (int i = 0; i < count; i++) {
             struct client *client = &clients[i];
             bool late = client->state != IDLE && now - client->begun > (int64_t)ROUND_MS * 1000;
 
+            if (client->state != IDLE && stand->records[client->id].absent < absent)
+                stand->records[client->id].absent = absent;
             if (client->wake >= 0 && now >= client->wake) {
                 client->wake = -1;
                 client->ready = true;
@@ -660,7 +749,7 @@ _Noreturn void clients_run(struct stand *the_stand, int number, int count)
     }
     for (int i = 0; i < count; i++) {
         if (clients[i].state != IDLE)
-            end_round(&clients[i], WRONG, "it had not ended when the stand did");
+            end_wrong(&clients[i], "it had not ended when the stand did, in state %d", (int)clients[i].state);
         disconnect(&clients[i]);
     }
     free(clients);

@@ -86,22 +86,28 @@ void content_read(const struct content *content, int64_t offset, void *buffer, s
     }
 }
 
-bool content_is(const struct content *content, int64_t offset, const void *buffer, size_t length)
+size_t content_like(const struct content *content, int64_t offset, const void *buffer, size_t length)
 {
     const unsigned char *bytes = buffer;
     unsigned char expected[4096];
 
-    while (length > 0) {
-        size_t count = length < sizeof(expected) ? length : sizeof(expected);
+    for (size_t done = 0; done < length;) {
+        size_t count = length - done < sizeof(expected) ? length - done : sizeof(expected), same = 0;
 
-        content_read(content, offset, expected, count);
-        if (memcmp(expected, bytes, count) != 0)
-            return false;
-        bytes += count;
-        offset += (int64_t)count;
-        length -= count;
+        content_read(content, offset + (int64_t)done, expected, count);
+        if (memcmp(expected, bytes + done, count) != 0) {
+            while (expected[same] == bytes[done + same])
+                same++;
+            return done + same;
+        }
+        done += count;
     }
-    return true;
+    return length;
+}
+
+bool content_is(const struct content *content, int64_t offset, const void *buffer, size_t length)
+{
+    return content_like(content, offset, buffer, length) == length;
 }
 
 int content_write(const struct content *content, int fd)

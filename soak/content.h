@@ -29,6 +29,8 @@ int64_t draw_between(uint64_t *state, int64_t least, int64_t most);
 /* Bytes from `offset` to the end of its section, at most to the end of the content. */
 int64_t content_section(const struct content *content, int64_t offset, bool *data);
 void content_read(const struct content *content, int64_t offset, void *buffer, size_t length);
+/* How many of the bytes, from the first on, are those of the content. */
+size_t content_like(const struct content *content, int64_t offset, const void *buffer, size_t length);
 bool content_is(const struct content *content, int64_t offset, const void *buffer, size_t length);
 
 /* Writes the range to the file at the same offsets. 0 or -errno. */

@@ -2,8 +2,9 @@
 /*
  * A hole of 12 GiB into a block device that the daemon serves, while a probe asks it for listings.
  *
- *     huge-hole DAEMON
+ *     huge-hole [--unhurried] DAEMON [WORD...]
  *
+ * With --unhurried latencies are printed and not judged.
  * The zeroing may go on longer than there is patience for: it is then cancelled, which must be heeded at once.
  */
 
@@ -31,6 +32,7 @@ enum { PROBE_MS = 20, ENOUGH_MS = 2000, PATIENCE_MS = 6000, DELAY_US = 100000, C
 
 static const int64_t hole = 12 * GiB;
 static int tests, failures;
+static bool unhurried;
 
 __attribute__((format(printf, 2, 3))) static bool result(bool right, const char *format, ...)
 {
@@ -142,9 +144,10 @@ static void test_hole(const char *kind, const char *socket_path, struct probe *p
     printf("# %s: %d listings: p50 %.2f ms, max %.2f ms; baseline max %.2f ms\n", kind, probe->listing.count,
            (double)times_percentile(&probe->listing, 50) / 1e3, (double)times_percentile(&probe->listing, 100) / 1e3,
            (double)times_percentile(&probe->baseline, 100) / 1e3);
-    result(probe->failures == 0 && probe->listing.count > 0 &&
-               times_percentile(&probe->listing, 100) < DELAY_US + times_percentile(&probe->baseline, 100),
-           "%s: nobody waits longer than %.0f ms and the baseline", kind, DELAY_US / 1e3);
+    result(probe->failures == 0 && probe->listing.count > 0, "%s: no listing failed", kind);
+    if (!unhurried)
+        result(times_percentile(&probe->listing, 100) < DELAY_US + times_percentile(&probe->baseline, 100),
+               "%s: nobody waits longer than %.0f ms and the baseline", kind, DELAY_US / 1e3);
 }
 
 /* What was under the hole reads zero, at its ends and here and there. */
@@ -175,7 +178,8 @@ static void test_quota(const char *kind, const char *socket_path)
         r = volume_flush(&channel);
     status = r == 0 ? take_status(&channel, 0) : -1;
     result(status == EDQUOT, "%s: a hole beyond the quota of zeros is refused, status %d", kind, status);
-    result(now_us() - start < CANCEL_US, "%s: before anything is zeroed", kind);
+    if (!unhurried)
+        result(now_us() - start < CANCEL_US, "%s: before anything is zeroed", kind);
     close(channel.fd);
 }
 
@@ -229,7 +233,7 @@ static void test_device(const char *kind, const char *directory, char **command)
         test_quota(kind, socket_path);
         test_hole(kind, socket_path, probe);
         start = now_us();
-        while (daemon_descriptors(&daemon) > descriptors && now_us() - start < CANCEL_US)
+        while (daemon_descriptors(&daemon) > descriptors && now_us() - start < (unhurried ? 20 : 1) * CANCEL_US)
             usleep(2000);
         result(daemon_descriptors(&daemon) <= descriptors, "%s: nothing of it is left after %.0f ms", kind,
                (double)(now_us() - start) / 1e3);
@@ -251,8 +255,13 @@ int main(int argc, char **argv)
     char reason[256];
     int r;
 
+    if (argc > 1 && strcmp(argv[1], "--unhurried") == 0) {
+        unhurried = true;
+        argc--;
+        argv++;
+    }
     if (argc < 2) {
-        fputs("usage: huge-hole DAEMON [WORD...]\n", stderr);
+        fputs("usage: huge-hole [--unhurried] DAEMON [WORD...]\n", stderr);
         return 2;
     }
     r = fixtures_enter(reason, sizeof(reason));

@@ -2,10 +2,10 @@
 /*
  * The stress stand: one volume-daemon, many clients that mostly misbehave, and a probe.
  *
- *     soak [--seconds N] [--clients N] [--seed N] [--dir DIR] [--untimed] DAEMON [WORD...]
+ *     soak [--seconds N] [--clients N] [--seed N] [--dir DIR] [--unhurried | --untimed] DAEMON [WORD...]
  *
  * DAEMON and the words are the command that starts the daemon, which may run under a tool; with --untimed nothing
- * that such a tool makes slower or larger is judged. Prints what was measured, and TAP. Takes the seconds
+ * that such a tool makes slower or larger is judged, with --unhurried all but latencies. Prints what was measured, and TAP. Takes the seconds
  * of load and about 15 more, at most three minutes more.
  */
 
@@ -34,11 +34,13 @@ enum {
     PROCESSES = 2,
     PROBE_MS = 50,
     DRAIN_MS = 70000,
+    STALL_MS = 12000, /* far more than any client but the stalled ones needs, however slow the machine */
     GRACE_MS = 1500,
     EXIT_MS = 20000,
     SETTLE_MS = 10000,
     PEAK_RSS_MIB = 64,
     CLIENTS_FOR_RSS = 256,
+    SHOWN = 4, /* wrong transfers of a kind, in all detail */
     P99_US = 20000,
     MAX_US = 100000,
 };
@@ -51,6 +53,7 @@ struct options {
     uint64_t seed;
     const char *parent;
     bool untimed;
+    bool unhurried; /* latencies are not judged */
     char **command;
 };
 
@@ -177,24 +180,40 @@ static bool read_log(struct stand *stand, const struct daemon *daemon, int clien
     snprintf(told, sizeof(told), "status: clients %d of ", clients);
     while (fgets(line, sizeof(line), log) != NULL) {
         const char *end = strrchr(line, ':');
+        long long data, holes;
 
         if (strstr(line, told) != NULL && strstr(line, "; memory of a client ") != NULL) {
             findings->status_told = true;
             printf("# %s", line);
         }
         if (strstr(line, " so far; ") != NULL || end == NULL ||
-            sscanf(line, "volume-daemon: client %u: %15s t%d:", &client, what, &id) != 3 || id < 0 ||
-            id >= TRANSFERS_MAX || strstr(line, " bytes of data, ") == NULL)
+            sscanf(line, "volume-daemon: client %u: %15s t%d: %lld bytes of data, %lld of holes:", &client, what, &id,
+                   &data, &holes) != 5 ||
+            id < 0 || id >= TRANSFERS_MAX)
             continue;
         stand->records[id].daemon = strcmp(end, ": done\n") == 0 ? RIGHT : FAILED;
+        stand->records[id].cancelled = strcmp(end, ": Operation canceled\n") == 0;
+        stand->records[id].moved = data + holes;
     }
     fclose(log);
     return true;
 }
 
+/*
+ * A sender has its end from the receiver's answer. If a shutdown comes between the last byte and the answer, the
+ * receiver has all, and the sender cannot know: the one end that the two sides may rightly see differently.
+ */
+static bool answer_not_awaited(const struct record *record, bool shut_down)
+{
+    return shut_down && !record->upload && record->outcome == RIGHT && record->daemon == FAILED && record->cancelled &&
+           record->moved == record->length;
+}
+
 /* Both sides must have come to the same end. */
 static void compare_sides(struct record *record, bool shut_down)
 {
+    if (answer_not_awaited(record, shut_down))
+        return;
     if (record->outcome == RIGHT && record->daemon != RIGHT) {
         record->outcome = WRONG;
         snprintf(record->why, sizeof(record->why), "the client says done, the daemon does not");
@@ -207,28 +226,82 @@ static void compare_sides(struct record *record, bool shut_down)
     }
 }
 
-static void judge_transfers(struct stand *stand, int first_held)
+/* What the daemon said of it, by its name, which is followed by a colon or a space. */
+static void show_log(const struct daemon *daemon, int id)
 {
-    static const char *const names[] = { "fast", "slow", "stalled", "cut", "garbage", "cancelled", "paused" };
+    char line[2048], name[24];
+    FILE *log = fopen(daemon->log, "re");
+
+    snprintf(name, sizeof(name), " t%d", id);
+    while (log != NULL && fgets(line, sizeof(line), log) != NULL) {
+        const char *found = strstr(line, name);
+
+        if (found != NULL && strchr(": ", found[strlen(name)]) != NULL)
+            printf("#   %s", line);
+    }
+    if (log != NULL)
+        fclose(log);
+}
+
+static const char *const manner_names[] = { "fast", "slow", "stalled", "cut", "garbage", "cancelled", "paused" };
+
+/* All that is known of a transfer that went wrong. */
+static void show_wrong(const struct stand *stand, const struct daemon *daemon, int id)
+{
+    static const char *const phases[] = { "load", "drain", "standstill", "resume", "shutdown" };
+    static const char *const expected[] = {
+        "done on both sides", "done on both sides", "-ETIMEDOUT there, an error here", "an error on both sides",
+        "-EPROTO there, an error here", "-ECANCELED here, an error there", "done on both sides, or an error at shutdown",
+    };
+    static const char *const kinds[] = {
+        "connected in us", "reused the connection of t", "called, bytes sent", "sent garbage, bytes", "answered, status",
+        "in its middle, at", "went on at", "waited last at", "returned", "ended at",
+    };
+    static const char *const ends[] = { "nothing", "done", "failed" };
+    const struct record *record = &stand->records[id];
+
+    printf("# t%d, seed %llu: %s\n", id, (unsigned long long)stand->seed,
+           record->outcome == PENDING ? "never ended" : record->why);
+    printf("#   %s %s of the %s, offset %lld, length %lld of %lld, sparse %d, flags %d\n",
+           manner_names[record->manner], record->upload ? "upload" : "download", phases[record->phase],
+           (long long)record->offset, (long long)record->call_length, (long long)record->length, record->sparse,
+           record->flags);
+    printf("#   expected: %s; the daemon's log: %s\n", expected[record->manner], ends[record->daemon]);
+    printf("#   begun at %.3f s; its process left it alone for at most %.0f ms\n",
+           (double)(record->begun - stand->start) / 1e6, (double)record->absent / 1e3);
+    for (int i = 0; i < record->moments; i++)
+        printf("#   +%.1f ms: %s %lld\n", (double)(record->timeline[i].at - record->begun) / 1e3,
+               kinds[record->timeline[i].kind], (long long)record->timeline[i].value);
+    show_log(daemon, id);
+}
+
+static void judge_transfers(struct stand *stand, const struct daemon *daemon, int first_held)
+{
     int counts[MANNERS][2][WRONG + 1] = { 0 }, sums[WRONG + 1] = { 0 };
-    int begun = atomic_load(&stand->begun), shown = 0;
+    int begun = atomic_load(&stand->begun), shown[MANNERS][2] = { 0 }, not_awaited = 0;
 
     printf("# %-10s %-9s %8s %8s %8s\n", "manner", "way", "right", "failed", "wrong");
     for (int i = 0; i < begun; i++) {
         struct record *record = &stand->records[i];
 
         compare_sides(record, i >= first_held);
+        not_awaited += answer_not_awaited(record, i >= first_held);
         counts[record->manner][record->upload][record->outcome]++;
         sums[record->outcome]++;
-        if ((record->outcome == WRONG || record->outcome == PENDING) && shown++ < 20)
-            printf("# t%d (%s %s): %s\n", i, names[record->manner], record->upload ? "upload" : "download",
-                   record->outcome == PENDING ? "never ended" : record->why);
+        if ((record->outcome == WRONG || record->outcome == PENDING) &&
+            shown[record->manner][record->upload]++ < SHOWN)
+            show_wrong(stand, daemon, i);
     }
     for (int i = 0; i < MANNERS; i++) {
         for (int way = 0; way < 2; way++)
-            printf("# %-10s %-9s %8d %8d %8d\n", names[i], way ? "upload" : "download", counts[i][way][RIGHT],
+            printf("# %-10s %-9s %8d %8d %8d\n", manner_names[i], way ? "upload" : "download", counts[i][way][RIGHT],
                    counts[i][way][FAILED], counts[i][way][WRONG] + counts[i][way][PENDING]);
     }
+    printf("# of the failed ones, %d downloads ended in zeros that filled a packet up before ABORT\n",
+           atomic_load(&stand->filled));
+    if (not_awaited > 0)
+        printf("# of the right ones, %d downloads had every byte when the daemon was shut down before it heard so\n",
+               not_awaited);
     result(sums[RIGHT] > 0 && sums[WRONG] == 0 && sums[PENDING] == 0,
            "%d transfers: %d right, every byte compared, %d failed as they should, on both sides, %d wrong", begun,
            sums[RIGHT], sums[FAILED], sums[WRONG] + sums[PENDING]);
@@ -238,11 +311,11 @@ static void judge_transfers(struct stand *stand, int first_held)
         for (int outcome = RIGHT; outcome <= WRONG; outcome++)
             of_both += counts[i][0][outcome] + counts[i][1][outcome];
         if (of_both == 0)
-            result(false, "there were transfers that are %s", names[i]);
+            result(false, "there were transfers that are %s", manner_names[i]);
     }
 }
 
-static void judge_probe(struct probe *probe, bool untimed)
+static void judge_probe(struct probe *probe, bool unhurried)
 {
     int64_t p50 = times_percentile(&probe->listing, 50), p99 = times_percentile(&probe->listing, 99);
     int64_t most = times_percentile(&probe->listing, 100);
@@ -254,7 +327,7 @@ static void judge_probe(struct probe *probe, bool untimed)
     printf("# baseline, bare echo: p50 %.2f ms, p99 %.2f ms, max %.2f ms\n", (double)base50 / 1e3,
            (double)base99 / 1e3, (double)base_most / 1e3);
     result(probe->failures == 0 && probe->listing.count > 0, "no listing failed of %d", probe->listing.count);
-    if (untimed)
+    if (unhurried)
         return;
     result(p99 < P99_US + base99, "probe p99 %.2f ms, below %.0f ms and the baseline's %.2f ms", (double)p99 / 1e3,
            P99_US / 1e3, (double)base99 / 1e3);
@@ -272,7 +345,7 @@ static void judge(const struct options *options, struct findings *findings)
            (double)findings->peak_rss / (double)MiB,
            (double)findings->load_cpu_us * 100.0 / (double)findings->load_us,
            (double)findings->load_late_us * 100.0 / (double)findings->load_us);
-    judge_probe(findings->probe, options->untimed);
+    judge_probe(findings->probe, options->unhurried);
     result(findings->stopped == options->clients, "%d of %lld clients stood still at once", findings->stopped,
            (long long)options->clients);
     if (!options->untimed) {
@@ -288,7 +361,7 @@ static void judge(const struct options *options, struct findings *findings)
            findings->fds_before, findings->fds_after_load, findings->fds_after);
     result(findings->exit_status == 0, "SIGTERM with all clients within a transfer: exit status %d",
            findings->exit_status);
-    if (!options->untimed)
+    if (!options->unhurried)
         result(findings->exit_us < (GRACE_MS + 1000 + 2000) * 1000, "after %.2f s, %.1f s of them grace",
                (double)findings->exit_us / 1e6, GRACE_MS / 1e3);
     result(findings->ended, "and every client's transfer ended then");
@@ -340,12 +413,11 @@ static int run(struct stand *stand, const struct options *options, const char *p
     pid_t processes[PROCESSES];
     int first_held, status, r;
 
-    stand->stall_ms = window_ms + (options->untimed ? 8000 : 2000);
     snprintf(log, sizeof(log), "%s/log", place);
     snprintf(store, sizeof(store), "%s/store", place);
     /* A client that has gone counts until the daemon has read what it left: in a burst of cuts that is many. */
     snprintf(limit, sizeof(limit), "%lld", 2 * (long long)options->clients + 8);
-    snprintf(stall, sizeof(stall), "%lld", (long long)stand->stall_ms);
+    snprintf(stall, sizeof(stall), "%lld", (long long)STALL_MS);
     snprintf(grace, sizeof(grace), "%d", GRACE_MS);
     if (mkdir(store, 0700) < 0 ||
         (stand->directory = open(store, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
@@ -365,6 +437,7 @@ static int run(struct stand *stand, const struct options *options, const char *p
     findings.fds_before = daemon_descriptors(&daemon);
     findings.drained = true;
 
+    stand->start = now_us();
     fflush(stdout);
     for (int i = 0; i < PROCESSES; i++) {
         int count = (int)options->clients / PROCESSES + (i < (int)options->clients % PROCESSES);
@@ -373,7 +446,8 @@ static int run(struct stand *stand, const struct options *options, const char *p
         if (processes[i] == 0) {
             prctl(PR_SET_PDEATHSIG, SIGKILL);
             /* The clients stand for other machines: they must not take the daemon's processor from it. */
-            setpriority(PRIO_PROCESS, 0, 15);
+            if (!options->unhurried)
+                setpriority(PRIO_PROCESS, 0, 15);
             clients_run(stand, i, count);
         }
     }
@@ -409,7 +483,7 @@ static int run(struct stand *stand, const struct options *options, const char *p
 
     if (!read_log(stand, &daemon, (int)options->clients, &findings))
         result(false, "the daemon's log can be read");
-    judge_transfers(stand, first_held);
+    judge_transfers(stand, &daemon, first_held);
     judge(options, &findings);
     if (findings.exit_status != 0) {
         char line[512];
@@ -429,7 +503,7 @@ static int run(struct stand *stand, const struct options *options, const char *p
 
 static _Noreturn void usage(int code)
 {
-    fputs("usage: soak [--seconds N] [--clients N] [--seed N] [--dir DIR] [--untimed] DAEMON [WORD...]\n",
+    fputs("usage: soak [--seconds N] [--clients N] [--seed N] [--dir DIR] [--unhurried | --untimed] DAEMON [WORD...]\n",
           code == 0 ? stdout : stderr);
     exit(code);
 }
@@ -453,8 +527,8 @@ static void parse(struct options *options, int argc, char **argv)
     static const struct option longs[] = {
         { "seconds", required_argument, NULL, 's' }, { "clients", required_argument, NULL, 'c' },
         { "seed", required_argument, NULL, 'e' },    { "dir", required_argument, NULL, 'd' },
-        { "untimed", no_argument, NULL, 'u' },       { "help", no_argument, NULL, 'h' },
-        { NULL, 0, NULL, 0 },
+        { "untimed", no_argument, NULL, 'u' },       { "unhurried", no_argument, NULL, 'l' },
+        { "help", no_argument, NULL, 'h' },          { NULL, 0, NULL, 0 },
     };
     int option;
 
@@ -473,7 +547,10 @@ static void parse(struct options *options, int argc, char **argv)
             options->parent = optarg;
             break;
         case 'u':
-            options->untimed = true;
+            options->untimed = options->unhurried = true;
+            break;
+        case 'l':
+            options->unhurried = true;
             break;
         case 'h':
             usage(0);

@@ -41,20 +41,51 @@ enum phase {
 
 enum { TRANSFERS_MAX = 60000, DOWNLOADABLE = 4 };
 
+/* What may happen to a transfer, with a number that goes with it. */
+enum moment_kind {
+    MOMENT_CONNECTED, /* microseconds that it took */
+    MOMENT_REUSED,    /* the connection of the transfer with that number */
+    MOMENT_CALLED,    /* bytes of the call */
+    MOMENT_GARBAGE,   /* bytes that are no call */
+    MOMENT_ANSWERED,  /* status */
+    MOMENT_ACTED,     /* position: from here on it does what its manner is */
+    MOMENT_WENT_ON,   /* position */
+    MOMENT_WAITED,    /* poll(2)'s events, 0 for time: only the last wait is kept */
+    MOMENT_RETURNED,  /* what the run of the transfer said at last */
+    MOMENT_ENDED,     /* position */
+};
+
+enum { MOMENTS_MAX = 12 };
+
+/* All that is needed to explain how a transfer ended, kept for each of them: which ones are wrong is known late. */
 struct record {
     uint8_t manner;
     uint8_t upload;
     uint8_t outcome;
+    uint8_t phase;
     uint8_t daemon; /* what its log says: RIGHT or FAILED */
     uint8_t named;  /* it got as far as to be named in the log */
-    char why[120];  /* it is wrong */
+    uint8_t cancelled; /* its log says so */
+    uint8_t moments;
+    uint8_t sparse, flags; /* of the call */
+    int64_t offset, call_length;
+    int64_t length;
+    int64_t moved;  /* bytes of data and of holes, by the daemon's log */
+    int64_t begun;  /* microseconds */
+    int64_t absent; /* microseconds: the longest that its process did not look after it */
+    struct moment {
+        int64_t at; /* microseconds */
+        int64_t value;
+        uint8_t kind;
+    } timeline[MOMENTS_MAX];
+    char why[300]; /* it is wrong */
 };
 
 struct stand {
     const char *socket_path;
     int directory; /* the daemon's */
-    int64_t stall_ms;
     uint64_t seed;
+    int64_t start; /* microseconds */
     struct content volumes[DOWNLOADABLE]; /* "base0" ... */
 
     /* Shared between the processes. */
@@ -62,6 +93,7 @@ struct stand {
     _Atomic int begun;   /* transfers */
     _Atomic int stopped; /* clients that stand still in their middle */
     _Atomic int busy;    /* clients within a transfer */
+    _Atomic int filled;  /* downloads that failed, and ended in zeros that are not the volume's */
     struct record records[TRANSFERS_MAX];
 };
 
