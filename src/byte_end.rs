@@ -11,7 +11,7 @@ use crate::wait::{Waiting, blocks};
 #[derive(Debug)]
 pub struct ByteEnd {
     fd: Fd,
-    socket: bool,
+    kind: FileKind,
     way: Way,
 }
 
@@ -19,12 +19,11 @@ impl ByteEnd {
     /// The end that this descriptor is, which was found to be of this kind.
     pub fn new(fd: Fd, kind: FileKind, side: Side) -> Result<Self> {
         let error = |errno| Error::nowhere(Operation::Open, side, errno);
-        let socket = kind == FileKind::Socket;
-        if socket && sys::socket_type(fd).map_err(error)? != libc::SOCK_STREAM {
+        if kind == FileKind::Socket && sys::socket_type(fd).map_err(error)? != libc::SOCK_STREAM {
             return Err(error(libc::EPROTOTYPE));
         }
         let way = if kind == FileKind::Regular { Way::Plain } else { Way::Flags };
-        Ok(ByteEnd { fd, socket, way })
+        Ok(ByteEnd { fd, kind, way })
     }
 
     /// Examines a descriptor that is to be read (`Side::Source`) or written (`Side::Sink`). A
@@ -46,7 +45,7 @@ impl ByteEnd {
 
     /// Reads what is there, into one buffer and what is more into the next. 0 means the end.
     pub fn read(&mut self, first: &mut [u8], second: &mut [u8]) -> Sys<usize> {
-        if self.socket {
+        if self.kind == FileKind::Socket {
             return sys::recv(self.fd, first, second);
         }
         self.in_best_way(|fd, way| sys::read(fd, first, second, way))
@@ -54,7 +53,7 @@ impl ByteEnd {
 
     /// Writes what goes of one buffer and then of the next. Never 0.
     pub fn write(&mut self, first: &[u8], second: &[u8]) -> Sys<usize> {
-        let count = if self.socket {
+        let count = if self.kind == FileKind::Socket {
             sys::send(self.fd, first, second)
         } else {
             self.in_best_way(|fd, way| sys::write(fd, first, second, way))
@@ -64,18 +63,19 @@ impl ByteEnd {
 
     /// Sends what goes of a part of a file, without a copy. 0 means that this is not the way.
     pub fn send_from(&mut self, extent: &Extent) -> Sys<u64> {
-        // sendfile(2) has no flag for one call that must not wait.
-        if extent.length == 0 || blocks(self.fd) {
-            return Ok(0);
+        let Extent { fd, offset, length } = *extent;
+        match self.kind {
+            _ if length == 0 || !self.sends_from_files() => Ok(0),
+            FileKind::Pipe => sys::splice_to_pipe(fd, offset, self.fd, length),
+            _ => sys::sendfile(fd, offset, self.fd, length),
         }
-        sys::sendfile(extent.fd, extent.offset, self.fd, extent.length)
     }
 
     /// Gives what is there to a pipe, without a copy, at most so many bytes. 0 means the end, `None`
     /// that this is not the way.
     pub fn feed(&mut self, pipe: &mut Pipe, most: u64) -> Sys<Option<u64>> {
-        // splice(2) has no flag for one call that must not wait for a socket.
-        if self.socket && blocks(self.fd) {
+        // splice(2) has no flag for one call that must not wait for anything but a pipe.
+        if !matches!(self.kind, FileKind::Pipe | FileKind::Regular) && blocks(self.fd) {
             return Ok(None);
         }
         match pipe.fill(self.fd, None, most) {
@@ -88,7 +88,9 @@ impl ByteEnd {
     /// Whether [`ByteEnd::send_from`] may be the way.
     #[must_use]
     pub fn sends_from_files(&self) -> bool {
-        !blocks(self.fd)
+        // sendfile(2) has no flag for one call that must not wait. splice(2) into a pipe has one, but
+        // afterwards the pipe knows no RWF_NOWAIT, and a blocking one takes little at a time.
+        self.kind == FileKind::Regular || !blocks(self.fd)
     }
 
     /// What it waits for when it is not ready.

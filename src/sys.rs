@@ -333,7 +333,8 @@ pub enum Way {
     Flags,
     /// As `Flags`, with SIGPIPE held back by the thread's signal mask.
     Mask,
-    /// With poll(2) before it, for what knows no RWF_NOWAIT.
+    /// With poll(2) before it unless it has O_NONBLOCK, for what knows no RWF_NOWAIT: a pipe that
+    /// splice(2) was used on is of these.
     Poll,
     /// As it is, for a regular file, which is always ready.
     Plain,
@@ -382,6 +383,9 @@ pub fn write(fd: Fd, first: &[u8], second: &[u8], way: Way) -> Sys<usize> {
     match way {
         Way::Flags => write_flags(fd, first, second, libc::RWF_NOWAIT | RWF_NOSIGNAL),
         Way::Mask => without_sigpipe(|| write_flags(fd, first, second, libc::RWF_NOWAIT)),
+        Way::Poll if flags(fd)? & libc::O_NONBLOCK != 0 => {
+            without_sigpipe(|| write_plain(fd, first, second))
+        }
         Way::Poll => {
             if poll(fd, libc::POLLOUT, Duration::ZERO)? == 0 {
                 return Err(libc::EAGAIN);
@@ -525,6 +529,12 @@ pub fn set_pipe_size(fd: Fd, bytes: c_int) -> Sys<usize> {
             // SAFETY: no memory is passed.
             call(Call::Fcntl, 0, |_| unsafe { libc::fcntl(fd, libc::F_GETPIPE_SZ) } as isize)
         })
+}
+
+/// As [`splice`], from a file to a pipe that somebody else reads: without raising SIGPIPE.
+pub fn splice_to_pipe(from: Fd, at: u64, to: Fd, length: u64) -> Sys<u64> {
+    without_sigpipe(|| splice(from, Some(at), to, None, length).map(|count| count as usize))
+        .map(|count| count as u64)
 }
 
 /// Moves pages between a pipe and what is no pipe, or another: splice(2). An offset is for what has

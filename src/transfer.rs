@@ -136,6 +136,8 @@ pub struct Transfer {
     /// Data may go through a pipe.
     pipes: bool,
     pipe: Option<Pipe>,
+    /// An end may lend memory.
+    lends: bool,
     /// What one step may move at most.
     step_most: u64,
     stats: Stats,
@@ -246,6 +248,7 @@ impl Transfer {
             fetches: false,
             pipes: false,
             pipe: None,
+            lends: false,
             step_most: u64::MAX,
             stats: Stats::default(),
             begins: 0,
@@ -422,6 +425,7 @@ impl Transfer {
         self.detects = self.options.detect_zeroes && self.makes_holes;
         self.fetches = !self.detects;
         self.pipes = !self.detects && sink.drains();
+        self.lends = !self.detects && (source.lends() || sink.lends());
         self.stats.total = source.total();
         self.begins = source.start();
         self.stats.position = self.begins;
@@ -531,7 +535,7 @@ impl Transfer {
         {
             return Ok(step);
         }
-        if !self.detects
+        if self.lends
             && self.gap == 0
             && let Some(step) = self.move_lent(source, sink, observer)?
         {

@@ -77,6 +77,11 @@ pub trait Sink {
         Ok(None)
     }
 
+    /// Whether it may lend memory.
+    fn lends(&self) -> bool {
+        false
+    }
+
     /// Lends memory, if it has some: data that is put at its start counts as written when
     /// [`Sink::keep`] says how many bytes it is, with no other call in between. It is not empty.
     fn lend(&mut self) -> Result<Option<&mut [u8]>> {

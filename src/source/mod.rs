@@ -138,6 +138,11 @@ pub trait Source {
         Ok(None)
     }
 
+    /// Whether it may lend memory.
+    fn lends(&self) -> bool {
+        false
+    }
+
     /// The start of the data that comes next, if it is in memory already; empty otherwise. What a
     /// sink took of it is passed over by [`Source::take`].
     fn lent(&mut self) -> Result<&[u8]> {

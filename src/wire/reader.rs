@@ -608,6 +608,10 @@ impl Source for Reader {
         })
     }
 
+    fn lends(&self) -> bool {
+        true
+    }
+
     fn lent(&mut self) -> Result<&[u8]> {
         self.answer_if_ready();
         self.lasting(Reader::advance)?;

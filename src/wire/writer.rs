@@ -536,6 +536,10 @@ impl Sink for Writer {
         })
     }
 
+    fn lends(&self) -> bool {
+        true
+    }
+
     fn lend(&mut self) -> Result<Option<&mut [u8]>> {
         let most = self.lasting(|writer| {
             let most = writer.most(PAYLOAD as u64) as usize;
