@@ -1168,8 +1168,10 @@ int sparsestream_recv_all(const struct sparsestream_stream_ops *ops,
  * offset (`peer` of `sparsestream_error`). With -1 success means only that all was written.
  *
  * Sending never waits, whatever the mode of the descriptors, and raises no SIGPIPE. The sink takes
- * about 170 KiB of memory, whatever it sends. Small pieces are gathered: those of a sink that is
- * driven by hand may wait until it is finished. Both descriptors stay the caller's, carry this
+ * at most 530 KiB of memory, whatever it sends. Small pieces are gathered: those of a sink that is
+ * driven by hand may wait until it is finished. Data from 64 KiB up that lies in a file is sent
+ * from there by a transfer, without a copy, if `write_fd` is in non-blocking mode and neither
+ * checksums nor the digest are sent. Both descriptors stay the caller's, carry this
  * stream and nothing else, and must stay open until the sink is freed. One that was used and is
  * freed without having been finished tells the receiver ECANCELED.
  *
@@ -1201,7 +1203,9 @@ int sparsestream_sink_to_wire(int write_fd,
  * Nothing that comes is trusted: a stream that breaks the rules, is longer than `max_size` or was
  * damaged is an error before the sink hears of it, but for the data of a frame whose checksum
  * comes to be wrong with its last byte. A stream that is cut off is -ENODATA. Receiving never
- * waits. The source takes about 70 KiB of memory, whatever it receives.
+ * waits. The source takes at most 270 KiB of memory, whatever it receives. A transfer moves long
+ * data into a file or a block device without a copy through memory, if `read_fd` is a pipe or in
+ * non-blocking mode and neither checksums nor the digest are looked at.
  *
  * To go on with an earlier transfer, set `resume_offset`, `resume_digest` and `identity`, ask with
  * `sparsestream_source_wire_info` where the stream starts, and make the sink begin there. What is
