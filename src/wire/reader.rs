@@ -85,6 +85,8 @@ pub struct Reader {
     digest: Option<Digest>,
     /// What is durable and was not told yet.
     durable: Option<u64>,
+    /// Frames that said no more than that the sender is there.
+    signs: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,6 +139,7 @@ impl Reader {
             piece: Piece::None,
             digest: None,
             durable: None,
+            signs: 0,
         })
     }
 
@@ -234,7 +237,10 @@ impl Reader {
     /// What a frame does. Nothing of it is done if it fails.
     fn accept(&mut self, header: &Header) -> Result<()> {
         match (header.kind, self.state) {
-            (Kind::Ignored | Kind::Keepalive, State::Offered | State::Open) => Ok(()),
+            (Kind::Ignored | Kind::Keepalive, State::Offered | State::Open) => {
+                self.signs += 1;
+                Ok(())
+            }
             (Kind::Error, _) => {
                 let error = Failure::decode(header, self.inbox.body(header));
                 Err(error.unwrap_or_else(|malformed| self.because(malformed.into())))
@@ -614,6 +620,10 @@ impl Source for Reader {
             (Some(outbox), _) if outbox.waits() > 0 && self.at == self.start() => outbox.waiting(),
             _ => self.inbox.waiting(),
         }
+    }
+
+    fn signs(&self) -> u64 {
+        self.signs
     }
 }
 
