@@ -251,7 +251,10 @@ fuzz_target!(|input: Input| {
             handed += reached;
             at = Some(at.unwrap_or(begun) + reached);
             assert!(at <= Some(options.max_size), "beyond the limit");
-            assert!(reader.total().is_none_or(|total| at <= Some(total)), "beyond the announcement");
+            assert!(
+                reader.total().is_none_or(|total| at <= Some(total)),
+                "beyond the announcement"
+            );
         }
     }
     match result.expect("it has ended") {
