@@ -276,7 +276,8 @@ typedef struct sparsestream_sink_options {
     int64_t length;
     /**
      * fsync(2) after at least this many bytes, data and holes, and at the end; 0 means never
-     * in between. Regular files and block devices only.
+     * in between. From 65536 on, no more bytes of data than this are ever written and not durable.
+     * Regular files and block devices only.
      */
     int64_t sync_interval;
     /**

@@ -83,7 +83,8 @@ pub struct sparsestream_sink_options {
     /// What comes beyond it fails with -EFBIG and is not written.
     pub length: i64,
     /// fsync(2) after at least this many bytes, data and holes, and at the end; 0 means never
-    /// in between. Regular files and block devices only.
+    /// in between. From 65536 on, no more bytes of data than this are ever written and not durable.
+    /// Regular files and block devices only.
     pub sync_interval: i64,
     /// Called after each such fsync with the durable offset: all of the file before it, from
     /// `offset` on, is on the medium. A negative errno ends the transfer with that error. May be

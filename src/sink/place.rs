@@ -6,6 +6,10 @@ use crate::life::Life;
 use crate::source::Extent;
 use crate::sys::{self, Fd};
 
+/// An interval of at least so many bytes is kept to the byte; to cut what is written into smaller
+/// pieces would cost more than it is worth.
+const EXACT_INTERVAL: u64 = 64 << 10;
+
 /// The place in a regular file or a block device that the next byte goes to.
 #[derive(Debug)]
 pub(super) struct Place<C> {
@@ -88,9 +92,18 @@ impl<C: Checkpoint> Place<C> {
         }
     }
 
+    /// How many bytes may be put here before something else is due.
+    fn most(&self) -> u64 {
+        let room = self.limit.0 - self.at;
+        match self.sync_interval {
+            0..EXACT_INTERVAL => room,
+            interval => room.min(interval.saturating_sub(self.at - self.durable)),
+        }
+    }
+
     /// Writes what fits, and moves on.
     pub(super) fn write(&mut self, buffer: &[u8]) -> Result<usize> {
-        let most = (self.limit.0 - self.at).min(buffer.len() as u64) as usize;
+        let most = self.most().min(buffer.len() as u64) as usize;
         let count = sys::pwrite(self.fd, &buffer[..most], self.at)
             .map_err(|errno| self.error(Operation::Write, errno))?;
         if count == 0 {
@@ -103,7 +116,7 @@ impl<C: Checkpoint> Place<C> {
     /// Fetches what fits of an extent, and moves on.
     pub(super) fn fetch(&mut self, extent: &Extent) -> Result<Option<u64>> {
         self.life.check(Operation::Write, Side::Sink, self.at)?;
-        let most = (self.limit.0 - self.at).min(extent.length);
+        let most = self.most().min(extent.length);
         let answer = match most {
             0 => Ok(0),
             _ => sys::copy_file_range(extent.fd, extent.offset, self.fd, self.at, most),
