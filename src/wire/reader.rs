@@ -534,24 +534,17 @@ impl Source for Reader {
     }
 
     fn section(&mut self) -> Result<Section> {
-        self.lasting(|reader| {
-            let kind = section::Kind::Data;
-            Ok(match (reader.piece, reader.state) {
-                (Piece::Hole { left }, _) => Section::new(section::Kind::Hole, reader.at, left),
-                (Piece::Data { left, .. }, _) => Section::new(kind, reader.at, u64::from(left)),
-                (Piece::None, State::Ended | State::Finishing | State::Finished) => {
-                    Section::end(reader.at)
-                }
-                (Piece::None, _) => {
-                    return Err(Error::at(
-                        Operation::Map,
-                        Side::Source,
-                        reader.at,
-                        libc::EOPNOTSUPP,
-                    ));
-                }
-            })
-        })
+        let kind = section::Kind::Data;
+        match (self.piece, self.state) {
+            (_, State::Failed(error)) => Err(error),
+            (Piece::Hole { left }, _) => Ok(Section::new(section::Kind::Hole, self.at, left)),
+            (Piece::Data { left, .. }, _) => Ok(Section::new(kind, self.at, u64::from(left))),
+            (Piece::None, State::Ended | State::Finishing | State::Finished) => {
+                Ok(Section::end(self.at))
+            }
+            // That it is not known yet breaks nothing.
+            (Piece::None, _) => Err(self.error(Operation::Map, libc::EOPNOTSUPP)),
+        }
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> Result<Read> {
