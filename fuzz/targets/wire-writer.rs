@@ -173,8 +173,13 @@ impl Receiver {
                 let mut of_zeros = Digest::default();
                 of_zeros.hole(u64::from(*offset));
                 let digest = digest.unwrap_or(of_zeros.value());
-                let features = u64::from(*features) | ANSWERS;
-                let body = accept(features, *payload, u64::from(*offset), digest, flags).encode();
+                // Most of them are such as may be.
+                let wanted = u64::from(*features);
+                let told = self.hello.filter(|_| features & 0x80 == 0);
+                let features =
+                    told.map_or(wanted, |hello| hello.required | hello.optional & wanted);
+                let payload = payload % (5 << 20);
+                let body = accept(features, payload, u64::from(*offset), digest, flags).encode();
                 put(Header::with_body(Kind::Accept, 0, 0, &body), &body);
             }
             Answer::Right => {
