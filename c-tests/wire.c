@@ -376,6 +376,58 @@ static void a_sender_waits_for_the_answer(void)
     close(from);
 }
 
+/* An event loop knows when a sign of life is due, and needs nothing else to keep a receiver patient. */
+static void a_sender_is_run_when_a_sign_is_due(void)
+{
+    struct sparsestream_wait wait = { .size = sizeof wait };
+    struct sparsestream_transfer *sending, *receiving;
+    struct sparsestream_source *from, *from_sender;
+    struct sparsestream_sink *to_receiver, *to;
+    int in[2], fds[2], file = file_in_memory();
+    const int64_t stall_ms = 300 * harness_slowness(), begun = harness_now();
+
+    REQUIRE(pipe2(in, O_CLOEXEC | O_NONBLOCK) == 0);
+    make_socket(fds);
+    from = fd_source(in[0]);
+    to_receiver = to_wire(fds[0], fds[0], WIRE_OPTIONS(.keepalive_ms = 20));
+    from_sender = from_wire(fds[1], fds[1], NULL);
+    to = fd_sink(file);
+    sending = new_transfer(from, to_receiver, NULL);
+    receiving = new_transfer(from_sender, to,
+                             TRANSFER_OPTIONS(.stall_ms = stall_ms, .idle_ms = 5 * stall_ms));
+    CHECK_CODE(sparsestream_transfer_run(sending, 1), -EAGAIN);
+    CHECK_CODE(sparsestream_transfer_run(receiving, 1), -EAGAIN);
+    do {
+        CHECK_CODE(sparsestream_transfer_run(sending, 1), -EAGAIN);
+        CHECK_CODE(sparsestream_transfer_wait(sending, &wait), 0);
+        CHECK_INT(wait.side, ==, SPARSESTREAM_SIDE_SOURCE);
+        CHECK_INT(wait.fd, ==, in[0]);
+        CHECK_INT(wait.timeout_ms, >=, 0);
+        CHECK_INT(wait.timeout_ms, <=, 20);
+        usleep((useconds_t) wait.timeout_ms * 1000);
+        CHECK_CODE(sparsestream_transfer_run(receiving, 1), -EAGAIN);
+    } while (harness_now() - begun < 2 * stall_ms);
+    /* Nothing but signs for too long: it is patient no more. */
+    usleep((useconds_t) (5 * stall_ms) * 1000);
+    CHECK_CODE(sparsestream_transfer_run(sending, 1), -EAGAIN);
+    CHECK_CODE(sparsestream_transfer_run(receiving, 1), -ETIMEDOUT);
+    CHECK_INT(transfer_error(receiving).side, ==, SPARSESTREAM_SIDE_SOURCE);
+    /* The sender is told. */
+    close(in[1]);
+    CHECK_CODE(sparsestream_transfer_run(sending, 1), -ETIMEDOUT);
+    CHECK_INT(transfer_error(sending).peer, ==, 1);
+    sparsestream_transfer_free(sending);
+    sparsestream_transfer_free(receiving);
+    sparsestream_source_free(from);
+    sparsestream_source_free(from_sender);
+    sparsestream_sink_free(to_receiver);
+    sparsestream_sink_free(to);
+    close(in[0]);
+    close(fds[0]);
+    close(fds[1]);
+    close(file);
+}
+
 static void what_cannot_be_is_refused(void)
 {
     static const struct sparsestream_wire_options of_sender[] = {
@@ -472,6 +524,7 @@ TESTS(
     CASE(what_is_there_is_not_sent_again),
     CASE(another_source_is_refused_or_sent_from_its_start),
     CASE(a_sender_waits_for_the_answer),
+    CASE(a_sender_is_run_when_a_sign_is_due),
     CASE(what_cannot_be_is_refused),
     CASE(a_hole_has_the_digest_of_its_zeros),
 )

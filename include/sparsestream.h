@@ -163,9 +163,11 @@
 #define SPARSESTREAM_WIRE_RESUME 128
 
 /**
- * Flag of `sparsestream_wire_options`: where going on is not possible, because the source is
- * another one or the sender cannot, the stream starts again from its first byte. Without it, at
- * either end, that is -ESTALE or -EOPNOTSUPP.
+ * Flag of `sparsestream_wire_options`: where going on is not possible, the stream starts again from
+ * its first byte. Without it that is an error of both ends. At the receiver it is enough where the
+ * sender's identity, transfer id or length tells another source (else -ESTALE), or the sender
+ * cannot resume (else -EOPNOTSUPP). Both ends need it where what is held differs from what the
+ * source has (else -ESTALE).
  */
 #define SPARSESTREAM_WIRE_RESTART 256
 
@@ -274,7 +276,8 @@ typedef struct sparsestream_sink_options {
     int64_t length;
     /**
      * fsync(2) after at least this many bytes, data and holes, and at the end; 0 means never
-     * in between. Regular files and block devices only.
+     * in between. From 65536 on, no more bytes of data than this are ever written and not durable.
+     * Regular files and block devices only.
      */
     int64_t sync_interval;
     /**
@@ -432,20 +435,22 @@ typedef struct sparsestream_stats {
      */
     uint64_t size;
     /**
-     * How far the stream has come: bytes that the sink took, data and holes together, and before them those that it held
-     * already where an earlier transfer is gone on with.
+     * How far the stream has come, from its first byte: what this transfer moved, data and holes
+     * together, and what was there before it where an earlier one is gone on with. While that is
+     * compared it counts up to there, and goes back to 0 if the stream starts again.
      */
     int64_t position;
     /**
-     * Bytes that the whole transfer will move, or -1 where the source cannot tell.
+     * Where the stream ends, on the same scale, or -1 where the source cannot tell: a transfer
+     * that goes on with an earlier one moves less than that.
      */
     int64_t total;
     /**
-     * Bytes that the sink took as data.
+     * Bytes that the sink took as data from this transfer.
      */
     int64_t data_bytes;
     /**
-     * Bytes that the sink took as holes.
+     * Bytes that the sink took as holes from this transfer.
      */
     int64_t hole_bytes;
     /**
@@ -519,9 +524,11 @@ typedef struct sparsestream_transfer_options {
      */
     void *opaque;
     /**
-     * Milliseconds without a byte moved after which the transfer fails with -ETIMEDOUT, naming the
-     * side that is late; 0 means never. It is looked at when `sparsestream_transfer_run` is called
-     * and while it waits; a callback that blocks cannot be interrupted.
+     * Milliseconds after which the transfer fails with -ETIMEDOUT, naming the side that is late, if
+     * no byte was moved and the other end of a wire gave no sign of life (`keepalive_ms` of
+     * `sparsestream_wire_options`); 0 means never. It is looked at when
+     * `sparsestream_transfer_run` is called and while it waits; a callback that blocks cannot be
+     * interrupted.
      */
     int64_t stall_ms;
     /**
@@ -530,6 +537,11 @@ typedef struct sparsestream_transfer_options {
      * it may wait.
      */
     int64_t rate;
+    /**
+     * As `stall_ms`, but signs of life do not count: how long the other end of a wire may be there
+     * and yet move nothing; 0 means for ever.
+     */
+    int64_t idle_ms;
 } sparsestream_transfer_options;
 
 /**
@@ -555,8 +567,9 @@ typedef struct sparsestream_wait {
      */
     int32_t events;
     /**
-     * Milliseconds after which to run the transfer again in any case, as for poll(2); -1 means
-     * no limit.
+     * Milliseconds after which to run the transfer again in any case, as for poll(2), because
+     * `stall_ms` or `idle_ms` is over then, or the other end of a wire was promised a sign of life
+     * (`keepalive_ms`); -1 means no limit.
      */
     int32_t timeout_ms;
 } sparsestream_wait;
@@ -652,7 +665,9 @@ typedef struct sparsestream_wire_options {
     int64_t checkpoint_interval;
     /**
      * Sender: milliseconds of silence after which it says that it is still there; 0 means never.
-     * It can only do so while the transfer runs or waits.
+     * It does so while the transfer runs or waits; `timeout_ms` of `sparsestream_wait` tells when
+     * the next is due. For `stall_ms` of the receiver's transfer it counts, for `idle_ms` it does
+     * not.
      */
     int64_t keepalive_ms;
     /**
@@ -1071,7 +1086,7 @@ int sparsestream_transfer_new(struct sparsestream_source *source,
  * when an end is not ready (`sparsestream_transfer_wait` tells which; nothing is lost, run it
  * again); or the negative errno that ended the transfer, the same again if it is run again:
  * -EOPNOTSUPP (the sparse request cannot be met; no byte was moved), -ECANCELED, -ETIMEDOUT
- * (`stall_ms`), -ENODATA (the source ended early), -EPROTO (a callback answered nonsense), -EFBIG,
+ * (`stall_ms`, `idle_ms`), -ENODATA (the source ended early), -EPROTO (a callback answered nonsense), -EFBIG,
  * -EOVERFLOW (a source whose holes end beyond every offset), -ESHUTDOWN (an end was finished or
  * aborted before), -ENOSPC, -ENOMEM (no byte was moved), -EBUSY (the transfer or one of its ends
  * is in use by another call; this one ended nothing), or the error of the system or the callback.
@@ -1238,7 +1253,8 @@ int sparsestream_source_wire_info(struct sparsestream_source *source,
 /**
  * Fills a sender's options with what can be told of a file or a block device: the sizes, of which
  * `data_bytes` by a walk along its map, and an identity of device, inode, size and modification
- * time. Sets `SPARSESTREAM_WIRE_SIZES`. All other fields are left alone.
+ * time; of a block device, which has no such time, of its number and its size. Sets
+ * `SPARSESTREAM_WIRE_SIZES`. All other fields are left alone.
  *
  * `offset` and `length` are the range that will be sent, in bytes; a length of 0 means to the end.
  * The file position is used and put back.

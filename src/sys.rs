@@ -161,8 +161,8 @@ pub fn stat(fd: Fd) -> Sys<Stat> {
 }
 
 /// What tells a file or a device from others, and from itself at another time: the device, the
-/// inode, the size and the time of the last modification in nanoseconds. Of a block device: the
-/// device's own number, and zeros.
+/// inode, the size and the time of the last modification in nanoseconds. Of a block device, which has
+/// no such time and no size here: the device's own number, and zeros.
 #[allow(clippy::unnecessary_cast, reason = "the types differ between machines")]
 pub fn identity(fd: Fd) -> Sys<[u64; 4]> {
     let mut stat = std::mem::MaybeUninit::<libc::stat>::zeroed();

@@ -44,8 +44,10 @@ pub struct Options {
     pub progress_bytes: u64,
     /// Progress is told after so many milliseconds.
     pub progress_ms: u64,
-    /// It fails after so many milliseconds without progress.
+    /// It fails after so many milliseconds without progress and without a sign of a peer.
     pub stall_ms: u64,
+    /// It fails after so many milliseconds without progress, whatever a peer shows.
+    pub idle_ms: u64,
     /// The most bytes of data in a second.
     pub rate: u64,
 }
@@ -149,6 +151,8 @@ pub struct Transfer {
     told: Told,
     cancel: Arc<AtomicBool>,
     last_move: Instant,
+    /// Signs of life that the peers of both ends have given, and when the last of them was seen.
+    signs: (u64, Instant),
     free_at: Instant,
     wait: Wait,
 }
@@ -257,6 +261,7 @@ impl Transfer {
             told: Told { position: 0, time: now },
             cancel: Arc::new(AtomicBool::new(false)),
             last_move: now,
+            signs: (0, now),
             free_at: now,
             wait: Wait::NOTHING,
         })
@@ -329,13 +334,22 @@ impl Transfer {
                 }
                 Ok(Step::Worked(bytes)) => bytes,
                 Ok(Step::TooEarly(when)) => {
-                    match flushed(sink).and_then(|_| self.wait_for_time(when, patience)) {
+                    let result = flushed(sink)
+                        .and_then(|_| self.wait_for_time(when, sink.flush_by(), patience));
+                    match result {
                         Ok(()) => 0,
                         Err(error) if error.would_block() => return Err(error),
                         Err(error) => return Err(self.fail(error, source, sink)),
                     }
                 }
-                Err(error) if error.interrupted() => STEP_COST,
+                Err(error) if error.interrupted() => {
+                    self.see_signs(source, sink);
+                    // A peer that never stops saying nothing is never waited for.
+                    match self.time_left(error.side()) {
+                        Ok(_) => STEP_COST,
+                        Err(error) => return Err(self.fail(error, source, sink)),
+                    }
+                }
                 Err(error) if error.would_block() => {
                     match self.wait_for_end(error, source, sink, patience) {
                         Ok(()) => 0,
@@ -837,6 +851,7 @@ impl Transfer {
             && durable > self.durable
         {
             self.durable = durable;
+            self.last_move = Instant::now();
             source.stored(self.begins + durable);
         }
     }
@@ -862,7 +877,7 @@ impl Transfer {
             }
         };
         self.tell_section(whole, observer)?;
-        if self.options.stall_ms != 0 {
+        if self.options.stall_ms != 0 || self.options.idle_ms != 0 {
             self.last_move = Instant::now();
         }
         let Options { progress_bytes: bytes, progress_ms: ms, .. } = self.options;
@@ -916,10 +931,41 @@ impl Transfer {
         }
     }
 
-    fn wait_for_time(&mut self, when: Instant, patience: Patience) -> Result<()> {
+    fn see_signs(&mut self, source: &dyn Source, sink: &dyn Sink) {
+        let signs = source.signs().wrapping_add(sink.signs());
+        if signs != self.signs.0 {
+            self.signs = (signs, Instant::now());
+        }
+    }
+
+    /// How long this side may still be late, if there is a limit.
+    fn time_left(&self, side: Side) -> Result<Option<Duration>> {
+        let Options { stall_ms, idle_ms, .. } = self.options;
+        let alive = self.last_move.max(self.signs.1);
+        let mut left = None;
+        for (limit_ms, since) in [(stall_ms, alive), (idle_ms, self.last_move)] {
+            if limit_ms == 0 {
+                continue;
+            }
+            let (limit, waited) = (Duration::from_millis(limit_ms), since.elapsed());
+            if waited >= limit {
+                let waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+                return Err(Error::Late { side, offset: self.stats.position, waited_ms });
+            }
+            left = sooner(left, Some(limit - waited));
+        }
+        Ok(left)
+    }
+
+    fn wait_for_time(
+        &mut self,
+        when: Instant,
+        flush_by: Option<Instant>,
+        patience: Patience,
+    ) -> Result<()> {
         let now = Instant::now();
         self.last_move = now;
-        let left = when.saturating_duration_since(now);
+        let left = flush_by.map_or(when, |due| when.min(due)).saturating_duration_since(now);
         if patience == Patience::None {
             self.wait = Wait { side: Side::None, fd: None, events: 0, timeout: Some(left) };
             let position = self.stats.position;
@@ -948,16 +994,9 @@ impl Transfer {
             Side::Sink => sink.waiting(),
             Side::None => Waiting::Owner,
         };
-        let mut timeout = None;
-        if self.options.stall_ms != 0 {
-            let limit = Duration::from_millis(self.options.stall_ms);
-            let since = self.last_move.elapsed();
-            if since >= limit {
-                let waited_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-                return Err(Error::Late { side, offset: self.stats.position, waited_ms });
-            }
-            timeout = Some(limit - since);
-        }
+        self.see_signs(source, sink);
+        let flush_in = sink.flush_by().map(|due| due.saturating_duration_since(Instant::now()));
+        let timeout = sooner(self.time_left(side)?, flush_in);
         match waiting {
             Waiting::Descriptor { fd, events, blocking }
                 if patience == Patience::Any || blocking && patience == Patience::Blocking =>
@@ -983,6 +1022,11 @@ fn flushed(sink: &mut dyn Sink) -> Result<bool> {
         Err(error) if error.would_block() || error.interrupted() => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// The shorter of two times, where none means for ever.
+fn sooner(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    one.into_iter().chain(other).min()
 }
 
 /// Waits, but not so long that a cancel is seen late.

@@ -159,7 +159,7 @@ static int take(struct settings *settings, int option, const char *text)
     case 'p':
         return take_progress(settings, text);
     case 'P':
-        return take_size(settings, "checkpoint", text, 4096, &settings->checkpoint);
+        return take_size(settings, "checkpoint", text, 65536, &settings->checkpoint);
     case 'm':
         return take_size(settings, "max-size", text, 1, &settings->max_size);
     case 'w':

@@ -65,14 +65,17 @@ static int make_offer(struct reception *reception, sparsestream_wire_options *wi
     return 0;
 }
 
-/* Waits for the sender's first word. A socket of ours is in non-blocking mode, so that the time limit holds. */
+/*
+ * Waits for the sender's first word. It is waited for here and not in the library, which knows no time limit: a
+ * socket of ours is in non-blocking mode, and in standard input the word lies whole or not at all.
+ */
 static int hear_sender(struct reception *reception, sparsestream_source *source)
 {
     const struct settings *settings = reception->settings;
     int64_t end = now_ms() + settings->timeout_ms;
     int r;
 
-    while ((r = sparsestream_source_wire_info(source, &reception->info)) == -EAGAIN) {
+    do {
         struct pollfd ready = { .fd = reception->connection.read_fd, .events = POLLIN };
         int64_t left = end - now_ms();
 
@@ -81,8 +84,15 @@ static int hear_sender(struct reception *reception, sparsestream_source *source)
             return fail(EXIT_CUT, "%s: nothing came for %lld ms", reception->connection.name,
                         (long long)settings->timeout_ms);
         }
-        poll(&ready, 1, settings->timeout_ms == 0 || left > INT32_MAX ? -1 : (int)left);
-    }
+        r = poll(&ready, 1, settings->timeout_ms == 0 || left > INT32_MAX ? -1 : (int)left);
+        if (r > 0) {
+            /* A sender that compares what is held here says meanwhile that it is there. */
+            end = now_ms() + settings->timeout_ms;
+            r = sparsestream_source_wire_info(source, &reception->info);
+        } else {
+            r = -EAGAIN;
+        }
+    } while (r == -EAGAIN);
     return r < 0 ? fail_wire(&reception->names, r) : 0;
 }
 

@@ -11,16 +11,26 @@ use sparsestream::wire::frame::{
 
 fn header(bytes: &[u8]) {
     let Some(head) = bytes.first_chunk::<HEADER>() else { return };
-    // A random checksum is never right: what is behind it is looked at with one that is.
-    let mut right = *head;
-    let checksum = crc32c(&head[..HEADER - 4]);
-    right[HEADER - 4..].copy_from_slice(&checksum.to_le_bytes());
-    for head in [head, &right] {
-        let Ok(header) = Header::decode(head) else { continue };
+    let body = &bytes[HEADER..];
+    // A random checksum is never right: what is behind it is looked at with one that is, and that with
+    // the length and the checksum of the body that is there.
+    let seal = |mut head: [u8; HEADER]| {
+        let magic = Header::new(Kind::End, 0, 0).encode();
+        head[..3].copy_from_slice(&magic[..3]);
+        let checksum = crc32c(&head[..HEADER - 4]);
+        head[HEADER - 4..].copy_from_slice(&checksum.to_le_bytes());
+        head
+    };
+    let mut fitting = *head;
+    fitting[4..8].copy_from_slice(&(body.len() as u32).to_le_bytes());
+    let checksum = if body.is_empty() { 0 } else { crc32c(body) };
+    fitting[24..28].copy_from_slice(&checksum.to_le_bytes());
+    for head in [*head, seal(*head), seal(fitting)] {
+        let Ok(header) = Header::decode(&head) else { continue };
         if header.kind == Kind::Ignored {
             assert!(head[3] >= 0x80 && header.length as usize <= MAX_BODY);
         } else {
-            assert_eq!(header.encode(), *head);
+            assert_eq!(header.encode(), head);
             let extent = match header.kind {
                 Kind::Data => u64::from(header.length),
                 Kind::Hole => header.value,
@@ -30,7 +40,6 @@ fn header(bytes: &[u8]) {
             assert!(header.offset.checked_add(extent).is_some_and(|end| end <= MAX_OFFSET + 1));
             assert!(header.length <= MAX_PAYLOAD);
         }
-        let body = &bytes[HEADER..];
         let _ = header.check(body);
         if let Ok(error) = Failure::decode(&header, body) {
             assert!(error.errno() > 0 && !error.would_block() && !error.interrupted());

@@ -6,6 +6,7 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use sparsestream::error::{Error, Operation, Side};
 use sparsestream::source::{Read, Source};
+use sparsestream::wait::Waiting;
 use sparsestream::wire::digest::Digest;
 use sparsestream::wire::frame::{
     DIGEST, End, HEADER, Header, Hello, Kind, MAX_OFFSET, UNKNOWN, VERSION,
@@ -202,18 +203,22 @@ fuzz_target!(|input: Input| {
     let mut chunks = input.chunks.iter().cycle();
     let (mut at, mut sent, mut handed) = (None, 0, 0u64);
     let mut result = None;
+    let mut acknowledged = 0;
+    assert_eq!(reader.tells_holes(), Ok(true));
+    // A long stream byte by byte finds nothing that a short one does not, and takes seconds.
+    let least = stream.len() / 2000;
     // Each turn takes a byte at least, or shows that none is left.
     while result.is_none() {
         if sent == stream.len() {
             far.shutdown(std::net::Shutdown::Write).expect("a socket");
         }
-        let chunk = chunks.next().map_or(60_000, |chunk| 1 + usize::from(*chunk) * 16);
+        let chunk = chunks.next().map_or(60_000, |chunk| 1 + usize::from(*chunk) * 16).max(least);
         let to = stream.len().min(sent + chunk);
         far.write_all(&stream[sent..to]).expect("there is room");
         let ended = sent == stream.len();
         sent = to;
         loop {
-            let most = reads.next().map_or(4096, |most| 1 + usize::from(*most));
+            let most = reads.next().map_or(4096, |most| 1 + usize::from(*most)).max(least);
             let mut buffer = vec![0; most];
             let outcome = reader.prepare().and_then(|()| reader.read(&mut buffer));
             let begun = reader.start();
@@ -241,6 +246,9 @@ fuzz_target!(|input: Input| {
                 }
                 Err(error) if error.would_block() => {
                     assert!(!ended, "it waits for nothing");
+                    let there =
+                        matches!(reader.waiting(), Waiting::Descriptor { fd: on, .. } if on == fd);
+                    assert!(there, "it waits for what cannot come");
                     break;
                 }
                 Err(error) => {
@@ -250,8 +258,23 @@ fuzz_target!(|input: Input| {
             };
             handed += reached;
             at = Some(at.unwrap_or(begun) + reached);
+            if let Ok(section) = reader.section() {
+                assert_eq!(Some(section.offset), at);
+            }
+            // So few that there is room for them, though nobody reads them yet.
+            if acknowledged < 16 && input.abort != input.restart {
+                acknowledged += 1;
+                reader.stored(at.unwrap_or_default());
+            }
+            let told = reader.told().expect("it was heard").expect("it is a wire");
+            assert_eq!((told.start, told.description.length), (begun, reader.total()));
+            assert!(!told.answers || input.answers);
+            assert!((told.checksum || !input.checksum) && (told.digest || !input.digest));
             assert!(at <= Some(options.max_size), "beyond the limit");
-            assert!(reader.total().is_none_or(|total| at <= Some(total)), "beyond the announcement");
+            assert!(
+                reader.total().is_none_or(|total| at <= Some(total)),
+                "beyond the announcement"
+            );
         }
     }
     match result.expect("it has ended") {

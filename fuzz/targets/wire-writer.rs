@@ -18,6 +18,7 @@ use sparsestream::wire::writer::{Writer, WriterOptions};
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 #[derive(Debug, Arbitrary)]
 struct Input {
@@ -35,17 +36,29 @@ struct Input {
 
 #[derive(Debug, Arbitrary)]
 enum Operate {
-    Write { length: u32, value: u8 },
-    Hole { length: u64 },
-    SmallHole { length: u16 },
+    Write {
+        length: u32,
+        value: u8,
+    },
+    Hole {
+        length: u64,
+    },
+    SmallHole {
+        length: u16,
+    },
     Flush,
     Held,
-    Check { length: u16, value: u8 },
+    Check {
+        length: u16,
+        value: u8,
+    },
     Agrees,
     Finish,
     Abort,
     /// The receiver reads so much.
-    Drain { most: u16 },
+    Drain {
+        most: u16,
+    },
     Answer(Answer),
 }
 
@@ -160,8 +173,13 @@ impl Receiver {
                 let mut of_zeros = Digest::default();
                 of_zeros.hole(u64::from(*offset));
                 let digest = digest.unwrap_or(of_zeros.value());
-                let features = u64::from(*features) | ANSWERS;
-                let body = accept(features, *payload, u64::from(*offset), digest, flags).encode();
+                // Most of them are such as may be.
+                let wanted = u64::from(*features);
+                let told = self.hello.filter(|_| features & 0x80 == 0);
+                let features =
+                    told.map_or(wanted, |hello| hello.required | hello.optional & wanted);
+                let payload = payload % (5 << 20);
+                let body = accept(features, payload, u64::from(*offset), digest, flags).encode();
                 put(Header::with_body(Kind::Accept, 0, 0, &body), &body);
             }
             Answer::Right => {
@@ -201,7 +219,8 @@ fuzz_target!(|input: Input| {
         resume: input.resume && input.two_way,
         restart: input.restart,
         checkpoint_interval: input.interval.into(),
-        ..WriterOptions::default()
+        // At once, or never.
+        keepalive: Duration::from_nanos(u64::from(input.interval % 2)),
     };
     let fd = near.as_raw_fd();
     let Ok(mut writer) = Writer::new(fd, input.two_way.then_some(fd), &options) else { return };

@@ -32,9 +32,11 @@ pub const SPARSESTREAM_WIRE_DIGEST: u64 = 64;
 /// Flag of `sparsestream_wire_options`, for a sender: the receiver may offer to go on from what it
 /// holds.
 pub const SPARSESTREAM_WIRE_RESUME: u64 = 128;
-/// Flag of `sparsestream_wire_options`: where going on is not possible, because the source is
-/// another one or the sender cannot, the stream starts again from its first byte. Without it, at
-/// either end, that is -ESTALE or -EOPNOTSUPP.
+/// Flag of `sparsestream_wire_options`: where going on is not possible, the stream starts again from
+/// its first byte. Without it that is an error of both ends. At the receiver it is enough where the
+/// sender's identity, transfer id or length tells another source (else -ESTALE), or the sender
+/// cannot resume (else -EOPNOTSUPP). Both ends need it where what is held differs from what the
+/// source has (else -ESTALE).
 pub const SPARSESTREAM_WIRE_RESTART: u64 = 256;
 /// Flag of `sparsestream_wire_options`: `length`, `source_size`, `source_offset` and `data_bytes`
 /// are set.
@@ -81,7 +83,8 @@ pub struct sparsestream_sink_options {
     /// What comes beyond it fails with -EFBIG and is not written.
     pub length: i64,
     /// fsync(2) after at least this many bytes, data and holes, and at the end; 0 means never
-    /// in between. Regular files and block devices only.
+    /// in between. From 65536 on, no more bytes of data than this are ever written and not durable.
+    /// Regular files and block devices only.
     pub sync_interval: i64,
     /// Called after each such fsync with the durable offset: all of the file before it, from
     /// `offset` on, is on the medium. A negative errno ends the transfer with that error. May be
@@ -98,14 +101,16 @@ pub struct sparsestream_sink_options {
 pub struct sparsestream_stats {
     /// `sizeof(sparsestream_stats)`, set by the caller.
     pub size: u64,
-    /// How far the stream has come: bytes that the sink took, data and holes together, and before them those that it held
-    /// already where an earlier transfer is gone on with.
+    /// How far the stream has come, from its first byte: what this transfer moved, data and holes
+    /// together, and what was there before it where an earlier one is gone on with. While that is
+    /// compared it counts up to there, and goes back to 0 if the stream starts again.
     pub position: i64,
-    /// Bytes that the whole transfer will move, or -1 where the source cannot tell.
+    /// Where the stream ends, on the same scale, or -1 where the source cannot tell: a transfer
+    /// that goes on with an earlier one moves less than that.
     pub total: i64,
-    /// Bytes that the sink took as data.
+    /// Bytes that the sink took as data from this transfer.
     pub data_bytes: i64,
-    /// Bytes that the sink took as holes.
+    /// Bytes that the sink took as holes from this transfer.
     pub hole_bytes: i64,
     /// Data sections begun. Neighbouring pieces of one kind are one section.
     pub data_sections: i64,
@@ -155,14 +160,19 @@ pub struct sparsestream_transfer_options {
     >,
     /// Handed to `progress` and `section`. The caller's; must outlive the transfer.
     pub opaque: *mut c_void,
-    /// Milliseconds without a byte moved after which the transfer fails with -ETIMEDOUT, naming the
-    /// side that is late; 0 means never. It is looked at when `sparsestream_transfer_run` is called
-    /// and while it waits; a callback that blocks cannot be interrupted.
+    /// Milliseconds after which the transfer fails with -ETIMEDOUT, naming the side that is late, if
+    /// no byte was moved and the other end of a wire gave no sign of life (`keepalive_ms` of
+    /// `sparsestream_wire_options`); 0 means never. It is looked at when
+    /// `sparsestream_transfer_run` is called and while it waits; a callback that blocks cannot be
+    /// interrupted.
     pub stall_ms: i64,
     /// Most bytes of data a second, on average; 0 means no limit. Holes are free. A run that is
     /// ahead returns -EAGAIN (`sparsestream_transfer_wait` says when to come back), or waits where
     /// it may wait.
     pub rate: i64,
+    /// As `stall_ms`, but signs of life do not count: how long the other end of a wire may be there
+    /// and yet move nothing; 0 means for ever.
+    pub idle_ms: i64,
 }
 
 /// What a transfer that returned -EAGAIN waits for. Set `size` before it is handed in.
@@ -179,8 +189,9 @@ pub struct sparsestream_wait {
     pub fd: i32,
     /// POLLIN, POLLOUT, both, or 0, to be watched on `fd`.
     pub events: i32,
-    /// Milliseconds after which to run the transfer again in any case, as for poll(2); -1 means
-    /// no limit.
+    /// Milliseconds after which to run the transfer again in any case, as for poll(2), because
+    /// `stall_ms` or `idle_ms` is over then, or the other end of a wire was promised a sign of life
+    /// (`keepalive_ms`); -1 means no limit.
     pub timeout_ms: i32,
 }
 

@@ -58,7 +58,7 @@ pub unsafe extern "C" fn sparsestream_transfer_new(
 /// when an end is not ready (`sparsestream_transfer_wait` tells which; nothing is lost, run it
 /// again); or the negative errno that ended the transfer, the same again if it is run again:
 /// -EOPNOTSUPP (the sparse request cannot be met; no byte was moved), -ECANCELED, -ETIMEDOUT
-/// (`stall_ms`), -ENODATA (the source ended early), -EPROTO (a callback answered nonsense), -EFBIG,
+/// (`stall_ms`, `idle_ms`), -ENODATA (the source ended early), -EPROTO (a callback answered nonsense), -EFBIG,
 /// -EOVERFLOW (a source whose holes end beyond every offset), -ESHUTDOWN (an end was finished or
 /// aborted before), -ENOSPC, -ENOMEM (no byte was moved), -EBUSY (the transfer or one of its ends
 /// is in use by another call; this one ended nothing), or the error of the system or the callback.
@@ -276,6 +276,7 @@ fn core(options: &sparsestream_transfer_options) -> Result<Options> {
         progress_bytes: guard::unsigned(options.progress_bytes, "options.progress_bytes")?,
         progress_ms: guard::unsigned(options.progress_ms, "options.progress_ms")?,
         stall_ms: guard::unsigned(options.stall_ms, "options.stall_ms")?,
+        idle_ms: guard::unsigned(options.idle_ms, "options.idle_ms")?,
         rate: guard::unsigned(options.rate, "options.rate")?,
     })
 }

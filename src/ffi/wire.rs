@@ -47,7 +47,9 @@ pub struct sparsestream_wire_options {
     /// Sender: the digest is sent after each so many bytes; 0 means 64 MiB.
     pub checkpoint_interval: i64,
     /// Sender: milliseconds of silence after which it says that it is still there; 0 means never.
-    /// It can only do so while the transfer runs or waits.
+    /// It does so while the transfer runs or waits; `timeout_ms` of `sparsestream_wait` tells when
+    /// the next is due. For `stall_ms` of the receiver's transfer it counts, for `idle_ms` it does
+    /// not.
     pub keepalive_ms: i64,
     /// Receiver: the most bytes that it takes, holes included; 0 means no limit of its own. A
     /// longer stream is refused with -EFBIG before a byte of it is passed on, or where it gets too
@@ -233,7 +235,8 @@ pub unsafe extern "C" fn sparsestream_source_wire_info(
 
 /// Fills a sender's options with what can be told of a file or a block device: the sizes, of which
 /// `data_bytes` by a walk along its map, and an identity of device, inode, size and modification
-/// time. Sets `SPARSESTREAM_WIRE_SIZES`. All other fields are left alone.
+/// time; of a block device, which has no such time, of its number and its size. Sets
+/// `SPARSESTREAM_WIRE_SIZES`. All other fields are left alone.
 ///
 /// `offset` and `length` are the range that will be sent, in bytes; a length of 0 means to the end.
 /// The file position is used and put back.

@@ -309,4 +309,20 @@ mod tests {
         sink.finish().unwrap();
         assert_eq!(*log.borrow(), [128, 628, 638]);
     }
+
+    #[test]
+    fn no_more_than_an_interval_is_ever_not_durable() {
+        let file = testing::file();
+        let log = Rc::new(RefCell::new(Vec::new()));
+        let interval = 100_000;
+        let options = Options { offset: 8, sync_interval: interval, ..Options::default() };
+        let mut sink = FdSink::new(file.as_raw_fd(), &options, Log(Rc::clone(&log))).unwrap();
+        put(&mut sink, &[1; 70_000]);
+        put(&mut sink, &[1; 250_000]);
+        leave(&mut sink, 1 << 30);
+        put(&mut sink, &[1; 10]);
+        sink.finish().unwrap();
+        let hole_ends = 320_008 + (1 << 30);
+        assert_eq!(*log.borrow(), [100_008, 200_008, 300_008, hole_ends, hole_ends + 10]);
+    }
 }

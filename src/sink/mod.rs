@@ -17,6 +17,7 @@ use crate::wait::Waiting;
 pub use block::BlockSink;
 pub use bytes::ByteSink;
 pub use file::FileSink;
+use std::time::Instant;
 
 /// The sink of a stream: takes data and holes, and an end.
 ///
@@ -103,6 +104,11 @@ pub trait Sink {
         Ok(())
     }
 
+    /// When [`Sink::flush`] is due next, even if nothing comes: a peer was promised to hear something.
+    fn flush_by(&self) -> Option<Instant> {
+        None
+    }
+
     /// All before this offset of the stream is on the medium, if anything is known of that.
     fn durable(&self) -> Option<u64> {
         None
@@ -116,6 +122,11 @@ pub trait Sink {
 
     /// What `EAGAIN` means here.
     fn waiting(&self) -> Waiting;
+
+    /// How often a peer has shown that it is there.
+    fn signs(&self) -> u64 {
+        0
+    }
 }
 
 /// Is told what is durable.

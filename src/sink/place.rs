@@ -7,6 +7,10 @@ use crate::pipe::Pipe;
 use crate::source::Extent;
 use crate::sys::{self, Fd};
 
+/// An interval of at least so many bytes is kept to the byte; to cut what is written into smaller
+/// pieces would cost more than it is worth.
+const EXACT_INTERVAL: u64 = 64 << 10;
+
 /// The place in a regular file or a block device that the next byte goes to.
 #[derive(Debug)]
 pub(super) struct Place<C> {
@@ -92,9 +96,18 @@ impl<C: Checkpoint> Place<C> {
         }
     }
 
+    /// How many bytes may be put here before something else is due.
+    fn most(&self) -> u64 {
+        let room = self.limit.0 - self.at;
+        match self.sync_interval {
+            0..EXACT_INTERVAL => room,
+            interval => room.min(interval.saturating_sub(self.at - self.durable)),
+        }
+    }
+
     /// Writes what fits, and moves on.
     pub(super) fn write(&mut self, buffer: &[u8]) -> Result<usize> {
-        let most = (self.limit.0 - self.at).min(buffer.len() as u64) as usize;
+        let most = self.most().min(buffer.len() as u64) as usize;
         let count = sys::pwrite(self.fd, &buffer[..most], self.at)
             .map_err(|errno| self.error(Operation::Write, errno))?;
         if count == 0 {
@@ -111,7 +124,7 @@ impl<C: Checkpoint> Place<C> {
         if !*self.copies_itself.get_or_insert_with(|| sys::copies_itself(fd).unwrap_or(true)) {
             return Ok(None);
         }
-        let most = (self.limit.0 - self.at).min(extent.length);
+        let most = self.most().min(extent.length);
         let answer = match most {
             0 => Ok(0),
             _ => sys::copy_file_range(extent.fd, extent.offset, self.fd, self.at, most),
@@ -129,7 +142,7 @@ impl<C: Checkpoint> Place<C> {
 
     /// Takes what fits of a pipe, and moves on.
     pub(super) fn drain(&mut self, pipe: &mut Pipe) -> Result<Option<u64>> {
-        match pipe.drain(self.fd, self.at, self.limit.0 - self.at) {
+        match pipe.drain(self.fd, self.at, self.most()) {
             Ok(0) => Ok(None),
             Ok(count) => {
                 self.at += count;

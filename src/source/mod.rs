@@ -167,6 +167,11 @@ pub trait Source {
 
     /// What `EAGAIN` means here.
     fn waiting(&self) -> Waiting;
+
+    /// How often a peer has shown that it is there while nothing of the stream came.
+    fn signs(&self) -> u64 {
+        0
+    }
 }
 
 /// How a descriptor is read.

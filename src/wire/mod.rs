@@ -33,7 +33,9 @@ use crate::error::{Error, Operation, Result, Side};
 
 /// What can be told of a range of a file or a device; length 0 means to the end.
 ///
-/// The identity is made of device, inode, size and modification time.
+/// The identity is made of device, inode, size and modification time; of a block device, which has no
+/// such time, of its number and size. That the content of one has changed is found by the digest of
+/// what a receiver holds of it.
 pub fn describe(fd: Fd, offset: u64, length: u64) -> Result<Description> {
     let error = |errno| Error::nowhere(Operation::Open, Side::Source, errno);
     let stat = sys::stat(fd).map_err(error)?;
@@ -43,7 +45,10 @@ pub fn describe(fd: Fd, offset: u64, length: u64) -> Result<Description> {
         FileKind::Directory => return Err(error(libc::EISDIR)),
         _ => return Err(error(libc::ESPIPE)),
     };
-    let identity = sys::identity(fd).map_err(error)?;
+    let mut identity = sys::identity(fd).map_err(error)?;
+    if stat.kind == FileKind::Block {
+        identity[2] = size;
+    }
     let mut source = FdSource::new(fd, &Options { offset, length, ignore_map: false })?;
     let length = source.total();
     let mut data_bytes = 0;

@@ -88,6 +88,8 @@ pub struct Reader {
     digest: Option<Digest>,
     /// What is durable and was not told yet.
     durable: Option<u64>,
+    /// Frames that said no more than that the sender is there.
+    signs: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,6 +143,7 @@ impl Reader {
             feeds: false,
             digest: None,
             durable: None,
+            signs: 0,
         })
     }
 
@@ -239,7 +242,10 @@ impl Reader {
     /// What a frame does. Nothing of it is done if it fails.
     fn accept(&mut self, header: &Header) -> Result<()> {
         match (header.kind, self.state) {
-            (Kind::Ignored | Kind::Keepalive, State::Offered | State::Open) => Ok(()),
+            (Kind::Ignored | Kind::Keepalive, State::Offered | State::Open) => {
+                self.signs += 1;
+                Ok(())
+            }
             (Kind::Error, _) => {
                 let error = Failure::decode(header, self.inbox.body(header));
                 Err(error.unwrap_or_else(|malformed| self.because(malformed.into())))
@@ -540,24 +546,17 @@ impl Source for Reader {
     }
 
     fn section(&mut self) -> Result<Section> {
-        self.lasting(|reader| {
-            let kind = section::Kind::Data;
-            Ok(match (reader.piece, reader.state) {
-                (Piece::Hole { left }, _) => Section::new(section::Kind::Hole, reader.at, left),
-                (Piece::Data { left, .. }, _) => Section::new(kind, reader.at, u64::from(left)),
-                (Piece::None, State::Ended | State::Finishing | State::Finished) => {
-                    Section::end(reader.at)
-                }
-                (Piece::None, _) => {
-                    return Err(Error::at(
-                        Operation::Map,
-                        Side::Source,
-                        reader.at,
-                        libc::EOPNOTSUPP,
-                    ));
-                }
-            })
-        })
+        let kind = section::Kind::Data;
+        match (self.piece, self.state) {
+            (_, State::Failed(error)) => Err(error),
+            (Piece::Hole { left }, _) => Ok(Section::new(section::Kind::Hole, self.at, left)),
+            (Piece::Data { left, .. }, _) => Ok(Section::new(kind, self.at, u64::from(left))),
+            (Piece::None, State::Ended | State::Finishing | State::Finished) => {
+                Ok(Section::end(self.at))
+            }
+            // That it is not known yet breaks nothing.
+            (Piece::None, _) => Err(self.error(Operation::Map, libc::EOPNOTSUPP)),
+        }
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> Result<Read> {
@@ -686,6 +685,10 @@ impl Source for Reader {
             (Some(outbox), _) if outbox.waits() > 0 && self.at == self.start() => outbox.waiting(),
             _ => self.inbox.waiting(),
         }
+    }
+
+    fn signs(&self) -> u64 {
+        self.signs
     }
 }
 

@@ -86,6 +86,8 @@ pub struct Writer {
     /// When it last sent something.
     said: Instant,
     durable: Option<u64>,
+    /// Answers that showed that the receiver is there.
+    signs: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,6 +172,7 @@ impl Writer {
             heard: 0,
             said: Instant::now(),
             durable: None,
+            signs: 0,
         })
     }
 
@@ -314,6 +317,7 @@ impl Writer {
                 Ok(())
             }
             (Kind::Keepalive | Kind::Ignored, State::Offered(_) | State::Open | State::Ending) => {
+                self.signs += 1;
                 Ok(())
             }
             (Kind::Ack, State::Open | State::Ending) => {
@@ -323,6 +327,7 @@ impl Writer {
                     return Err(self.because(UNEXPECTED));
                 }
                 self.durable = Some(header.offset);
+                self.signs += 1;
                 Ok(())
             }
             (Kind::Status, State::Ending) => {
@@ -618,17 +623,23 @@ impl Sink for Writer {
 
     fn flush(&mut self) -> Result<()> {
         self.lasting(|writer| {
-            let due = matches!(writer.state, State::Open | State::Offered(_))
-                && writer.owed == 0
-                && !writer.keepalive.is_zero()
-                && writer.said.elapsed() >= writer.keepalive;
-            if due && writer.outbox.waits() == 0 {
+            if writer.flush_by().is_some_and(|due| due <= Instant::now()) {
                 // While it is compared the stream is still at its start.
                 let at = if writer.state == State::Open { writer.at } else { 0 };
                 writer.outbox.push(&Header::new(Kind::Keepalive, at, 0).encode());
             }
             writer.flush_all(Operation::Write)
         })
+    }
+
+    fn flush_by(&self) -> Option<Instant> {
+        // What waits to go out is a sign of life itself.
+        (matches!(self.state, State::Open | State::Offered(_))
+            && !self.keepalive.is_zero()
+            && self.outbox.waits() == 0
+            && self.owed == 0)
+            .then(|| self.said.checked_add(self.keepalive))
+            .flatten()
     }
 
     fn durable(&self) -> Option<u64> {
@@ -683,6 +694,10 @@ impl Sink for Writer {
             }
             (_, waiting) => waiting,
         }
+    }
+
+    fn signs(&self) -> u64 {
+        self.signs
     }
 }
 

@@ -221,6 +221,34 @@ fn a_stream_can_lie_in_a_file_meanwhile() {
 }
 
 #[test]
+fn a_question_too_early_breaks_nothing() {
+    let file = testing::sparse(&[Data(1), Hole(2)]);
+    let (out, into) = std::io::pipe().unwrap();
+    let mut writer = Writer::new(into.as_raw_fd(), None, &WriterOptions::default()).unwrap();
+    let mut reader = Reader::new(out.as_raw_fd(), None, &ReaderOptions::default()).unwrap();
+    let mut source = from(&file);
+    let mut sender = Moving::new(&mut source, &mut writer);
+    // The pipe holds no more than the data; the rest is sent when some of that was read.
+    sender.turn();
+    let (mut buffer, mut taken) = (vec![0; 1 << 14], 0);
+    while taken < BLOCK {
+        sender.turn();
+        let known = reader.section();
+        if taken == 0 {
+            assert_eq!(known.unwrap_err().errno(), libc::EOPNOTSUPP);
+        }
+        match reader.read(&mut buffer) {
+            Ok(crate::source::Read::Data(count)) => taken += count as u64,
+            other => assert!(other.unwrap_err().would_block()),
+        }
+    }
+    assert_eq!(reader.section().unwrap_err().errno(), libc::EOPNOTSUPP);
+    sender.turn();
+    assert_eq!(reader.read(&mut buffer), Ok(crate::source::Read::AtHole));
+    assert_eq!(reader.section().unwrap().length, 2 * BLOCK);
+}
+
+#[test]
 fn an_answer_needs_a_way_back() {
     let (a, b) = socket();
     let mut writer =

@@ -1,5 +1,6 @@
 //! Both ends together, and each against what it must not believe.
 
+mod alive;
 mod decoder;
 mod ends;
 mod examples;

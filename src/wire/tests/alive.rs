@@ -1,0 +1,146 @@
+//! Signs of life: who is there and slow is waited for, and no longer than that.
+
+use super::*;
+use crate::error::{Operation, Side};
+use crate::testing;
+use crate::wire::frame::{Header, Hello, Kind, UNKNOWN, VERSION};
+use crate::wire::reader::ReaderOptions;
+use crate::wire::writer::WriterOptions;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+const KEEPALIVE: Duration = Duration::from_millis(5);
+
+/// One turn of an end that is not done. Returns for how long nobody need look at it again.
+fn waits(moving: &mut Moving) -> Option<Duration> {
+    moving.turn();
+    assert_eq!(moving.result, None);
+    moving.transfer.wait().timeout
+}
+
+fn limits(stall_ms: u64, idle_ms: u64) -> Transfer {
+    Transfer::new(&Options { stall_ms, idle_ms, ..Options::default() }).unwrap()
+}
+
+/// A sender of a pipe into which nobody writes, and a receiver: runs them for this long or until the
+/// receiver has failed, each no earlier than it asked for.
+fn run_beside_a_slow_source(options: Transfer, most: Duration) -> (Option<Result<()>>, Duration) {
+    let (out, _into) = std::io::pipe().unwrap();
+    let copy = testing::file();
+    let ends = socket();
+    let writer = WriterOptions { keepalive: KEEPALIVE, ..WriterOptions::default() };
+    let (mut writer, mut reader) = wire(&ends, &writer, &ReaderOptions::default());
+    let mut source = FdSource::new(out.as_raw_fd(), &source::Options::default()).unwrap();
+    let mut sink = to(&copy);
+    let mut sender = Moving::new(&mut source, &mut writer);
+    let mut receiver = Moving { transfer: options, ..Moving::new(&mut reader, &mut sink) };
+    let begun = Instant::now();
+    sender.turn();
+    while begun.elapsed() < most {
+        receiver.turn();
+        if let Some(result) = receiver.result {
+            return (Some(result), begun.elapsed());
+        }
+        let timeout = waits(&mut sender).expect("a keepalive is due");
+        assert!(timeout <= KEEPALIVE, "{timeout:?}");
+        std::thread::sleep(timeout);
+    }
+    drop(sender);
+    // The one that is there no more, without a word, is late.
+    std::mem::forget(writer);
+    while receiver.result.is_none() && begun.elapsed() < 10 * most {
+        std::thread::sleep(waits(&mut receiver).expect("it has a limit").min(KEEPALIVE));
+        receiver.turn();
+    }
+    (receiver.result, begun.elapsed())
+}
+
+fn late(result: Option<Result<()>>) {
+    let error = result.expect("it ends").unwrap_err();
+    assert_eq!(
+        (error.errno(), error.operation(), error.side(), error.is_peers()),
+        (libc::ETIMEDOUT, Operation::Wait, Side::Source, false)
+    );
+}
+
+#[test]
+fn a_sender_that_shows_to_be_there_is_not_late() {
+    let most = Duration::from_millis(400);
+    let (result, elapsed) = run_beside_a_slow_source(limits(150, 0), most);
+    late(result);
+    assert!(elapsed >= most + Duration::from_millis(140), "{elapsed:?}");
+}
+
+#[test]
+fn a_sender_that_only_shows_to_be_there_is_late_in_the_end() {
+    let (result, elapsed) = run_beside_a_slow_source(limits(150, 300), Duration::from_secs(5));
+    late(result);
+    assert!(elapsed >= Duration::from_millis(290), "{elapsed:?}");
+    assert!(elapsed < Duration::from_secs(5), "{elapsed:?}");
+}
+
+#[test]
+fn a_flood_of_signs_is_no_way_around_the_limit() {
+    let (mut far, near) = socket();
+    let hello = Hello {
+        version: VERSION,
+        least_version: VERSION,
+        max_payload: 4096,
+        required: 0,
+        optional: 0,
+        length: UNKNOWN,
+        source_size: UNKNOWN,
+        source_offset: 0,
+        data_bytes: UNKNOWN,
+        transfer_id: [0; 16],
+        identity: [0; 32],
+        keepalive_ms: 0,
+    }
+    .encode();
+    far.write_all(&Header::with_body(Kind::Hello, 0, 0, &hello).encode()).unwrap();
+    far.write_all(&hello).unwrap();
+    let flood = std::thread::spawn(move || {
+        far.set_nonblocking(false).unwrap();
+        let signs = Header::new(Kind::Keepalive, 0, 0).encode().repeat(1000);
+        while far.write_all(&signs).is_ok() {}
+    });
+    let copy = testing::file();
+    let mut sink = to(&copy);
+    let mut reader = Reader::new(near.as_raw_fd(), None, &ReaderOptions::default()).unwrap();
+    let mut transfer = limits(100, 200);
+    let result = transfer.run(&mut reader, &mut sink, &mut (), None, Patience::Any);
+    late(Some(result.map(drop)));
+    drop((reader, near));
+    flood.join().unwrap();
+}
+
+#[test]
+fn a_receiver_that_acknowledges_is_not_late() {
+    let file = testing::sparse(&[testing::Piece::Data(4)]);
+    let ends = socket();
+    let (mut writer, mut reader) =
+        wire(&ends, &WriterOptions::default(), &ReaderOptions::default());
+    let mut source = from(&file);
+    let mut sender = Moving { transfer: limits(200, 200), ..Moving::new(&mut source, &mut writer) };
+    sender.turn();
+    let mut buffer = [0; 1 << 14];
+    let mut taken = 0;
+    let begun = Instant::now();
+    // It takes its time: each piece is on its medium long before the sender gives up.
+    while taken < 4 * testing::BLOCK {
+        sender.turn();
+        match reader.prepare().and_then(|()| reader.read(&mut buffer)) {
+            Ok(source::Read::Data(count)) => taken += count as u64,
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => assert!(error.would_block()),
+        }
+        reader.stored(taken);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    waits(&mut sender);
+    assert!(begun.elapsed() > Duration::from_millis(600));
+    std::thread::sleep(Duration::from_millis(220));
+    sender.turn();
+    let error = sender.result.unwrap().unwrap_err();
+    assert_eq!((error.errno(), error.side()), (libc::ETIMEDOUT, Side::Sink));
+}
