@@ -2,7 +2,6 @@ use super::*;
 use crate::error::Side;
 use crate::section::{Kind, Section};
 use crate::source::Read;
-use crate::transfer::Sparse;
 use crate::wait::Waiting;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Barrier;
@@ -263,16 +262,7 @@ impl Handles {
         let end = |gates| End { ends: Arc::clone(ends), at: 0, length: LENGTH, gates };
         let source = new_source(end(gates)).unwrap();
         let sink = new_sink(end(None)).unwrap();
-        let options = Options {
-            sparse: Sparse::Auto,
-            detect_zeroes: false,
-            zero_block: 4096,
-            buffer_size: PIECE,
-            progress_bytes: 0,
-            progress_ms: 0,
-            stall_ms: 0,
-            rate: 0,
-        };
+        let options = Options { zero_block: 4096, buffer_size: PIECE, ..Options::default() };
         let observer = Observer::new(&options::sparsestream_transfer_options::default());
         let transfer = new_transfer(source, sink, &options, observer).unwrap();
         Handles { source, sink, transfer }
