@@ -142,22 +142,30 @@ pub struct Stat {
 }
 
 /// fstat(2).
+#[inline]
 pub fn stat(fd: Fd) -> Sys<Stat> {
-    let mut stat = std::mem::MaybeUninit::<libc::stat>::zeroed();
+    let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
     // SAFETY: the buffer is a whole struct stat.
     call(Call::Fstat, 0, |_| unsafe { libc::fstat(fd, stat.as_mut_ptr()) } as isize)?;
-    // SAFETY: zeroed, and filled by a call that succeeded.
+    // SAFETY: a call that succeeded has filled all of it, and any bytes are a struct stat.
     let stat = unsafe { stat.assume_init() };
     let kind = match stat.st_mode & libc::S_IFMT {
         libc::S_IFREG => FileKind::Regular,
+        kind => special_kind(kind),
+    };
+    Ok(Stat { kind, size: stat.st_size.max(0) as u64, allocated: stat.st_blocks > 0 })
+}
+
+#[cold]
+fn special_kind(kind: libc::mode_t) -> FileKind {
+    match kind {
         libc::S_IFBLK => FileKind::Block,
         libc::S_IFIFO => FileKind::Pipe,
         libc::S_IFSOCK => FileKind::Socket,
         libc::S_IFCHR => FileKind::Character,
         libc::S_IFDIR => FileKind::Directory,
         _ => FileKind::Other,
-    };
-    Ok(Stat { kind, size: stat.st_size.max(0) as u64, allocated: stat.st_blocks > 0 })
+    }
 }
 
 /// What tells a file or a device from others, and from itself at another time: the device, the
