@@ -28,6 +28,7 @@ pub enum Call {
     Ioctl,
     Lseek,
     Pread,
+    Fadvise,
     Pwrite,
     Read,
     Write,
@@ -295,6 +296,30 @@ pub fn pread(fd: Fd, buffer: &mut [u8], from: u64) -> Sys<usize> {
         // SAFETY: at most buffer.len() bytes are written to the buffer.
         unsafe { libc::pread(fd, buffer.as_mut_ptr().cast(), length, from) }
     })
+}
+
+/// What of a range can be read without waiting for a disk: preadv2(2) with RWF_NOWAIT.
+pub fn pread_nowait(fd: Fd, buffer: &mut [u8], from: u64) -> Sys<usize> {
+    let from = offset(from)?;
+    call(Call::Pread, buffer.len(), |length| {
+        let piece = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: length };
+        // SAFETY: one piece of at most buffer.len() writable bytes.
+        unsafe { libc::preadv2(fd, &raw const piece, 1, from, libc::RWF_NOWAIT) }
+    })
+}
+
+/// Has a range read into the cache, mostly without waiting for it: posix_fadvise(2) WILLNEED.
+pub fn will_need(fd: Fd, from: u64, length: u64) -> Sys<()> {
+    let (from, length) = (offset(from)?, offset(length)?);
+    let advice = libc::POSIX_FADV_WILLNEED;
+    // SAFETY: no memory is passed.
+    match call(Call::Fadvise, 0, |_| unsafe { libc::posix_fadvise(fd, from, length, advice) }
+        as isize)?
+    {
+        0 => Ok(()),
+        // It returns the errno itself.
+        errno => Err(errno as i32),
+    }
 }
 
 /// pwrite(2).

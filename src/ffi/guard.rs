@@ -48,6 +48,7 @@ fn run<T>(body: impl FnOnce() -> Result<T>) -> std::result::Result<T, c_int> {
 
 /// Leaves the message of an error, and returns its errno.
 #[cold]
+#[inline(never)]
 fn told(error: Error) -> c_int {
     keep_message(&error);
     error.errno()
