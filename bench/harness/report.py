@@ -218,6 +218,8 @@ class Report:
                  f"{machine['memory'] / GIB:.0f} GiB of memory free, Linux {machine['kernel']}.",
                  f"- {self.results['rounds']} rounds, of slow peers fewer (the last column tells); all of it took "
                  f"{self.results.get('seconds', 0)} s."]
+        lines.append(f"- Files in cache are on {machine.get('cached on', 'the disk')}, cold ones on the disk: "
+                     f"{machine.get('cold on', 'not run')}.")
         lines += [f"- {words}" for words in machine["versions"].values()]
         lines.append(f"- Skipped: {len(self.results['skipped'])}.")
         lines += [f"  - {what}: {reason}" for what, reason in self.results["skipped"]]
