@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -120,6 +121,7 @@ int main(int argc, char **argv)
         fail("fork");
     if (child == 0) {
         setpgid(0, 0);
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         execvp(argv[optind + 1], argv + optind + 1);
         fail("exec %s", argv[optind + 1]);
     }

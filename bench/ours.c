@@ -27,6 +27,8 @@
 #include "query.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <sparsestream.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,12 +46,27 @@ static void check(int64_t code)
         fail("%s", sparsestream_last_error());
 }
 
+/* Waits as an event loop does that has nothing else to do. */
+static void wait_for(sparsestream_transfer *transfer)
+{
+    sparsestream_wait wait = { .size = sizeof wait };
+    struct pollfd ready;
+
+    check(sparsestream_transfer_wait(transfer, &wait));
+    ready = (struct pollfd){ .fd = wait.fd, .events = (short)wait.events };
+    if (poll(&ready, 1, wait.timeout_ms) < 0 && errno != EINTR)
+        fail("poll");
+}
+
 static void run(sparsestream_source *source, sparsestream_sink *sink)
 {
     sparsestream_transfer *transfer;
+    int answer;
 
     check(sparsestream_transfer_new(source, sink, &options, &transfer));
-    check(sparsestream_transfer_run(transfer, 0));
+    while ((answer = sparsestream_transfer_run(transfer, 0)) == -EAGAIN)
+        wait_for(transfer);
+    check(answer);
     sparsestream_transfer_free(transfer);
     sparsestream_source_free(source);
     sparsestream_sink_free(sink);
@@ -152,13 +169,24 @@ static void receive_wire(int wire, int back, int fd)
     run(source, sink);
 }
 
+/* As a daemon has its sockets. */
+static void make_non_blocking(int socket)
+{
+    const int flags = fcntl(socket, F_GETFL);
+
+    if (flags < 0 || fcntl(socket, F_SETFL, flags | O_NONBLOCK) < 0)
+        fail("fcntl");
+}
+
 static void send_by_wire(int socket, int fd)
 {
+    make_non_blocking(socket);
     send_wire(socket, socket, fd);
 }
 
 static void receive_by_wire(int socket, int fd)
 {
+    make_non_blocking(socket);
     receive_wire(socket, socket, fd);
 }
 

@@ -7,8 +7,9 @@
 use crate::error::{Error, Operation, Result, Side};
 use crate::sys::{self, Fd, FileKind, Sys};
 
-/// What a section is.
+/// What a section is. As wide as its neighbours in a [`Section`], so that one is copied in whole words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
 pub enum Kind {
     /// Nothing: the end is reached.
     End,
@@ -56,7 +57,8 @@ const INTERRUPTIONS: usize = 100;
 pub struct Walk {
     fd: Fd,
     end: u64,
-    hint: Option<(u64, Kind)>,
+    /// Where the last answer said that data begins.
+    data: Option<u64>,
     mapped: Option<bool>,
 }
 
@@ -64,7 +66,7 @@ impl Walk {
     /// A walk over a file that ends at `end`.
     #[must_use]
     pub fn new(fd: Fd, end: u64) -> Self {
-        Walk { fd, end, hint: None, mapped: None }
+        Walk { fd, end, data: None, mapped: None }
     }
 
     /// Whether the file system answered when it was asked for its map; `None` before it was asked.
@@ -75,7 +77,7 @@ impl Walk {
 
     /// Forgets what the last answer said of the next section.
     pub fn forget(&mut self) {
-        self.hint = None;
+        self.data = None;
     }
 
     /// The section at `offset`, cut to it and to the end. The end itself before `end` means that
@@ -84,73 +86,71 @@ impl Walk {
         if offset >= self.end {
             return Ok(Section::end(offset));
         }
-        match self.probe(offset) {
+        let known = self.data.take() == Some(offset);
+        match probe(self.fd, offset, self.end, known) {
             Ok(section) => {
                 self.mapped.get_or_insert(true);
+                let next = section.offset + section.length;
+                if section.kind == Kind::Hole && next < self.end {
+                    self.data = Some(next);
+                }
                 Ok(section)
             }
-            Err(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY) => {
+            Err(errno) => {
+                let section = without_map(errno, offset, self.end)?;
                 self.mapped.get_or_insert(false);
-                Ok(self.data(offset, self.end))
+                Ok(section)
             }
-            Err(errno) => Err(Error::at(Operation::Map, Side::Source, offset, errno)),
         }
     }
+}
 
-    fn probe(&mut self, offset: u64) -> Sys<Section> {
-        let known = self.hint.take().filter(|hint| hint.0 == offset).map(|hint| hint.1);
-        let mut data_first = known != Some(Kind::Data);
-        // What it said of an offset may be gone when it is asked for the end of it: ask twice,
-        // and not a third time.
-        for _ in 0..2 {
-            if data_first {
-                match sys::seek_data(self.fd, offset) {
-                    Ok(data) if data < offset => return Ok(self.data(offset, self.end)),
-                    Ok(data) if data > self.end && data > sys::size(self.fd)? => {
-                        return Ok(self.data(offset, self.end));
-                    }
-                    Ok(data) if data > offset => return Ok(self.hole(offset, data)),
-                    Ok(_) => {}
-                    Err(libc::ENXIO) => return self.rest(offset, Kind::Hole),
-                    Err(errno) => return Err(errno),
-                }
-            }
-            match sys::seek_hole(self.fd, offset) {
-                Ok(hole) if hole > offset => return Ok(self.data(offset, hole)),
-                Ok(hole) if hole < offset => return Ok(self.data(offset, self.end)),
+/// The section at `offset`, which is before `end`, by lseek(2). `known`: it is said to be in data.
+#[inline(always)]
+fn probe(fd: Fd, offset: u64, end: u64, known: bool) -> Sys<Section> {
+    let to = |kind, to: u64| Ok(Section::new(kind, offset, to.min(end) - offset));
+    let mut data_first = !known;
+    // What it said of an offset may be gone when it is asked for the end of it: ask twice,
+    // and not a third time.
+    for _ in 0..2 {
+        if data_first {
+            match sys::seek_data(fd, offset) {
+                Ok(data) if data < offset => return to(Kind::Data, end),
+                Ok(data) if data > end && data > sys::size(fd)? => return to(Kind::Data, end),
+                Ok(data) if data > offset => return to(Kind::Hole, data),
                 Ok(_) => {}
-                Err(libc::ENXIO) => return self.rest(offset, Kind::Data),
+                Err(libc::ENXIO) => return rest(fd, offset, end, Kind::Hole),
                 Err(errno) => return Err(errno),
             }
-            data_first = true;
         }
-        self.hint = None;
-        Ok(Section::new(Kind::Data, offset, DOUBTFUL.min(self.end - offset)))
-    }
-
-    /// What is left when the map has nothing more to say: to the end, or to where the end is now
-    /// if that is less.
-    fn rest(&self, offset: u64, kind: Kind) -> Sys<Section> {
-        let end = self.end.min(sys::size(self.fd)?);
-        Ok(if end > offset {
-            Section::new(kind, offset, end - offset)
-        } else {
-            Section::end(offset)
-        })
-    }
-
-    fn data(&mut self, offset: u64, to: u64) -> Section {
-        if to < self.end {
-            self.hint = Some((to, Kind::Hole));
+        match sys::seek_hole(fd, offset) {
+            Ok(hole) if hole > offset => return to(Kind::Data, hole),
+            Ok(hole) if hole < offset => return to(Kind::Data, end),
+            Ok(_) => {}
+            Err(libc::ENXIO) => return rest(fd, offset, end, Kind::Data),
+            Err(errno) => return Err(errno),
         }
-        Section::new(Kind::Data, offset, to.min(self.end) - offset)
+        data_first = true;
     }
+    to(Kind::Data, offset.saturating_add(DOUBTFUL))
+}
 
-    fn hole(&mut self, offset: u64, to: u64) -> Section {
-        if to < self.end {
-            self.hint = Some((to, Kind::Data));
+/// What is left when the map has nothing more to say: to the end, or to where the end is now if
+/// that is less.
+#[cold]
+fn rest(fd: Fd, offset: u64, end: u64, kind: Kind) -> Sys<Section> {
+    let end = end.min(sys::size(fd)?);
+    Ok(if end > offset { Section::new(kind, offset, end - offset) } else { Section::end(offset) })
+}
+
+/// What a failure of lseek(2) means: that there is no map, and all is data, or that it failed.
+#[cold]
+fn without_map(errno: i32, offset: u64, end: u64) -> Result<Section> {
+    match errno {
+        libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY => {
+            Ok(Section::new(Kind::Data, offset, end - offset))
         }
-        Section::new(Kind::Hole, offset, to.min(self.end) - offset)
+        _ => Err(Error::at(Operation::Map, Side::Source, offset, errno)),
     }
 }
 
@@ -176,37 +176,57 @@ pub enum Readable {
 
 /// Finds out what a descriptor is.
 pub fn readable(fd: Fd) -> Result<Readable> {
-    let error = |errno| Error::nowhere(Operation::Open, Side::Source, errno);
-    let stat = steadily(|| sys::stat(fd)).map_err(error)?;
-    let opened_for_nothing =
-        || Ok(steadily(|| sys::flags(fd)).map_err(error)? & libc::O_PATH == libc::O_PATH);
+    let stat = steadily(|| sys::stat(fd)).map_err(unopened)?;
     match stat.kind {
-        FileKind::Regular => Ok(Readable::Seekable(Seekable {
-            end: stat.size,
-            map: true,
-            allocated: stat.allocated,
-        })),
-        _ if opened_for_nothing()? => Err(error(libc::EBADF)),
-        FileKind::Block => {
-            let end = steadily(|| sys::device_size(fd)).map_err(error)?;
-            Ok(Readable::Seekable(Seekable { end, map: false, allocated: true }))
-        }
-        FileKind::Directory => Err(error(libc::EISDIR)),
-        FileKind::Other => Err(error(libc::ESPIPE)),
-        kind @ (FileKind::Pipe | FileKind::Socket | FileKind::Character) => {
-            Ok(Readable::Stream(kind))
-        }
+        FileKind::Regular => Ok(Readable::Seekable(regular(&stat))),
+        kind => special(fd, kind).map_err(unopened),
     }
 }
 
-fn seekable(fd: Fd) -> Result<Seekable> {
-    match readable(fd)? {
-        Readable::Seekable(seekable) => Ok(seekable),
-        Readable::Stream(_) => Err(Error::nowhere(Operation::Open, Side::Source, libc::ESPIPE)),
+/// As [`readable`], for what has offsets.
+#[inline]
+fn seekable(fd: Fd) -> Sys<Seekable> {
+    let stat = steadily(|| sys::stat(fd))?;
+    if stat.kind == FileKind::Regular {
+        return Ok(regular(&stat));
     }
+    match special(fd, stat.kind)? {
+        Readable::Seekable(seekable) => Ok(seekable),
+        Readable::Stream(_) => Err(libc::ESPIPE),
+    }
+}
+
+fn regular(stat: &sys::Stat) -> Seekable {
+    Seekable { end: stat.size, map: true, allocated: stat.allocated }
+}
+
+/// What a descriptor is that is no regular file.
+#[cold]
+fn special(fd: Fd, kind: FileKind) -> Sys<Readable> {
+    if steadily(|| sys::flags(fd))? & libc::O_PATH == libc::O_PATH {
+        return Err(libc::EBADF);
+    }
+    match kind {
+        FileKind::Regular | FileKind::Other => Err(libc::ESPIPE),
+        FileKind::Directory => Err(libc::EISDIR),
+        FileKind::Block => {
+            let end = steadily(|| sys::device_size(fd))?;
+            Ok(Readable::Seekable(Seekable { end, map: false, allocated: true }))
+        }
+        FileKind::Pipe | FileKind::Socket | FileKind::Character => Ok(Readable::Stream(kind)),
+    }
+}
+
+#[cold]
+fn unopened(errno: i32) -> Error {
+    Error::nowhere(Operation::Open, Side::Source, errno)
 }
 
 /// Makes a call that a signal may interrupt.
+///
+/// In line, as all that a query goes through: a return that follows a system call is mispredicted,
+/// and an answer that goes through memory waits for it.
+#[inline(always)]
 pub fn steadily<T>(mut make: impl FnMut() -> Sys<T>) -> Sys<T> {
     for _ in 0..INTERRUPTIONS {
         match make() {
@@ -226,27 +246,37 @@ pub struct Position {
 
 impl Position {
     /// Keeps where the position is.
+    #[inline]
     pub fn save(fd: Fd) -> Result<Self> {
-        let saved = steadily(|| sys::position(fd))
-            .map_err(|errno| Error::nowhere(Operation::Map, Side::Source, errno))?;
-        Ok(Position { fd, saved })
-    }
-
-    /// Where it was.
-    #[must_use]
-    pub fn saved(&self) -> u64 {
-        self.saved
+        match steadily(|| sys::position(fd)) {
+            Ok(saved) => Ok(Position { fd, saved }),
+            Err(errno) => Err(Self::unknown(errno)),
+        }
     }
 
     /// Puts it back.
+    #[inline]
     pub fn restore(&self) -> Result<()> {
-        steadily(|| sys::set_position(self.fd, self.saved)).map_err(|errno| Error::Because {
+        match steadily(|| sys::set_position(self.fd, self.saved)) {
+            Ok(()) => Ok(()),
+            Err(errno) => Err(self.lost(errno)),
+        }
+    }
+
+    #[cold]
+    fn unknown(errno: i32) -> Error {
+        Error::nowhere(Operation::Map, Side::Source, errno)
+    }
+
+    #[cold]
+    fn lost(&self, errno: i32) -> Error {
+        Error::Because {
             operation: Operation::Seek,
             side: Side::Source,
             offset: self.saved,
             errno,
             why: "the file position is lost",
-        })
+        }
     }
 
     /// Does something that moves it, and puts it back whatever comes of it.
@@ -257,34 +287,30 @@ impl Position {
     }
 }
 
-/// The section at the file position.
-pub fn in_data(fd: Fd) -> Result<Section> {
-    let file = seekable(fd)?;
+/// The section at `offset`, or at the file position, which is kept.
+#[inline(always)]
+pub fn section_at(fd: Fd, offset: Option<u64>) -> Result<Section> {
+    let file = seekable(fd).map_err(unopened)?;
     let position = Position::save(fd)?;
-    section_of(fd, file, position.saved(), &position)
-}
-
-/// The section at `offset`. The position is kept.
-pub fn section_at(fd: Fd, offset: u64) -> Result<Section> {
-    let file = seekable(fd)?;
-    let position = Position::save(fd)?;
-    section_of(fd, file, offset, &position)
-}
-
-fn section_of(fd: Fd, file: Seekable, offset: u64, position: &Position) -> Result<Section> {
+    let offset = offset.unwrap_or(position.saved);
     if offset >= file.end {
         return Ok(Section::end(offset));
     }
     if !file.map {
         return Ok(Section::new(Kind::Data, offset, file.end - offset));
     }
-    position.around(|| again(|| Walk::new(fd, file.end).at(offset)))
+    let answer = steadily(|| probe(fd, offset, file.end, false));
+    position.restore()?;
+    match answer {
+        Ok(section) => Ok(section),
+        Err(errno) => without_map(errno, offset, file.end),
+    }
 }
 
 /// Hands each section of the range to `each`, which returns whether to go on. Length 0 means to
 /// the end. The position is kept.
 pub fn map(fd: Fd, offset: u64, length: u64, mut each: impl FnMut(Section) -> bool) -> Result<()> {
-    let file = seekable(fd)?;
+    let file = seekable(fd).map_err(unopened)?;
     let end = match length {
         0 => file.end,
         _ => file.end.min(offset.saturating_add(length)),
@@ -316,7 +342,7 @@ pub fn map(fd: Fd, offset: u64, length: u64, mut each: impl FnMut(Section) -> bo
 
 /// Whether the file system can be asked for the map of this file. The position is kept.
 pub fn holes_supported(fd: Fd) -> Result<bool> {
-    let file = seekable(fd)?;
+    let file = seekable(fd).map_err(unopened)?;
     let position = Position::save(fd)?;
     if !file.map {
         return Ok(false);

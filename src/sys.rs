@@ -28,6 +28,7 @@ pub enum Call {
     Ioctl,
     Lseek,
     Pread,
+    Fadvise,
     Pwrite,
     Read,
     Write,
@@ -142,22 +143,30 @@ pub struct Stat {
 }
 
 /// fstat(2).
+#[inline]
 pub fn stat(fd: Fd) -> Sys<Stat> {
-    let mut stat = std::mem::MaybeUninit::<libc::stat>::zeroed();
+    let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
     // SAFETY: the buffer is a whole struct stat.
     call(Call::Fstat, 0, |_| unsafe { libc::fstat(fd, stat.as_mut_ptr()) } as isize)?;
-    // SAFETY: zeroed, and filled by a call that succeeded.
+    // SAFETY: a call that succeeded has filled all of it, and any bytes are a struct stat.
     let stat = unsafe { stat.assume_init() };
     let kind = match stat.st_mode & libc::S_IFMT {
         libc::S_IFREG => FileKind::Regular,
+        kind => special_kind(kind),
+    };
+    Ok(Stat { kind, size: stat.st_size.max(0) as u64, allocated: stat.st_blocks > 0 })
+}
+
+#[cold]
+fn special_kind(kind: libc::mode_t) -> FileKind {
+    match kind {
         libc::S_IFBLK => FileKind::Block,
         libc::S_IFIFO => FileKind::Pipe,
         libc::S_IFSOCK => FileKind::Socket,
         libc::S_IFCHR => FileKind::Character,
         libc::S_IFDIR => FileKind::Directory,
         _ => FileKind::Other,
-    };
-    Ok(Stat { kind, size: stat.st_size.max(0) as u64, allocated: stat.st_blocks > 0 })
+    }
 }
 
 /// What tells a file or a device from others, and from itself at another time: the device, the
@@ -287,6 +296,30 @@ pub fn pread(fd: Fd, buffer: &mut [u8], from: u64) -> Sys<usize> {
         // SAFETY: at most buffer.len() bytes are written to the buffer.
         unsafe { libc::pread(fd, buffer.as_mut_ptr().cast(), length, from) }
     })
+}
+
+/// What of a range can be read without waiting for a disk: preadv2(2) with RWF_NOWAIT.
+pub fn pread_nowait(fd: Fd, buffer: &mut [u8], from: u64) -> Sys<usize> {
+    let from = offset(from)?;
+    call(Call::Pread, buffer.len(), |length| {
+        let piece = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: length };
+        // SAFETY: one piece of at most buffer.len() writable bytes.
+        unsafe { libc::preadv2(fd, &raw const piece, 1, from, libc::RWF_NOWAIT) }
+    })
+}
+
+/// Has a range read into the cache, mostly without waiting for it: posix_fadvise(2) WILLNEED.
+pub fn will_need(fd: Fd, from: u64, length: u64) -> Sys<()> {
+    let (from, length) = (offset(from)?, offset(length)?);
+    let advice = libc::POSIX_FADV_WILLNEED;
+    // SAFETY: no memory is passed.
+    match call(Call::Fadvise, 0, |_| unsafe { libc::posix_fadvise(fd, from, length, advice) }
+        as isize)?
+    {
+        0 => Ok(()),
+        // It returns the errno itself.
+        errno => Err(errno as i32),
+    }
 }
 
 /// pwrite(2).

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Turns results into tables, plots and the list of goals, and writes them into docs/performance.md."""
+"""Turns results into tables, plots and the list of goals, and makes docs/performance.md of them and of its frame."""
 
 import json
 import os
@@ -8,9 +8,10 @@ from statistics import median
 
 from . import contenders as who
 from . import images, svg
-from .programs import ROOT, Failed
+from .programs import BENCH, ROOT, Failed
 from .session import CACHED, COLD, SECTIONS, SIZES, TMPFS
 
+FRAME = os.path.join(BENCH, "performance.md.in")
 PAGE = os.path.join(ROOT, "docs", "performance.md")
 PLOTS = os.path.join(ROOT, "docs", "performance")
 RESULTS = os.path.join(PLOTS, "results.json")
@@ -218,6 +219,8 @@ class Report:
                  f"{machine['memory'] / GIB:.0f} GiB of memory free, Linux {machine['kernel']}.",
                  f"- {self.results['rounds']} rounds, of slow peers fewer (the last column tells); all of it took "
                  f"{self.results.get('seconds', 0)} s."]
+        lines.append(f"- Files in cache are on {machine.get('cached on', 'the disk')}, cold ones on the disk: "
+                     f"{machine.get('cold on', 'not run')}.")
         lines += [f"- {words}" for words in machine["versions"].values()]
         lines.append(f"- Skipped: {len(self.results['skipped'])}.")
         lines += [f"  - {what}: {reason}" for what, reason in self.results["skipped"]]
@@ -274,17 +277,17 @@ MARK = re.compile(r"(<!-- bench:(\w+) -->\n).*?(<!-- bench:end -->)", re.DOTALL)
 
 
 def page(text, results):
-    """The page with its blocks filled in."""
+    """The frame with its blocks filled in."""
     blocks = Report(results).blocks()
     missing = set(blocks) - {name for _, name, _ in MARK.findall(text)}
     if missing:
-        raise Failed(f"{PAGE} has no place for {', '.join(sorted(missing))}")
+        raise Failed(f"{FRAME} has no place for {', '.join(sorted(missing))}")
     return MARK.sub(lambda found: f"{found[1]}\n{blocks[found[2]]}\n{found[3]}", text)
 
 
 def files(results):
     """All files that results make: path and content."""
-    with open(PAGE, encoding="utf-8") as file:
+    with open(FRAME, encoding="utf-8") as file:
         found = {PAGE: page(file.read(), results)}
     for name, plot in Report(results).plots().items():
         found[os.path.join(PLOTS, name)] = plot
@@ -305,7 +308,9 @@ def write(results):
 
 
 def stale():
-    """Files that are not what the results make of them."""
+    """Files that are not what the results make of them; the page itself where it has none."""
+    if not os.path.exists(RESULTS):
+        return [os.path.relpath(PAGE, ROOT)] if os.path.exists(PAGE) else []
     with open(RESULTS, encoding="utf-8") as file:
         made = files(json.load(file))
     found = []

@@ -29,6 +29,7 @@ SECTIONS, SIZES = "sections", "sizes"
 
 # Where less than everyone takes part.
 CURVES = [who.ZERO_COPY, who.WIRE, who.OURS_FILE, who.CP]
+CACHED_IMAGES = ["one", "eight", "many", "tebibyte", images.ZEROS, images.FILESYSTEM]
 TMPFS_IMAGES = ["one", "many"]
 TMPFS_NAMES = [who.ZERO_COPY, who.READ_WRITE, who.WIRE, who.LIMIT_FILE, who.LIMIT_SPLICE, who.OURS_FILE, who.CP]
 COLD_IMAGES = ["one", images.FILESYSTEM, images.FRAGMENTS]
@@ -71,51 +72,77 @@ class Session:
 
     def run(self):
         begun = time.monotonic()
-        with contextlib.ExitStack() as stack:
-            top = tempfile.mkdtemp(prefix="ssbench-", dir=self.directory)
-            stack.callback(shutil.rmtree, top, ignore_errors=True)
-            os.chmod(top, 0o755)
-            disk = self._place(stack, top, "disk", self._loop_if_needed)
-            memory = self._place(stack, top, "memory", self._tmpfs)
-            self._disk(disk)
-            if memory is not None:
-                self._memory(memory)
+        with contextlib.ExitStack() as top:
+            self._top = tempfile.mkdtemp(prefix="ssbench-", dir=self.directory)
+            top.callback(shutil.rmtree, self._top, ignore_errors=True)
+            os.chmod(self._top, 0o755)
+            for name, make, use in (("cache", self._ext4, self._cached), ("disk", self._disk, self._cold),
+                                    ("memory", self._tmpfs, self._memory)):
+                with contextlib.ExitStack() as stack:
+                    try:
+                        place = make(stack, name)
+                    except Failed as failure:
+                        self.skip(name, str(failure))
+                        continue
+                    # Peers that run as another user write there too.
+                    os.makedirs(os.path.join(place, "out"), exist_ok=True)
+                    os.chmod(os.path.join(place, "out"), 0o777)
+                    os.chmod(place, 0o755)
+                    use(place)
         self.results["seconds"] = round(time.monotonic() - begun)
 
     # Places
 
-    def _place(self, stack, top, name, mount):
-        place = os.path.join(top, name)
+    def _directory(self, stack, name):
+        place = os.path.join(self._top, name)
         os.mkdir(place)
-        try:
-            place = mount(stack, place)
-        except Failed as failure:
-            self.skip(name, str(failure))
-            return None
-        # Peers that run as another user write there too.
-        os.makedirs(os.path.join(place, "out"), exist_ok=True)
-        os.chmod(os.path.join(place, "out"), 0o777)
-        os.chmod(place, 0o755)
+        stack.callback(shutil.rmtree, place, ignore_errors=True)
         return place
 
-    def _loop_if_needed(self, stack, place):
-        if output("findmnt", "-n", "-o", "FSTYPE", "-T", place).strip() == "ext4":
+    def _ext4(self, stack, name):
+        """For files in cache: the disk, or memory where the disk is not ext4 or would take part in the end.
+
+        A file system that discards what is removed takes a minute to remove a copy of many sections.
+        """
+        place = self._directory(stack, name)
+        kind, options = file_system(place)
+        if kind == "ext4" and "discard" not in options:
             return place
         if os.geteuid() != 0:
-            self.skip("ext4", "no root to mount it; the file system that is there is used")
+            self.skip("ext4 of its own", f"no root to mount it; the {kind} that is there is used")
             return place
-        image = place + ".img"
-        output("truncate", "-s", "12G", image)
-        output("mke2fs", "-q", "-t", "ext4", image)
-        output("mount", "-o", "loop", image, place)
-        stack.callback(output, "umount", place)
+        below = self._tmpfs(stack, name + ".below")
+        self._loop(stack, os.path.join(below, "image"), place)
+        self.results["machine"]["cached on"] = "ext4 on a loop device in memory"
+        return place
+
+    def _disk(self, stack, name):
+        """For cold files: the disk."""
+        place = self._directory(stack, name)
+        kind, _ = file_system(place)
+        if kind != "ext4" and os.geteuid() == 0:
+            self._loop(stack, place + ".img", place)
+            self.results["machine"]["cold on"] = f"ext4 on a loop device on {kind}"
+        else:
+            self.results["machine"]["cold on"] = kind
         return place
 
     @staticmethod
-    def _tmpfs(stack, place):
+    def _loop(stack, image, place):
+        output("truncate", "-s", "8G", image)
+        stack.callback(os.unlink, image)
+        output("mke2fs", "-q", "-t", "ext4", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0", image)
+        # Without a cache of its own below the one that is measured.
+        device = output("losetup", "-f", "--show", "--direct-io=on", image).strip()
+        stack.callback(output, "losetup", "-d", device)
+        output("mount", device, place)
+        stack.callback(unmount, place)
+
+    def _tmpfs(self, stack, name):
         if os.geteuid() == 0:
+            place = self._directory(stack, name)
             output("mount", "-t", "tmpfs", "-o", "size=80%,mode=0755", "tmpfs", place)
-            stack.callback(output, "umount", place)
+            stack.callback(unmount, place)
             return place
         if not os.access("/dev/shm", os.W_OK):
             raise Failed("no root to mount a tmpfs, and no /dev/shm")
@@ -125,9 +152,11 @@ class Session:
 
     # What is run where
 
-    def _disk(self, place):
+    def _make(self, place, names):
+        """Images in a directory: paths by name."""
         paths = {}
-        for name, (title, specification) in (images.QUICK if self.quick else images.FULL).items():
+        for name in names:
+            title, specification = (images.QUICK if self.quick else images.FULL)[name]
             say(f"makes {title}")
             try:
                 paths[name] = images.make(self.programs, place, name, specification)
@@ -135,19 +164,23 @@ class Session:
                 self.skip(f"image {name}", str(failure))
                 continue
             self.results["images"][name] = {"title": title, **self.programs.map(paths[name])}
-        self.compete(CACHED, place, {name: paths[name] for name in paths if name != images.FRAGMENTS}, self.everyone)
+        return paths
+
+    def _cached(self, place):
+        self.compete(CACHED, place, self._make(place, CACHED_IMAGES), self.everyone)
         self._contests(place)
         if shutil.which("strace") is None:
             self.skip("system calls", "no strace")
         else:
             self._traces(place)
+
+    def _cold(self, place):
         if self.quick:
             return
         if os.geteuid() != 0:
             self.skip(COLD, "no root to drop the caches")
             return
-        self.compete(COLD, place, {name: paths[name] for name in COLD_IMAGES if name in paths},
-                     self._named(COLD_NAMES), cold=True)
+        self.compete(COLD, place, self._make(place, COLD_IMAGES), self._named(COLD_NAMES), cold=True)
 
     def _memory(self, place):
         if not self.quick:
@@ -323,6 +356,24 @@ class Session:
         for buffer, block in (("32K", "4K"), ("64K", "64K"), ("1M", "64K")):
             contests[f"zeros, {block} blocks of {buffer}"] = self.programs.contest("zero-check", buffer, block)
         os.unlink(path)
+
+
+def file_system(place):
+    """Of what kind the one is that a directory is on, and its options."""
+    kind, options = output("findmnt", "-n", "-o", "FSTYPE,OPTIONS", "-T", place).split()
+    return kind, options.split(",")
+
+
+def unmount(place):
+    """Also when what was stopped in a hurry has yet to let go of it."""
+    for _ in range(20):
+        try:
+            output("umount", place)
+            return
+        except Failed as failure:
+            last = failure
+        time.sleep(0.25)
+    raise last
 
 
 def drop_caches():

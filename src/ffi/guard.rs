@@ -11,12 +11,12 @@ use std::sync::Once;
 
 /// An export that returns 0, a small number, or a negative errno.
 pub fn code(body: impl FnOnce() -> Result<c_int>) -> c_int {
-    run(body).unwrap_or_else(|error| -error.errno())
+    run(body).unwrap_or_else(|errno| -errno)
 }
 
 /// An export that returns a count or a negative errno.
 pub fn count(body: impl FnOnce() -> Result<i64>) -> i64 {
-    run(body).unwrap_or_else(|error| -i64::from(error.errno()))
+    run(body).unwrap_or_else(|errno| -i64::from(errno))
 }
 
 /// An export that returns a text, which is never null.
@@ -38,14 +38,20 @@ pub fn signal_safe(body: impl FnOnce() -> Result<()>) -> c_int {
     }
 }
 
-fn run<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
+fn run<T>(body: impl FnOnce() -> Result<T>) -> std::result::Result<T, c_int> {
     silence();
+    // An error becomes its errno at once: it is large, and most calls have none to hand on.
     // A handle that a panic left half changed is marked by `handles` and not used again.
-    let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or(Err(Error::Internal));
-    if let Err(error) = &result {
-        keep_message(error);
-    }
-    result
+    catch_unwind(AssertUnwindSafe(|| body().map_err(told)))
+        .unwrap_or_else(|_| Err(told(Error::Internal)))
+}
+
+/// Leaves the message of an error, and returns its errno.
+#[cold]
+#[inline(never)]
+fn told(error: Error) -> c_int {
+    keep_message(&error);
+    error.errno()
 }
 
 /// Keeps a panic from being printed: the standard library is a private part of this library, so

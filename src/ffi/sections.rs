@@ -57,7 +57,7 @@ pub unsafe extern "C" fn sparsestream_in_data(
         let in_data = unsafe { guard::output(in_data, "in_data") }?;
         // SAFETY: the caller promises NULL or a writable place.
         let length = unsafe { guard::output(length, "length") }?;
-        let section = section::in_data(fd)?;
+        let section = section::section_at(fd, None)?;
         in_data.set(section.kind == section::Kind::Data);
         length.set(guard::signed(section.length));
         Ok(0)
@@ -84,7 +84,7 @@ pub unsafe extern "C" fn sparsestream_section_at(
         // SAFETY: the caller promises NULL or a writable place.
         let out = unsafe { guard::output(out, "out") }?;
         let offset = guard::unsigned(offset, "offset")?;
-        out.set(section::section_at(fd, offset)?.into());
+        out.set(section::section_at(fd, Some(offset))?.into());
         Ok(0)
     })
 }

@@ -1,5 +1,6 @@
 //! A regular file or a block device: its map is walked, its data is read by offset.
 
+use super::look_ahead::{LookAhead, SMALL};
 use super::{Ahead, Extent, Options, Read, Source, range_end};
 use crate::error::{Error, Operation, Result, Side};
 use crate::life::Life;
@@ -25,6 +26,7 @@ pub struct FileSource {
     walk: Option<Walk>,
     section: Option<Section>,
     position: Option<Position>,
+    look_ahead: LookAhead,
     ended: bool,
     life: Life,
 }
@@ -63,6 +65,7 @@ impl FileSource {
             walk: end.filter(|_| mapped && !made_up).map(|end| Walk::new(fd, end)),
             section: None,
             position: None,
+            look_ahead: LookAhead::new(fd, offset),
             ended: false,
             life: Life::Open,
         })
@@ -160,6 +163,7 @@ impl Source for FileSource {
     fn rewind(&mut self) -> Result<()> {
         self.offset = self.start;
         self.section = None;
+        self.look_ahead = LookAhead::new(self.fd, self.start);
         self.ended = false;
         if let Some(walk) = &mut self.walk {
             walk.forget();
@@ -196,8 +200,13 @@ impl Source for FileSource {
             Kind::Data => {}
         }
         let most = section.length.min(buffer.len() as u64) as usize;
-        let count = sys::pread(self.fd, &mut buffer[..most], self.offset)
-            .map_err(|errno| self.error(errno))?;
+        let piece = &mut buffer[..most];
+        let count = if section.length <= SMALL && most as u64 == section.length {
+            self.look_ahead.read(piece, self.offset, end)
+        } else {
+            sys::pread(self.fd, piece, self.offset)
+        }
+        .map_err(|errno| self.error(errno))?;
         if count == 0 {
             return Err(Error::EndedEarly { offset: self.offset, expected: end });
         }

@@ -2,6 +2,7 @@
 
 mod bytes;
 mod file;
+mod look_ahead;
 
 use crate::error::{Error, Operation, Result, Side};
 use crate::pipe::Pipe;
