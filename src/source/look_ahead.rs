@@ -68,8 +68,9 @@ impl LookAhead {
                         return Ok(count);
                     }
                     Err(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL) => self.tells = false,
-                    // Whatever it is, the read that may wait tells.
-                    Ok(_) | Err(_) => {}
+                    // Not in the cache, or not all of it.
+                    Ok(_) | Err(libc::EAGAIN) => {}
+                    Err(errno) => return Err(errno),
                 }
             }
             self.earned = 0;
