@@ -13,6 +13,8 @@ pub struct ByteEnd {
     fd: Fd,
     kind: FileKind,
     way: Way,
+    /// What a send from a file failed with. If it was the socket's own failure, it is told no more.
+    suspect: Option<i32>,
 }
 
 impl ByteEnd {
@@ -23,7 +25,7 @@ impl ByteEnd {
             return Err(error(libc::EPROTOTYPE));
         }
         let way = if kind == FileKind::Regular { Way::Plain } else { Way::Flags };
-        Ok(ByteEnd { fd, kind, way })
+        Ok(ByteEnd { fd, kind, way, suspect: None })
     }
 
     /// Examines a descriptor that is to be read (`Side::Source`) or written (`Side::Sink`). A
@@ -57,18 +59,39 @@ impl ByteEnd {
             sys::send(self.fd, first, second)
         } else {
             self.in_best_way(|fd, way| sys::write(fd, first, second, way))
-        }?;
+        };
+        let count = count.map_err(|errno| match (errno, self.suspect) {
+            (libc::EPIPE, Some(suspect)) => suspect,
+            _ => errno,
+        })?;
+        self.suspect = None;
         if count == 0 { Err(libc::EIO) } else { Ok(count) }
     }
 
-    /// Sends what goes of a part of a file, without a copy. 0 means that this is not the way.
+    /// Sends what goes of a part of a file, without a copy. 0 means that this is not the way, or that
+    /// it failed: the same data is then written, which tells whose failure it was.
     pub fn send_from(&mut self, extent: &Extent) -> Sys<u64> {
         let Extent { fd, offset, length } = *extent;
-        match self.kind {
-            _ if length == 0 || !self.sends_from_files() => Ok(0),
+        let answer = match self.kind {
+            _ if length == 0 || !self.sends_from_files() => return Ok(0),
             FileKind::Pipe => sys::splice_to_pipe(fd, offset, self.fd, length),
             _ => sys::sendfile(fd, offset, self.fd, length),
+        };
+        match answer {
+            Err(errno @ (libc::EAGAIN | libc::EINTR)) => Err(errno),
+            Err(errno) => {
+                self.suspect = Some(errno);
+                Ok(0)
+            }
+            sent => sent,
         }
+    }
+
+    /// Whether what it took of a file is its own, and not the file's pages, which may change before
+    /// they are read.
+    #[must_use]
+    pub fn copies(&self) -> bool {
+        self.kind == FileKind::Regular
     }
 
     /// Gives what is there to a pipe, without a copy, at most so many bytes. 0 means the end, `None`
@@ -80,7 +103,15 @@ impl ByteEnd {
         }
         match pipe.fill(self.fd, None, most) {
             Ok(count) => Ok(Some(count)),
-            Err(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOMEM) => Ok(None),
+            // Of these none is a socket's own failure, which would be told no more.
+            Err(
+                libc::EINVAL
+                | libc::EOPNOTSUPP
+                | libc::ENOSYS
+                | libc::ENOMEM
+                | libc::EPERM
+                | libc::EACCES,
+            ) => Ok(None),
             Err(errno) => Err(errno),
         }
     }

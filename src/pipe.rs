@@ -4,8 +4,9 @@
 use crate::sys::{self, Fd, Sys};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// As much as an unprivileged process may have by default: /proc/sys/fs/pipe-max-size.
-const SIZE: i32 = 1 << 20;
+/// Enough to make the calls cheap. An unprivileged user may have 256 pipes of this size by default:
+/// /proc/sys/fs/pipe-user-pages-soft.
+const SIZE: i32 = 256 << 10;
 
 /// A pipe smaller than this is not worth its calls.
 const LEAST: usize = 64 << 10;
@@ -24,6 +25,10 @@ impl Pipe {
     #[must_use]
     pub fn new() -> Option<Self> {
         let (read, write) = sys::pipe().ok()?;
+        // As one of the standard three it would take what the process prints.
+        if read.as_raw_fd().min(write.as_raw_fd()) <= libc::STDERR_FILENO {
+            return None;
+        }
         let room =
             sys::set_pipe_size(write.as_raw_fd(), SIZE).ok().filter(|room| *room >= LEAST)?;
         Some(Pipe { read, write, room: room as u64, held: 0 })

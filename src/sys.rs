@@ -148,13 +148,14 @@ pub fn stat(fd: Fd) -> Sys<Stat> {
     let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
     // SAFETY: the buffer is a whole struct stat.
     call(Call::Fstat, 0, |_| unsafe { libc::fstat(fd, stat.as_mut_ptr()) } as isize)?;
-    // SAFETY: a call that succeeded has filled all of it, and any bytes are a struct stat.
-    let stat = unsafe { stat.assume_init() };
-    let kind = match stat.st_mode & libc::S_IFMT {
+    let stat = stat.as_ptr();
+    // SAFETY: a call that succeeded has filled these members; of reserved ones nobody says so.
+    let (mode, size, blocks) = unsafe { ((*stat).st_mode, (*stat).st_size, (*stat).st_blocks) };
+    let kind = match mode & libc::S_IFMT {
         libc::S_IFREG => FileKind::Regular,
         kind => special_kind(kind),
     };
-    Ok(Stat { kind, size: stat.st_size.max(0) as u64, allocated: stat.st_blocks > 0 })
+    Ok(Stat { kind, size: size.max(0) as u64, allocated: blocks > 0 })
 }
 
 #[cold]

@@ -607,6 +607,7 @@ impl Transfer {
                 }
             }
             self.pipes = false;
+            self.pipe = None;
         }
         Ok(None)
     }
@@ -619,19 +620,24 @@ impl Transfer {
         sink: &mut dyn Sink,
         observer: &mut dyn Observe,
     ) -> Result<Option<Step>> {
-        let most = match self.allowance() {
-            Ok(most) => most,
-            Err(when) => return Ok(Some(Step::TooEarly(when))),
-        };
+        // Where it allows none now, a hole or the end may still come: what is read then is kept.
+        let allowed = self.allowance();
+        let most = self.buffer.bytes().len();
         let lent = source.lent()?;
         let taken = if !lent.is_empty() {
+            let most = match allowed {
+                Ok(allowed) => most.min(allowed),
+                Err(when) => return Ok(Some(Step::TooEarly(when))),
+            };
             let piece = &lent[..lent.len().min(most)];
             let count = sink.write(piece)? as u64;
             let taken = self.taken(Operation::Write, count, piece.len() as u64)?;
             source.take(taken as usize)?;
             taken
-        } else if let Some(room) = sink.lend()? {
-            let most = room.len().min(most).min(self.buffer.bytes().len());
+        } else if let Ok(allowed) = allowed
+            && let Some(room) = sink.lend()?
+        {
+            let most = room.len().min(most).min(allowed);
             match source.read(&mut room[..most])? {
                 Read::Data(count) => {
                     self.check_count(count, most)?;
@@ -704,7 +710,7 @@ impl Transfer {
             Read::End => self.at_end = true,
         }
         let reached = self.stats.position.saturating_add(self.gap);
-        if i64::try_from(reached.saturating_add(self.pending.end as u64)).is_err() {
+        if i64::try_from(reached.saturating_add(self.pending.len() as u64)).is_err() {
             let position = self.stats.position;
             return Err(Error::at(Operation::Read, Side::Source, position, libc::EOVERFLOW));
         }

@@ -65,8 +65,7 @@ impl Sink for ByteSink {
                 self.offset += count;
                 Ok(Some(count))
             }
-            Err(errno @ (libc::EINTR | libc::EAGAIN)) => Err(self.error(Operation::Write, errno)),
-            Err(_) => Ok(None),
+            Err(errno) => Err(self.error(Operation::Write, errno)),
         }
     }
 

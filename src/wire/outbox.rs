@@ -98,11 +98,15 @@ impl Outbox {
         self.to.sends_from_files()
     }
 
-    /// Sends what waits, and then what goes of a part of a file, without a copy. 0 means that this
-    /// is not the way.
+    /// Sends what goes of a part of a file, without a copy, while nothing waits. 0 means that this is
+    /// not the way.
     pub(super) fn send_from(&mut self, extent: &Extent) -> Sys<u64> {
-        self.flush()?;
         self.to.send_from(extent)
+    }
+
+    /// Whether what is sent from a file may change no more.
+    pub(super) fn copies(&self) -> bool {
+        self.to.copies()
     }
 
     /// Sends what waits, all of it.

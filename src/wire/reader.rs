@@ -572,14 +572,12 @@ impl Source for Reader {
     }
 
     fn ahead(&mut self) -> Result<Ahead> {
-        if self.digest.is_some() || self.features & CHECKSUM != 0 {
-            // Who checks it must see it.
-            return Ok(Ahead::Unknown);
-        }
         self.answer_if_ready();
         self.lasting(|reader| {
             reader.advance()?;
             Ok(match reader.piece {
+                // Who checks it must see it.
+                _ if reader.digest.is_some() || reader.features & CHECKSUM != 0 => Ahead::Unknown,
                 // To read the rest of a frame that was fed would take what is behind it too.
                 Piece::Data { left, .. }
                     if reader.inbox.bytes().is_empty()
@@ -613,7 +611,17 @@ impl Source for Reader {
 
     fn lent(&mut self) -> Result<&[u8]> {
         self.answer_if_ready();
-        self.lasting(Reader::advance)?;
+        self.lasting(|reader| {
+            reader.advance()?;
+            // A frame that is here as a whole is looked at before any of it is handed out.
+            if let Piece::Data { left, checksum, expected: Some(expected) } = reader.piece
+                && let Some(rest) = reader.inbox.bytes().get(..left as usize)
+                && crc32c::crc32c_append(checksum, rest) != expected
+            {
+                return Err(reader.because(Malformed::BodyChecksum.into()));
+            }
+            Ok(())
+        })?;
         let Piece::Data { left, .. } = self.piece else { return Ok(&[]) };
         let held = self.inbox.bytes();
         Ok(&held[..held.len().min(left as usize)])

@@ -23,6 +23,9 @@ const PAYLOAD: usize = 256 << 10;
 /// Data in one frame that is sent from where it lies.
 const FETCHED_PAYLOAD: u32 = 1 << 20;
 
+/// Data in one frame, one-way: a receiver cannot ask for less.
+const ONE_WAY_PAYLOAD: u32 = 128 << 10;
+
 /// Frames are gathered until so much waits.
 const GATHER: usize = 256 << 10;
 
@@ -131,10 +134,11 @@ impl Writer {
                 optional |= RESUME;
             }
         }
+        let max_payload = if from.is_some() { FETCHED_PAYLOAD } else { ONE_WAY_PAYLOAD };
         let hello = Hello {
             version: VERSION,
             least_version: VERSION,
-            max_payload: FETCHED_PAYLOAD,
+            max_payload,
             required,
             optional,
             length: length.unwrap_or(UNKNOWN),
@@ -163,7 +167,7 @@ impl Writer {
             hello,
             state: State::New,
             features: required,
-            max_payload: FETCHED_PAYLOAD,
+            max_payload,
             owed: 0,
             at: 0,
             counts: End::default(),
@@ -216,14 +220,11 @@ impl Writer {
         if !begun {
             return;
         }
-        // The frame under way is made whole, so that what follows is read as a frame.
-        while self.owed > 0 {
-            let count = SMALL.min(self.owed as usize);
-            if !self.outbox.has_room(count) && self.outbox.flush().is_err() {
-                return;
-            }
-            self.outbox.push_zeros(count);
-            self.owed -= count as u32;
+        if self.owed > 0 {
+            // Whatever completed the frame would be data there, and perhaps made durable. That
+            // nothing follows is what the receiver is told.
+            let _ = self.outbox.flush();
+            return;
         }
         let (header, failure) = Failure::encode(&error);
         // Its failure would hide the one that it tells of.
@@ -575,7 +576,12 @@ impl Sink for Writer {
             let operation = Operation::Write;
             writer.refuse_beyond(operation, 1)?;
             writer.ready(operation, 0)?;
-            if writer.features & (CHECKSUM | DIGEST) != 0 || !writer.outbox.sends_from_files() {
+            // One-way nobody says when the file may change again.
+            let lasts = writer.answers.is_some() || writer.outbox.copies();
+            if writer.features & (CHECKSUM | DIGEST) != 0
+                || !lasts
+                || !writer.outbox.sends_from_files()
+            {
                 return Ok(None);
             }
             if writer.owed == 0 {
@@ -585,17 +591,11 @@ impl Sink for Writer {
                 writer.owed = length;
             }
             let most = extent.length.min(writer.owed.into());
-            match writer.outbox.send_from(&Extent { length: most, ..*extent }) {
-                Ok(0) => Ok(None),
-                result @ (Ok(_)
-                | Err(libc::EAGAIN | libc::EINTR | libc::EPIPE | libc::ECONNRESET)) => {
-                    let count = writer.sent(operation, result)?;
-                    writer.paid(count as u32);
-                    Ok(Some(count))
-                }
-                // Perhaps it is the file's.
-                Err(_) => Ok(None),
-            }
+            writer.flush_all(operation)?;
+            let result = writer.outbox.send_from(&Extent { length: most, ..*extent });
+            let count = writer.sent(operation, result)?;
+            writer.paid(count as u32);
+            Ok((count > 0).then_some(count))
         })
     }
 
