@@ -145,14 +145,15 @@
 #define SPARSESTREAM_DETECT_ZEROES 16
 
 /**
- * Flag of `sparsestream_wire_options`: each DATA frame carries the CRC-32C of its payload. A
- * receiver with it refuses a stream without.
+ * Flag of `sparsestream_wire_options`: each DATA frame carries the CRC-32C of its payload. At a
+ * receiver: with a way back it is turned on by this flag alone; without one a stream that has no
+ * checksums is refused (-EOPNOTSUPP).
  */
 #define SPARSESTREAM_WIRE_CHECKSUM 32
 
 /**
  * Flag of `sparsestream_wire_options`: a digest of the whole stream, holes included, is sent at
- * checkpoints and at the end, and compared. A receiver with it refuses a stream without.
+ * checkpoints and at the end, and compared. At a receiver as `SPARSESTREAM_WIRE_CHECKSUM`.
  */
 #define SPARSESTREAM_WIRE_DIGEST 64
 
@@ -173,7 +174,7 @@
 
 /**
  * Flag of `sparsestream_wire_options`: `length`, `source_size`, `source_offset` and `data_bytes`
- * are set.
+ * are set; -1 stands for what is not known.
  */
 #define SPARSESTREAM_WIRE_SIZES 512
 
@@ -431,7 +432,8 @@ typedef struct sparsestream_source_ops {
  */
 typedef struct sparsestream_stats {
     /**
-     * `sizeof(sparsestream_stats)`, set by the caller.
+     * `sizeof(sparsestream_stats)`, set by the caller; in `progress` the library's, which may be
+     * that of another version.
      */
     uint64_t size;
     /**
@@ -496,7 +498,7 @@ typedef struct sparsestream_transfer_options {
     /**
      * Bytes of the transfer's one buffer, 4096 to 67108864; 0 means 1048576; at least `zero_block`
      * while zeros are looked for. This is all the memory that a transfer takes beside some hundred
-     * bytes, whatever it moves.
+     * bytes, whatever it moves, and what the kernel keeps in its pipe, at most 256 KiB.
      */
     uint64_t buffer_size;
     /**
@@ -528,7 +530,9 @@ typedef struct sparsestream_transfer_options {
      * no byte was moved and the other end of a wire gave no sign of life (`keepalive_ms` of
      * `sparsestream_wire_options`); 0 means never. It is looked at when
      * `sparsestream_transfer_run` is called and while it waits; a callback that blocks cannot be
-     * interrupted.
+     * interrupted, and waiting for the rate does not count. A sender over a wire with a way back
+     * also waits for the receiver's last word, while the receiver syncs and says nothing: allow for
+     * it, or have the receiver use `sync_interval`. After that the receiver may have stored all.
      */
     int64_t stall_ms;
     /**
@@ -539,7 +543,7 @@ typedef struct sparsestream_transfer_options {
     int64_t rate;
     /**
      * As `stall_ms`, but signs of life do not count: how long the other end of a wire may be there
-     * and yet move nothing; 0 means for ever.
+     * and yet move nothing; 0 means for ever. Without a wire the shorter of both acts.
      */
     int64_t idle_ms;
 } sparsestream_transfer_options;
@@ -1073,14 +1077,19 @@ int sparsestream_transfer_new(struct sparsestream_source *source,
  * Goes on with a transfer.
  *
  * `budget` bounds one call: it returns 1 after about so many bytes of work, where a hole, or a
- * step of zeroing, counts as 4096 bytes, or as 64 bytes a microsecond if it takes longer. With a budget the call never waits on a descriptor, not
- * even on one that is in blocking mode; reading and writing regular files and block devices, and
+ * step of zeroing, counts as 4096 bytes, or as 64 bytes a microsecond if it takes longer. With a
+ * budget the call never waits on a descriptor, not even on one that is in blocking mode; reading and writing regular files and block devices, and
  * callbacks that block, take as long as they take, one piece at a time.
  *
  * `budget` 0 means to the end. The call then waits, with poll(2), on descriptors that are in
  * blocking mode, and returns -EAGAIN only for those in non-blocking mode and for callbacks.
  *
  * Position: a mapped source file's position moves until the transfer has ended.
+ *
+ * Descriptors: a transfer from a descriptor or a wire into a file or a block device may open one
+ * pipe, close-on-exec, and closes it when it ends or is freed; where none can be had it does
+ * without. What a file sends to a socket or a pipe in non-blocking mode may be its own pages: it
+ * should not change before the other end has read them.
  *
  * Returns 0 when all is moved and both ends are finished; 1 when the budget is used up; -EAGAIN
  * when an end is not ready (`sparsestream_transfer_wait` tells which; nothing is lost, run it
@@ -1185,9 +1194,9 @@ int sparsestream_recv_all(const struct sparsestream_stream_ops *ops,
  * Sending never waits, whatever the mode of the descriptors, and raises no SIGPIPE. The sink takes
  * at most 530 KiB of memory, whatever it sends. Small pieces are gathered: those of a sink that is
  * driven by hand may wait until it is finished. Data from 64 KiB up that lies in a file is sent
- * from there by a transfer, without a copy, if `write_fd` is in non-blocking mode and neither
- * checksums nor the digest are sent. Both descriptors stay the caller's, carry this
- * stream and nothing else, and must stay open until the sink is freed. One that was used and is
+ * from there by a transfer, without a copy, if there is a way back, `write_fd` is in non-blocking
+ * mode, and neither checksums nor the digest are in force, which the receiver may ask for; or if
+ * `write_fd` is a regular file. Both descriptors stay the caller's, carry this stream and nothing else, and must stay open until the sink is freed. One that was used and is
  * freed without having been finished tells the receiver ECANCELED.
  *
  * With `SPARSESTREAM_WIRE_RESUME` the sink must be driven by a transfer, which reads what the
@@ -1219,8 +1228,8 @@ int sparsestream_sink_to_wire(int write_fd,
  * damaged is an error before the sink hears of it, but for the data of a frame whose checksum
  * comes to be wrong with its last byte. A stream that is cut off is -ENODATA. Receiving never
  * waits. The source takes at most 270 KiB of memory, whatever it receives. A transfer moves long
- * data into a file or a block device without a copy through memory, if `read_fd` is a pipe or in
- * non-blocking mode and neither checksums nor the digest are looked at.
+ * data into a file or a block device without a copy through memory, if `read_fd` is a pipe, a
+ * regular file or in non-blocking mode, and neither checksums nor the digest are in force.
  *
  * To go on with an earlier transfer, set `resume_offset`, `resume_digest` and `identity`, ask with
  * `sparsestream_source_wire_info` where the stream starts, and make the sink begin there. What is

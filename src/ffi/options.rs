@@ -23,11 +23,12 @@ pub const SPARSESTREAM_KNOWN_ZERO: u64 = 8;
 /// Flag of `sparsestream_transfer_options`: data blocks that are all zeros are passed on as holes.
 pub const SPARSESTREAM_DETECT_ZEROES: u64 = 16;
 
-/// Flag of `sparsestream_wire_options`: each DATA frame carries the CRC-32C of its payload. A
-/// receiver with it refuses a stream without.
+/// Flag of `sparsestream_wire_options`: each DATA frame carries the CRC-32C of its payload. At a
+/// receiver: with a way back it is turned on by this flag alone; without one a stream that has no
+/// checksums is refused (-EOPNOTSUPP).
 pub const SPARSESTREAM_WIRE_CHECKSUM: u64 = 32;
 /// Flag of `sparsestream_wire_options`: a digest of the whole stream, holes included, is sent at
-/// checkpoints and at the end, and compared. A receiver with it refuses a stream without.
+/// checkpoints and at the end, and compared. At a receiver as `SPARSESTREAM_WIRE_CHECKSUM`.
 pub const SPARSESTREAM_WIRE_DIGEST: u64 = 64;
 /// Flag of `sparsestream_wire_options`, for a sender: the receiver may offer to go on from what it
 /// holds.
@@ -39,7 +40,7 @@ pub const SPARSESTREAM_WIRE_RESUME: u64 = 128;
 /// source has (else -ESTALE).
 pub const SPARSESTREAM_WIRE_RESTART: u64 = 256;
 /// Flag of `sparsestream_wire_options`: `length`, `source_size`, `source_offset` and `data_bytes`
-/// are set.
+/// are set; -1 stands for what is not known.
 pub const SPARSESTREAM_WIRE_SIZES: u64 = 512;
 
 /// Sparse request (`sparse` of `sparsestream_transfer_options`): holes are kept where both ends
@@ -99,7 +100,8 @@ pub struct sparsestream_sink_options {
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_stats {
-    /// `sizeof(sparsestream_stats)`, set by the caller.
+    /// `sizeof(sparsestream_stats)`, set by the caller; in `progress` the library's, which may be
+    /// that of another version.
     pub size: u64,
     /// How far the stream has come, from its first byte: what this transfer moved, data and holes
     /// together, and what was there before it where an earlier one is gone on with. While that is
@@ -140,7 +142,7 @@ pub struct sparsestream_transfer_options {
     pub zero_block: u32,
     /// Bytes of the transfer's one buffer, 4096 to 67108864; 0 means 1048576; at least `zero_block`
     /// while zeros are looked for. This is all the memory that a transfer takes beside some hundred
-    /// bytes, whatever it moves.
+    /// bytes, whatever it moves, and what the kernel keeps in its pipe, at most 256 KiB.
     pub buffer_size: u64,
     /// `progress` is called each time that this many more bytes were moved, and at the end;
     /// 0 means not by bytes.
@@ -164,14 +166,16 @@ pub struct sparsestream_transfer_options {
     /// no byte was moved and the other end of a wire gave no sign of life (`keepalive_ms` of
     /// `sparsestream_wire_options`); 0 means never. It is looked at when
     /// `sparsestream_transfer_run` is called and while it waits; a callback that blocks cannot be
-    /// interrupted.
+    /// interrupted, and waiting for the rate does not count. A sender over a wire with a way back
+    /// also waits for the receiver's last word, while the receiver syncs and says nothing: allow for
+    /// it, or have the receiver use `sync_interval`. After that the receiver may have stored all.
     pub stall_ms: i64,
     /// Most bytes of data a second, on average; 0 means no limit. Holes are free. A run that is
     /// ahead returns -EAGAIN (`sparsestream_transfer_wait` says when to come back), or waits where
     /// it may wait.
     pub rate: i64,
     /// As `stall_ms`, but signs of life do not count: how long the other end of a wire may be there
-    /// and yet move nothing; 0 means for ever.
+    /// and yet move nothing; 0 means for ever. Without a wire the shorter of both acts.
     pub idle_ms: i64,
 }
 

@@ -45,14 +45,19 @@ pub unsafe extern "C" fn sparsestream_transfer_new(
 /// Goes on with a transfer.
 ///
 /// `budget` bounds one call: it returns 1 after about so many bytes of work, where a hole, or a
-/// step of zeroing, counts as 4096 bytes, or as 64 bytes a microsecond if it takes longer. With a budget the call never waits on a descriptor, not
-/// even on one that is in blocking mode; reading and writing regular files and block devices, and
+/// step of zeroing, counts as 4096 bytes, or as 64 bytes a microsecond if it takes longer. With a
+/// budget the call never waits on a descriptor, not even on one that is in blocking mode; reading and writing regular files and block devices, and
 /// callbacks that block, take as long as they take, one piece at a time.
 ///
 /// `budget` 0 means to the end. The call then waits, with poll(2), on descriptors that are in
 /// blocking mode, and returns -EAGAIN only for those in non-blocking mode and for callbacks.
 ///
 /// Position: a mapped source file's position moves until the transfer has ended.
+///
+/// Descriptors: a transfer from a descriptor or a wire into a file or a block device may open one
+/// pipe, close-on-exec, and closes it when it ends or is freed; where none can be had it does
+/// without. What a file sends to a socket or a pipe in non-blocking mode may be its own pages: it
+/// should not change before the other end has read them.
 ///
 /// Returns 0 when all is moved and both ends are finished; 1 when the budget is used up; -EAGAIN
 /// when an end is not ready (`sparsestream_transfer_wait` tells which; nothing is lost, run it
