@@ -18,7 +18,7 @@ static struct fixture {
     int fd;
     struct content content, taken;
     struct end from, to;
-    struct sparsestream_source *source;
+    struct sparsestream_source *source, *frames;
     struct sparsestream_sink *sink;
     struct sparsestream_transfer *transfer;
 } f;
@@ -366,6 +366,41 @@ static int try_transfer_options(const void *options)
     return code;
 }
 
+static int try_wire_sink_options(const void *options)
+{
+    struct sparsestream_sink *sink = poison_sink;
+    const int code = sparsestream_sink_to_wire(f.fd, -1, options, &sink);
+
+    CHECK((code == 0) == (sink != NULL));
+    CHECK(sink != poison_sink);
+    sparsestream_sink_free(sink);
+    return code;
+}
+
+static int try_wire_source_options(const void *options)
+{
+    struct sparsestream_source *source = poison_source;
+    const int code = sparsestream_source_from_wire(f.fd, -1, options, &source);
+
+    CHECK((code == 0) == (source != NULL));
+    CHECK(source != poison_source);
+    sparsestream_source_free(source);
+    return code;
+}
+
+/* It writes what it was given, so it gets a copy. */
+static int try_wire_describe(const void *options)
+{
+    struct versioned described;
+    int code;
+
+    memcpy(&described, options, sizeof described);
+    code = sparsestream_wire_describe(f.fd, 0, 0, (void *) &described);
+    if (code != 0)
+        CHECK_BYTES(&described, options, sizeof described);
+    return code;
+}
+
 static struct end tried;
 
 /* Whatever comes of it, `free` of the table is called as often as it is known: once. */
@@ -428,6 +463,7 @@ static const struct sparsestream_sink_options sink_options = { .size = sizeof si
 static const struct sparsestream_transfer_options transfer_options = {
     .size = sizeof transfer_options,
 };
+static const struct sparsestream_wire_options wire_options = { .size = sizeof wire_options };
 
 /* `least`: the size from which on a struct holds all that it must. */
 static const struct input {
@@ -441,6 +477,12 @@ static const struct input {
     { "sink options", &sink_options, sizeof sink_options, 8, false, try_sink_options },
     { "transfer options", &transfer_options, sizeof transfer_options, 8, false,
       try_transfer_options },
+    { "wire options of a sender", &wire_options, sizeof wire_options, 8, false,
+      try_wire_sink_options },
+    { "wire options of a receiver", &wire_options, sizeof wire_options, 8, false,
+      try_wire_source_options },
+    { "wire options that are described", &wire_options, sizeof wire_options, 8, false,
+      try_wire_describe },
     { "source callbacks", &end_source_ops, sizeof end_source_ops,
       offsetof(struct sparsestream_source_ops, skip) + sizeof(void *), true, try_source_ops },
     { "sink callbacks", &end_sink_ops, sizeof end_sink_ops,
@@ -531,6 +573,11 @@ static int fill_error(void *out)
     return sparsestream_transfer_error(f.transfer, out);
 }
 
+static int fill_wire_info(void *out)
+{
+    return sparsestream_source_wire_info(f.frames, out);
+}
+
 static const struct output {
     const char *name;
     size_t size;
@@ -539,11 +586,41 @@ static const struct output {
     { "stats", sizeof(struct sparsestream_stats), fill_stats },
     { "wait", sizeof(struct sparsestream_wait), fill_wait },
     { "error", sizeof(struct sparsestream_error), fill_error },
+    { "wire info", sizeof(struct sparsestream_wire_info), fill_wire_info },
 };
+
+/* A source of frames whose sender told all that it can of the file. */
+static struct sparsestream_source *frames_of_the_file(int frames)
+{
+    struct sparsestream_wire_options options = {
+        .size = sizeof options, .flags = SPARSESTREAM_WIRE_CHECKSUM | SPARSESTREAM_WIRE_DIGEST,
+    };
+    struct sparsestream_source *source = NULL;
+    struct sparsestream_sink *sink = NULL;
+    struct sparsestream_transfer *transfer;
+
+    memset(options.transfer_id, 0x11, sizeof options.transfer_id);
+    CHECK_CODE(sparsestream_wire_describe(f.fd, 0, 0, &options), 0);
+    CHECK_CODE(sparsestream_source_from_fd(f.fd, NULL, &source), 0);
+    CHECK_CODE(sparsestream_sink_to_wire(frames, -1, &options, &sink), 0);
+    transfer = new_transfer(source, sink, NULL);
+    CHECK_CODE(sparsestream_transfer_run(transfer, 0), 0);
+    sparsestream_transfer_free(transfer);
+    sparsestream_sink_free(sink);
+    sparsestream_source_free(source);
+
+    REQUIRE(lseek(frames, 0, SEEK_SET) == 0);
+    REQUIRE(sparsestream_source_from_wire(frames, -1, NULL, &source) == 0);
+    return source;
+}
 
 static void outputs_of_any_version(void)
 {
+    int frames;
+
     set_up();
+    frames = file_new("frames");
+    f.frames = frames_of_the_file(frames);
     /* So that every field has something to say. */
     f.to.fault_call = 3;
     f.to.fault = -EIO;
@@ -579,6 +656,33 @@ static void outputs_of_any_version(void)
             CHECK_CODE(outputs[i].fill(&out), -EINVAL);
             CHECK_BYTES(&out, &before, sizeof out);
         }
+    }
+    sparsestream_source_free(f.frames);
+    close(frames);
+    tear_down();
+}
+
+/* Read and written: what is behind its size is neither. */
+static void described_options_of_any_version(void)
+{
+    struct versioned whole;
+
+    set_up();
+    whole = version_of(&wire_options, sizeof wire_options, sizeof wire_options);
+    CHECK_CODE(sparsestream_wire_describe(f.fd, 0, 0, (void *) &whole), 0);
+    CHECK_INT(((struct sparsestream_wire_options *) &whole)->source_size, ==, 64 * KiB);
+    for (size_t size = 8; size <= sizeof wire_options + 64; size += 8) {
+        const size_t known = size < sizeof wire_options ? size : sizeof wire_options;
+        struct versioned out = version_of(&wire_options, sizeof wire_options, size);
+        unsigned char guards[sizeof out], zeros[64] = { 0 };
+
+        context("%zu bytes", size);
+        memset(guards, GUARD, sizeof guards);
+        CHECK_CODE(sparsestream_wire_describe(f.fd, 0, 0, (void *) &out), 0);
+        CHECK_INT(out.size, ==, size);
+        CHECK_BYTES(out.rest, whole.rest, known - 8);
+        CHECK_BYTES((unsigned char *) &out + known, zeros, size - known);
+        CHECK_BYTES((unsigned char *) &out + size, guards, sizeof out - size);
     }
     tear_down();
 }
@@ -779,6 +883,7 @@ TESTS(
     CASE(structs_of_a_later_version),
     CASE(sizes_that_are_no_structs),
     CASE(outputs_of_any_version),
+    CASE(described_options_of_any_version),
     CASE(statistics_of_the_loops_have_any_size),
     CASE(a_handle_in_use_by_its_own_callback),
     CASE(a_transfer_in_use_by_its_own_callback),
