@@ -100,25 +100,25 @@ static void close_files(void)
 
 static void loaded_used_and_unloaded_again_and_again(void)
 {
-    struct library library;
+    struct library loaded;
 
     open_files();
     for (int i = 0; i < 10; i++) {
-        load(&library);
-        use(&library, in, out);
-        CHECK_INT(dlclose(library.handle), ==, 0);
+        load(&loaded);
+        use(&loaded, in, out);
+        CHECK_INT(dlclose(loaded.handle), ==, 0);
     }
     close_files();
 }
 
 static void *load_use_unload(void *opaque)
 {
-    struct library library;
+    struct library loaded;
 
     (void) opaque;
-    load(&library);
-    use(&library, in, out);
-    CHECK_INT(dlclose(library.handle), ==, 0);
+    load(&loaded);
+    use(&loaded, in, out);
+    CHECK_INT(dlclose(loaded.handle), ==, 0);
     return NULL;
 }
 
@@ -136,7 +136,7 @@ static void a_thread_that_outlives_the_library(void)
 }
 
 struct user {
-    struct library library;
+    struct library loaded;
     sem_t used, unloaded;
 };
 
@@ -144,7 +144,7 @@ static void *use_and_wait(void *opaque)
 {
     struct user *user = opaque;
 
-    use(&user->library, in, out);
+    use(&user->loaded, in, out);
     sem_post(&user->used);
     while (sem_wait(&user->unloaded) != 0)
         ;
@@ -160,11 +160,11 @@ static void unloaded_by_another_thread(void)
         pthread_t thread;
 
         REQUIRE(sem_init(&user.used, 0, 0) == 0 && sem_init(&user.unloaded, 0, 0) == 0);
-        load(&user.library);
+        load(&user.loaded);
         REQUIRE((errno = pthread_create(&thread, NULL, use_and_wait, &user)) == 0);
         while (sem_wait(&user.used) != 0)
             ;
-        CHECK_INT(dlclose(user.library.handle), ==, 0);
+        CHECK_INT(dlclose(user.loaded.handle), ==, 0);
         sem_post(&user.unloaded);
         REQUIRE((errno = pthread_join(thread, NULL)) == 0);
         sem_destroy(&user.used);
