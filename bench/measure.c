@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * measure [-t SECONDS] [-p PID]... RESULT COMMAND [ARGUMENT]...
+ * measure [-t SECONDS] [-m BYTES] [-p PID]... RESULT COMMAND [ARGUMENT]...
  *
  * Runs a command and writes to the file RESULT, as JSON, its wall and CPU time in nanoseconds and its peak resident
  * memory in bytes, that of each process it waits for included (the largest of them counts for memory). With -p also
  * those of daemons that work for it meanwhile. A program of its own because a process inherits the peak of the one
  * that starts it, and this one is small.
+ *
+ * With -m so much memory is taken, in large pages and in small ones, and given back before the clock starts. A virtual
+ * machine may have given what was free to its host, and to get a page back costs several times what it costs to copy one:
+ * the run would measure that.
  */
 #define _GNU_SOURCE
 #include "common.h"
@@ -16,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -81,20 +86,58 @@ static int64_t peak_of(pid_t pid)
     return kilobytes * KIB;
 }
 
+/* Memory that has pages of its own, large ones if asked for: they come from other lists of the kernel than small ones. */
+static void take_memory(size_t bytes, int advice)
+{
+    char *const memory =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (memory == MAP_FAILED)
+        fail("%zu bytes of memory", bytes);
+    /* A kernel without large pages has none to be taken. */
+    (void)madvise(memory, bytes, advice);
+    for (size_t at = 0; at < bytes; at += 4 * KIB)
+        memory[at] = 1;
+}
+
+/* Has so much memory twice, in a process that ends: what it touched is free again, and still this machine's. */
+static void touch_memory(int64_t bytes)
+{
+    const pid_t child = fork();
+    int status;
+
+    if (child < 0)
+        fail("fork");
+    if (child == 0) {
+        take_memory((size_t)bytes, MADV_HUGEPAGE);
+        take_memory((size_t)bytes, MADV_NOHUGEPAGE);
+        _exit(0);
+    }
+    while (waitpid(child, &status, 0) < 0)
+        if (errno != EINTR)
+            fail("waitpid");
+    errno = 0;
+    if (status != 0)
+        fail("%jd bytes of memory could not be touched", (intmax_t)bytes);
+}
+
 int main(int argc, char **argv)
 {
     struct daemon daemons[DAEMONS];
     size_t count = 0;
     unsigned limit = 600;
+    int64_t memory = 0;
     int64_t begun, wall, cpu, peak;
     struct rusage usage;
     int option, status;
     FILE *result;
     pid_t child;
 
-    while ((option = getopt(argc, argv, "+t:p:")) != -1) {
+    while ((option = getopt(argc, argv, "+t:m:p:")) != -1) {
         if (option == 't') {
             limit = (unsigned)atoi(optarg);
+        } else if (option == 'm') {
+            memory = parse_bytes(optarg);
         } else if (option == 'p' && count < DAEMONS) {
             daemons[count].pid = atoi(optarg);
             if (clock_getcpuclockid(daemons[count].pid, &daemons[count].clock) != 0)
@@ -106,10 +149,12 @@ int main(int argc, char **argv)
     }
     errno = 0;
     if (argc - optind < 2)
-        fail("usage: measure [-t SECONDS] [-p PID]... RESULT COMMAND [ARGUMENT]...");
+        fail("usage: measure [-t SECONDS] [-m BYTES] [-p PID]... RESULT COMMAND [ARGUMENT]...");
     result = fopen(argv[optind], "we");
     if (result == NULL)
         fail("create %s", argv[optind]);
+    if (memory > 0)
+        touch_memory(memory);
     for (size_t i = 0; i < count; i++) {
         forget_peak(daemons[i].pid);
         daemons[i].cpu = cpu_of(&daemons[i]);

@@ -73,9 +73,12 @@ class Programs:
             raise Failed(f"image compare: {done.stderr.strip()}")
         return json.loads(done.stdout)
 
-    def measure(self, result, command, pids=(), seconds=600):
-        """Wall and CPU time in nanoseconds, peak memory in bytes, and the words of a failure, of a command."""
-        prefix = [self.path("measure"), "-t", str(seconds)]
+    def measure(self, result, command, pids=(), seconds=600, memory=0):
+        """Wall and CPU time in nanoseconds, peak memory in bytes, and the words of a failure, of a command.
+
+        So many bytes of memory are touched first; see measure.c.
+        """
+        prefix = [self.path("measure"), "-t", str(seconds), "-m", str(memory)]
         for pid in pids:
             prefix += ["-p", str(pid)]
         if os.path.exists(result):

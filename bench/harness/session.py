@@ -36,8 +36,8 @@ COLD_IMAGES = ["one", images.FILESYSTEM, images.FRAGMENTS]
 COLD_NAMES = [who.ZERO_COPY, who.WIRE, who.NBD_UP, who.VIRSH_UP, who.LIMIT_FILE, who.OURS_FILE, who.CP]
 # The millionth section of 4 KiB: a source and a copy of 4 GiB, in memory.
 SECTIONS_MEMORY = 12 << 30
-
-
+# Of a contender with its daemon, and of the kernel for it.
+MEMORY_OF_PROCESSES = 256 << 20
 
 def say(*words):
     print(f"{time.strftime('%H:%M:%S')}", *words, file=sys.stderr, flush=True)
@@ -265,7 +265,8 @@ class Session:
         try:
             if cold:
                 drop_caches()
-            measured = self.programs.measure(os.path.join(place, "measured"), job.command, job.pids, LIMIT_SECONDS)
+            measured = self.programs.measure(os.path.join(place, "measured"), job.command, job.pids, LIMIT_SECONDS,
+                                             memory_of_run(source["allocated"], cold))
             failure = measured["failure"] or self._difference(path, source, job.copy, contender, runs)
         except Failed as error:
             failure = str(error)
@@ -388,6 +389,12 @@ def free_memory():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     return 0
+
+
+def memory_of_run(allocated, cold):
+    """What a run takes that was free before it: its copy, its source too where that is cold, and its processes."""
+    # It is touched twice.
+    return min(allocated * (9 if cold else 5) // 4 + MEMORY_OF_PROCESSES, free_memory() * 3 // 8)
 
 
 def machine():
