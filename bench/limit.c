@@ -28,6 +28,8 @@
 /* From here up the pages of a section are passed on, not copied. */
 #define ZERO_COPY (64 * KIB)
 #define ZERO_BLOCK (64 * KIB)
+/* So much of a block is looked at to know whether it can be passed on uncopied. */
+#define SAMPLE 512
 #define BUFFER (MIB)
 #define PIPE ((int)MIB)
 
@@ -78,6 +80,13 @@ static void flush(struct writer *out)
     out->used = 0;
 }
 
+static void sendfile_all(int socket, int source, int64_t *start, int64_t end)
+{
+    while (*start < end)
+        if (sendfile(socket, source, start, (size_t)(end - *start)) <= 0)
+            fail("sendfile at %jd", (intmax_t)*start);
+}
+
 static void send_sections(int socket, int source)
 {
     struct walk walk = { .fd = source, .size = file_size(source) };
@@ -97,9 +106,7 @@ static void send_sections(int socket, int source)
         sent = end;
         if (zero_copy && end - start >= ZERO_COPY) {
             flush(&out);
-            while (start < end)
-                if (sendfile(socket, source, &start, (size_t)(end - start)) <= 0)
-                    fail("sendfile at %jd", (intmax_t)start);
+            sendfile_all(socket, source, &start, end);
         }
         while (start < end) {
             int64_t piece = end - start;
@@ -205,6 +212,28 @@ static int64_t run_of(const char *buffer, int64_t at, int64_t length, bool *zero
     return done;
 }
 
+/* Whether the start of a block shows that it holds more than zeros. */
+static bool is_solid(int source, int64_t at, int64_t end)
+{
+    char sample[SAMPLE];
+    const size_t size = end - at < SAMPLE ? (size_t)(end - at) : SAMPLE;
+
+    pread_all(source, sample, size, at);
+    return sample[0] != 0 || memcmp(sample, sample + 1, size - 1) != 0;
+}
+
+/* How far blocks look alike, at most so far that the buffer holds them. */
+static int64_t alike(int source, int64_t start, int64_t end, bool *solid)
+{
+    int64_t at = start;
+
+    *solid = is_solid(source, at, end);
+    do {
+        at += ZERO_BLOCK - at % ZERO_BLOCK;
+    } while (at < end && at - start <= BUFFER - ZERO_BLOCK && is_solid(source, at, end) == *solid);
+    return (at < end ? at : end) - start;
+}
+
 static void send_detected(int socket, int source)
 {
     struct walk walk = { .fd = source, .size = file_size(source) };
@@ -219,8 +248,17 @@ static void send_detected(int socket, int source)
         frames_send_hole(&frames, start - sent);
         sent = end;
         while (start < end) {
-            const int64_t piece = end - start < BUFFER ? end - start : BUFFER;
+            bool solid;
+            const int64_t piece = alike(source, start, end, &solid);
 
+            if (solid && piece >= ZERO_COPY) {
+                const struct header header = { (uint64_t)frames.hole, (uint64_t)piece };
+
+                send_all(socket, &header, sizeof header);
+                frames.hole = 0;
+                sendfile_all(socket, source, &start, start + piece);
+                continue;
+            }
             pread_all(source, buffer, (size_t)piece, start);
             for (int64_t done = 0, run; done < piece; done += run) {
                 bool zero;
@@ -368,7 +406,6 @@ int main(int argc, char **argv)
     } else if (strcmp(way, "file-splice") == 0) {
         copy_file(argv[2], argv[3], true);
     } else if (strcmp(way, "detect") == 0) {
-        zero_copy = false;
         run_ends(send_detected, receive_sections, argv[2], argv[3]);
     } else if (strcmp(way, "file-detect") == 0) {
         copy_detected(argv[2], argv[3]);

@@ -8,7 +8,7 @@ use crate::error::{Error, Operation, Result, Side};
 use crate::pipe::Pipe;
 use crate::section::{Kind, Section};
 use crate::sink::Sink;
-use crate::source::{Ahead, Extent, Read, Source};
+use crate::source::{Ahead, Extent, Glimpse, Read, Source};
 use crate::sys::{self, Sys};
 use crate::wait::{Wait, Waiting};
 use crate::zero::is_zero;
@@ -130,6 +130,12 @@ pub struct Transfer {
     growing: bool,
     /// How much of the buffer is read into.
     room: usize,
+    /// While zeros are looked for: bytes that come next and are no zeros.
+    solid: u64,
+    /// Such bytes are worth looking for: they can go uncopied.
+    peeks: bool,
+    /// How far what comes next is read to look for zeros in it.
+    reach: u64,
     /// What is pending will not be read on behind: a block at its end is what it is.
     settled: bool,
     at_end: bool,
@@ -247,6 +253,9 @@ impl Transfer {
             detected: 0,
             growing: false,
             room: 0,
+            solid: 0,
+            peeks: false,
+            reach: u64::MAX,
             settled: true,
             at_end: false,
             fetches: false,
@@ -437,7 +446,7 @@ impl Transfer {
             }
         };
         self.detects = self.options.detect_zeroes && self.makes_holes;
-        self.fetches = !self.detects;
+        // What a pipe carries is copied at its end, and no cheaper than from memory.
         self.pipes = !self.detects && sink.drains();
         self.lends = !self.detects && (source.lends() || sink.lends());
         self.stats.total = source.total();
@@ -448,6 +457,9 @@ impl Transfer {
             sink.announce(total.saturating_sub(self.stats.position))?;
         }
         let held = sink.held()?;
+        self.fetches = sink.fetches();
+        self.peeks =
+            self.detects && self.fetches && u64::from(self.options.zero_block) >= Ahead::LEAST;
         let size = usize::try_from(self.options.buffer_size).unwrap_or(usize::MAX);
         self.buffer = Buffer::new(size)?;
         self.zeros = size;
@@ -533,6 +545,9 @@ impl Transfer {
         if self.pipe.as_ref().is_some_and(|pipe| pipe.held() > 0) {
             return self.push_piped(sink, observer);
         }
+        if self.peeks && self.fetches && self.solid == 0 && !self.at_end {
+            self.peek(source)?;
+        }
         if self.gap > 0 && (self.at_end || !self.growing) {
             return self.push_gap(sink, observer);
         }
@@ -545,6 +560,7 @@ impl Transfer {
         }
         if (self.fetches || self.pipes)
             && self.gap == 0
+            && (!self.detects || self.solid > 0)
             && let Some(step) = self.move_uncopied(source, sink, observer)?
         {
             return Ok(step);
@@ -565,6 +581,27 @@ impl Transfer {
         }
     }
 
+    /// Looks how much of what comes next is surely no block of zeros, and can go uncopied, or may be,
+    /// and must be read.
+    fn peek(&mut self, source: &mut dyn Source) -> Result<()> {
+        let block = u64::from(self.options.zero_block);
+        let place = self.stats.position + self.gap;
+        let room = self.buffer.bytes().len() as u64;
+        let most = room - (place + room) % block;
+        let glimpse = source.peek(most, block - place % block, block)?;
+        self.reach = u64::MAX;
+        match glimpse {
+            Some(Glimpse { solid: true, length }) => {
+                self.solid = length.min(most);
+                // The gap goes out before it.
+                self.growing = false;
+            }
+            Some(Glimpse { solid: false, length }) => self.reach = length,
+            None => {}
+        }
+        Ok(())
+    }
+
     /// Moves the data that comes next without a copy through memory, if both ends can and it is
     /// worth it.
     fn move_uncopied(
@@ -579,6 +616,7 @@ impl Transfer {
             Ahead::Fed(length) => length,
             _ => return Ok(None),
         };
+        let length = if self.detects { length.min(self.solid) } else { length };
         let most = match self.allowance() {
             Ok(most) => length.min(most as u64).min(self.step_most),
             Err(when) => return Ok(Some(Step::TooEarly(when))),
@@ -589,6 +627,7 @@ impl Transfer {
             if let Some(count) = sink.fetch(&Extent { length: most, ..extent })? {
                 let taken = self.taken(Operation::Write, count, most)?;
                 source.skip(taken)?;
+                self.solid = self.solid.saturating_sub(taken);
                 self.spend(taken);
                 self.moved(Kind::Data, taken, observer)?;
                 return Ok(Some(Step::Worked(taken)));
@@ -689,11 +728,19 @@ impl Transfer {
         self.settled = !self.detects;
         self.room = self.buffer.bytes().len();
         if self.detects {
-            // A full read ends where a block does.
-            let end = self.stats.position + self.gap + self.room as u64;
-            self.room -= (end % u64::from(self.options.zero_block)) as usize;
+            // A full read ends where a block does, and before what need not be read.
+            let block = u64::from(self.options.zero_block);
+            let place = self.stats.position + self.gap;
+            let end = place + self.room as u64;
+            let reach = place.saturating_add(self.reach).checked_next_multiple_of(block);
+            let end = reach.unwrap_or(end).min(end - end % block);
+            self.room = (end - place) as usize;
         }
         let read = self.read(source)?;
+        // A part of a block that is none of zeros is data, whatever it looks like.
+        let solid = std::mem::take(&mut self.solid);
+        self.run.to = self.pending.end.min(usize::try_from(solid).unwrap_or(usize::MAX));
+        self.run.zero = false;
         self.pulled(read, source)
     }
 

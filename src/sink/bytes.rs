@@ -56,6 +56,10 @@ impl Sink for ByteSink {
         Ok(count)
     }
 
+    fn fetches(&mut self) -> bool {
+        self.to.sends_from_files()
+    }
+
     fn fetch(&mut self, extent: &Extent) -> Result<Option<u64>> {
         self.life.check(Operation::Write, Side::Sink, self.offset)?;
         let most = extent.length.min(self.limit - self.offset);

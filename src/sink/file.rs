@@ -99,6 +99,10 @@ impl<C: Checkpoint> Sink for FileSink<C> {
         Ok(count)
     }
 
+    fn fetches(&mut self) -> bool {
+        self.place.fetches()
+    }
+
     fn fetch(&mut self, extent: &Extent) -> Result<Option<u64>> {
         self.place.room(1, Operation::Write)?;
         self.make_durable_if_due()?;

@@ -58,6 +58,12 @@ pub trait Sink {
     /// Takes some of the data, which is not empty; at least one byte.
     fn write(&mut self, buffer: &[u8]) -> Result<usize>;
 
+    /// Whether it may fetch data where it lies. Asked before the first byte, after
+    /// [`Sink::held`].
+    fn fetches(&mut self) -> bool {
+        false
+    }
+
     /// Fetches data where it lies, without a copy through memory, and returns how many bytes.
     /// `None` means that it cannot, or that it failed: the same data is then written, which tells
     /// whose failure it was.
@@ -227,6 +233,10 @@ impl<C: Checkpoint> Sink for FdSink<C> {
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
         self.inner_mut().write(buffer)
+    }
+
+    fn fetches(&mut self) -> bool {
+        self.inner_mut().fetches()
     }
 
     fn fetch(&mut self, extent: &Extent) -> Result<Option<u64>> {

@@ -117,11 +117,16 @@ impl<C: Checkpoint> Place<C> {
         Ok(count)
     }
 
+    /// Whether [`Place::fetch`] may be the way: its file system does more than to move pages.
+    pub(super) fn fetches(&mut self) -> bool {
+        let fd = self.fd;
+        *self.copies_itself.get_or_insert_with(|| sys::copies_itself(fd).unwrap_or(true))
+    }
+
     /// Fetches what fits of an extent, and moves on.
     pub(super) fn fetch(&mut self, extent: &Extent) -> Result<Option<u64>> {
         self.life.check(Operation::Write, Side::Sink, self.at)?;
-        let fd = self.fd;
-        if !*self.copies_itself.get_or_insert_with(|| sys::copies_itself(fd).unwrap_or(true)) {
+        if !self.fetches() {
             return Ok(None);
         }
         let most = self.most().min(extent.length);

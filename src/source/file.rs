@@ -1,7 +1,8 @@
 //! A regular file or a block device: its map is walked, its data is read by offset.
 
 use super::look_ahead::{LookAhead, SMALL};
-use super::{Ahead, Extent, Options, Read, Source, range_end};
+use super::peek::{Blocks, Peek};
+use super::{Ahead, Extent, Glimpse, Options, Read, Source, range_end};
 use crate::error::{Error, Operation, Result, Side};
 use crate::life::Life;
 use crate::pipe::Pipe;
@@ -27,6 +28,7 @@ pub struct FileSource {
     section: Option<Section>,
     position: Option<Position>,
     look_ahead: LookAhead,
+    peek: Peek,
     ended: bool,
     life: Life,
 }
@@ -66,6 +68,7 @@ impl FileSource {
             section: None,
             position: None,
             look_ahead: LookAhead::new(fd, offset),
+            peek: Peek::new(fd),
             ended: false,
             life: Life::Open,
         })
@@ -228,6 +231,14 @@ impl Source for FileSource {
             Kind::Data => Ahead::Stored(Extent { fd: self.fd, offset, length }),
             _ => Ahead::Unknown,
         })
+    }
+
+    fn peek(&mut self, most: u64, first: u64, block: u64) -> Result<Option<Glimpse>> {
+        let Ahead::Stored(Extent { offset, length, .. }) = self.ahead()? else { return Ok(None) };
+        if length < Ahead::LEAST {
+            return Ok(None);
+        }
+        Ok(self.peek.look(&Blocks { offset, length: length.min(most), first, block }))
     }
 
     fn feed(&mut self, pipe: &mut Pipe, most: u64) -> Result<Option<u64>> {

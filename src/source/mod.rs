@@ -3,6 +3,7 @@
 mod bytes;
 mod file;
 mod look_ahead;
+mod peek;
 
 use crate::error::{Error, Operation, Result, Side};
 use crate::pipe::Pipe;
@@ -48,6 +49,15 @@ pub enum Ahead {
 impl Ahead {
     /// Less than this is read and written: to pass so few pages on costs more than to copy them.
     pub const LEAST: u64 = 64 << 10;
+}
+
+/// What blocks of data look like that were not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Glimpse {
+    /// Each surely holds more than zeros; if not, each may be all zeros.
+    pub solid: bool,
+    /// Bytes in them, at least one.
+    pub length: u64,
 }
 
 /// What is told of a stream before it comes.
@@ -129,6 +139,14 @@ pub trait Source {
     /// where it lies.
     fn ahead(&mut self) -> Result<Ahead> {
         Ok(Ahead::Unknown)
+    }
+
+    /// What the data that comes next looks like, of at most `most` bytes, block by block; the first
+    /// block has `first` bytes, the others `block`, and the last may be cut off by `most` or by the
+    /// end of the data. `None` if nothing is known without reading it.
+    fn peek(&mut self, most: u64, first: u64, block: u64) -> Result<Option<Glimpse>> {
+        let _ = (most, first, block);
+        Ok(None)
     }
 
     /// Gives at most so many bytes of the data that comes next to a pipe, and returns how many, at
@@ -248,6 +266,10 @@ impl Source for FdSource {
 
     fn ahead(&mut self) -> Result<Ahead> {
         self.inner_mut().ahead()
+    }
+
+    fn peek(&mut self, most: u64, first: u64, block: u64) -> Result<Option<Glimpse>> {
+        self.inner_mut().peek(most, first, block)
     }
 
     fn feed(&mut self, pipe: &mut Pipe, most: u64) -> Result<Option<u64>> {

@@ -511,6 +511,134 @@ fn zeros_are_found_to_the_block() {
     assert_eq!(transfer.stats().hole_sections, 2);
 }
 
+/// A sink that fetches some of what lies in a file, until it will no more.
+struct FetchingSink {
+    inner: MemorySink,
+    random: Random,
+    fetched: u64,
+}
+
+impl Sink for FetchingSink {
+    fn makes_holes(&mut self) -> Result<bool> {
+        self.inner.makes_holes()
+    }
+
+    fn write(&mut self, buffer: &[u8]) -> Result<usize> {
+        self.inner.write(buffer)
+    }
+
+    fn fetches(&mut self) -> bool {
+        true
+    }
+
+    fn fetch(&mut self, extent: &crate::source::Extent) -> Result<Option<u64>> {
+        match self.random.below(50) {
+            0 => return Ok(None),
+            1 => {
+                return Err(Error::at(
+                    Operation::Write,
+                    Side::Sink,
+                    self.inner.offset,
+                    libc::EAGAIN,
+                ));
+            }
+            _ => {}
+        }
+        let most = if self.random.once_in(3) { 1 + self.random.below(100_000) } else { u64::MAX };
+        let mut bytes = vec![0; extent.length.min(most) as usize];
+        assert_eq!(sys::pread(extent.fd, &mut bytes, extent.offset), Ok(bytes.len()));
+        let taken = self.inner.write(&bytes)?;
+        self.fetched += taken as u64;
+        Ok(Some(taken as u64))
+    }
+
+    fn hole(&mut self, length: u64) -> Result<u64> {
+        self.inner.hole(length)
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.inner.finish()
+    }
+
+    fn abort(&mut self, error: &Error) {
+        self.inner.abort(error);
+    }
+
+    fn waiting(&self) -> Waiting {
+        self.inner.waiting()
+    }
+}
+
+/// `bytes`, of which each aligned block that is all zeros is a hole; the last block may be short.
+fn detected(bytes: &[u8], block: usize) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    for part in bytes.chunks(block) {
+        match (is_zero(part), pieces.last_mut()) {
+            (true, Some(Piece::Hole(length))) => *length += part.len() as u64,
+            (true, _) => pieces.push(Piece::Hole(part.len() as u64)),
+            (false, Some(Piece::Data(bytes))) => bytes.extend_from_slice(part),
+            (false, _) => pieces.push(Piece::Data(part.to_vec())),
+        }
+    }
+    pieces
+}
+
+/// Blocks of several kinds: zeros, data, data first, data last.
+fn random_blocks(random: &mut Random, block: usize) -> Vec<u8> {
+    let mut bytes = vec![0; block * random.below(40) as usize + random.below(3000) as usize];
+    let mut kind = 0;
+    for part in bytes.chunks_mut(block) {
+        if random.once_in(4) {
+            kind = random.below(4);
+        }
+        let middle = random.below(part.len() as u64) as usize;
+        let data = match kind {
+            0 => continue,
+            1 => 0..part.len(),
+            2 => 0..middle,
+            _ => middle..part.len(),
+        };
+        part[data].fill(1 + random.below(255) as u8);
+    }
+    bytes
+}
+
+#[test]
+fn zeros_are_found_in_a_file_of_which_data_is_fetched() {
+    let mut fetched = 0;
+    for seed in 0..150 {
+        let mut random = Random::new(seed);
+        let block = 65536 << random.below(2);
+        let bytes = random_blocks(&mut random, block);
+        let file = crate::testing::file();
+        std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0).unwrap();
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
+        let mut source = crate::source::FdSource::new(fd, &Default::default()).unwrap();
+        let mut sink =
+            FetchingSink { inner: Stand::new(&[]).sink, random: random.clone(), fetched: 0 };
+        let buffer_size = block as u64 * (1 + random.below(16)) + random.below(2) * 4096;
+        let options = Options {
+            detect_zeroes: true,
+            zero_block: block as u32,
+            buffer_size,
+            ..Options::default()
+        };
+        let mut transfer = Transfer::new(&options).unwrap();
+        let budget = random.once_in(2).then(|| 1 + random.below(1 << 20));
+        loop {
+            match transfer.run(&mut source, &mut sink, &mut (), budget, Patience::None) {
+                Ok(Progress::Finished) => break,
+                Ok(Progress::BudgetUsed) => assert!(budget.is_some()),
+                Err(error) => assert!(error.would_block(), "seed {seed}: {error}"),
+            }
+        }
+        assert!(sink.inner.pieces == detected(&bytes, block), "seed {seed}");
+        assert_eq!(transfer.stats().zero_bytes, transfer.stats().hole_bytes, "seed {seed}");
+        fetched += sink.fetched;
+    }
+    assert!(fetched > 10 << 20, "{fetched}");
+}
+
 #[test]
 fn zeros_are_found_whatever_the_counts() {
     for most in [1, 100, 511, 513, 3000] {

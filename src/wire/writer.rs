@@ -571,17 +571,18 @@ impl Sink for Writer {
         })
     }
 
+    fn fetches(&mut self) -> bool {
+        // One-way nobody says when the file may change again.
+        let lasts = self.answers.is_some() || self.outbox.copies();
+        self.features & (CHECKSUM | DIGEST) == 0 && lasts && self.outbox.sends_from_files()
+    }
+
     fn fetch(&mut self, extent: &Extent) -> Result<Option<u64>> {
         self.lasting(|writer| {
             let operation = Operation::Write;
             writer.refuse_beyond(operation, 1)?;
             writer.ready(operation, 0)?;
-            // One-way nobody says when the file may change again.
-            let lasts = writer.answers.is_some() || writer.outbox.copies();
-            if writer.features & (CHECKSUM | DIGEST) != 0
-                || !lasts
-                || !writer.outbox.sends_from_files()
-            {
+            if !writer.fetches() {
                 return Ok(None);
             }
             if writer.owed == 0 {

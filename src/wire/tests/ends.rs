@@ -58,13 +58,23 @@ fn ready_socket() -> (UnixStream, UnixStream) {
 fn moved(
     file: &File,
     copy: &File,
+    fault: impl FnMut(Call, usize) -> Fault + 'static,
+) -> (Vec<Call>, (Result<()>, Result<()>)) {
+    moved_by(|source, sink| Moving::new(source, sink), file, copy, fault)
+}
+
+/// As [`moved`], by a sender that is made so.
+fn moved_by(
+    new: impl for<'a> FnOnce(&'a mut dyn Source, &'a mut dyn Sink) -> Moving<'a>,
+    file: &File,
+    copy: &File,
     mut fault: impl FnMut(Call, usize) -> Fault + 'static,
 ) -> (Vec<Call>, (Result<()>, Result<()>)) {
     let ends = ready_socket();
     let options = ReaderOptions::default();
     let (mut writer, mut reader) = wire(&ends, &WriterOptions::default(), &options);
     let (mut source, mut sink) = (from(file), to(copy));
-    let mut sender = Moving::new(&mut source, &mut writer);
+    let mut sender = new(&mut source, &mut writer);
     let mut receiver = Moving::new(&mut reader, &mut sink);
     let calls = Rc::new(RefCell::new(Vec::<Call>::new()));
     let seen = Rc::clone(&calls);
@@ -105,6 +115,36 @@ fn long_data_is_not_copied_through_memory() {
     // All data but what came with the first heads.
     assert!(count(Call::Pread) <= 2, "{}", count(Call::Pread));
     assert!(count(Call::Pwrite) <= 8, "{}", count(Call::Pwrite));
+}
+
+#[test]
+fn data_among_zeros_is_not_copied_through_memory() {
+    let file = testing::sparse(&[Data(40), Hole(50), Data(31), Hole(9), Data(10)]);
+    // So that the map is no help.
+    for (from, to) in [(40, 90), (121, 130)] {
+        file.write_all_at(&vec![0; ((to - from) * BLOCK) as usize], from * BLOCK).unwrap();
+    }
+    let whole = [Data(40), Hole(50), Data(31), Hole(9), Data(10)];
+    for failing in [None, Some(0), Some(1), Some(7)] {
+        let copy = testing::file();
+        let fault = move |call, before| match call {
+            Call::Sendfile if Some(before) == failing => Fault::Errno(libc::EIO),
+            // In the middle of a block.
+            Call::Sendfile if failing.is_some() => Fault::Short(150_000),
+            _ => Fault::None,
+        };
+        let (calls, result) =
+            moved_by(|source, sink| Moving::detecting(source, sink), &file, &copy, fault);
+        assert_eq!(result, (Ok(()), Ok(())));
+        assert!(content(&file) == content(&copy));
+        assert_eq!(map(copy.as_raw_fd()), map(testing::sparse(&whole).as_raw_fd()));
+        let count = |name| calls.iter().filter(|call| **call == name).count();
+        if failing.is_none() {
+            assert!(count(Call::Sendfile) > 0);
+            // 59 blocks of zeros, 4 at a time, and looks.
+            assert!(count(Call::Pread) < 59 / 4 + 130, "{}", count(Call::Pread));
+        }
+    }
 }
 
 #[test]

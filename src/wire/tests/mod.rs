@@ -61,6 +61,13 @@ impl<'a> Moving<'a> {
         Moving { source, sink, transfer, budget: 1 << 20, result: None }
     }
 
+    /// One that looks for zeros.
+    pub fn detecting(source: &'a mut dyn Source, sink: &'a mut dyn Sink) -> Self {
+        let options = Options { buffer_size: 1 << 18, detect_zeroes: true, ..Options::default() };
+        let transfer = Transfer::new(&options).unwrap();
+        Moving { transfer, ..Moving::new(source, sink) }
+    }
+
     /// One that moves little at a time.
     pub fn small(source: &'a mut dyn Source, sink: &'a mut dyn Sink) -> Self {
         let options = Options { buffer_size: 1 << 15, ..Options::default() };
