@@ -37,6 +37,7 @@
 
 _Static_assert(FRAMES_AT_HOLE == SPARSESTREAM_AT_HOLE, "frames.h speaks the header's language");
 
+/* Zeros are looked for where they are sent: a receiver, which is a process of its own, need not do it again. */
 static sparsestream_transfer_options options = { .size = sizeof options };
 
 static void check(int64_t code)
@@ -143,6 +144,7 @@ static void receive_by_stream(int socket, int fd)
     struct frames frames = { .socket = socket };
     sparsestream_sink *sink;
 
+    options.flags &= ~SPARSESTREAM_DETECT_ZEROES;
     check(sparsestream_sink_to_fd(fd, NULL, &sink));
     check(sparsestream_recv_all(&stream_ops, &frames, sink, &options, NULL));
     sparsestream_sink_free(sink);
@@ -187,6 +189,7 @@ static void send_by_wire(int socket, int fd)
 static void receive_by_wire(int socket, int fd)
 {
     make_non_blocking(socket);
+    options.flags &= ~SPARSESTREAM_DETECT_ZEROES;
     receive_wire(socket, socket, fd);
 }
 
