@@ -148,6 +148,8 @@ pub struct Transfer {
     lends: bool,
     /// What one step may move at most.
     step_most: u64,
+    /// There is a budget, in which time counts too.
+    timed: bool,
     stats: Stats,
     /// Where the sink's first byte is in the source's stream.
     begins: u64,
@@ -263,6 +265,7 @@ impl Transfer {
             pipe: None,
             lends: false,
             step_most: u64::MAX,
+            timed: false,
             stats: Stats::default(),
             begins: 0,
             durable: 0,
@@ -330,6 +333,7 @@ impl Transfer {
             self.told.time = self.last_move;
         }
         self.wait = Wait::NOTHING;
+        self.timed = budget.is_some();
         let mut left = budget.unwrap_or(u64::MAX);
         loop {
             self.step_most = left.clamp(Ahead::LEAST, FETCH_MOST);
@@ -522,10 +526,28 @@ impl Transfer {
         sink: &mut dyn Sink,
         observer: &mut dyn Observe,
     ) -> Result<Step> {
+        if let Some(step) = self.push(source, sink, observer)? {
+            return Ok(step);
+        }
+        if let Some(step) = self.take_in(source, sink, observer)? {
+            return Ok(step);
+        }
+        // In the same step: most of what is pulled can be pushed at once.
+        Ok(self.push(source, sink, observer)?.unwrap_or(Step::Worked(0)))
+    }
+
+    /// Gives the sink one piece of what was taken in. `None` if there is nothing that is ready for it.
+    #[inline]
+    fn push(
+        &mut self,
+        source: &mut dyn Source,
+        sink: &mut dyn Sink,
+        observer: &mut dyn Observe,
+    ) -> Result<Option<Step>> {
         if !self.pending.is_empty() {
             if self.run.to <= self.pending.start {
                 if self.wants_more() {
-                    return self.pull_more(source);
+                    return self.pull_more(source).map(Some);
                 }
                 self.classify();
             }
@@ -535,49 +557,60 @@ impl Transfer {
                 self.detected += length;
                 self.growing = true;
                 self.pending.start = self.run.to;
-                return Ok(Step::Worked(0));
+                // To read it was work, though it becomes a hole.
+                return Ok(Some(Step::Worked(length)));
             }
             if self.gap > 0 {
-                return self.push_gap(sink, observer);
+                return self.push_gap(sink, observer).map(Some);
             }
-            return self.push_data(sink, observer);
+            return self.push_data(sink, observer).map(Some);
         }
         if self.pipe.as_ref().is_some_and(|pipe| pipe.held() > 0) {
-            return self.push_piped(sink, observer);
+            return self.push_piped(sink, observer).map(Some);
         }
-        if self.peeks && self.fetches && self.solid == 0 && !self.at_end {
+        if self.peeks && self.solid == 0 && !self.at_end {
             self.peek(source)?;
         }
         if self.gap > 0 && (self.at_end || !self.growing) {
-            return self.push_gap(sink, observer);
+            return self.push_gap(sink, observer).map(Some);
         }
         if self.at_end {
             let last = self.section.take();
             self.tell_section(last, observer)?;
             self.tell(observer)?;
             self.stage = Stage::FinishSink;
-            return Ok(Step::Worked(0));
+            return Ok(Some(Step::Worked(0)));
         }
+        Ok(None)
+    }
+
+    /// Moves what comes next if that goes without taking it in; `None` if it was taken in.
+    fn take_in(
+        &mut self,
+        source: &mut dyn Source,
+        sink: &mut dyn Sink,
+        observer: &mut dyn Observe,
+    ) -> Result<Option<Step>> {
         if (self.fetches || self.pipes)
             && self.gap == 0
             && (!self.detects || self.solid > 0)
             && let Some(step) = self.move_uncopied(source, sink, observer)?
         {
-            return Ok(step);
+            return Ok(Some(step));
         }
         if self.lends
             && self.gap == 0
             && let Some(step) = self.move_lent(source, sink, observer)?
         {
-            return Ok(step);
+            return Ok(Some(step));
         }
         match self.pull(source) {
             Err(error) if error.would_block() && self.gap > 0 => {
                 // What is known goes out before anybody waits.
                 self.growing = false;
-                Ok(Step::Worked(0))
+                Ok(None)
             }
-            other => other,
+            other => other.map(|()| None),
         }
     }
 
@@ -634,6 +667,7 @@ impl Transfer {
             }
             // What it was, a refusal or an error, shows when the same data goes another way.
             self.fetches = false;
+            self.peeks = false;
         }
         if self.pipes {
             if self.pipe.is_none() {
@@ -683,7 +717,10 @@ impl Transfer {
                     sink.keep(count)?;
                     count as u64
                 }
-                other => return self.pulled(other, source).map(Some),
+                other => {
+                    self.pulled(other, source)?;
+                    return Ok(Some(Step::Worked(0)));
+                }
             }
         } else {
             return Ok(None);
@@ -722,7 +759,7 @@ impl Transfer {
         Ok(Step::Worked(0))
     }
 
-    fn pull(&mut self, source: &mut dyn Source) -> Result<Step> {
+    fn pull(&mut self, source: &mut dyn Source) -> Result<()> {
         self.pending = 0..0;
         self.run.to = 0;
         self.settled = !self.detects;
@@ -745,7 +782,7 @@ impl Transfer {
     }
 
     /// What came of a read, besides data.
-    fn pulled(&mut self, read: Read, source: &mut dyn Source) -> Result<Step> {
+    fn pulled(&mut self, read: Read, source: &mut dyn Source) -> Result<()> {
         match read {
             Read::Data(_) => {}
             Read::AtHole => {
@@ -761,7 +798,7 @@ impl Transfer {
             let position = self.stats.position;
             return Err(Error::at(Operation::Read, Side::Source, position, libc::EOVERFLOW));
         }
-        Ok(Step::Worked(0))
+        Ok(())
     }
 
     /// Whether zeros are looked for and the first block that is pending has not come in whole: what
@@ -855,9 +892,10 @@ impl Transfer {
 
     fn push_gap(&mut self, sink: &mut dyn Sink, observer: &mut dyn Observe) -> Result<Step> {
         if self.makes_holes {
-            let begun = Instant::now();
+            let begun = self.timed.then(Instant::now);
             let made = self.taken(Operation::Hole, sink.hole(self.gap)?, self.gap)?;
-            let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+            let took = begun.map_or(0, |begun| begun.elapsed().as_micros());
+            let took = u64::try_from(took).unwrap_or(u64::MAX);
             self.gap -= made;
             // Detected zeros come first in the count; within one gap nobody sees the difference.
             let detected = self.detected.min(made);

@@ -511,6 +511,28 @@ fn zeros_are_found_to_the_block() {
     assert_eq!(transfer.stats().hole_sections, 2);
 }
 
+#[test]
+fn zeros_that_are_only_read_use_up_a_budget() {
+    let length = 10 << 20;
+    let mut stand = Stand::new(&[Piece::Data(vec![0; length])]);
+    let options = Options { detect_zeroes: true, buffer_size: 1 << 16, ..Options::default() };
+    let mut transfer = Transfer::new(&options).unwrap();
+    let mut runs = 0;
+    loop {
+        let (source, sink) = (&mut stand.source, &mut stand.sink);
+        let before = source.offset;
+        let progress = transfer.run(source, sink, &mut (), Some(1 << 18), Patience::None);
+        assert!(source.offset - before <= 1 << 18);
+        if progress == Ok(Progress::Finished) {
+            break;
+        }
+        assert_eq!(progress, Ok(Progress::BudgetUsed));
+        runs += 1;
+    }
+    assert!(runs >= length >> 18, "{runs}");
+    assert_eq!(stand.sink.pieces, [Piece::Hole(length as u64)]);
+}
+
 /// A sink that fetches some of what lies in a file, until it will no more.
 struct FetchingSink {
     inner: MemorySink,
