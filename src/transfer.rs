@@ -526,7 +526,12 @@ impl Transfer {
         sink: &mut dyn Sink,
         observer: &mut dyn Observe,
     ) -> Result<Step> {
-        if let Some(step) = self.push(source, sink, observer)? {
+        let idle = self.pending.is_empty()
+            && self.gap == 0
+            && self.pipe.is_none()
+            && !self.peeks
+            && !self.at_end;
+        if !idle && let Some(step) = self.push(source, sink, observer)? {
             return Ok(step);
         }
         if let Some(step) = self.take_in(source, sink, observer)? {

@@ -259,7 +259,7 @@ impl Source for CallbackSource {
             return Ok(section);
         }
         let site = self.site(Operation::Map);
-        let ask = self.ops.in_data.ok_or(site.error(-i64::from(libc::EOPNOTSUPP)))?;
+        let ask = self.ops.in_data.ok_or_else(|| site.error(-i64::from(libc::EOPNOTSUPP)))?;
         let (mut in_data, mut length) = (0u8, 0);
         // SAFETY: the caller promised that its functions may be called with its opaque. A C bool
         // is one byte; what a broken caller leaves in it need not be 0 or 1.
@@ -289,7 +289,7 @@ impl Source for CallbackSource {
             }
         }
         let site = self.site(Operation::Read);
-        let read = self.ops.read.ok_or(Error::null("ops.read"))?;
+        let read = self.ops.read.ok_or_else(|| Error::null("ops.read"))?;
         // SAFETY: as above; `most` bytes of the buffer are writable.
         let answer =
             unsafe { read(self.opaque.pointer, buffer.as_mut_ptr().cast(), most as usize) };
@@ -316,7 +316,7 @@ impl Source for CallbackSource {
             return Err(Error::argument("length", "is not within one hole", libc::EINVAL));
         }
         let site = self.site(Operation::Skip);
-        let skip = self.ops.skip.ok_or(Error::null("ops.skip"))?;
+        let skip = self.ops.skip.ok_or_else(|| Error::null("ops.skip"))?;
         // SAFETY: as above.
         site.done(unsafe { skip(self.opaque.pointer, signed(length)) })?;
         self.advance(length);
@@ -372,7 +372,7 @@ impl Sink for CallbackSink {
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
         self.life.check(Operation::Write, Side::Sink, self.offset)?;
         let site = self.site(Operation::Write);
-        let write = self.ops.write.ok_or(Error::null("ops.write"))?;
+        let write = self.ops.write.ok_or_else(|| Error::null("ops.write"))?;
         // SAFETY: the caller promised that its functions may be called with its opaque; the
         // buffer is readable for its length.
         let answer = unsafe { write(self.opaque.pointer, buffer.as_ptr().cast(), buffer.len()) };
@@ -384,7 +384,7 @@ impl Sink for CallbackSink {
     fn hole(&mut self, length: u64) -> Result<u64> {
         self.life.check(Operation::Hole, Side::Sink, self.offset)?;
         let site = self.site(Operation::Hole);
-        let hole = self.ops.hole.ok_or(site.error(-i64::from(libc::EOPNOTSUPP)))?;
+        let hole = self.ops.hole.ok_or_else(|| site.error(-i64::from(libc::EOPNOTSUPP)))?;
         // SAFETY: as above.
         site.done(unsafe { hole(self.opaque.pointer, signed(length)) })?;
         self.offset += length;
@@ -535,7 +535,7 @@ impl Source for StreamSource {
             Next::Hole => {
                 let site = self.site(Operation::Skip);
                 let recv_hole =
-                    self.stream.ops.recv_hole.ok_or(site.nonsense(SPARSESTREAM_AT_HOLE))?;
+                    self.stream.ops.recv_hole.ok_or_else(|| site.nonsense(SPARSESTREAM_AT_HOLE))?;
                 self.stream.touch(site)?;
                 let mut length = 0;
                 // SAFETY: the caller promised that its functions may be called with its stream.
@@ -554,7 +554,7 @@ impl Source for StreamSource {
             Next::Unknown => {}
         }
         let site = self.site(Operation::Read);
-        let recv = self.stream.ops.recv.ok_or(Error::null("ops.recv"))?;
+        let recv = self.stream.ops.recv.ok_or_else(|| Error::null("ops.recv"))?;
         self.stream.touch(site)?;
         // SAFETY: as above; the buffer is writable for its length.
         let answer =
@@ -630,7 +630,7 @@ impl Sink for StreamSink {
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
         let site = self.site(Operation::Write);
-        let send = self.stream.ops.send.ok_or(Error::null("ops.send"))?;
+        let send = self.stream.ops.send.ok_or_else(|| Error::null("ops.send"))?;
         self.stream.touch(site)?;
         // SAFETY: the caller promised that its functions may be called with its stream; the
         // buffer is readable for its length.
@@ -644,7 +644,7 @@ impl Sink for StreamSink {
     fn hole(&mut self, length: u64) -> Result<u64> {
         let site = self.site(Operation::Hole);
         let send_hole =
-            self.stream.ops.send_hole.ok_or(site.error(-i64::from(libc::EOPNOTSUPP)))?;
+            self.stream.ops.send_hole.ok_or_else(|| site.error(-i64::from(libc::EOPNOTSUPP)))?;
         self.stream.touch(site)?;
         // SAFETY: as above.
         site.done(unsafe { send_hole(self.stream.opaque.pointer, signed(length)) })?;

@@ -204,70 +204,65 @@ impl<C: Checkpoint> FdSink<C> {
             FileSink::new(fd, stat.size, options, checkpoint).map(FdSink::File)
         }
     }
+}
 
-    fn inner(&self) -> &dyn Sink {
-        match self {
-            FdSink::File(file) => file,
-            FdSink::Block(block) => block,
-            FdSink::Bytes(bytes) => bytes,
+/// The same call of whichever kind it is.
+macro_rules! each {
+    ($self:ident, $end:ident => $call:expr) => {
+        match $self {
+            FdSink::File($end) => $call,
+            FdSink::Block($end) => $call,
+            FdSink::Bytes($end) => $call,
         }
-    }
-
-    fn inner_mut(&mut self) -> &mut dyn Sink {
-        match self {
-            FdSink::File(file) => file,
-            FdSink::Block(block) => block,
-            FdSink::Bytes(bytes) => bytes,
-        }
-    }
+    };
 }
 
 impl<C: Checkpoint> Sink for FdSink<C> {
     fn makes_holes(&mut self) -> Result<bool> {
-        self.inner_mut().makes_holes()
+        each!(self, end => end.makes_holes())
     }
 
     fn announce(&mut self, total: u64) -> Result<()> {
-        self.inner_mut().announce(total)
+        each!(self, end => end.announce(total))
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
-        self.inner_mut().write(buffer)
+        each!(self, end => end.write(buffer))
     }
 
     fn fetches(&mut self) -> bool {
-        self.inner_mut().fetches()
+        each!(self, end => end.fetches())
     }
 
     fn fetch(&mut self, extent: &Extent) -> Result<Option<u64>> {
-        self.inner_mut().fetch(extent)
+        each!(self, end => end.fetch(extent))
     }
 
     fn drains(&self) -> bool {
-        self.inner().drains()
+        each!(self, end => end.drains())
     }
 
     fn drain(&mut self, pipe: &mut Pipe) -> Result<Option<u64>> {
-        self.inner_mut().drain(pipe)
+        each!(self, end => end.drain(pipe))
     }
 
     fn hole(&mut self, length: u64) -> Result<u64> {
-        self.inner_mut().hole(length)
+        each!(self, end => end.hole(length))
     }
 
     fn durable(&self) -> Option<u64> {
-        self.inner().durable()
+        each!(self, end => end.durable())
     }
 
     fn finish(&mut self) -> Result<()> {
-        self.inner_mut().finish()
+        each!(self, end => end.finish())
     }
 
     fn abort(&mut self, error: &Error) {
-        self.inner_mut().abort(error);
+        each!(self, end => end.abort(error));
     }
 
     fn waiting(&self) -> Waiting {
-        self.inner().waiting()
+        each!(self, end => end.waiting())
     }
 }

@@ -227,69 +227,65 @@ impl FdSource {
             Readable::Stream(kind) => ByteSource::new(fd, kind, options).map(FdSource::Bytes),
         }
     }
+}
 
-    fn inner(&self) -> &dyn Source {
-        match self {
-            FdSource::File(file) => file,
-            FdSource::Bytes(bytes) => bytes,
+/// The same call of whichever kind it is.
+macro_rules! each {
+    ($self:ident, $end:ident => $call:expr) => {
+        match $self {
+            FdSource::File($end) => $call,
+            FdSource::Bytes($end) => $call,
         }
-    }
-
-    fn inner_mut(&mut self) -> &mut dyn Source {
-        match self {
-            FdSource::File(file) => file,
-            FdSource::Bytes(bytes) => bytes,
-        }
-    }
+    };
 }
 
 impl Source for FdSource {
     fn tells_holes(&mut self) -> Result<bool> {
-        self.inner_mut().tells_holes()
+        each!(self, end => end.tells_holes())
     }
 
     fn total(&self) -> Option<u64> {
-        self.inner().total()
+        each!(self, end => end.total())
     }
 
     fn rewind(&mut self) -> Result<()> {
-        self.inner_mut().rewind()
+        each!(self, end => end.rewind())
     }
 
     fn section(&mut self) -> Result<Section> {
-        self.inner_mut().section()
+        each!(self, end => end.section())
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> Result<Read> {
-        self.inner_mut().read(buffer)
+        each!(self, end => end.read(buffer))
     }
 
     fn ahead(&mut self) -> Result<Ahead> {
-        self.inner_mut().ahead()
+        each!(self, end => end.ahead())
     }
 
     fn peek(&mut self, most: u64, first: u64, block: u64) -> Result<Option<Glimpse>> {
-        self.inner_mut().peek(most, first, block)
+        each!(self, end => end.peek(most, first, block))
     }
 
     fn feed(&mut self, pipe: &mut Pipe, most: u64) -> Result<Option<u64>> {
-        self.inner_mut().feed(pipe, most)
+        each!(self, end => end.feed(pipe, most))
     }
 
     fn skip(&mut self, length: u64) -> Result<()> {
-        self.inner_mut().skip(length)
+        each!(self, end => end.skip(length))
     }
 
     fn finish(&mut self) -> Result<()> {
-        self.inner_mut().finish()
+        each!(self, end => end.finish())
     }
 
     fn abort(&mut self, error: &Error) {
-        self.inner_mut().abort(error);
+        each!(self, end => end.abort(error));
     }
 
     fn waiting(&self) -> Waiting {
-        self.inner().waiting()
+        each!(self, end => end.waiting())
     }
 }
 

@@ -92,7 +92,7 @@ pub struct Reader {
     signs: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 enum State {
     /// HELLO comes.
     Greeting,
@@ -108,7 +108,7 @@ enum State {
 }
 
 /// What is left of the frame that is handed out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 enum Piece {
     None,
     Data { left: u32, checksum: u32, expected: Option<u32> },
@@ -224,14 +224,14 @@ impl Reader {
             match self.state {
                 State::Failed(error) => return Err(error),
                 State::Ended | State::Finishing | State::Finished => return Ok(()),
-                State::Open if self.piece != Piece::None => return Ok(()),
+                State::Open if !matches!(self.piece, Piece::None) => return Ok(()),
                 State::Greeting | State::Offered | State::Open => {}
             }
             let header = self.next()?;
             let taken = HEADER + if header.kind == Kind::Data { 0 } else { header.length as usize };
             self.accept(&header)?;
             self.inbox.take(taken);
-            if self.state == State::Ended && !self.inbox.bytes().is_empty() {
+            if matches!(self.state, State::Ended) && !self.inbox.bytes().is_empty() {
                 let why = "something follows the end of the stream";
                 return Err(self.because(Refused { why, errno: libc::EPROTO }));
             }

@@ -93,7 +93,7 @@ pub struct Writer {
     signs: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 enum State {
     New,
     /// HELLO is sent; ACCEPT comes.
@@ -107,7 +107,7 @@ enum State {
     Failed(Error),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 struct Offer {
     length: u64,
     digest: u64,
@@ -215,7 +215,7 @@ impl Writer {
 
     /// Ends it with a failure, of which the receiver is told as well as can be without waiting.
     fn fail(&mut self, error: Error) {
-        let begun = self.state != State::New;
+        let begun = !matches!(self.state, State::New);
         self.state = State::Failed(error);
         if !begun {
             return;
@@ -288,7 +288,7 @@ impl Writer {
                     Err(errno) => return Err(self.error(Operation::Finish, errno)),
                 }
             }
-            if self.state == State::Finished {
+            if matches!(self.state, State::Finished) {
                 return Ok(());
             }
             let why = "the receiver is gone without its last word";
@@ -351,32 +351,40 @@ impl Writer {
 
     /// Says HELLO and hears the answer.
     fn greet(&mut self) -> Result<()> {
-        if self.state == State::New {
+        if matches!(self.state, State::New) {
             let body = self.hello.encode();
             self.outbox.push(&Header::with_body(Kind::Hello, 0, 0, &body).encode());
             self.outbox.push(&body);
             self.state = if self.answers.is_some() { State::Greeting } else { State::Open };
         }
-        if self.state == State::Greeting {
+        if matches!(self.state, State::Greeting) {
             self.listen(Operation::Open)?;
-            if self.state == State::Greeting {
+            if matches!(self.state, State::Greeting) {
                 return Err(self.error(Operation::Open, libc::EAGAIN));
             }
         }
         Ok(())
     }
 
-    /// Makes ready to send something of so many bytes.
-    fn ready(&mut self, operation: Operation, room: usize) -> Result<()> {
+    /// Comes to where the stream can be sent.
+    #[cold]
+    fn open(&mut self, operation: Operation) -> Result<()> {
         self.greet()?;
         match self.state {
-            State::Open => {}
-            State::Failed(error) => return Err(error),
+            State::Open => Ok(()),
+            State::Failed(error) => Err(error),
             State::Offered(_) => {
                 let why = "what the receiver holds was not compared";
-                return Err(self.because(Refused { why, errno: libc::EINVAL }));
+                Err(self.because(Refused { why, errno: libc::EINVAL }))
             }
-            _ => return Err(self.error(operation, libc::ESHUTDOWN)),
+            _ => Err(self.error(operation, libc::ESHUTDOWN)),
+        }
+    }
+
+    /// Makes ready to send something of so many bytes.
+    fn ready(&mut self, operation: Operation, room: usize) -> Result<()> {
+        if !matches!(self.state, State::Open) {
+            self.open(operation)?;
         }
         if self.outbox.waits() >= GATHER || !self.outbox.has_room(room + HEADER) {
             self.flush_all(operation)?;
@@ -447,7 +455,7 @@ impl Sink for Writer {
     }
 
     fn announce(&mut self, total: u64) -> Result<()> {
-        if self.state != State::New {
+        if !matches!(self.state, State::New) {
             return Ok(());
         }
         if total > MAX_OFFSET {
@@ -626,7 +634,7 @@ impl Sink for Writer {
         self.lasting(|writer| {
             if writer.flush_by().is_some_and(|due| due <= Instant::now()) {
                 // While it is compared the stream is still at its start.
-                let at = if writer.state == State::Open { writer.at } else { 0 };
+                let at = if matches!(writer.state, State::Open) { writer.at } else { 0 };
                 writer.outbox.push(&Header::new(Kind::Keepalive, at, 0).encode());
             }
             writer.flush_all(Operation::Write)
@@ -650,10 +658,10 @@ impl Sink for Writer {
     fn finish(&mut self) -> Result<()> {
         self.lasting(|writer| {
             let operation = Operation::Finish;
-            if writer.state == State::Finished {
+            if matches!(writer.state, State::Finished) {
                 return Ok(());
             }
-            if writer.state != State::Ending {
+            if !matches!(writer.state, State::Ending) {
                 let end = writer.counts.encode();
                 writer.ready(operation, 2 * HEADER + end.len())?;
                 let announced = Some(writer.hello.length).filter(|length| *length != UNKNOWN);
@@ -674,7 +682,7 @@ impl Sink for Writer {
                 return Ok(());
             }
             writer.hear()?;
-            if writer.state == State::Finished {
+            if matches!(writer.state, State::Finished) {
                 return Ok(());
             }
             Err(writer.error(operation, libc::EAGAIN))
@@ -711,7 +719,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if self.state != State::New {
+        if !matches!(self.state, State::New) {
             let (operation, side) = (Operation::None, Side::None);
             self.abort(&Error::nowhere(operation, side, libc::ECANCELED));
         }
