@@ -9,6 +9,7 @@
  *   limit file-splice SOURCE TARGET  file to file: big sections by splice through a pipe
  *   limit detect SOURCE TARGET       over a Unix socket, blocks of 64 KiB that are all zeros made holes
  *   limit file-detect SOURCE TARGET  the same file to file
+ *   limit write SOURCE TARGET        only what every way ends with: as many bytes where SOURCE has data, of one buffer
  *
  * None checks more than that calls succeed.
  */
@@ -32,6 +33,7 @@
 #define SAMPLE 512
 #define BUFFER (MIB)
 #define PIPE ((int)MIB)
+#define WRITTEN (256 * KIB)
 
 struct header {
     uint64_t hole;
@@ -390,6 +392,28 @@ static void copy_detected(const char *from, const char *to)
         fail("ftruncate");
 }
 
+/* The buffer stays in the processor's cache, so that nothing but the target takes time. */
+static void write_only(const char *from, const char *to)
+{
+    const int source = open_source(from);
+    const int target = open_target(to);
+    struct walk walk = { .fd = source, .size = file_size(source) };
+    char *const buffer = buffer_of(WRITTEN);
+    int64_t start, end;
+
+    memset(buffer, 1, WRITTEN);
+    while (walk_next(&walk, &start, &end)) {
+        while (start < end) {
+            const int64_t piece = end - start < WRITTEN ? end - start : WRITTEN;
+
+            pwrite_all(target, buffer, (size_t)piece, start);
+            start += piece;
+        }
+    }
+    if (ftruncate(target, walk.size) != 0)
+        fail("ftruncate");
+}
+
 int main(int argc, char **argv)
 {
     const char *const way = argc == 4 ? argv[1] : "";
@@ -409,6 +433,8 @@ int main(int argc, char **argv)
         run_ends(send_detected, receive_sections, argv[2], argv[3]);
     } else if (strcmp(way, "file-detect") == 0) {
         copy_detected(argv[2], argv[3]);
+    } else if (strcmp(way, "write") == 0) {
+        write_only(argv[2], argv[3]);
     } else {
         fputs("usage: limit WAY SOURCE TARGET\n", stderr);
         return 2;

@@ -67,6 +67,8 @@ class Contender:
     """`detects`: zeros that are stored become holes in the copy. `only`: the images that it is for, None for all."""
 
     commands = ()
+    # What it makes is the source's content.
+    copies = True
     # Images that it is spared, and why.
     spared = {}
 
@@ -106,6 +108,12 @@ class Program(Contender):
     def prepare(self, place, image):
         copy = os.path.join(place, "out", "copy")
         return Job([*self._command, image, copy], copy)
+
+
+class Write(Program):
+    """limit.c where it only writes."""
+
+    copies = False
 
 
 class Shell(Contender):
@@ -238,6 +246,7 @@ class Virsh(Contender):
 
 # Names that the report speaks of.
 ZERO_COPY, READ_WRITE, LOOP = "limit: zero-copy", "limit: read/write", "limit: loop"
+WRITE = "limit: only the write"
 LIMIT_FILE, LIMIT_SPLICE = "limit: copy_file_range", "limit: splice"
 LIMIT_DETECT, LIMIT_FILE_DETECT = "limit: zero detection", "limit: file, zero detection"
 WIRE, STREAM_ENDS, CALLBACKS = "ours: wire", "ours: stream", "ours: callbacks"
@@ -277,6 +286,7 @@ def everyone(programs):
         Shell("bsdtar to bsdtar", STREAM, "bsdtar -cf - -C {from} {name} | bsdtar -xSf - -C {to}", ("bsdtar",)),
         Shell("tar -S to tar", STREAM, "tar -cSf - -C {from} {name} | tar -xSf - -C {to}", ("tar",)),
         Rsync("rsync -S", STREAM, "rsync -S {image} {copy}", ("rsync",), True),
+        Write(programs, WRITE, LIMIT, STREAM, LIMIT, "write"),
         program(LIMIT_FILE, LIMIT, FILE, "file"),
         program(LIMIT_SPLICE, LIMIT, FILE, "file-splice"),
         program(LIMIT_FILE_DETECT, LIMIT, FILE, "file-detect", True),

@@ -8,6 +8,8 @@ from .programs import Failed, output
 
 FILESYSTEM = "filesystem"
 ZEROS = "zeros"
+# Sections of a length that image formats like.
+CLUSTERS = "clusters"
 # As "many", but so that a disk can read it in a second.
 FRAGMENTS = "fragments"
 
@@ -19,6 +21,7 @@ FULL = {
     "tebibyte": ("1 TiB with 100 MiB in 100 sections", ["1T", 100, "1M"]),
     ZEROS: ("256 MiB allocated, 75 % of it zeros", ["256M", 1, "256M", 4]),
     FILESYSTEM: ("an ext4 file system of 1 GiB with real files", ["1G", 192 << 20]),
+    CLUSTERS: ("1 GiB with 128 MiB in 512 sections", ["1G", 512, "256K"]),
     FRAGMENTS: ("128 MiB with 64 MiB in 16,384 sections", ["128M", 16384, "4K"]),
 }
 QUICK = {

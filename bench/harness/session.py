@@ -32,7 +32,7 @@ CURVES = [who.ZERO_COPY, who.WIRE, who.OURS_FILE, who.CP]
 CACHED_IMAGES = ["one", "eight", "many", "tebibyte", images.ZEROS, images.FILESYSTEM]
 TMPFS_IMAGES = ["one", "many"]
 TMPFS_NAMES = [who.ZERO_COPY, who.READ_WRITE, who.WIRE, who.LIMIT_FILE, who.LIMIT_SPLICE, who.OURS_FILE, who.CP]
-COLD_IMAGES = ["one", images.FILESYSTEM, images.FRAGMENTS]
+COLD_IMAGES = ["one", images.CLUSTERS, images.FILESYSTEM, images.FRAGMENTS]
 COLD_NAMES = [who.ZERO_COPY, who.WIRE, who.NBD_UP, who.VIRSH_UP, who.LIMIT_FILE, who.OURS_FILE, who.CP]
 # The millionth section of 4 KiB: a source and a copy of 4 GiB, in memory.
 SECTIONS_MEMORY = 12 << 30
@@ -284,6 +284,8 @@ class Session:
 
     def _difference(self, path, source, copy, contender, runs):
         """Byte for byte, and for the limit and ours block for block. In words, or an empty string."""
+        if not contender.copies:
+            return ""
         found = self.programs.compare(path, copy)
         runs["allocated"] = max(runs["allocated"], found["allocated"])
         if not found["same"]:

@@ -126,6 +126,14 @@ impl FileSource {
         Ok(section)
     }
 
+    /// Is called before data of a section is moved.
+    #[inline]
+    fn look_ahead(&mut self, section: &Section, end: u64) {
+        if section.length > SMALL {
+            self.look_ahead.long(section.offset, section.offset + section.length, end);
+        }
+    }
+
     fn advance(&mut self, by: u64) {
         self.offset += by;
         self.section = self.section.and_then(|section| {
@@ -200,7 +208,7 @@ impl Source for FileSource {
         match section.kind {
             Kind::Hole => return Ok(Read::AtHole),
             Kind::End => return self.end(),
-            Kind::Data => {}
+            Kind::Data => self.look_ahead(&section, end),
         }
         let most = section.length.min(buffer.len() as u64) as usize;
         let piece = &mut buffer[..most];
@@ -226,11 +234,13 @@ impl Source for FileSource {
 
     fn ahead(&mut self) -> Result<Ahead> {
         let Some(end) = self.end.filter(|_| !self.ended) else { return Ok(Ahead::Unknown) };
-        let Section { kind, offset, length } = self.current(end)?;
-        Ok(match kind {
-            Kind::Data => Ahead::Stored(Extent { fd: self.fd, offset, length }),
-            _ => Ahead::Unknown,
-        })
+        let section = self.current(end)?;
+        if section.kind != Kind::Data {
+            return Ok(Ahead::Unknown);
+        }
+        self.look_ahead(&section, end);
+        let Section { offset, length, .. } = section;
+        Ok(Ahead::Stored(Extent { fd: self.fd, offset, length }))
     }
 
     fn peek(&mut self, most: u64, first: u64, block: u64) -> Result<Option<Glimpse>> {
@@ -298,6 +308,7 @@ mod tests {
     use crate::testing::{self, BLOCK, Piece::*};
     use std::cell::RefCell;
     use std::os::fd::AsRawFd;
+    use std::os::unix::fs::FileExt;
     use std::rc::Rc;
 
     fn source(fd: Fd, options: Options) -> FdSource {
@@ -389,6 +400,30 @@ mod tests {
         let mut growing = source(empty.as_raw_fd(), Options::default());
         sys::pwrite(empty.as_raw_fd(), &[1; 100], 0).unwrap();
         assert_eq!(growing.read(&mut [0; 10]), Ok(Read::End));
+    }
+
+    #[test]
+    fn data_that_arrives_in_a_hole_is_read_though_the_disk_was_told_of_what_lies_behind() {
+        let mib = 1024 * 1024 / BLOCK;
+        let file = testing::sparse(&[Data(mib), Hole(mib), Data(mib)]);
+        let mut source = source(file.as_raw_fd(), Options::default());
+        let mut told = 0;
+        let cold = move |call| match call {
+            Call::Pread if told == 0 => {
+                told += 1;
+                Fault::Errno(libc::EAGAIN)
+            }
+            _ => Fault::None,
+        };
+        inject::with(cold, || {
+            assert!(matches!(source.ahead().unwrap(), Ahead::Stored(_)));
+        });
+        source.skip(mib * BLOCK).unwrap();
+        file.write_all_at(&[7; 100], (mib + 3) * BLOCK).unwrap();
+        let found = sections(&mut source);
+        let kinds: Vec<Kind> = found.iter().map(|(kind, _)| *kind).collect();
+        assert_eq!(kinds, [Kind::Hole, Kind::Data, Kind::Hole, Kind::Data]);
+        assert_eq!(found[0].1, 3 * BLOCK);
     }
 
     #[test]

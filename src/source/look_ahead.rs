@@ -1,29 +1,40 @@
-//! Reads small sections, and has a disk read ahead of them.
+//! Has a disk read ahead, of small sections and of longer ones.
 //!
-//! The kernel reads ahead where one read follows the other. Between small sections are holes, so
-//! each would wait for the disk alone.
+//! The kernel reads ahead where one read follows the other, no further than a window that is small by
+//! default, and no matter what is a hole. Between sections are holes, so each would wait for the disk
+//! alone. What is in the cache already costs nearly nothing.
 
+use super::cache::Cache;
 use crate::sys::{self, Fd, Sys};
 
-/// Up to this many bytes a section is small. Within longer ones the kernel reads ahead.
+/// Up to this many bytes a section is small.
 pub const SMALL: u64 = 128 * 1024;
 
-/// How far is read ahead at first, and at most.
+/// How far is read ahead of small sections at first, and at most.
 const WINDOW: (u64, u64) = (128 * 1024, 4 * 1024 * 1024);
 
 /// Holes in the window are read too, and take memory: it is worth it if one byte of so many is data.
 const SPREAD: u64 = 4;
 
-/// So many sections at most are not asked for after one was in the cache: the question costs more
-/// than a plain read.
+/// So many small sections at most are not asked for after one was in the cache: the question costs
+/// more than a plain read.
 const TRUST: u32 = 15;
+
+/// So much data in longer sections is read ahead. Within one that is longer still, the kernel does
+/// better by itself: it takes larger pages.
+const AHEAD: u64 = 8 * 1024 * 1024;
+
+/// So many sections are looked for ahead at most when one is reached.
+const SECTIONS: usize = 8;
+
+/// So much data in longer sections is not asked for after some was in the cache, at first and at most.
+const LONG_TRUST: (u64, u64) = (1024 * 1024, 16 * 1024 * 1024);
 
 /// What was read so far, and ahead of that.
 #[derive(Debug)]
 pub struct LookAhead {
     fd: Fd,
-    /// The file system can tell what is in the cache.
-    tells: bool,
+    cache: Cache,
     /// Sections that are taken to be in the cache, next and after the next hit.
     trust: u32,
     earned: u32,
@@ -33,6 +44,20 @@ pub struct LookAhead {
     /// Bytes of data since this offset.
     data: u64,
     since: u64,
+    long: Long,
+}
+
+/// The part of it for sections that are not small.
+#[derive(Debug, Default)]
+struct Long {
+    /// Nothing is to be done before this offset: where the section ends that it was last called for.
+    until: u64,
+    /// Bytes of data that are taken to be in the cache, next and after the next miss.
+    trust: u64,
+    earned: u64,
+    /// The disk was told to read up to here, so many bytes of it behind that section.
+    told: u64,
+    ahead: u64,
 }
 
 impl LookAhead {
@@ -41,13 +66,14 @@ impl LookAhead {
     pub fn new(fd: Fd, start: u64) -> Self {
         LookAhead {
             fd,
-            tells: true,
+            cache: Cache::new(fd),
             trust: 0,
             earned: 0,
             told: start,
             window: WINDOW.0,
             data: 0,
             since: start,
+            long: Long { until: start, earned: LONG_TRUST.0, ..Long::default() },
         }
     }
 
@@ -58,23 +84,16 @@ impl LookAhead {
         // Within the window nothing is asked before half of it is used up.
         if self.trust > 0 {
             self.trust -= 1;
-        } else if self.tells && offset + self.window / 2 >= self.told {
-            if offset >= self.told {
-                match sys::pread_nowait(self.fd, buffer, offset) {
-                    Ok(count) if count == length => {
-                        self.data += length as u64;
-                        self.earned = TRUST.min(self.earned * 2 + 1);
-                        self.trust = self.earned;
-                        return Ok(count);
-                    }
-                    Err(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL) => self.tells = false,
-                    // Not in the cache, or not all of it.
-                    Ok(_) | Err(libc::EAGAIN) => {}
-                    Err(errno) => return Err(errno),
-                }
+        } else if self.cache.tells() && offset + self.window / 2 >= self.told {
+            // What is not all of it is read again.
+            if offset >= self.told && self.cache.read(buffer, offset)? == Some(length) {
+                self.data += length as u64;
+                self.earned = TRUST.min(self.earned * 2 + 1);
+                self.trust = self.earned;
+                return Ok(length);
             }
             self.earned = 0;
-            if self.tells {
+            if self.cache.tells() {
                 self.go_on(offset, end);
             }
         }
@@ -94,9 +113,69 @@ impl LookAhead {
         let to = offset.saturating_add(self.window).min(end);
         self.window = WINDOW.1.min(self.window * 2);
         if from < to {
-            // It is advice: where it fails, each section waits for itself.
-            let _ = sys::will_need(self.fd, from, to - from);
+            self.cache.fill(from, to - from);
             self.told = to;
+        }
+    }
+
+    /// Is called before data at `offset` is moved, in a section that is not small and ends at
+    /// `section_end`, of a source that ends at `end`. Where it is not in the cache the disk is told of
+    /// it and of the sections that come next.
+    ///
+    /// The map is asked for those to tell the disk, and for nothing else: what the walk says of them is
+    /// asked when they are reached.
+    #[inline]
+    pub fn long(&mut self, offset: u64, section_end: u64, end: u64) {
+        if offset >= self.long.until {
+            self.enter_long(offset, section_end, end);
+        }
+    }
+
+    fn enter_long(&mut self, offset: u64, section_end: u64, end: u64) {
+        let long = &mut self.long;
+        let length = section_end - offset;
+        long.until = section_end;
+        if length > AHEAD {
+            return;
+        }
+        if offset >= long.told {
+            if long.trust > 0 {
+                long.trust = long.trust.saturating_sub(length);
+                return;
+            }
+            if !self.cache.lacks(offset) {
+                long.earned = LONG_TRUST.1.min(long.earned * 2);
+                long.trust = long.earned;
+                return;
+            }
+            long.earned = LONG_TRUST.0;
+            self.cache.fill(offset, length);
+            (long.told, long.ahead) = (section_end, 0);
+        } else {
+            long.ahead = long.ahead.saturating_sub(length);
+        }
+        for _ in 0..SECTIONS {
+            if long.ahead >= AHEAD || long.told >= end {
+                return;
+            }
+            let data = match sys::seek_data(self.fd, long.told) {
+                Ok(data) => data,
+                Err(libc::ENXIO) => end,
+                Err(_) => return,
+            };
+            if data >= end {
+                // There is no more to be told of.
+                long.told = end;
+                return;
+            }
+            let Ok(hole) = sys::seek_hole(self.fd, data) else { return };
+            let length = hole.min(end).saturating_sub(data);
+            if data < long.told || length == 0 || length > AHEAD {
+                return;
+            }
+            self.cache.fill(data, length);
+            long.told = data + length;
+            long.ahead += length;
         }
     }
 }
@@ -164,9 +243,9 @@ mod tests {
     fn the_first_miss_starts_a_window_that_grows() {
         let cold = |nth| if nth == 1 { Fault::Errno(libc::EAGAIN) } else { Fault::None };
         let (reads, advices) = walk(2048, 2 * SECTION, cold);
-        // 16 MiB: 128 KiB, then twice as much each time, then 4 MiB at half of the one before.
+        // 16 MiB in pieces of 128 KiB: no part twice, and all but what the first reads took.
         assert_eq!(reads, 2049);
-        assert!((7..20).contains(&advices), "{advices}");
+        assert!((120..=136).contains(&advices), "{advices}");
     }
 
     #[test]
@@ -190,5 +269,96 @@ mod tests {
     fn a_part_in_the_cache_is_read_again_in_whole() {
         let part = |nth| if nth == 1 { Fault::Short(100) } else { Fault::None };
         assert_eq!(walk(2, 2 * SECTION, part).0, 3);
+    }
+
+    const MIB: u64 = 1024 * 1024;
+
+    /// Reaches so many sections of `length`, each with a hole as long behind it, with the answers of
+    /// the cache. Returns the number of questions to it, of those to the map, and the bytes that the
+    /// disk was told of when each was reached.
+    fn reach(
+        count: u64,
+        length: u64,
+        fault: impl Fn(Call) -> Fault + 'static,
+    ) -> (u64, u64, Vec<u64>) {
+        let file = testing::file();
+        file.set_len(2 * count * length).unwrap();
+        for section in 0..count {
+            file.write_all_at(&vec![1; length as usize], 2 * section * length).unwrap();
+        }
+        let seen = Rc::new(RefCell::new((0, 0, 0)));
+        let counts = Rc::clone(&seen);
+        let mut told = Vec::new();
+        inject::with(
+            move |call| {
+                let mut counts = counts.borrow_mut();
+                match call {
+                    Call::Pread => counts.0 += 1,
+                    Call::Lseek => counts.1 += 1,
+                    Call::Fadvise => counts.2 += SMALL,
+                    other => panic!("{other:?}"),
+                }
+                fault(call)
+            },
+            || {
+                let mut ahead = LookAhead::new(file.as_raw_fd(), 0);
+                for section in 0..count {
+                    let at = 2 * section * length;
+                    // Once for each piece that is moved.
+                    for piece in [at, at + length / 2] {
+                        ahead.long(piece, at + length, 2 * count * length);
+                    }
+                    told.push(seen.borrow().2);
+                }
+            },
+        );
+        let (asked, mapped, _) = *seen.borrow();
+        (asked, mapped, told)
+    }
+
+    fn cold(call: Call) -> Fault {
+        if call == Call::Pread { Fault::Errno(libc::EAGAIN) } else { Fault::None }
+    }
+
+    #[test]
+    fn long_sections_in_the_cache_are_hardly_asked_for() {
+        let (asked, mapped, told) = reach(64, MIB, |_| Fault::None);
+        assert!(asked <= 8, "{asked}");
+        assert_eq!((mapped, told), (0, vec![0; 64]));
+    }
+
+    #[test]
+    fn the_disk_is_told_of_a_section_that_is_not_in_the_cache_and_of_those_that_follow() {
+        let (asked, mapped, told) = reach(20, MIB, cold);
+        // It is known from then on, and never asked for again.
+        assert_eq!(asked, 1);
+        // Twice for each that follows, and once where none does.
+        assert_eq!(mapped, 2 * 19 + 1);
+        let expected: Vec<u64> = (0..20).map(|section| MIB * (section + 9).min(20)).collect();
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn what_fits_of_longer_ones_is_told_and_the_longest_are_left_to_the_kernel() {
+        let (asked, mapped, told) = reach(4, 6 * MIB, cold);
+        assert_eq!((asked, mapped), (1, 2 * 3 + 1));
+        assert_eq!(told, [18 * MIB, 24 * MIB, 24 * MIB, 24 * MIB]);
+        assert_eq!(reach(3, 9 * MIB, cold), (0, 0, vec![0; 3]));
+    }
+
+    #[test]
+    fn what_fails_when_the_disk_is_told_is_no_matter() {
+        for failing in [Call::Fadvise, Call::Lseek] {
+            let (_, _, told) = reach(4, MIB, move |call| match call {
+                _ if call == failing => Fault::Errno(libc::EIO),
+                other => cold(other),
+            });
+            assert!(told[3] > 0);
+        }
+        let (asked, mapped, told) = reach(64, MIB, |call| match call {
+            Call::Pread => Fault::Errno(libc::EOPNOTSUPP),
+            _ => Fault::None,
+        });
+        assert!(asked == 1 && mapped == 0 && told[63] == 0, "{asked} {mapped}");
     }
 }

@@ -1,6 +1,7 @@
 //! Where a stream comes from.
 
 mod bytes;
+mod cache;
 mod file;
 mod look_ahead;
 mod peek;

@@ -4,7 +4,8 @@
 //! not come through memory.
 
 use super::Glimpse;
-use crate::sys::{self, Fd};
+use super::cache::Cache;
+use crate::sys::Fd;
 use crate::zero::is_zero;
 
 /// So much of a block is looked at.
@@ -16,9 +17,7 @@ const STRIDE: u64 = 4;
 /// Looks at the blocks of a file.
 #[derive(Debug)]
 pub struct Peek {
-    fd: Fd,
-    /// The file system can tell what is in the cache.
-    tells: bool,
+    cache: Cache,
     /// Where a block was looked at that is likely to come next, and whether it is solid.
     last: Option<(u64, bool)>,
 }
@@ -52,7 +51,7 @@ impl Peek {
     /// For a file that is open for reading.
     #[must_use]
     pub fn new(fd: Fd) -> Self {
-        Peek { fd, tells: true, last: None }
+        Peek { cache: Cache::new(fd), last: None }
     }
 
     /// What the first blocks look like, up to the first that is known to be unlike them. Nothing is
@@ -108,24 +107,16 @@ impl Peek {
         {
             return Some(solid);
         }
-        if !self.tells {
-            return None;
-        }
         let size = usize::try_from(blocks.before(index + 1) - before).unwrap_or(SAMPLE).min(SAMPLE);
         let mut sample = [0; SAMPLE];
-        match sys::pread_nowait(self.fd, &mut sample[..size], at) {
-            Ok(count) if count > 0 => {
-                let solid = !is_zero(&sample[..count.min(size)]);
-                self.last = Some((at, solid));
-                Some(solid)
-            }
-            Err(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL) => {
-                self.tells = false;
-                None
-            }
-            // Who reads it will see.
-            _ => None,
+        // What fails here, who reads it will see.
+        let count = self.cache.read(&mut sample[..size], at).ok()??;
+        if count == 0 {
+            return None;
         }
+        let solid = !is_zero(&sample[..count.min(size)]);
+        self.last = Some((at, solid));
+        Some(solid)
     }
 }
 

@@ -1,0 +1,60 @@
+//! Is a part of a file in the cache, and having a disk read what is not.
+
+use crate::sys::{self, Fd, Sys};
+
+/// One call has no more read than this: the kernel leaves out what is beyond the larger of a device's
+/// read-ahead and its largest request, which no caller is told.
+const PIECE: u64 = 128 * 1024;
+
+/// The cache of one file.
+#[derive(Debug)]
+pub(super) struct Cache {
+    fd: Fd,
+    tells: bool,
+}
+
+impl Cache {
+    pub(super) fn new(fd: Fd) -> Self {
+        Cache { fd, tells: true }
+    }
+
+    /// Whether the file system can tell what is in it, as far as is known.
+    pub(super) fn tells(&self) -> bool {
+        self.tells
+    }
+
+    /// Reads what is there of the start of a part, without waiting for a disk. `None` if nothing is, or
+    /// if that cannot be told.
+    pub(super) fn read(&mut self, buffer: &mut [u8], offset: u64) -> Sys<Option<usize>> {
+        if !self.tells {
+            return Ok(None);
+        }
+        match sys::pread_nowait(self.fd, buffer, offset) {
+            Ok(count) => Ok(Some(count)),
+            Err(libc::EAGAIN) => Ok(None),
+            Err(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL) => {
+                self.tells = false;
+                Ok(None)
+            }
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Whether this byte is known to be missing. A failure shows when it is read.
+    pub(super) fn lacks(&mut self, offset: u64) -> bool {
+        self.read(&mut [0], offset) == Ok(None) && self.tells
+    }
+
+    /// Has the disk read a part, mostly without waiting for it.
+    pub(super) fn fill(&self, from: u64, length: u64) {
+        let mut done = 0;
+        while done < length {
+            let piece = PIECE.min(length - done);
+            // It is advice: where it fails, each read waits for itself.
+            if sys::will_need(self.fd, from + done, piece).is_err() {
+                return;
+            }
+            done += piece;
+        }
+    }
+}
