@@ -16,7 +16,8 @@ BUILD_PACKAGES = meson:meson ninja-build:ninja pkg-config:pkg-config
 DEMO_PACKAGES = $(BUILD_PACKAGES) e2fsprogs:mke2fs
 CHECK_PACKAGES = $(BUILD_PACKAGES) e2fsprogs:mke2fs g++:c++
 # Without these, tests that need them are skipped.
-CHECK_PACKAGES_OPTIONAL = valgrind:valgrind strace:strace xfsprogs:mkfs.xfs btrfs-progs:mkfs.btrfs
+CHECK_PACKAGES_OPTIONAL = valgrind:valgrind strace:strace xfsprogs:mkfs.xfs btrfs-progs:mkfs.btrfs \
+    squashfs-tools:mksquashfs erofs-utils:mkfs.erofs
 
 # What is installed, and what demo and check use.
 release = build/release
