@@ -1076,9 +1076,9 @@ int sparsestream_transfer_new(struct sparsestream_source *source,
 /**
  * Goes on with a transfer.
  *
- * `budget` bounds one call: it returns 1 after about so many bytes of work, where a hole, or a
- * step of zeroing, counts as 4096 bytes, or as 64 bytes a microsecond if it takes longer. With a
- * budget the call never waits on a descriptor, not even on one that is in blocking mode; reading and writing regular files and block devices, and
+ * `budget` bounds one call: it returns 1 after about so many bytes of work, where data that is read
+ * and found to be zeros counts as data that is moved, and a hole, or a step of zeroing, counts as
+ * 4096 bytes, or as 64 bytes a microsecond if it takes longer. With a budget the call never waits on a descriptor, not even on one that is in blocking mode; reading and writing regular files and block devices, and
  * callbacks that block, take as long as they take, one piece at a time.
  *
  * `budget` 0 means to the end. The call then waits, with poll(2), on descriptors that are in
@@ -1196,7 +1196,7 @@ int sparsestream_recv_all(const struct sparsestream_stream_ops *ops,
  * driven by hand may wait until it is finished. Data from 64 KiB up that lies in a file is sent
  * from there by a transfer, without a copy, if there is a way back, `write_fd` is in non-blocking
  * mode, and neither checksums nor the digest are in force, which the receiver may ask for; or if
- * `write_fd` is a regular file. Both descriptors stay the caller's, carry this stream and nothing else, and must stay open until the sink is freed. One that was used and is
+ * `write_fd` is a regular file. Of data in which zeros are looked for that holds for some blocks. Both descriptors stay the caller's, carry this stream and nothing else, and must stay open until the sink is freed. One that was used and is
  * freed without having been finished tells the receiver ECANCELED.
  *
  * With `SPARSESTREAM_WIRE_RESUME` the sink must be driven by a transfer, which reads what the
@@ -1229,7 +1229,8 @@ int sparsestream_sink_to_wire(int write_fd,
  * comes to be wrong with its last byte. A stream that is cut off is -ENODATA. Receiving never
  * waits. The source takes at most 270 KiB of memory, whatever it receives. A transfer moves long
  * data into a file or a block device without a copy through memory, if `read_fd` is a pipe, a
- * regular file or in non-blocking mode, and neither checksums nor the digest are in force.
+ * regular file or in non-blocking mode, neither checksums nor the digest are in force, and the transfer
+ * looks for no zeros.
  *
  * To go on with an earlier transfer, set `resume_offset`, `resume_digest` and `identity`, ask with
  * `sparsestream_source_wire_info` where the stream starts, and make the sink begin there. What is

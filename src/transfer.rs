@@ -541,7 +541,8 @@ impl Transfer {
         Ok(self.push(source, sink, observer)?.unwrap_or(Step::Worked(0)))
     }
 
-    /// Gives the sink one piece of what was taken in. `None` if there is nothing that is ready for it.
+    /// Gives the sink one piece of what was taken in, or does what must come before that. `None` if
+    /// something must be taken in first.
     #[inline]
     fn push(
         &mut self,
@@ -589,7 +590,8 @@ impl Transfer {
         Ok(None)
     }
 
-    /// Moves what comes next if that goes without taking it in; `None` if it was taken in.
+    /// Moves what comes next if that goes without taking it in. `None` if it was taken in, or if the
+    /// gap must go out first.
     fn take_in(
         &mut self,
         source: &mut dyn Source,

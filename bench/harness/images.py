@@ -8,7 +8,7 @@ from .programs import Failed, output
 
 FILESYSTEM = "filesystem"
 ZEROS = "zeros"
-# Sections of a length that image formats like.
+# Sections of a few clusters of an image format.
 CLUSTERS = "clusters"
 # As "many", but so that a disk can read it in a second.
 FRAGMENTS = "fragments"

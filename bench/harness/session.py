@@ -39,6 +39,7 @@ SECTIONS_MEMORY = 12 << 30
 # Of a contender with its daemon, and of the kernel for it.
 MEMORY_OF_PROCESSES = 256 << 20
 
+
 def say(*words):
     print(f"{time.strftime('%H:%M:%S')}", *words, file=sys.stderr, flush=True)
 
@@ -284,10 +285,10 @@ class Session:
 
     def _difference(self, path, source, copy, contender, runs):
         """Byte for byte, and for the limit and ours block for block. In words, or an empty string."""
-        if not contender.copies:
-            return ""
         found = self.programs.compare(path, copy)
         runs["allocated"] = max(runs["allocated"], found["allocated"])
+        if not contender.copies:
+            return ""
         if not found["same"]:
             return f"the copy differs at {found['different_at']}"
         if contender.group == who.PEER:
@@ -313,7 +314,7 @@ class Session:
         self.programs.make_image(big, "64M", 1, "64M")
         os.chmod(big, 0o644)
         for contender in self.everyone:
-            if contender.only == [images.ZEROS] or self.quick and contender.group == who.PEER:
+            if not contender.copies or contender.only == [images.ZEROS] or self.quick and contender.group == who.PEER:
                 continue
             say(f"traces {contender.name}")
             try:
@@ -395,7 +396,7 @@ def free_memory():
 
 def memory_of_run(allocated, cold):
     """What a run takes that was free before it: its copy, its source too where that is cold, and its processes."""
-    # It is touched twice.
+    # As large pages and as small ones, so that a quarter of what is available is left alone.
     return min(allocated * (9 if cold else 5) // 4 + MEMORY_OF_PROCESSES, free_memory() * 3 // 8)
 
 

@@ -113,7 +113,7 @@ unsafe impl Sized0 for sparsestream_wire_info {}
 /// driven by hand may wait until it is finished. Data from 64 KiB up that lies in a file is sent
 /// from there by a transfer, without a copy, if there is a way back, `write_fd` is in non-blocking
 /// mode, and neither checksums nor the digest are in force, which the receiver may ask for; or if
-/// `write_fd` is a regular file. Both descriptors stay the caller's, carry this stream and nothing else, and must stay open until the sink is freed. One that was used and is
+/// `write_fd` is a regular file. Of data in which zeros are looked for that holds for some blocks. Both descriptors stay the caller's, carry this stream and nothing else, and must stay open until the sink is freed. One that was used and is
 /// freed without having been finished tells the receiver ECANCELED.
 ///
 /// With `SPARSESTREAM_WIRE_RESUME` the sink must be driven by a transfer, which reads what the
@@ -159,7 +159,8 @@ pub unsafe extern "C" fn sparsestream_sink_to_wire(
 /// comes to be wrong with its last byte. A stream that is cut off is -ENODATA. Receiving never
 /// waits. The source takes at most 270 KiB of memory, whatever it receives. A transfer moves long
 /// data into a file or a block device without a copy through memory, if `read_fd` is a pipe, a
-/// regular file or in non-blocking mode, and neither checksums nor the digest are in force.
+/// regular file or in non-blocking mode, neither checksums nor the digest are in force, and the transfer
+/// looks for no zeros.
 ///
 /// To go on with an earlier transfer, set `resume_offset`, `resume_digest` and `identity`, ask with
 /// `sparsestream_source_wire_info` where the stream starts, and make the sink begin there. What is

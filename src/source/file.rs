@@ -126,10 +126,11 @@ impl FileSource {
         Ok(section)
     }
 
-    /// Is called before data of a section is moved.
+    /// Has the disk told of a section, and of what follows, before data of it is moved, if it is of
+    /// more than `small` bytes.
     #[inline]
-    fn look_ahead(&mut self, section: &Section, end: u64) {
-        if section.length > SMALL {
+    fn tell_disk(&mut self, section: &Section, end: u64, small: u64) {
+        if section.length > small {
             self.look_ahead.long(section.offset, section.offset + section.length, end);
         }
     }
@@ -208,7 +209,7 @@ impl Source for FileSource {
         match section.kind {
             Kind::Hole => return Ok(Read::AtHole),
             Kind::End => return self.end(),
-            Kind::Data => self.look_ahead(&section, end),
+            Kind::Data => self.tell_disk(&section, end, SMALL),
         }
         let most = section.length.min(buffer.len() as u64) as usize;
         let piece = &mut buffer[..most];
@@ -238,7 +239,8 @@ impl Source for FileSource {
         if section.kind != Kind::Data {
             return Ok(Ahead::Unknown);
         }
-        self.look_ahead(&section, end);
+        // What is less will be read, in the way of small ones.
+        self.tell_disk(&section, end, Ahead::LEAST - 1);
         let Section { offset, length, .. } = section;
         Ok(Ahead::Stored(Extent { fd: self.fd, offset, length }))
     }

@@ -20,8 +20,8 @@ const SPREAD: u64 = 4;
 /// more than a plain read.
 const TRUST: u32 = 15;
 
-/// So much data in longer sections is read ahead. Within one that is longer still, the kernel does
-/// better by itself: it takes larger pages.
+/// Of longer sections the disk is told until it is so much data. Within one that is longer still, the
+/// kernel does better by itself: it takes larger pages.
 const AHEAD: u64 = 8 * 1024 * 1024;
 
 /// So many sections are looked for ahead at most when one is reached.
@@ -118,8 +118,8 @@ impl LookAhead {
         }
     }
 
-    /// Is called before data at `offset` is moved, in a section that is not small and ends at
-    /// `section_end`, of a source that ends at `end`. Where it is not in the cache the disk is told of
+    /// Is called before data at `offset` is moved, in a section that is not read as a small one and ends
+    /// at `section_end`, of a source that ends at `end`. Where it is not in the cache the disk is told of
     /// it and of the sections that come next.
     ///
     /// The map is asked for those to tell the disk, and for nothing else: what the walk says of them is

@@ -1,6 +1,9 @@
 use super::*;
-use crate::testing::Random;
+use crate::source::FdSource;
+use crate::testing::{self, Random};
 use std::cell::RefCell;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
 /// A section of a stream that is kept in memory.
@@ -553,7 +556,7 @@ impl Sink for FetchingSink {
         true
     }
 
-    fn fetch(&mut self, extent: &crate::source::Extent) -> Result<Option<u64>> {
+    fn fetch(&mut self, extent: &Extent) -> Result<Option<u64>> {
         match self.random.below(50) {
             0 => return Ok(None),
             1 => {
@@ -632,10 +635,9 @@ fn zeros_are_found_in_a_file_of_which_data_is_fetched() {
         let mut random = Random::new(seed);
         let block = 65536 << random.below(2);
         let bytes = random_blocks(&mut random, block);
-        let file = crate::testing::file();
-        std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0).unwrap();
-        let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
-        let mut source = crate::source::FdSource::new(fd, &Default::default()).unwrap();
+        let file = testing::file();
+        file.write_all_at(&bytes, 0).unwrap();
+        let mut source = FdSource::new(file.as_raw_fd(), &Default::default()).unwrap();
         let mut sink =
             FetchingSink { inner: Stand::new(&[]).sink, random: random.clone(), fetched: 0 };
         let buffer_size = block as u64 * (1 + random.below(16)) + random.below(2) * 4096;

@@ -119,12 +119,12 @@ fn long_data_is_not_copied_through_memory() {
 
 #[test]
 fn data_among_zeros_is_not_copied_through_memory() {
-    let file = testing::sparse(&[Data(40), Hole(50), Data(31), Hole(9), Data(10)]);
+    let whole = [Data(40), Hole(50), Data(31), Hole(9), Data(10)];
+    let file = testing::sparse(&whole);
     // So that the map is no help.
     for (from, to) in [(40, 90), (121, 130)] {
         file.write_all_at(&vec![0; ((to - from) * BLOCK) as usize], from * BLOCK).unwrap();
     }
-    let whole = [Data(40), Hole(50), Data(31), Hole(9), Data(10)];
     for failing in [None, Some(0), Some(1), Some(7)] {
         let copy = testing::file();
         let fault = move |call, before| match call {
