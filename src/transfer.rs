@@ -526,6 +526,7 @@ impl Transfer {
         sink: &mut dyn Sink,
         observer: &mut dyn Observe,
     ) -> Result<Step> {
+        // Most steps begin with nothing to push: to see that here costs less than to call.
         let idle = self.pending.is_empty()
             && self.gap == 0
             && self.pipe.is_none()
@@ -563,6 +564,10 @@ impl Transfer {
                 self.detected += length;
                 self.growing = true;
                 self.pending.start = self.run.to;
+                if self.options.stall_ms != 0 || self.options.idle_ms != 0 {
+                    // To read is to make progress, though nothing is moved.
+                    self.last_move = Instant::now();
+                }
                 // To read it was work, though it becomes a hole.
                 return Ok(Some(Step::Worked(length)));
             }
@@ -574,7 +579,8 @@ impl Transfer {
         if self.pipe.as_ref().is_some_and(|pipe| pipe.held() > 0) {
             return self.push_piped(sink, observer).map(Some);
         }
-        if self.peeks && self.solid == 0 && !self.at_end {
+        // A gap that cannot grow goes out before anything is asked.
+        if self.peeks && self.solid == 0 && !self.at_end && (self.gap == 0 || self.growing) {
             self.peek(source)?;
         }
         if self.gap > 0 && (self.at_end || !self.growing) {
@@ -611,6 +617,11 @@ impl Transfer {
         {
             return Ok(Some(step));
         }
+        if self.gap > 0 {
+            // There may be much to read before anything is moved: nobody shall wait for what is kept
+            // back, nor for a sign of life.
+            flushed(sink)?;
+        }
         match self.pull(source) {
             Err(error) if error.would_block() && self.gap > 0 => {
                 // What is known goes out before anybody waits.
@@ -631,13 +642,14 @@ impl Transfer {
         let glimpse = source.peek(most, block - place % block, block)?;
         self.reach = u64::MAX;
         match glimpse {
-            Some(Glimpse { solid: true, length }) => {
+            // Less is not worth it, as elsewhere.
+            Some(Glimpse { solid: true, length }) if length >= Ahead::LEAST => {
                 self.solid = length.min(most);
                 // The gap goes out before it.
                 self.growing = false;
             }
             Some(Glimpse { solid: false, length }) => self.reach = length,
-            None => {}
+            _ => {}
         }
         Ok(())
     }

@@ -40,9 +40,11 @@ impl Cache {
         }
     }
 
-    /// Whether this byte is known to be missing. A failure shows when it is read.
-    pub(super) fn lacks(&mut self, offset: u64) -> bool {
-        self.read(&mut [0], offset) == Ok(None) && self.tells
+    /// Whether this byte is there. `None` if that is not known, as after a failure, which shows when it
+    /// is read.
+    pub(super) fn has(&mut self, offset: u64) -> Option<bool> {
+        let found = self.read(&mut [0], offset).ok()?;
+        self.tells.then_some(found.is_some())
     }
 
     /// Has the disk read a part, mostly without waiting for it.

@@ -24,8 +24,8 @@ const TRUST: u32 = 15;
 /// kernel does better by itself: it takes larger pages.
 const AHEAD: u64 = 8 * 1024 * 1024;
 
-/// So many sections are looked for ahead at most when one is reached.
-const SECTIONS: usize = 8;
+/// In one call no more than about this: a disk that has much to do lets wait who tells it more.
+const STEP: u64 = 2 * 1024 * 1024;
 
 /// So much data in longer sections is not asked for after some was in the cache, at first and at most.
 const LONG_TRUST: (u64, u64) = (1024 * 1024, 16 * 1024 * 1024);
@@ -52,10 +52,11 @@ pub struct LookAhead {
 struct Long {
     /// Nothing is to be done before this offset: where the section ends that it was last called for.
     until: u64,
-    /// Bytes of data that are taken to be in the cache, next and after the next miss.
+    /// Bytes of data that are taken to be in the cache, next and after the next hit.
     trust: u64,
     earned: u64,
-    /// The disk was told to read up to here, so many bytes of it behind that section.
+    /// The disk was told to read up to here, so many bytes of it behind that section; as if it were
+    /// very many where it shall not be told of what is next.
     told: u64,
     ahead: u64,
 }
@@ -98,6 +99,9 @@ impl LookAhead {
             }
         }
         self.data += length as u64;
+        if offset < self.long.told {
+            self.long.ahead = self.long.ahead.saturating_sub(length as u64);
+        }
         sys::pread(self.fd, buffer, offset)
     }
 
@@ -143,41 +147,43 @@ impl LookAhead {
                 long.trust = long.trust.saturating_sub(length);
                 return;
             }
-            if !self.cache.lacks(offset) {
-                long.earned = LONG_TRUST.1.min(long.earned * 2);
-                long.trust = long.earned;
-                return;
+            match self.cache.has(offset) {
+                Some(false) => long.earned = LONG_TRUST.0,
+                Some(true) => {
+                    long.trust = long.earned;
+                    long.earned = LONG_TRUST.1.min(long.earned * 2);
+                    return;
+                }
+                None => return,
             }
-            long.earned = LONG_TRUST.0;
             self.cache.fill(offset, length);
             (long.told, long.ahead) = (section_end, 0);
         } else {
             long.ahead = long.ahead.saturating_sub(length);
         }
-        for _ in 0..SECTIONS {
-            if long.ahead >= AHEAD || long.told >= end {
-                return;
+        let begun = long.ahead;
+        while long.ahead < AHEAD && long.ahead - begun < STEP {
+            match next_data(self.fd, long.told, end) {
+                Some((data, length)) if length <= AHEAD => {
+                    self.cache.fill(data, length);
+                    long.told = data + length;
+                    long.ahead += length;
+                }
+                // Nobody is asked again before the source is there.
+                _ => long.ahead = u64::MAX,
             }
-            let data = match sys::seek_data(self.fd, long.told) {
-                Ok(data) => data,
-                Err(libc::ENXIO) => end,
-                Err(_) => return,
-            };
-            if data >= end {
-                // There is no more to be told of.
-                long.told = end;
-                return;
-            }
-            let Ok(hole) = sys::seek_hole(self.fd, data) else { return };
-            let length = hole.min(end).saturating_sub(data);
-            if data < long.told || length == 0 || length > AHEAD {
-                return;
-            }
-            self.cache.fill(data, length);
-            long.told = data + length;
-            long.ahead += length;
         }
     }
+}
+
+/// The next data at or after an offset, and how long it is.
+fn next_data(fd: Fd, from: u64, end: u64) -> Option<(u64, u64)> {
+    if from >= end {
+        return None;
+    }
+    let data = sys::seek_data(fd, from).ok().filter(|data| (from..end).contains(data))?;
+    let hole = sys::seek_hole(fd, data).ok()?.min(end);
+    Some((data, hole.checked_sub(data).filter(|length| *length > 0)?))
 }
 
 #[cfg(test)]
@@ -273,19 +279,17 @@ mod tests {
 
     const MIB: u64 = 1024 * 1024;
 
-    /// Reaches so many sections of `length`, each with a hole as long behind it, with the answers of
-    /// the cache. Returns the number of questions to it, of those to the map, and the bytes that the
-    /// disk was told of when each was reached.
-    fn reach(
-        count: u64,
-        length: u64,
-        fault: impl Fn(Call) -> Fault + 'static,
-    ) -> (u64, u64, Vec<u64>) {
+    /// Reaches sections of these lengths, each with a hole as long behind it, with the answers of the
+    /// cache. Returns the number of questions to it, of those to the map, and how much the disk was told
+    /// of when each was reached, in MiB.
+    fn reach(lengths: &[u64], fault: impl Fn(Call) -> Fault + 'static) -> (u64, u64, Vec<u64>) {
         let file = testing::file();
-        file.set_len(2 * count * length).unwrap();
-        for section in 0..count {
-            file.write_all_at(&vec![1; length as usize], 2 * section * length).unwrap();
+        let mut end = 0;
+        for length in lengths {
+            file.write_all_at(&vec![1; *length as usize], end).unwrap();
+            end += 2 * length;
         }
+        file.set_len(end).unwrap();
         let seen = Rc::new(RefCell::new((0, 0, 0)));
         let counts = Rc::clone(&seen);
         let mut told = Vec::new();
@@ -302,13 +306,14 @@ mod tests {
             },
             || {
                 let mut ahead = LookAhead::new(file.as_raw_fd(), 0);
-                for section in 0..count {
-                    let at = 2 * section * length;
+                let mut at = 0;
+                for length in lengths {
                     // Once for each piece that is moved.
                     for piece in [at, at + length / 2] {
-                        ahead.long(piece, at + length, 2 * count * length);
+                        ahead.long(piece, at + length, end);
                     }
-                    told.push(seen.borrow().2);
+                    told.push(seen.borrow().2 / MIB);
+                    at += 2 * length;
                 }
             },
         );
@@ -322,43 +327,55 @@ mod tests {
 
     #[test]
     fn long_sections_in_the_cache_are_hardly_asked_for() {
-        let (asked, mapped, told) = reach(64, MIB, |_| Fault::None);
+        let (asked, mapped, told) = reach(&[MIB; 64], |_| Fault::None);
         assert!(asked <= 8, "{asked}");
         assert_eq!((mapped, told), (0, vec![0; 64]));
     }
 
     #[test]
     fn the_disk_is_told_of_a_section_that_is_not_in_the_cache_and_of_those_that_follow() {
-        let (asked, mapped, told) = reach(20, MIB, cold);
-        // It is known from then on, and never asked for again.
-        assert_eq!(asked, 1);
-        // Twice for each that follows, and once where none does.
-        assert_eq!(mapped, 2 * 19 + 1);
-        let expected: Vec<u64> = (0..20).map(|section| MIB * (section + 9).min(20)).collect();
-        assert_eq!(told, expected);
+        let (asked, mapped, told) = reach(&[MIB; 16], cold);
+        // It is known from then on, and never asked for again; the map twice for each that follows,
+        // and once where none does.
+        assert_eq!((asked, mapped), (1, 2 * 15 + 1));
+        assert_eq!(told, [3, 5, 7, 9, 11, 13, 15, 16, 16, 16, 16, 16, 16, 16, 16, 16]);
     }
 
     #[test]
-    fn what_fits_of_longer_ones_is_told_and_the_longest_are_left_to_the_kernel() {
-        let (asked, mapped, told) = reach(4, 6 * MIB, cold);
-        assert_eq!((asked, mapped), (1, 2 * 3 + 1));
-        assert_eq!(told, [18 * MIB, 24 * MIB, 24 * MIB, 24 * MIB]);
-        assert_eq!(reach(3, 9 * MIB, cold), (0, 0, vec![0; 3]));
+    fn no_more_than_is_worth_it_is_told_ahead() {
+        let (_, _, told) = reach(&[MIB; 40], cold);
+        assert_eq!(told[..12], [3, 5, 7, 9, 11, 13, 15, 16, 17, 18, 19, 20]);
+        let (asked, mapped, told) = reach(&[6 * MIB; 4], cold);
+        assert_eq!((asked, mapped, told), (1, 2 * 3 + 1, vec![12, 18, 24, 24]));
+    }
+
+    #[test]
+    fn the_longest_are_left_to_the_kernel_and_asked_for_once() {
+        assert_eq!(reach(&[9 * MIB; 3], cold), (0, 0, vec![0; 3]));
+        let mut lengths = [MIB; 6];
+        lengths[3] = 9 * MIB;
+        let (asked, mapped, told) = reach(&lengths, cold);
+        // Before the long one its two neighbours, and it; behind it the last, and the end.
+        assert_eq!((asked, mapped), (2, 2 * 3 + 2 + 1));
+        assert_eq!(told, [3, 3, 3, 3, 5, 5]);
     }
 
     #[test]
     fn what_fails_when_the_disk_is_told_is_no_matter() {
         for failing in [Call::Fadvise, Call::Lseek] {
-            let (_, _, told) = reach(4, MIB, move |call| match call {
+            let (_, _, told) = reach(&[MIB; 4], move |call| match call {
                 _ if call == failing => Fault::Errno(libc::EIO),
                 other => cold(other),
             });
-            assert!(told[3] > 0);
+            assert!(told[3] > 0 || failing == Call::Fadvise);
         }
-        let (asked, mapped, told) = reach(64, MIB, |call| match call {
-            Call::Pread => Fault::Errno(libc::EOPNOTSUPP),
-            _ => Fault::None,
-        });
-        assert!(asked == 1 && mapped == 0 && told[63] == 0, "{asked} {mapped}");
+        for errno in [libc::EOPNOTSUPP, libc::EIO] {
+            let (asked, mapped, told) = reach(&[MIB; 64], move |call| match call {
+                Call::Pread => Fault::Errno(errno),
+                _ => Fault::None,
+            });
+            assert_eq!(asked, if errno == libc::EIO { 64 } else { 1 });
+            assert_eq!((mapped, told), (0, vec![0; 64]));
+        }
     }
 }

@@ -70,6 +70,7 @@ struct MemorySource {
 struct MemorySink {
     pieces: Vec<Piece>,
     offset: u64,
+    flushed: usize,
     makes: bool,
     fault: Fault,
     log: Log,
@@ -212,6 +213,11 @@ impl Sink for MemorySink {
         Ok(made)
     }
 
+    fn flush(&mut self) -> Result<()> {
+        self.flushed += 1;
+        Ok(())
+    }
+
     fn finish(&mut self) -> Result<()> {
         let site = (Operation::Finish, Side::Sink, self.offset);
         answer(&mut self.fault, &self.log, Event::SinkFinish, site).map(drop)
@@ -251,6 +257,7 @@ impl Stand {
             sink: MemorySink {
                 pieces: Vec::new(),
                 offset: 0,
+                flushed: 0,
                 makes: true,
                 fault: work(),
                 log: log.clone(),
@@ -534,6 +541,33 @@ fn zeros_that_are_only_read_use_up_a_budget() {
     }
     assert!(runs >= length >> 18, "{runs}");
     assert_eq!(stand.sink.pieces, [Piece::Hole(length as u64)]);
+}
+
+#[test]
+fn zeros_that_are_only_read_are_progress() {
+    let mut stand = Stand::new(&[data(9000, 1), Piece::Data(vec![0; 1 << 20])]).with_fault({
+        let mut late = true;
+        move |event| match event {
+            Event::Read => {
+                std::thread::sleep(Duration::from_millis(10));
+                Answer::Work
+            }
+            // Ready only when it is asked once more.
+            Event::Hole(_) if std::mem::take(&mut late) => Answer::Errno(libc::EAGAIN),
+            _ => Answer::Work,
+        }
+    });
+    let options = Options {
+        detect_zeroes: true,
+        zero_block: 4096,
+        buffer_size: 1 << 16,
+        stall_ms: 100,
+        ..Options::default()
+    };
+    let mut transfer = Transfer::new(&options).unwrap();
+    assert_eq!(stand.run_out(&mut transfer), Ok(()));
+    // What was written before the zeros did not wait for their end.
+    assert!(stand.sink.flushed > 10, "{}", stand.sink.flushed);
 }
 
 /// A sink that fetches some of what lies in a file, until it will no more.
