@@ -17,7 +17,7 @@ DEMO_PACKAGES = $(BUILD_PACKAGES) e2fsprogs:mke2fs
 CHECK_PACKAGES = $(BUILD_PACKAGES) e2fsprogs:mke2fs g++:c++
 # Without these, tests that need them are skipped.
 CHECK_PACKAGES_OPTIONAL = valgrind:valgrind strace:strace xfsprogs:mkfs.xfs btrfs-progs:mkfs.btrfs \
-    squashfs-tools:mksquashfs erofs-utils:mkfs.erofs
+    squashfs-tools:mksquashfs erofs-utils:mkfs.erofs mandoc:mandoc
 
 # What is installed, and what demo and check use.
 release = build/release
