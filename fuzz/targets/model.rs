@@ -49,6 +49,7 @@ enum Step {
     Read { length: u16 },
     Section,
     Skip { length: u32 },
+    Peek { most: u32, first: u16, block: u16 },
 }
 
 #[derive(Debug, Arbitrary)]
@@ -195,6 +196,18 @@ fn walk(file: &File, model: &[u8], range: &Range, steps: &[Step]) {
                         at += length;
                     }
                 }
+            }
+            Step::Peek { most, first, block } => {
+                let (most, block) = (u64::from(most) % MOST, u64::from(block) + 1);
+                let first = u64::from(first) % block + 1;
+                let Some(seen) = source.peek(most, first, block).unwrap() else { continue };
+                assert!(seen.length > 0 && seen.length <= most);
+                let data = &model[at as usize..(at + seen.length) as usize];
+                let (head, tail) = data.split_at(data.len().min(first as usize));
+                for part in std::iter::once(head).chain(tail.chunks(block as usize)) {
+                    assert!(!seen.solid || part.iter().any(|byte| *byte != 0));
+                }
+                assert_eq!(source.section().unwrap().offset, at);
             }
             Step::Read { .. } => {}
         }

@@ -6,7 +6,6 @@
 use super::Glimpse;
 use super::cache::Cache;
 use crate::sys::Fd;
-use crate::zero::is_zero;
 
 /// So much of a block is looked at.
 const SAMPLE: usize = 512;
@@ -14,12 +13,15 @@ const SAMPLE: usize = 512;
 /// Among zeros no more than one block of so many is looked at: all of them are read anyway.
 const STRIDE: u64 = 4;
 
+/// No block is there.
+const NOWHERE: (u64, u16) = (u64::MAX, 0);
+
 /// Looks at the blocks of a file.
 #[derive(Debug)]
 pub struct Peek {
     cache: Cache,
-    /// Where a block was looked at that is likely to come next, and whether it is solid.
-    last: Option<(u64, bool)>,
+    /// Where a block was looked at that is likely to come next, and how many zeros it begins with.
+    last: (u64, u16),
 }
 
 /// Blocks from `offset` on, in `length` bytes. The first has `first` bytes, the others `block`, and the
@@ -51,7 +53,7 @@ impl Peek {
     /// For a file that is open for reading.
     #[must_use]
     pub fn new(fd: Fd) -> Self {
-        Peek { cache: Cache::new(fd), last: None }
+        Peek { cache: Cache::new(fd), last: NOWHERE }
     }
 
     /// What the first blocks look like, up to the first that is known to be unlike them. Nothing is
@@ -102,21 +104,20 @@ impl Peek {
     fn solid(&mut self, blocks: &Blocks, index: u64) -> Option<bool> {
         let before = blocks.before(index);
         let at = blocks.offset + before;
-        if let Some((last, solid)) = self.last
-            && last == at
-        {
-            return Some(solid);
-        }
         let size = usize::try_from(blocks.before(index + 1) - before).unwrap_or(SAMPLE).min(SAMPLE);
+        // The last look may have been at a longer block.
+        let (last, zeros) = self.last;
+        if last == at {
+            return Some(usize::from(zeros) < size);
+        }
         let mut sample = [0; SAMPLE];
         // What fails here, who reads it will see.
         let count = self.cache.read(&mut sample[..size], at).ok()??;
-        if count == 0 {
-            return None;
+        let zeros = sample[..count.min(size)].iter().position(|byte| *byte != 0);
+        if count > 0 {
+            self.last = (at, zeros.unwrap_or(SAMPLE) as u16);
         }
-        let solid = !is_zero(&sample[..count.min(size)]);
-        self.last = Some((at, solid));
-        Some(solid)
+        (count > 0).then_some(zeros.is_some())
     }
 }
 
@@ -168,6 +169,16 @@ mod tests {
             let found = Peek::new(file.as_raw_fd()).look(&blocks(0, length, BLOCK));
             assert_eq!(found, unsure(zeros * BLOCK));
         }
+    }
+
+    #[test]
+    fn what_was_seen_of_a_longer_block_is_not_said_of_a_shorter_one() {
+        let file = testing::sparse(&[Data(1), Hole(1)]);
+        file.write_all_at(&[1], BLOCK + 100).unwrap();
+        let mut peek = Peek::new(file.as_raw_fd());
+        assert_eq!(peek.look(&blocks(BLOCK, BLOCK, BLOCK)), solid(BLOCK));
+        assert_eq!(peek.look(&blocks(BLOCK, 100, BLOCK)), unsure(100));
+        assert_eq!(peek.look(&blocks(BLOCK, 101, BLOCK)), solid(101));
     }
 
     #[test]
