@@ -32,9 +32,10 @@ const MIB: u64 = 1024 * 1024;
 const LEAST: u64 = MIB;
 
 /// A step that takes longer is halved, so that a cancel acts in time.
-const LONG: Duration = Duration::from_millis(40);
-/// A step that takes less is doubled.
-const SHORT: Duration = Duration::from_millis(10);
+const LONG: Duration = Duration::from_millis(20);
+/// A step that takes less is doubled. A cancel acts in time even where the next takes ten times as
+/// long, as it may when a target in memory comes to memory that is not there yet.
+const SHORT: Duration = Duration::from_millis(4);
 
 impl Zeroing {
     /// Of a regular file. Ranges must lie within its size.
