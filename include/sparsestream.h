@@ -1078,8 +1078,9 @@ int sparsestream_transfer_new(struct sparsestream_source *source,
  *
  * `budget` bounds one call: it returns 1 after about so many bytes of work, where data that is read
  * and found to be zeros counts as data that is moved, and a hole, or a step of zeroing, counts as
- * 4096 bytes, or as 64 bytes a microsecond if it takes longer. With a budget the call never waits on a descriptor, not even on one that is in blocking mode; reading and writing regular files and block devices, and
- * callbacks that block, take as long as they take, one piece at a time.
+ * 4096 bytes, or as 64 bytes a microsecond if it takes longer. With a budget the call never waits
+ * on a descriptor, not even on one that is in blocking mode; reading and writing regular files and
+ * block devices, and callbacks that block, take as long as they take, one piece at a time.
  *
  * `budget` 0 means to the end. The call then waits, with poll(2), on descriptors that are in
  * blocking mode, and returns -EAGAIN only for those in non-blocking mode and for callbacks.
@@ -1196,8 +1197,10 @@ int sparsestream_recv_all(const struct sparsestream_stream_ops *ops,
  * driven by hand may wait until it is finished. Data from 64 KiB up that lies in a file is sent
  * from there by a transfer, without a copy, if there is a way back, `write_fd` is in non-blocking
  * mode, and neither checksums nor the digest are in force, which the receiver may ask for; or if
- * `write_fd` is a regular file. Of data in which zeros are looked for that holds for some blocks. Both descriptors stay the caller's, carry this stream and nothing else, and must stay open until the sink is freed. One that was used and is
- * freed without having been finished tells the receiver ECANCELED.
+ * `write_fd` is a regular file. Where zeros are looked for, only blocks of 64 KiB and more that are
+ * in the cache and do not begin with zeros are sent so. Both descriptors stay the caller's, carry
+ * this stream and nothing else, and must stay open until the sink is freed. One that was used and
+ * is freed without having been finished tells the receiver ECANCELED.
  *
  * With `SPARSESTREAM_WIRE_RESUME` the sink must be driven by a transfer, which reads what the
  * receiver holds, compares, and goes on behind it; if it differs the transfer ends with -ESTALE,

@@ -46,8 +46,9 @@ pub unsafe extern "C" fn sparsestream_transfer_new(
 ///
 /// `budget` bounds one call: it returns 1 after about so many bytes of work, where data that is read
 /// and found to be zeros counts as data that is moved, and a hole, or a step of zeroing, counts as
-/// 4096 bytes, or as 64 bytes a microsecond if it takes longer. With a budget the call never waits on a descriptor, not even on one that is in blocking mode; reading and writing regular files and block devices, and
-/// callbacks that block, take as long as they take, one piece at a time.
+/// 4096 bytes, or as 64 bytes a microsecond if it takes longer. With a budget the call never waits
+/// on a descriptor, not even on one that is in blocking mode; reading and writing regular files and
+/// block devices, and callbacks that block, take as long as they take, one piece at a time.
 ///
 /// `budget` 0 means to the end. The call then waits, with poll(2), on descriptors that are in
 /// blocking mode, and returns -EAGAIN only for those in non-blocking mode and for callbacks.

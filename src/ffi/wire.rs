@@ -113,8 +113,10 @@ unsafe impl Sized0 for sparsestream_wire_info {}
 /// driven by hand may wait until it is finished. Data from 64 KiB up that lies in a file is sent
 /// from there by a transfer, without a copy, if there is a way back, `write_fd` is in non-blocking
 /// mode, and neither checksums nor the digest are in force, which the receiver may ask for; or if
-/// `write_fd` is a regular file. Of data in which zeros are looked for that holds for some blocks. Both descriptors stay the caller's, carry this stream and nothing else, and must stay open until the sink is freed. One that was used and is
-/// freed without having been finished tells the receiver ECANCELED.
+/// `write_fd` is a regular file. Where zeros are looked for, only blocks of 64 KiB and more that are
+/// in the cache and do not begin with zeros are sent so. Both descriptors stay the caller's, carry
+/// this stream and nothing else, and must stay open until the sink is freed. One that was used and
+/// is freed without having been finished tells the receiver ECANCELED.
 ///
 /// With `SPARSESTREAM_WIRE_RESUME` the sink must be driven by a transfer, which reads what the
 /// receiver holds, compares, and goes on behind it; if it differs the transfer ends with -ESTALE,

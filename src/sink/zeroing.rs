@@ -179,4 +179,18 @@ mod tests {
         assert_eq!(answer, Ok(()));
         assert!(bytes.iter().all(|byte| *byte == 0));
     }
+
+    #[test]
+    fn a_step_is_short_even_where_a_fast_target_becomes_ten_times_slower() {
+        // Nanoseconds that a MiB takes: a copy in memory, and less.
+        for pace in [1000, 10_000, 50_000, 100_000, 200_000, 300_000, 500_000] {
+            let time = |step: u64, pace| Duration::from_nanos(step / MIB * pace);
+            let mut zeroing = Zeroing::of_device(-1);
+            for _ in 0..20 {
+                let step = zeroing.step;
+                zeroing.adapt(time(step, pace), step);
+            }
+            assert!(time(zeroing.step, 10 * pace) < Duration::from_millis(100), "{pace}");
+        }
+    }
 }
