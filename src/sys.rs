@@ -557,6 +557,19 @@ pub fn pipe() -> Sys<(OwnedFd, OwnedFd)> {
     Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
 }
 
+/// A pipe whose ends block, for tests: std has one since Rust 1.87.
+#[cfg(any(test, feature = "fault-injection"))]
+#[must_use]
+pub fn blocking_pipe() -> (std::fs::File, std::fs::File) {
+    use std::os::fd::AsRawFd;
+    let (read, write) = pipe().expect("a pipe can be made");
+    for end in [read.as_raw_fd(), write.as_raw_fd()] {
+        // SAFETY: no memory is passed.
+        assert_eq!(unsafe { libc::fcntl(end, libc::F_SETFL, 0) }, 0);
+    }
+    (read.into(), write.into())
+}
+
 /// Makes a pipe hold so many bytes if it may, and returns how many it holds: fcntl(2).
 pub fn set_pipe_size(fd: Fd, bytes: c_int) -> Sys<usize> {
     // SAFETY: no memory is passed.
@@ -741,7 +754,7 @@ mod tests {
     #[test]
     fn a_closed_pipe_is_an_errno_in_every_way() {
         for way in [Way::Flags, Way::Mask, Way::Poll] {
-            let (reader, writer) = std::io::pipe().unwrap();
+            let (reader, writer) = blocking_pipe();
             drop(reader);
             match write(writer.as_raw_fd(), b"x", b"y", way) {
                 Err(libc::EPIPE) => {}
@@ -753,7 +766,7 @@ mod tests {
 
     #[test]
     fn an_empty_pipe_does_not_block_in_any_way() {
-        let (reader, _writer) = std::io::pipe().unwrap();
+        let (reader, _writer) = blocking_pipe();
         for way in [Way::Flags, Way::Mask, Way::Poll] {
             assert_eq!(
                 read(reader.as_raw_fd(), &mut [0], &mut [0], way),

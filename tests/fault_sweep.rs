@@ -8,8 +8,8 @@ use sparsestream::end::{Sink, Source};
 use sparsestream::error::{Error, Result, Side};
 use sparsestream::sink;
 use sparsestream::source;
-use sparsestream::sys::Call;
 use sparsestream::sys::inject::{self, Fault};
+use sparsestream::sys::{self, Call};
 use sparsestream::transfer::{Options, Patience, Progress, Sparse, Transfer};
 use sparsestream::wire::reader::ReaderOptions;
 use sparsestream::wire::writer::WriterOptions;
@@ -224,7 +224,7 @@ fn run(target: Target, device: Option<&File>, nth: usize, what: Injected) -> Out
     let mut options = sink::Options::default();
     let mut expected = image.clone();
     let (from, feeder): (OwnedFd, _) = if target == Target::FromPipe {
-        let (reader, mut writer) = std::io::pipe().expect("a pipe");
+        let (reader, mut writer) = sys::blocking_pipe();
         let bytes = image.clone();
         let feeder = std::thread::spawn(move || {
             let _ = std::io::Write::write_all(&mut writer, &bytes);
@@ -265,7 +265,7 @@ fn run(target: Target, device: Option<&File>, nth: usize, what: Injected) -> Out
             device.into()
         }
         Target::Pipe => {
-            let (reader, writer) = std::io::pipe().expect("a pipe");
+            let (reader, writer) = sys::blocking_pipe();
             collected = Some(collect(reader));
             writer.into()
         }

@@ -206,7 +206,7 @@ impl Site {
 
 /// The errno that a negative answer stands for.
 fn errno(answer: i64) -> Option<i32> {
-    (-4095..0).contains(&answer).then_some(-answer as i32)
+    (-4095..0).contains(&answer).then(|| -answer as i32)
 }
 
 /// The caller's functions as a source.

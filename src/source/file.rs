@@ -54,11 +54,11 @@ impl FileSource {
             0 => Some(file.end),
             _ => Some(range_end(offset, length)?),
         };
-        if let Some(expected) = end
-            && !made_up
-            && expected > file.end
-        {
-            return Err(Error::EndedEarly { offset: file.end, expected });
+        match end {
+            Some(expected) if !made_up && expected > file.end => {
+                return Err(Error::EndedEarly { offset: file.end, expected });
+            }
+            _ => {}
         }
         let mapped = file.map && !ignore_map;
         Ok(FileSource {
