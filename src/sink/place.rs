@@ -2,6 +2,7 @@
 
 use super::{Checkpoint, Options};
 use crate::error::{Error, Operation, Result, Side};
+use crate::filesystem::FileSystem;
 use crate::life::Life;
 use crate::pipe::Pipe;
 use crate::source::Extent;
@@ -23,8 +24,8 @@ pub(super) struct Place<C> {
     sync_interval: u64,
     durable: u64,
     checkpoint: C,
-    /// Whether copy_file_range(2) may do better than pages through a pipe; not known at first.
-    copies_itself: Option<bool>,
+    /// The file system; not asked for at first.
+    file_system: Option<FileSystem>,
     life: Life,
 }
 
@@ -59,7 +60,7 @@ impl<C: Checkpoint> Place<C> {
             sync_interval: options.sync_interval,
             durable: at,
             checkpoint,
-            copies_itself: None,
+            file_system: None,
             life: Life::Open,
         })
     }
@@ -117,10 +118,15 @@ impl<C: Checkpoint> Place<C> {
         Ok(count)
     }
 
+    /// The file system that it is on.
+    pub(super) fn file_system(&mut self) -> FileSystem {
+        let fd = self.fd;
+        *self.file_system.get_or_insert_with(|| FileSystem::of(fd).unwrap_or(FileSystem::Other))
+    }
+
     /// Whether [`Place::fetch`] may be the way: its file system does more than to move pages.
     pub(super) fn fetches(&mut self) -> bool {
-        let fd = self.fd;
-        *self.copies_itself.get_or_insert_with(|| sys::copies_itself(fd).unwrap_or(true))
+        self.file_system().copies_itself()
     }
 
     /// Fetches what fits of an extent, and moves on.
