@@ -11,9 +11,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fiemap.h>
+#include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -329,6 +333,360 @@ static void no_flush_on_an_overlay(void)
     close_fixture();
 }
 
+/* A file system that keeps the bytes of what it says it has punched. */
+
+#define OLD_SIZE (4 * MiB)
+
+static const struct fuse_rule lying_punch[] = {
+    { FUSE_ON_FALLOCATE, 0, FUSE_PRETEND, FALLOC_FL_PUNCH_HOLE },
+};
+static const struct fuse_rule lying_about_zeroes[] = {
+    { FUSE_ON_FALLOCATE, 0, FUSE_PRETEND, 0 },
+};
+
+/* Data, a hole and data, at odd places, over old content in `old`; what is behind stays. */
+static void copy_over_old(const struct fuse_rule *rule, int flags, const struct piece *old,
+                          size_t old_count)
+{
+    const struct piece pieces[] = { DATA(5000), HOLE(3 * MiB + 77), DATA(1234), HOLE(100) };
+    const int64_t hole = 5000, data = hole + 3 * MiB + 77, tail = data + 1234, end = tail + 100;
+    int from = file_new("from"), fd;
+
+    file_lay_out(from, 0, pieces, COUNT(pieces), 2);
+    file_resize(from, end);
+    fuse_server_rules(fixture.server, NULL, 0);
+    REQUIRE(ftruncate(fixture.server->memory, 0) == 0);
+    file_lay_out(fixture.server->memory, 0, old, old_count, 1);
+    file_resize(fixture.server->memory, OLD_SIZE);
+    fuse_server_rules(fixture.server, rule, rule != NULL);
+    fd = open_file(flags);
+    CHECK_CODE(copy(from, fd, NULL, TRANSFER_OPTIONS(.sparse = SPARSESTREAM_SPARSE_REQUIRED)), 0);
+    if (flags == O_RDWR)
+        CHECK_INT(file_differs(from, 0, fd, 0, end), ==, -1);
+    fsync(fd);
+    close(fd);
+    CHECK_INT(file_differs(from, 0, fixture.server->memory, 0, end), ==, -1);
+    CHECK_INT(file_size(fixture.server->memory), ==, OLD_SIZE);
+    close(from);
+}
+
+static const struct piece all_old[] = { DATA(OLD_SIZE) };
+static const struct piece old_in_the_middle[] = {
+    HOLE(2 * MiB + 999), DATA(4097), HOLE(OLD_SIZE - 2 * MiB - 999 - 4097),
+};
+
+static void copy_over_old_in_every_way(const struct fuse_rule *rule, int flags)
+{
+    const char *const kinds[] = { "fuse", "fuse-cached", "fuse-writeback" };
+
+    for (size_t i = 0; i < COUNT(kinds); i++) {
+        context("%s", kinds[i]);
+        open_fixture(kinds[i]);
+        copy_over_old(rule, flags, all_old, COUNT(all_old));
+        close_fixture();
+        /* Anew: what is changed behind the kernel's back is not seen where it caches. */
+        open_fixture(kinds[i]);
+        copy_over_old(rule, flags, old_in_the_middle, COUNT(old_in_the_middle));
+        close_fixture();
+    }
+}
+
+static void a_punch_that_did_nothing_is_made_good(void)
+{
+    copy_over_old_in_every_way(lying_punch, O_RDWR);
+}
+
+static void zeroing_that_did_nothing_is_made_good(void)
+{
+    copy_over_old_in_every_way(lying_about_zeroes, O_RDWR);
+}
+
+/* It cannot be looked at, so the punch is not relied on. */
+static void a_punch_that_cannot_be_read_back_is_not_made(void)
+{
+    copy_over_old_in_every_way(lying_punch, O_WRONLY);
+}
+
+/* One that does what it says is asked to punch, and a byte of the whole is read back. */
+static void a_punch_that_works_is_kept(void)
+{
+    open_fixture("fuse");
+    copy_over_old(NULL, O_RDWR, all_old, COUNT(all_old));
+    CHECK_INT(file_allocated(fixture.server->memory), <=, OLD_SIZE - 3 * MiB + 64 * KiB);
+    close_fixture();
+}
+
+/* Targets that take less than others do. */
+
+static const struct piece holes[] = { HOLE(70000), DATA(5000), HOLE(300000), DATA(1), HOLE(65536) };
+#define HOLES_SIZE (70000 + 5000 + 300000 + 1 + 65536)
+
+/* Copies `holes` to a server with these rules. Returns the result. */
+static int copy_holes(const struct fuse_rule *rules, size_t count, int64_t size, uint64_t flags,
+                      int *from)
+{
+    int fd, code;
+
+    open_fixture("fuse");
+    *from = file_new("from");
+    file_lay_out(*from, 0, holes, COUNT(holes), 1);
+    file_resize(*from, HOLES_SIZE);
+    if (size > 0)
+        file_fill(fixture.server->memory, 0, size, 3);
+    fd = open_file(O_RDWR);
+    fuse_server_rules(fixture.server, rules, count);
+    code = copy(*from, fd, SINK_OPTIONS(.flags = flags), NULL);
+    close(fd);
+    return code;
+}
+
+static void end_copy_holes(int from, bool same)
+{
+    if (same) {
+        CHECK_INT(file_size(fixture.server->memory), ==, HOLES_SIZE);
+        CHECK_INT(file_differs(from, 0, fixture.server->memory, 0, HOLES_SIZE), ==, -1);
+    }
+    close(from);
+    close_fixture();
+}
+
+static void zeros_where_only_the_next_byte_can_be_written(void)
+{
+    const int errors[] = { ESPIPE, EINVAL, EOPNOTSUPP };
+
+    for (size_t i = 0; i < COUNT(errors); i++) {
+        const struct fuse_rule rules[] = {
+            { FUSE_ON_WRITE, 0, FUSE_FAIL_BEYOND, errors[i] },
+            { FUSE_ON_TRUNCATE, 0, FUSE_FAIL, errors[i] },
+            { FUSE_ON_FALLOCATE, 0, FUSE_FAIL, EOPNOTSUPP },
+        };
+        int from, code;
+
+        context("%s", harness_errno_name(errors[i]));
+        code = copy_holes(RULES(rules), 0, 0, &from);
+        CHECK_CODE(code, 0);
+        end_copy_holes(from, true);
+    }
+}
+
+static void a_size_that_is_right_need_not_be_set(void)
+{
+    const int errors[] = { ENOSYS, EPERM, EOPNOTSUPP };
+
+    for (size_t i = 0; i < COUNT(errors); i++) {
+        const struct fuse_rule rules[] = { { FUSE_ON_TRUNCATE, 0, FUSE_FAIL, errors[i] } };
+        int from, code;
+
+        context("%s", harness_errno_name(errors[i]));
+        code = copy_holes(RULES(rules), HOLES_SIZE, SPARSESTREAM_TRUNCATE, &from);
+        CHECK_CODE(code, 0);
+        end_copy_holes(from, true);
+        /* It can be reached by writing. */
+        code = copy_holes(RULES(rules), HOLES_SIZE - 50000, SPARSESTREAM_TRUNCATE, &from);
+        CHECK_CODE(code, 0);
+        end_copy_holes(from, true);
+    }
+}
+
+static void a_size_that_cannot_be_cut_is_refused_first(void)
+{
+    const int errors[] = { ENOSYS, EPERM, EIO };
+
+    for (size_t i = 0; i < COUNT(errors); i++) {
+        const struct fuse_rule rules[] = { { FUSE_ON_TRUNCATE, 0, FUSE_FAIL, errors[i] } };
+        int from, code;
+
+        context("%s", harness_errno_name(errors[i]));
+        code = copy_holes(RULES(rules), HOLES_SIZE + 5, SPARSESTREAM_TRUNCATE, &from);
+        CHECK_CODE(code, -errors[i]);
+        CHECK_CONTAINS(sparsestream_last_error(), "its size cannot be set");
+        CHECK_INT(fuse_server_count(fixture.server, FUSE_ON_WRITE), ==, 0);
+        CHECK_INT(file_differs_from_pattern(fixture.server->memory, 0, HOLES_SIZE + 5, 3, 0), ==, -1);
+        end_copy_holes(from, false);
+    }
+}
+
+/* Space. */
+
+/* Blocks that `copy` leaves of alternating data and holes, without what is not data. */
+static int64_t allocated_by_copy(const char *name, int64_t data, int64_t hole, int count,
+                                 bool piped, int sparse)
+{
+    int from = file_new("from"), to;
+    struct stat status;
+    int64_t size = count * (data + hole);
+
+    open_fixture(name);
+    to = open_file(O_RDWR | O_CREAT | O_TRUNC);
+    for (int i = 0; i < count; i++)
+        file_fill(from, i * (data + hole), data, 1);
+    file_resize(from, size);
+    if (piped) {
+        struct sparsestream_sink *sink = fd_sink(to);
+        char *buffer = malloc((size_t) data);
+
+        /* Small pieces, as a slow stream brings them. */
+        REQUIRE(buffer != NULL);
+        for (int i = 0; i < count; i++) {
+            int64_t at = i * (data + hole), done = 0;
+
+            pattern_fill(buffer, (size_t) data, 1, at);
+            while (done < data) {
+                int64_t most = data - done < 65536 ? data - done : 65536;
+                int64_t taken = sparsestream_sink_write(sink, buffer + done, (size_t) most);
+
+                REQUIRE(taken > 0);
+                done += taken;
+            }
+            for (done = 0; done < hole;) {
+                int64_t made = sparsestream_sink_hole(sink, hole - done);
+
+                CHECK_INT(made, >=, 0);
+                done += made > 0 ? made : hole - done;
+            }
+        }
+        free(buffer);
+        CHECK_CODE(sparsestream_sink_finish(sink), 0);
+        sparsestream_sink_free(sink);
+    } else {
+        CHECK_CODE(copy(from, to, NULL, TRANSFER_OPTIONS(.sparse = sparse)), 0);
+    }
+    CHECK_INT(file_differs(from, 0, to, 0, size), ==, -1);
+    REQUIRE(fsync(to) == 0 && fstat(to, &status) == 0);
+    CHECK_INT(status.st_size, ==, size);
+    close(from);
+    close(to);
+    close_fixture();
+    return (int64_t) status.st_blocks * 512;
+}
+
+static void holes_take_no_blocks_on_xfs(void)
+{
+    const struct { int64_t data, hole; int count; } layouts[] = {
+        { MiB, MiB, 16 }, { 64 * KiB, 64 * KiB, 64 }, { 4096, 4096, 512 }, { 64 * KiB, 4 * KiB, 100 },
+        { 5000, 12345, 64 },
+    };
+
+    for (size_t i = 0; i < COUNT(layouts); i++) {
+        const int64_t data = layouts[i].data, hole = layouts[i].hole;
+        /* A block at either side of an end that is not a block's. */
+        const int64_t most = layouts[i].count * ((data + 4095) / 4096 * 4096 + (data % 4096 ? 8192 : 0));
+
+        context("%jd of data, %jd of hole", (intmax_t) data, (intmax_t) hole);
+        for (int piped = 0; piped <= 1; piped++) {
+            CHECK_INT(allocated_by_copy("xfs", data, hole, layouts[i].count, piped,
+                                        SPARSESTREAM_SPARSE_AUTO), <=, most + 64 * KiB);
+        }
+    }
+}
+
+/* Does any extent of the file share its blocks? */
+static bool shares_blocks(int fd)
+{
+    union {
+        struct fiemap map;
+        char room[sizeof(struct fiemap) + 64 * sizeof(struct fiemap_extent)];
+    } request;
+
+    memset(&request, 0, sizeof request);
+    request.map.fm_length = UINT64_MAX;
+    request.map.fm_flags = FIEMAP_FLAG_SYNC;
+    request.map.fm_extent_count = 64;
+    REQUIRE(ioctl(fd, FS_IOC_FIEMAP, &request.map) == 0);
+    REQUIRE(request.map.fm_mapped_extents > 0);
+    for (unsigned i = 0; i < request.map.fm_mapped_extents; i++) {
+        if (request.map.fm_extents[i].fe_flags & FIEMAP_EXTENT_SHARED)
+            return true;
+    }
+    return false;
+}
+
+/* A copy within one file system, which could share all of it. */
+static void check_sharing(const char *name, int sparse, bool shared)
+{
+    char path[200];
+    int from, to;
+
+    context("%s", name);
+    open_fixture(name);
+    snprintf(path, sizeof path, "%s/from", fixture.path);
+    from = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    REQUIRE(from >= 0);
+    file_fill(from, 0, 2 * MiB, 1);
+    file_resize(from, 3 * MiB);
+    to = open_file(O_RDWR | O_CREAT);
+    CHECK_CODE(copy(from, to, NULL, TRANSFER_OPTIONS(.sparse = sparse)), 0);
+    CHECK_INT(file_differs(from, 0, to, 0, 3 * MiB), ==, -1);
+    CHECK_INT(shares_blocks(to), ==, shared);
+    if (sparse == SPARSESTREAM_SPARSE_NEVER)
+        CHECK_INT(file_allocated(to), >=, 3 * MiB);
+    close(from);
+    close(to);
+    close_fixture();
+}
+
+static void nothing_is_shared_where_no_hole_is_wanted(void)
+{
+    check_sharing("btrfs", SPARSESTREAM_SPARSE_NEVER, false);
+    check_sharing("xfs", SPARSESTREAM_SPARSE_NEVER, false);
+    check_sharing("btrfs", SPARSESTREAM_SPARSE_AUTO, true);
+}
+
+/* What cannot fit is refused before a byte is written. */
+
+static void more_than_a_device_holds_is_refused_with_both_sizes(void)
+{
+    char expected[100], first = 1;
+    int from = file_new("from"), to;
+
+    open_fixture("loop-odd");
+    file_fill(from, 0, 64 * KiB, 1);
+    file_resize(from, fixture.size + 4096);
+    to = open_file(O_RDWR);
+    CHECK_CODE(copy(from, to, NULL, NULL), -ENOSPC);
+    snprintf(expected, sizeof expected, "%jd bytes would come at offset 0, and there is room for %jd",
+             (intmax_t) fixture.size + 4096, (intmax_t) fixture.size);
+    CHECK_CONTAINS(sparsestream_last_error(), expected);
+    CHECK_INT(pread(to, &first, 1, 0), ==, 1);
+    CHECK_INT(first, ==, 0);
+    close(from);
+    close(to);
+    close_fixture();
+}
+
+static void a_file_that_may_not_grow_is_left_as_it_is(void)
+{
+    int from = file_new("from"), to = memfd_create("sealed", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+    file_fill(from, 0, 128 * KiB, 1);
+    file_fill(to, 0, 64 * KiB, 2);
+    REQUIRE(fcntl(to, F_ADD_SEALS, F_SEAL_GROW) == 0);
+    CHECK_CODE(copy(from, to, NULL, NULL), -EPERM);
+    CHECK_CONTAINS(sparsestream_last_error(), "sealed against growing");
+    CHECK_INT(file_differs_from_pattern(to, 0, 64 * KiB, 2, 0), ==, -1);
+    /* What does not make it longer is written. */
+    file_resize(from, 64 * KiB);
+    CHECK_CODE(copy(from, to, NULL, NULL), 0);
+    CHECK_INT(file_differs(from, 0, to, 0, 64 * KiB), ==, -1);
+    close(from);
+    close(to);
+}
+
+static void more_than_a_file_system_has_files_for_is_refused_first(void)
+{
+    int from = file_in_memory(), to;
+
+    open_fixture("ext4-4k");
+    file_fill(from, 0, 64 * KiB, 1);
+    file_resize(from, 17 * TiB);
+    to = open_file(O_RDWR | O_CREAT);
+    CHECK_CODE(copy(from, to, NULL, NULL), -EFBIG);
+    CHECK_INT(file_size(to), ==, 0);
+    close(from);
+    close(to);
+    close_fixture();
+}
+
 TESTS(
     CASE(data_in_the_cache_is_copied),
     CASE(data_in_the_cache_is_found_by_a_question),
@@ -341,4 +699,16 @@ TESTS(
     CASE(no_flush_on_btrfs),
     CASE(no_flush_on_tmpfs),
     CASE(no_flush_on_an_overlay),
+    CASE(a_punch_that_did_nothing_is_made_good),
+    CASE(zeroing_that_did_nothing_is_made_good),
+    CASE(a_punch_that_cannot_be_read_back_is_not_made),
+    CASE(a_punch_that_works_is_kept),
+    CASE(zeros_where_only_the_next_byte_can_be_written),
+    CASE(a_size_that_is_right_need_not_be_set),
+    CASE(a_size_that_cannot_be_cut_is_refused_first),
+    CASE(holes_take_no_blocks_on_xfs),
+    CASE(nothing_is_shared_where_no_hole_is_wanted),
+    CASE(more_than_a_device_holds_is_refused_with_both_sizes),
+    CASE(a_file_that_may_not_grow_is_left_as_it_is),
+    CASE(more_than_a_file_system_has_files_for_is_refused_first),
 )

@@ -211,14 +211,11 @@ pub fn flags(fd: Fd) -> Sys<c_int> {
         .map(|flags| flags as c_int)
 }
 
-/// The seals of a memfd, 0 for what cannot be sealed: fcntl(2) F_GET_SEALS.
-pub fn seals(fd: Fd) -> Sys<c_int> {
+/// The seals of a memfd, 0 for what cannot be sealed or does not tell: fcntl(2) F_GET_SEALS.
+pub fn seals(fd: Fd) -> c_int {
     // SAFETY: no memory is passed.
-    match call(Call::Fcntl, 0, |_| unsafe { libc::fcntl(fd, libc::F_GET_SEALS) } as isize) {
-        Ok(seals) => Ok(seals as c_int),
-        Err(libc::EINVAL) => Ok(0),
-        Err(errno) => Err(errno),
-    }
+    call(Call::Fcntl, 0, |_| unsafe { libc::fcntl(fd, libc::F_GET_SEALS) } as isize)
+        .map_or(0, |seals| seals as c_int)
 }
 
 /// A socket's type: SOCK_STREAM and the like.
@@ -295,8 +292,11 @@ pub fn pread_nowait(fd: Fd, buffer: &mut [u8], from: u64) -> Sys<usize> {
 
 /// Has a range read into the cache, mostly without waiting for it: posix_fadvise(2) WILLNEED.
 pub fn will_need(fd: Fd, from: u64, length: u64) -> Sys<()> {
+    advise(fd, from, length, libc::POSIX_FADV_WILLNEED)
+}
+
+fn advise(fd: Fd, from: u64, length: u64, advice: c_int) -> Sys<()> {
     let (from, length) = (offset(from)?, offset(length)?);
-    let advice = libc::POSIX_FADV_WILLNEED;
     // SAFETY: no memory is passed.
     match call(Call::Fadvise, 0, |_| unsafe { libc::posix_fadvise(fd, from, length, advice) }
         as isize)?
@@ -305,6 +305,11 @@ pub fn will_need(fd: Fd, from: u64, length: u64) -> Sys<()> {
         // It returns the errno itself.
         errno => Err(errno as i32),
     }
+}
+
+/// Drops what the cache holds of a range, as far as it is on the medium: posix_fadvise(2) DONTNEED.
+pub fn forget(fd: Fd, from: u64, length: u64) -> Sys<()> {
+    advise(fd, from, length, libc::POSIX_FADV_DONTNEED)
 }
 
 /// pwrite(2).

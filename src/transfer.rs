@@ -461,7 +461,8 @@ impl Transfer {
             sink.announce(total.saturating_sub(self.stats.position))?;
         }
         let held = sink.held()?;
-        self.fetches = sink.fetches();
+        // What is fetched may share its blocks with the source, and a later write then needs new ones.
+        self.fetches = self.options.sparse != Sparse::Never && sink.fetches();
         self.peeks =
             self.detects && self.fetches && u64::from(self.options.zero_block) >= Ahead::LEAST;
         let size = usize::try_from(self.options.buffer_size).unwrap_or(usize::MAX);

@@ -44,7 +44,7 @@ impl<C: Checkpoint> Sink for BlockSink<C> {
     }
 
     fn announce(&mut self, total: u64) -> Result<()> {
-        self.place.room(total, Operation::Write)
+        self.place.admit(total)
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {

@@ -40,7 +40,8 @@ impl Sink for ByteSink {
 
     fn announce(&mut self, total: u64) -> Result<()> {
         self.life.check(Operation::Write, Side::Sink, self.offset)?;
-        if total > self.limit { Err(self.error(Operation::Write, libc::EFBIG)) } else { Ok(()) }
+        let (offset, room, errno) = (self.offset, self.limit - self.offset, libc::EFBIG);
+        if total > room { Err(Error::TooLong { offset, total, room, errno }) } else { Ok(()) }
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {

@@ -1,5 +1,6 @@
 //! A regular file.
 
+use super::growth::Growth;
 use super::place::Place;
 use super::zeroing::Zeroing;
 use super::{Checkpoint, Options, Sink};
@@ -9,15 +10,19 @@ use crate::source::Extent;
 use crate::sys::{self, Fd};
 use crate::wait::Waiting;
 
+/// Files that are larger may be too large for their file system.
+const LARGE: u64 = 1 << 40;
+
 /// A regular file that is written by offset.
 ///
-/// Past its end a hole costs nothing: one ftruncate(2) at the finish makes the size. It is never
-/// made shorter, unless that was asked for.
+/// Past its end a hole is left out, and the finish makes the size: see [`Growth`]. It is never made
+/// shorter, unless that was asked for.
 #[derive(Debug)]
 pub struct FileSink<C> {
     place: Place<C>,
-    /// The size, as far as this sink knows: that at its start, and what was written since.
-    size: u64,
+    growth: Growth,
+    /// The seals of a memfd.
+    seals: libc::c_int,
     /// What of it reads zero already where it was not written.
     known_zero: bool,
     truncate: bool,
@@ -27,7 +32,7 @@ pub struct FileSink<C> {
 impl<C: Checkpoint> FileSink<C> {
     pub(super) fn new(fd: Fd, size: u64, options: &Options, checkpoint: C) -> Result<Self> {
         let error = |errno| Error::nowhere(Operation::Open, Side::Sink, errno);
-        let seals = sys::seals(fd).map_err(error)?;
+        let seals = sys::seals(fd);
         let sealed = libc::F_SEAL_WRITE
             | libc::F_SEAL_FUTURE_WRITE
             | if options.truncate { libc::F_SEAL_SHRINK } else { 0 };
@@ -38,7 +43,8 @@ impl<C: Checkpoint> FileSink<C> {
         let limit = sys::file_size_limit().map_err(error)?;
         Ok(FileSink {
             place: Place::new(fd, options, limit.min(i64::MAX as u64), libc::EFBIG, checkpoint)?,
-            size,
+            growth: Growth::new(fd, size),
+            seals,
             known_zero: options.known_zero,
             truncate: options.truncate,
             zeroing: Zeroing::of_file(fd),
@@ -47,19 +53,66 @@ impl<C: Checkpoint> FileSink<C> {
 
     /// Makes the file as long as the stream has come, if it is shorter.
     fn extend(&mut self) -> Result<()> {
+        let to = self.place.at();
+        self.growth.extend(to).map_err(|errno| self.place.error(Operation::Truncate, errno))
+    }
+
+    /// What comes before data is put anywhere.
+    fn prepare(&mut self) -> Result<()> {
+        self.place.room(1, Operation::Write)?;
+        self.make_durable_if_due()?;
         let at = self.place.at();
-        if at <= self.size {
-            return Ok(());
+        self.growth.prepare(at).map_err(|errno| self.place.error(Operation::Write, errno))
+    }
+
+    /// What comes after data was put somewhere.
+    fn reached(&mut self) {
+        self.growth.reached(self.place.at());
+    }
+
+    /// As [`FileSink::reached`], if any data was.
+    fn reached_by(&mut self, count: Option<u64>) {
+        if count.is_some() {
+            self.reached();
         }
-        let error = |errno| self.place.error(Operation::Truncate, errno);
-        // Somebody else may have made it longer meanwhile.
-        self.size = sys::size(self.place.fd).map_err(error)?;
-        if at > self.size {
-            if at > sys::file_size_limit().map_err(error)? {
-                return Err(error(libc::EFBIG));
+    }
+
+    /// Whether holes can be made over content. Asked where no file has any: a limit of the size
+    /// says that it is known.
+    fn punches(&self) -> Result<bool> {
+        let (at, length) = (i64::MAX as u64 - 4096, 4096);
+        match sys::punch_hole(self.place.fd, at, length) {
+            Err(libc::EOPNOTSUPP | libc::ENOSYS | libc::EPERM) => Ok(false),
+            Err(libc::EINTR) => Err(self.place.error(Operation::Hole, libc::EINTR)),
+            Ok(()) | Err(_) => Ok(true),
+        }
+    }
+
+    /// Refuses a stream of this many bytes if it is known that it cannot be finished.
+    fn admit(&self, total: u64) -> Result<()> {
+        self.place.admit(total)?;
+        let end = self.place.at() + total;
+        let size = self.growth.size();
+        let refused = |errno, why| {
+            let (operation, side, offset) = (Operation::Open, Side::Sink, end);
+            Err(Error::Because { operation, side, offset, errno, why })
+        };
+        if end > size && self.seals & libc::F_SEAL_GROW != 0 {
+            return refused(libc::EPERM, "it is sealed against growing");
+        }
+        if end > size && end > LARGE {
+            // Nothing is there to be punched, but the limit of the file system is looked at.
+            if sys::punch_hole(self.place.fd, end - 1, 1) == Err(libc::EFBIG) {
+                return refused(libc::EFBIG, "the file system has no files of this size");
             }
-            sys::truncate(self.place.fd, at).map_err(error)?;
-            self.size = at;
+        }
+        if self.truncate && end < size {
+            // The size that it has: nothing is lost, whatever comes.
+            match sys::truncate(self.place.fd, size) {
+                Ok(()) => {}
+                Err(libc::EINTR) => return Err(self.place.error(Operation::Open, libc::EINTR)),
+                Err(errno) => return refused(errno, "its size cannot be set"),
+            }
         }
         Ok(())
     }
@@ -75,27 +128,26 @@ impl<C: Checkpoint> FileSink<C> {
 
 impl<C: Checkpoint> Sink for FileSink<C> {
     fn makes_holes(&mut self) -> Result<bool> {
-        if self.place.at() >= self.size || self.known_zero {
+        if self.place.at() >= self.growth.size() || self.known_zero {
             return Ok(true);
         }
-        // Asked where no file has content. A limit of the size says that it is known.
-        let (at, length) = (i64::MAX as u64 - 4096, 4096);
-        match sys::punch_hole(self.place.fd, at, length) {
-            Err(libc::EOPNOTSUPP | libc::ENOSYS) => Ok(false),
-            Err(libc::EINTR) => Err(self.place.error(Operation::Hole, libc::EINTR)),
-            Ok(()) | Err(_) => Ok(true),
-        }
+        self.punches()
     }
 
     fn announce(&mut self, total: u64) -> Result<()> {
-        self.place.room(total, Operation::Write)
+        self.admit(total)
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
-        self.place.room(1, Operation::Write)?;
-        self.make_durable_if_due()?;
-        let count = self.place.write(buffer)?;
-        self.size = self.size.max(self.place.at());
+        self.prepare()?;
+        let count = match self.place.write(buffer) {
+            Err(error) if self.growth.write_in_order(self.place.at(), error.errno()) => {
+                self.prepare()?;
+                self.place.write(buffer)?
+            }
+            other => other?,
+        };
+        self.reached();
         Ok(count)
     }
 
@@ -104,10 +156,9 @@ impl<C: Checkpoint> Sink for FileSink<C> {
     }
 
     fn fetch(&mut self, extent: &Extent) -> Result<Option<u64>> {
-        self.place.room(1, Operation::Write)?;
-        self.make_durable_if_due()?;
+        self.prepare()?;
         let count = self.place.fetch(extent)?;
-        self.size = self.size.max(self.place.at());
+        self.reached_by(count);
         Ok(count)
     }
 
@@ -116,10 +167,9 @@ impl<C: Checkpoint> Sink for FileSink<C> {
     }
 
     fn drain(&mut self, pipe: &mut Pipe) -> Result<Option<u64>> {
-        self.place.room(1, Operation::Write)?;
-        self.make_durable_if_due()?;
+        self.prepare()?;
         let count = self.place.drain(pipe)?;
-        self.size = self.size.max(self.place.at());
+        self.reached_by(count);
         Ok(count)
     }
 
@@ -127,14 +177,16 @@ impl<C: Checkpoint> Sink for FileSink<C> {
         self.place.room(length, Operation::Hole)?;
         self.make_durable_if_due()?;
         let at = self.place.at();
-        let within = length.min(self.size.saturating_sub(at));
-        let made = if within == 0 || self.known_zero {
-            length
+        let within = length.min(self.growth.size().saturating_sub(at));
+        let made = if within == 0 {
+            let place = &mut self.place;
+            self.growth.leave_out(|| place.file_system(), at, length)
+        } else if self.known_zero {
+            Ok(within)
         } else {
-            self.zeroing
-                .zero(at, within)
-                .map_err(|errno| self.place.error(Operation::Hole, errno))?
+            self.zeroing.zero(at, within)
         };
+        let made = made.map_err(|errno| self.place.error(Operation::Hole, errno))?;
         self.place.advance(made);
         Ok(made)
     }
@@ -154,7 +206,7 @@ impl<C: Checkpoint> Sink for FileSink<C> {
             if sys::size(self.place.fd).map_err(error)? != at {
                 sys::truncate(self.place.fd, at).map_err(error)?;
             }
-            self.size = at;
+            self.growth.set(at);
         }
         self.place.finish()
     }

@@ -97,6 +97,18 @@ impl<C: Checkpoint> Place<C> {
         }
     }
 
+    /// Refuses a stream of this many bytes that does not fit, before any of it comes.
+    pub(super) fn admit(&self, total: u64) -> Result<()> {
+        self.life.check(Operation::Write, Side::Sink, self.at)?;
+        let (limit, errno) = self.limit;
+        let room = limit.saturating_sub(self.at);
+        if total <= room {
+            Ok(())
+        } else {
+            Err(Error::TooLong { offset: self.at, total, room, errno })
+        }
+    }
+
     /// How many bytes may be put here before something else is due.
     fn most(&self) -> u64 {
         let room = self.limit.0 - self.at;

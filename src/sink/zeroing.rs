@@ -3,7 +3,9 @@
 //! The best way that works is remembered. After a way that failed the whole range is done again
 //! in the next one, because a failed punch of a block device may already have dropped what was in
 //! the cache for it (seen on Linux 6.18: buffered reads then show zeros, the medium old bytes).
+//! What a file system claims that is not one of the kernel's own is looked at: see [`Proof`].
 
+use super::proof::{self, Proof, Witness};
 use crate::sys::{self, Fd, Sys};
 use std::time::{Duration, Instant};
 
@@ -26,6 +28,7 @@ pub(super) struct Zeroing {
     device: bool,
     step: u64,
     most: u64,
+    proof: Proof,
 }
 
 const MIB: u64 = 1024 * 1024;
@@ -40,17 +43,45 @@ const SHORT: Duration = Duration::from_millis(4);
 impl Zeroing {
     /// Of a regular file. Ranges must lie within its size.
     pub(super) fn of_file(fd: Fd) -> Self {
-        Zeroing { fd, way: Way::Punch, device: false, step: 64 * MIB, most: 1 << 40 }
+        let proof = Proof::of_file(fd);
+        Zeroing { fd, way: Way::Punch, device: false, step: 64 * MIB, most: 1 << 40, proof }
     }
 
     /// Of a block device. Ranges must be whole sectors.
     pub(super) fn of_device(fd: Fd) -> Self {
-        Zeroing { fd, way: Way::Punch, device: true, step: 16 * MIB, most: 64 * MIB }
+        let proof = Proof::of_device(fd);
+        Zeroing { fd, way: Way::Punch, device: true, step: 16 * MIB, most: 64 * MIB, proof }
     }
 
     /// Makes at most `length` bytes read zero, a bounded step of them. Returns how many.
     pub(super) fn zero(&mut self, at: u64, length: u64) -> Sys<u64> {
         let step = length.min(self.step);
+        if self.way == Way::Write || !self.proof.wanted() {
+            return self.zero_step(at, step);
+        }
+        let step = step.min(proof::STEP);
+        match self.proof.witness(at, step)? {
+            Witness::None => self.zero_step(at, step),
+            Witness::At(witness) => loop {
+                let made = self.zero_step(at, step)?;
+                // Where zeros are written, there is nobody to be believed.
+                if self.way == Way::Write || self.proof.convinces(witness)? {
+                    return Ok(made);
+                }
+                self.way = self.next();
+            },
+            Witness::Unreadable => {
+                // A punch could not be seen to lie. Zeroing a range is what fewer servers get wrong.
+                if self.way == Way::Punch {
+                    self.way = self.next();
+                }
+                self.zero_step(at, step)
+            }
+        }
+    }
+
+    /// Has the best way that is not refused make a step read zero.
+    fn zero_step(&mut self, at: u64, step: u64) -> Sys<u64> {
         loop {
             let begun = Instant::now();
             let answer = match self.way {
