@@ -16,6 +16,7 @@
 //! | [`byte_end`] | a pipe, a socket or a character device, at either end |
 //! | [`pipe`] | a pipe between two descriptors, for data that is not copied |
 //! | [`wait`] | what an end that is not ready waits for |
+//! | [`filesystem`] | the file system that a file is on, and what is known of it |
 //! | [`error`] | what can go wrong |
 //! | [`sys`] | every system call |
 //! | [`ffi`] | the C ABI |
@@ -28,6 +29,7 @@ pub mod byte_end;
 pub mod end;
 pub mod error;
 pub mod ffi;
+pub mod filesystem;
 pub mod life;
 pub mod pipe;
 pub mod section;

@@ -43,7 +43,7 @@ impl<C: Checkpoint> BlockSink<C> {
 impl<C: Checkpoint> Sink for BlockSink<C> {
     fn open(&mut self, plan: &Plan) -> Result<SinkInfo> {
         if let Some(total) = plan.total {
-            self.place.room(total, Operation::Write)?;
+            self.place.admit(total)?;
         }
         Ok(SinkInfo { makes_holes: true, keeps: true, held: 0 })
     }

@@ -6,7 +6,9 @@
 mod block;
 mod bytes;
 mod file;
+mod growth;
 mod place;
+mod proof;
 mod zeroing;
 
 use crate::buffer::boxed;

@@ -8,6 +8,7 @@ use crate::end::{
     Stored,
 };
 use crate::error::{Error, Operation, Result, Side};
+use crate::filesystem::FileSystem;
 use crate::life::Life;
 use crate::pipe::Pipe;
 use crate::section::{Kind, Position, Section, Seekable, Walk, holes_supported, steadily};
@@ -40,11 +41,10 @@ pub struct FileSource {
 impl FileSource {
     pub(super) fn new(fd: Fd, file: Seekable, options: &Options) -> Result<Self> {
         let Options { offset, length, ignore_map } = *options;
-        let error = |errno| Error::nowhere(Operation::Open, Side::Source, errno);
         // Nothing is stored: the content may be made while it is read.
         let made_up = file.map
             && !file.allocated
-            && (file.end == 0 || steadily(|| sys::made_up(fd)).map_err(error)?);
+            && (file.end == 0 || steadily(|| FileSystem::of(fd)).is_ok_and(FileSystem::is_made_up));
         if !made_up && offset > file.end {
             let why = "starts beyond the end of the source";
             return Err(Error::argument("options.offset", why, libc::EINVAL));
