@@ -5,6 +5,7 @@
 
 mod block;
 mod bytes;
+mod digest;
 mod file;
 mod place;
 mod zeroing;
@@ -16,6 +17,7 @@ use crate::sys::{self, Fd, FileKind, Sys};
 use crate::wait::Waiting;
 pub use block::BlockSink;
 pub use bytes::ByteSink;
+pub use digest::DigestSink;
 pub use file::FileSink;
 use std::time::Instant;
 
