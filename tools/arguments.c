@@ -28,6 +28,11 @@ static const struct option options[] = {
     { "list", no_argument, NULL, 'l' },
     { "rows", required_argument, NULL, 'w' },
     { "holes", no_argument, NULL, 'H' },
+    { "check", no_argument, NULL, 'v' },
+    { "status", no_argument, NULL, 'X' },
+    { "strict", no_argument, NULL, 'Y' },
+    { "warn", no_argument, NULL, 'W' },
+    { "ignore-missing", no_argument, NULL, 'G' },
     { "connect", required_argument, NULL, 'c' },
     { "listen", required_argument, NULL, 'L' },
     { "exec", required_argument, NULL, 'x' },
@@ -191,6 +196,21 @@ static int take(struct settings *settings, int option, const char *text)
         return -1;
     case 'H':
         settings->holes = true;
+        return -1;
+    case 'v':
+        settings->verify = true;
+        return -1;
+    case 'X':
+        settings->status = true;
+        return -1;
+    case 'Y':
+        settings->strict = true;
+        return -1;
+    case 'W':
+        settings->warn = true;
+        return -1;
+    case 'G':
+        settings->ignore_missing = true;
         return -1;
     case 'c':
         settings->connect = text;

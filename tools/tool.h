@@ -49,6 +49,12 @@ struct settings {
     int64_t rows;
     bool holes;
 
+    bool verify; /* --check, and what goes with it */
+    bool status;
+    bool strict;
+    bool warn;
+    bool ignore_missing;
+
     const char *connect;
     const char *listen;
     const char *command_line; /* --exec */
@@ -63,7 +69,7 @@ struct settings {
 
 typedef int command_function(struct settings *settings, int count, char **operands);
 
-command_function command_map, command_copy, command_check, command_send, command_recv;
+command_function command_map, command_copy, command_check, command_checksum, command_send, command_recv;
 
 /* report.c */
 

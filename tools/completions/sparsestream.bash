@@ -35,7 +35,7 @@ _sparsestream_value() {
 }
 
 _sparsestream() {
-    local commands='map copy check send recv'
+    local commands='map copy check checksum send recv'
     local common='--detect-zeroes --sparse --rate --timeout --progress'
     local sink='--known-zero --sync --truncate --no-truncate'
     local wire='--connect --listen --exec --checksum --resume --restart'
@@ -63,6 +63,9 @@ _sparsestream() {
     map) options='--json --list --range --rows' ;;
     copy) options="--range --at --ignore-map $common $sink" ;;
     check) options='--holes --range --ignore-map --progress --quiet' ;;
+    checksum)
+        options='--check --ignore-map --ignore-missing --json --progress --quiet --range --status --strict --timeout --warn'
+        ;;
     send) options="--answers --range --ignore-map $common $wire" ;;
     recv) options="--checkpoint --state --max-size --range $common $sink $wire" ;;
     *) return ;;
