@@ -10,7 +10,7 @@ use crate::section::{Kind, Section};
 use crate::sink::Sink;
 use crate::source::{Ahead, Extent, Glimpse, Read, Source};
 use crate::sys::{self, Sys};
-use crate::wait::{Wait, Waiting};
+use crate::wait::{Wait, Waiting, until_ready};
 use crate::zero::is_zero;
 use std::ops::Range;
 use std::sync::Arc;
@@ -1142,10 +1142,8 @@ fn sooner(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
 
 /// Waits, but not so long that a cancel is seen late.
 fn rest(fd: sys::Fd, events: i16, time: Duration) -> Result<()> {
-    match sys::poll(fd, events, time.min(GLANCE)) {
-        Ok(_) | Err(libc::EINTR | libc::EAGAIN) => Ok(()),
-        Err(errno) => Err(Error::nowhere(Operation::Wait, Side::None, errno)),
-    }
+    until_ready(fd, events, time.min(GLANCE))
+        .map_err(|errno| Error::nowhere(Operation::Wait, Side::None, errno))
 }
 
 #[cfg(test)]

@@ -3,9 +3,10 @@
 use super::place::Place;
 use super::zeroing::{Zeroing, write_zeros};
 use super::{Checkpoint, Options, Sink};
+use crate::device;
 use crate::error::{Error, Operation, Result, Side};
 use crate::pipe::Pipe;
-use crate::sys::{self, Fd};
+use crate::sys::Fd;
 use crate::wait::Waiting;
 
 /// A block device that is written by offset.
@@ -20,11 +21,8 @@ pub struct BlockSink<C> {
 impl<C: Checkpoint> BlockSink<C> {
     pub(super) fn new(fd: Fd, options: &Options, checkpoint: C) -> Result<Self> {
         let error = |errno| Error::nowhere(Operation::Open, Side::Sink, errno);
-        let capacity = sys::device_size(fd).map_err(error)?;
-        let sector = sys::sector_size(fd).map_err(error)?;
-        if !sector.is_power_of_two() {
-            return Err(error(libc::EINVAL));
-        }
+        let capacity = device::size(fd).map_err(error)?;
+        let sector = device::sector(fd).map_err(error)?;
         Ok(BlockSink {
             place: Place::new(fd, options, capacity, libc::ENOSPC, checkpoint)?,
             sector,
