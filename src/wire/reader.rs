@@ -15,7 +15,7 @@ use crate::end::{
 use crate::error::{Error, Operation, Result, Side};
 use crate::pipe::Pipe;
 use crate::section;
-use crate::sys::{Fd, Sys};
+use crate::sys::{self, Fd, Sys};
 use crate::wait::Waiting;
 use std::time::Instant;
 
@@ -469,9 +469,16 @@ impl Reader {
         outbox.flush()
     }
 
-    /// As [`Reader::answer`], where it can wait. A sender that is gone shows when it is read from.
+    /// As [`Reader::answer`], where it can wait. A sender that is gone shows when it is read from; a
+    /// system that forbids answers does not, and would be asked for ever.
     fn answer_if_ready(&mut self) {
-        let _ = self.answer();
+        match self.answer() {
+            Err(errno) if sys::is_refusal(errno) => {
+                self.outbox = None;
+                self.state = State::Failed(self.error(Operation::Write, errno));
+            }
+            Ok(()) | Err(_) => {}
+        }
     }
 }
 
