@@ -7,7 +7,7 @@ use super::options::{
 use super::{guard, handles};
 use crate::digest::LENGTH;
 use crate::sink::DigestSink;
-use crate::source::{self, FdSource};
+use crate::source;
 use crate::transfer;
 use libc::{c_int, c_void};
 
@@ -107,11 +107,11 @@ pub unsafe extern "C" fn sparsestream_digest(
             opaque: options.opaque,
             ..Default::default()
         });
-        let mut source = FdSource::new(fd, &range)?;
+        let mut source = source::from_fd(fd, &range)?;
         let mut sink = DigestSink::default();
         // SAFETY: there is no struct to write.
         unsafe {
-            handles::run_whole(&mut source, &mut sink, &how, observer, std::ptr::null_mut())
+            handles::run_whole(source.as_mut(), &mut sink, &how, observer, std::ptr::null_mut())
         }?;
         digest.set(sink.root());
         Ok(0)

@@ -1,7 +1,7 @@
 //! A stream that is digested and not stored.
 
-use super::Sink;
 use crate::digest::{Digest, Hash};
+use crate::end::{End, HoleWay, Made, Plan, Sink, SinkInfo, SinkWays};
 use crate::error::{Error, Operation, Result, Side};
 use crate::life::Life;
 use crate::wait::Waiting;
@@ -22,8 +22,8 @@ impl DigestSink {
 }
 
 impl Sink for DigestSink {
-    fn makes_holes(&mut self) -> Result<bool> {
-        Ok(true)
+    fn open(&mut self, _plan: &Plan) -> Result<SinkInfo> {
+        Ok(SinkInfo { makes_holes: true, keeps: true, held: 0 })
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
@@ -32,12 +32,22 @@ impl Sink for DigestSink {
         Ok(buffer.len())
     }
 
-    fn hole(&mut self, length: u64) -> Result<u64> {
+    fn hole(&mut self, length: u64) -> Result<Made> {
         self.life.check(Operation::Hole, Side::Sink, self.digest.offset())?;
         self.digest.hole(length);
-        Ok(length)
+        Ok(Made { length, way: HoleWay::Passed })
     }
 
+    fn keep(&mut self, length: u64) -> Result<u64> {
+        self.life.check(Operation::Keep, Side::Sink, self.digest.offset())?;
+        self.digest.keep(length);
+        Ok(length)
+    }
+}
+
+impl SinkWays for DigestSink {}
+
+impl End for DigestSink {
     fn finish(&mut self) -> Result<()> {
         self.life = Life::Finished;
         Ok(())
