@@ -12,8 +12,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The version of this header; sparsestream_version() is that of the library that runs. */
+/* The version of this header. sparsestream_version() returns that of the library that runs. */
 #define SPARSESTREAM_VERSION "0.1.0"
+#define SPARSESTREAM_VERSION_MAJOR 0
+#define SPARSESTREAM_VERSION_MINOR 1
+#define SPARSESTREAM_VERSION_PATCH 0
+
+/* The version as one number, in which a later version is greater: 1.2.3 is 1002003. */
+#define SPARSESTREAM_MAKE_VERSION(major, minor, patch) ((major) * 1000000 + (minor) * 1000 + (patch))
+#define SPARSESTREAM_VERSION_NUMBER \
+    SPARSESTREAM_MAKE_VERSION(SPARSESTREAM_VERSION_MAJOR, SPARSESTREAM_VERSION_MINOR, SPARSESTREAM_VERSION_PATCH)
+
+/* Whether this header is of the given version or a later one. For #if, and for C. */
+#define SPARSESTREAM_CHECK_VERSION(major, minor, patch) \
+    (SPARSESTREAM_VERSION_NUMBER >= SPARSESTREAM_MAKE_VERSION(major, minor, patch))
 
 /**
  * Bytes of a digest.
@@ -872,12 +884,20 @@ const char *sparsestream_operation_name(int operation);
 const char *sparsestream_side_name(int side);
 
 /**
- * The version of the library that runs, such as "0.1.0"; `SPARSESTREAM_VERSION` is that of the
- * header a program was compiled with.
+ * The version of the library that runs, such as "0.1.0". `SPARSESTREAM_VERSION` is the version of
+ * the header that a program was compiled with.
  *
  * Returns a constant string. Any thread.
  */
 const char *sparsestream_version(void);
+
+/**
+ * The version of the library that runs, as one number: 1000000 * major + 1000 * minor + patch. A
+ * later version is a greater number. `SPARSESTREAM_VERSION_NUMBER` is that of the header.
+ *
+ * Returns the number. Any thread.
+ */
+int sparsestream_version_number(void);
 
 /**
  * Is the descriptor's file position in data or in a hole, and for how many bytes?
@@ -1098,9 +1118,8 @@ int sparsestream_source_from_stream(const struct sparsestream_stream_ops *ops,
  * Is the source in data or in a hole, and for how many bytes? As `sparsestream_in_data`, from
  * where the source is. At its end: false and 0.
  *
- * A stream knows what comes next only when `sparsestream_source_read` has returned
- * `SPARSESTREAM_AT_HOLE`; before that this fails with -EOPNOTSUPP, as it does for a pipe, socket
- * or character device whose `length` is not given, and for callbacks without `in_data`.
+ * `*length` is -1 where the length is not known before the data is read: on a stream, on a pipe, a
+ * socket or a character device without `length`, and on callbacks without `in_data`.
  *
  * Returns 0 or a negative errno: -EINVAL, -EBUSY (the handle is in use by another call), -EAGAIN,
  * -ENODATA (ended early), or the error of the system or the callback.
