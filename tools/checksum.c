@@ -139,20 +139,26 @@ static int digest_file(const struct settings *settings, const char *path, struct
     struct target file;
     int i, r;
 
-    r = open_source(path, &file);
-    if (r != 0)
+    r = open_source(settings, path, &file);
+    if (r == 0)
+        r = check_range(settings, &file);
+    if (r != 0) {
+        if (file.fd > STDIN_FILENO)
+            close(file.fd);
         return r;
-    options.offset = settings->offset;
+    }
+    options.offset = file.position + settings->offset;
     options.length = settings->length;
     options.opaque = &progress;
     if (settings->progress != PROGRESS_NONE)
-        measure(file.fd, settings, &total, &work);
+        measure(&file, settings, &total, &work);
     progress_start(&progress, settings->progress, "checksum", total, work);
     r = sparsestream_digest(file.fd, &options, digest);
     if (r < 0)
         r = fail_library(file.name, r);
     else
         progress_end(&progress);
+    standard_advance(&file, settings->offset + progress.position);
     if (file.fd != STDIN_FILENO)
         close(file.fd);
     if (r != 0)

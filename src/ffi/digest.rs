@@ -21,7 +21,7 @@ const PIECE: u64 = 256 << 10;
 
 /// How a digest is computed. Zero-initialise it and set `size`; NULL means all defaults.
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct sparsestream_digest_options {
     /// `sizeof(sparsestream_digest_options)`.
     pub size: u64,
@@ -50,6 +50,12 @@ pub struct sparsestream_digest_options {
     /// Milliseconds after which the call fails with -ETIMEDOUT if a pipe, a socket or a character
     /// device gave no byte; 0 means never.
     pub stall_ms: i64,
+}
+
+impl Default for sparsestream_digest_options {
+    fn default() -> Self {
+        options::zeros()
+    }
 }
 
 // SAFETY: repr(C), u64 size first, integers, a nullable function pointer and a raw pointer.
