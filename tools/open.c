@@ -132,17 +132,28 @@ static bool among_devices(const char *path)
     return answer;
 }
 
-int open_new(const struct settings *settings, const char *path, int flags, mode_t mode, int *error, int *code)
+int check_new(const struct settings *settings, const char *path)
 {
     char link[256];
     ssize_t length;
+
+    if (settings->device || among_devices(path))
+        return fail(EXIT_REFUSED, "%s: no such device, and none can be made", path);
+    length = readlink(path, link, sizeof(link) - 1);
+    if (length < 0)
+        return 0;
+    link[length] = '\0';
+    return fail(EXIT_LOCAL, "%s: is a symbolic link to '%s', which does not exist", path, link);
+}
+
+int open_new(const struct settings *settings, const char *path, int flags, mode_t mode, int *error, int *code)
+{
     int fd;
 
-    if (settings->device || among_devices(path)) {
-        *error = ENOENT;
-        *code = fail(EXIT_REFUSED, "%s: no such device, and none can be made", path);
+    *error = ENOENT;
+    *code = check_new(settings, path);
+    if (*code != 0)
         return -1;
-    }
     fd = open(path, flags | O_CREAT | O_EXCL | O_CLOEXEC | O_NOCTTY, mode);
     if (fd >= 0) {
         /* The umask is for modes that nobody asked for. */
@@ -155,13 +166,6 @@ int open_new(const struct settings *settings, const char *path, int flags, mode_
         return -1;
     }
     *error = errno;
-    length = errno == EEXIST ? readlink(path, link, sizeof(link) - 1) : -1;
-    if (length >= 0) {
-        link[length] = '\0';
-        *error = ENOENT;
-        *code = fail(EXIT_LOCAL, "%s: is a symbolic link to '%s', which does not exist", path, link);
-    } else {
-        *code = fail_errno(path, NULL, *error);
-    }
+    *code = fail_errno(path, NULL, *error);
     return -1;
 }

@@ -69,6 +69,11 @@ void signals_set_blocking(int fd)
     atomic_store(&to_block, fd);
 }
 
+bool is_cancelled(void)
+{
+    return caught != 0;
+}
+
 static int on_progress(void *opaque, const sparsestream_stats *stats)
 {
     progress_update(opaque, stats->position, stats->data_bytes, stats->hole_bytes, stats->zero_bytes);
