@@ -148,6 +148,7 @@ int check_new(const struct settings *settings, const char *path)
 
 int open_new(const struct settings *settings, const char *path, int flags, mode_t mode, int *error, int *code)
 {
+    struct stat st;
     int fd;
 
     *error = ENOENT;
@@ -161,7 +162,8 @@ int open_new(const struct settings *settings, const char *path, int flags, mode_
             return fd;
         *error = errno;
         *code = fail_errno(path, "fchmod", *error);
-        unlink(path);
+        if (fstat(fd, &st) == 0)
+            remove_same(path, st.st_dev, st.st_ino);
         close(fd);
         return -1;
     }
