@@ -171,7 +171,7 @@ int main(int argc, char **argv)
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
         return show_help(&settings, NULL);
     if (strcmp(argv[1], "help") == 0)
-        return show_help(&settings, argv[2]);
+        return argc > 3 ? usage(&settings, "help: extra operand '%s'", argv[3]) : show_help(&settings, argv[2]);
     if (strcmp(argv[1], "--version") == 0)
         return version();
     command = find(argv[1]);

@@ -27,7 +27,6 @@ static int64_t left_until(const struct settings *settings, int64_t end)
 /* Waits until a writer has come, which open(2) does without a time limit. */
 static int wait_for_writer(const struct settings *settings, int fd, int64_t end)
 {
-    struct pollfd ready = { .fd = fd, .events = POLLIN };
     int r;
 
     do {
@@ -35,9 +34,9 @@ static int wait_for_writer(const struct settings *settings, int fd, int64_t end)
 
         if (left <= 0)
             return -ETIMEDOUT;
-        r = poll(&ready, 1, left > INT32_MAX ? INT32_MAX : (int)left);
-    } while (r == 0 || (r < 0 && errno == EINTR));
-    return r < 0 ? -errno : 0;
+        r = wait_for_fd(fd, POLLIN, left);
+    } while (r == 0);
+    return r < 0 ? r : 0;
 }
 
 static int open_fifo(const struct settings *settings, const char *path, int flags)
@@ -50,7 +49,7 @@ static int open_fifo(const struct settings *settings, const char *path, int flag
     while ((fd = open(path, flags | O_NONBLOCK)) < 0 && (errno == ENXIO || errno == EINTR) && is_fifo(path)) {
         if (left_until(settings, end) <= 0)
             return -ETIMEDOUT;
-        poll(NULL, 0, STEP_MS);
+        sleep_ms(STEP_MS);
     }
     if (fd < 0)
         return -errno;
@@ -72,7 +71,7 @@ static int probe_device(int fd)
 
     snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
     for (i = 0; (probe = open(path, O_RDONLY | O_EXCL | O_CLOEXEC)) < 0 && errno == EBUSY && i < ATTEMPTS; i++)
-        poll(NULL, 0, STEP_MS);
+        sleep_ms(STEP_MS);
     if (probe < 0)
         return -errno;
     close(probe);

@@ -135,6 +135,16 @@ int standard_examine(struct target *end);
 /* Moves the file position of standard input or output, as read(2) or write(2) of this many bytes would have. */
 void standard_advance(const struct target *end, int64_t bytes);
 
+/* wait.c */
+
+int64_t now_ms(void);
+void sleep_ms(int64_t ms);
+/*
+ * Waits for POLLIN or POLLOUT, for at most this many milliseconds. Returns 1, 0 when the time is over or a signal came,
+ * or a negative errno where poll(2) cannot be used; then it has waited a little, and the descriptor may be ready.
+ */
+int wait_for_fd(int fd, int events, int64_t ms);
+
 /* progress.c */
 
 struct progress {
@@ -162,7 +172,6 @@ void progress_update(struct progress *progress, int64_t position, int64_t data_b
 void progress_end(struct progress *progress);
 /* Removes an unfinished bar, so that a message starts on a line of its own. */
 void progress_clear(void);
-int64_t now_ms(void);
 /* Columns of the terminal that the stream is, or 80. */
 int columns_of(FILE *file);
 
