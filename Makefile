@@ -52,6 +52,14 @@ build: $(release)/build.ninja ## build the library for installation
 install: build ## install it under $(DESTDIR)$(prefix)
 	DESTDIR='$(DESTDIR)' $(MESON) install -C $(release) --no-rebuild
 
+.PHONY: uninstall
+uninstall: ## remove what `make install` installed
+	ninja -C $(release) uninstall
+
+.PHONY: dist
+dist: $(private)/build.ninja ## make a tarball, with the crates in it, in build/private/meson-dist
+	$(MESON) dist -C $(private) --no-tests --formats=xztar $(if $(ALLOW_DIRTY),--allow-dirty)
+
 .PHONY: header
 header: ## write include/sparsestream.h from src/ffi
 	$(CARGO) run --quiet --locked --manifest-path xtask/Cargo.toml --target-dir build/xtask -- header
