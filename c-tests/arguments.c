@@ -825,7 +825,7 @@ static void names_and_versions(void)
     CHECK_STR(sparsestream_operation_name(SPARSESTREAM_OPERATION_WRITE), "write");
     CHECK_STR(sparsestream_operation_name(SPARSESTREAM_OPERATION_ALLOCATE), "allocate");
     CHECK_STR(sparsestream_operation_name(-1), "unknown");
-    CHECK_STR(sparsestream_operation_name(17), "unknown");
+    CHECK_STR(sparsestream_operation_name(18), "unknown");
     CHECK_STR(sparsestream_operation_name(INT32_MAX), "unknown");
     CHECK_STR(sparsestream_operation_name(INT32_MIN), "unknown");
     CHECK_STR(sparsestream_side_name(SPARSESTREAM_SIDE_NONE), "transfer");
