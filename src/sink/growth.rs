@@ -94,18 +94,31 @@ impl Growth {
             self.reached(at + count);
             return Ok(count);
         }
-        if self.size > 0 && *self.reserves.get_or_insert_with(|| file_system().reserves_past_end())
-        {
-            let from = at.next_multiple_of(BLOCK);
-            let end = at + length;
-            // A refusal costs disk space and nothing else.
-            if from < end
-                && !matches!(sys::punch_hole(self.fd, from, end - from), Ok(()) | Err(libc::EINTR))
-            {
-                self.reserves = Some(false);
-            }
-        }
+        self.release(file_system, at, length);
         Ok(length)
+    }
+
+    /// Gives back what is reserved where a hole is left out, which is not before the end.
+    pub(super) fn release(
+        &mut self,
+        file_system: impl FnOnce() -> FileSystem,
+        at: u64,
+        length: u64,
+    ) {
+        if self.size == 0
+            || !*self.reserves.get_or_insert_with(|| file_system().reserves_past_end())
+        {
+            return;
+        }
+        let (from, end) = (at.next_multiple_of(BLOCK), at + length);
+        if from >= end {
+            return;
+        }
+        match sys::punch_hole(self.fd, from, end - from) {
+            Ok(()) | Err(libc::EINTR) => {}
+            // That costs disk space and nothing else.
+            Err(_) => self.reserves = Some(false),
+        }
     }
 
     /// Makes the file at least this long. `EINTR` means that a part of it is done.

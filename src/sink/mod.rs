@@ -3,6 +3,7 @@
 //! A hole always reads zero afterwards. How a range is made to do so is in `zeroing`, in one
 //! place; when it must be is the matter of each kind of sink.
 
+mod append;
 mod block;
 mod bytes;
 mod file;
@@ -16,6 +17,7 @@ use crate::pipe::Pipe;
 use crate::source::Extent;
 use crate::sys::{self, Fd, FileKind, Sys};
 use crate::wait::Waiting;
+pub use append::AppendSink;
 pub use block::BlockSink;
 pub use bytes::ByteSink;
 pub use file::FileSink;
@@ -171,6 +173,8 @@ pub struct Options {
 pub enum FdSink<C> {
     /// A regular file.
     File(FileSink<C>),
+    /// A regular file that was opened with O_APPEND.
+    Append(AppendSink<C>),
     /// A block device.
     Block(BlockSink<C>),
     /// A pipe, a socket or a character device.
@@ -195,16 +199,20 @@ impl<C: Checkpoint> FdSink<C> {
             }
             FileKind::Regular | FileKind::Block => {}
         }
-        if flags & libc::O_APPEND != 0 {
-            // pwrite(2) would append, whatever the offset.
+        let appends = flags & libc::O_APPEND != 0;
+        if stat.kind == FileKind::Regular {
+            return if appends {
+                AppendSink::new(fd, stat.size, options, checkpoint).map(FdSink::Append)
+            } else {
+                FileSink::new(fd, stat.size, options, checkpoint).map(FdSink::File)
+            };
+        }
+        if appends {
+            // pwrite(2) would append, whatever the offset, and a device has no room there.
             let why = "was opened with O_APPEND, which writes nowhere but at the end";
             return Err(Error::argument("fd", why, libc::EINVAL));
         }
-        if stat.kind == FileKind::Block {
-            BlockSink::new(fd, options, checkpoint).map(FdSink::Block)
-        } else {
-            FileSink::new(fd, stat.size, options, checkpoint).map(FdSink::File)
-        }
+        BlockSink::new(fd, options, checkpoint).map(FdSink::Block)
     }
 }
 
@@ -213,6 +221,7 @@ macro_rules! each {
     ($self:ident, $end:ident => $call:expr) => {
         match $self {
             FdSink::File($end) => $call,
+            FdSink::Append($end) => $call,
             FdSink::Block($end) => $call,
             FdSink::Bytes($end) => $call,
         }
