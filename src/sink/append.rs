@@ -65,7 +65,7 @@ impl<C: Checkpoint> AppendSink<C> {
             return Ok(false);
         }
         let place = &mut self.place;
-        self.growth.release(|| place.file_system(), at, length);
+        self.growth.release(|| place.file_system(), at + length);
         match sys::truncate(fd, at + length) {
             Ok(()) => Ok(true),
             Err(errno) if sys::is_refusal(errno) => Ok(false),

@@ -94,23 +94,19 @@ impl Growth {
             self.reached(at + count);
             return Ok(count);
         }
-        self.release(file_system, at, length);
+        self.release(file_system, at + length);
         Ok(length)
     }
 
-    /// Gives back what is reserved where a hole is left out, which is not before the end.
-    pub(super) fn release(
-        &mut self,
-        file_system: impl FnOnce() -> FileSystem,
-        at: u64,
-        length: u64,
-    ) {
+    /// Gives back what is reserved past the end, up to the end of a hole that is left out.
+    pub(super) fn release(&mut self, file_system: impl FnOnce() -> FileSystem, end: u64) {
         if self.size == 0
             || !*self.reserves.get_or_insert_with(|| file_system().reserves_past_end())
         {
             return;
         }
-        let (from, end) = (at.next_multiple_of(BLOCK), at + length);
+        // From the end of the data: a hole may come in several parts, which share a block.
+        let from = self.size.next_multiple_of(BLOCK);
         if from >= end {
             return;
         }
