@@ -21,6 +21,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define RULES(rules) (rules), sizeof(rules) / sizeof((rules)[0])
@@ -580,6 +581,94 @@ static void holes_take_no_blocks_on_xfs(void)
     }
 }
 
+/* A copy that ends at any of its calls, as by SIGKILL. */
+
+struct killed {
+    struct walk walk;
+    int calls, end_at;
+};
+
+static bool end_there(void *opaque, const struct watched_call *call, int64_t *answer)
+{
+    struct killed *killed = opaque;
+
+    (void) call;
+    (void) answer;
+    if (++killed->calls == killed->end_at)
+        _exit(9);
+    return false;
+}
+
+static void walk_to_its_end(void *opaque)
+{
+    struct killed *killed = opaque;
+
+    killed->walk.code = copy(killed->walk.fd, killed->walk.to, SINK_OPTIONS(.flags = SPARSESTREAM_SYNC),
+                             TRANSFER_OPTIONS(.buffer_size = 65536));
+}
+
+/* Copies, with every call on the target counted, and ends at one of them. Returns whether it came to that. */
+static bool copy_until(int from, int to, int end_at)
+{
+    struct killed killed = { .walk = { .fd = from, .to = to }, .end_at = end_at };
+    struct watch watch = { .fd = to, .handler = end_there, .opaque = &killed };
+    int status = 0;
+    pid_t child = fork();
+
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        watch_run(&watch, walk_to_its_end, &killed);
+        _exit(killed.walk.code == 0 ? 0 : 1);
+    }
+    REQUIRE(waitpid(child, &status, 0) == child);
+    REQUIRE(WIFEXITED(status));
+    CHECK(WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 9);
+    return WEXITSTATUS(status) == 9;
+}
+
+static void check_killed(const char *name, const struct piece *pieces, size_t count)
+{
+    int from = file_new("from"), to, end_at = 1;
+    bool ended = true;
+    int64_t size;
+
+    file_lay_out(from, 0, pieces, count, 1);
+    size = file_size(from);
+    open_fixture(name);
+    while (ended) {
+        context("%s at call %d", name, end_at);
+        REQUIRE(end_at < 200);
+        to = open_file(O_RDWR | O_CREAT | O_TRUNC);
+        ended = copy_until(from, to, end_at++);
+        /* The size comes last: with it, nothing is left to be written. */
+        CHECK_INT(file_size(to), <=, size);
+        CHECK(ended || file_size(to) == size);
+        CHECK(file_size(to) < size || file_differs(from, 0, to, 0, size) == -1);
+        close(to);
+    }
+    CHECK_INT(end_at, >, 8);
+    close(from);
+    close_fixture();
+}
+
+static void a_killed_copy_has_its_size_only_when_it_is_whole(void)
+{
+    static const struct piece hole_last[] = {
+        DATA(200000), HOLE(MiB), DATA(5000), HOLE(64 * KiB), DATA(1), HOLE(64 * KiB), DATA(9000),
+        HOLE(MiB), DATA(30000), HOLE(64 * KiB), DATA(4096), HOLE(70000), DATA(1), HOLE(2 * MiB),
+    };
+    static const struct piece data_last[] = {
+        HOLE(MiB), DATA(200000), HOLE(MiB), DATA(5000), HOLE(64 * KiB), DATA(1), HOLE(64 * KiB),
+        DATA(9000), HOLE(MiB), DATA(30000), HOLE(64 * KiB), DATA(4096), HOLE(70000), DATA(70000),
+    };
+    const char *const kinds[] = { "xfs", "ext4-4k", "tmpfs", "fuse" };
+
+    for (size_t i = 0; i < COUNT(kinds); i++) {
+        check_killed(kinds[i], hole_last, COUNT(hole_last));
+        check_killed(kinds[i], data_last, COUNT(data_last));
+    }
+}
+
 /* Does any extent of the file share its blocks? */
 static bool shares_blocks(int fd)
 {
@@ -707,6 +796,7 @@ TESTS(
     CASE(a_size_that_is_right_need_not_be_set),
     CASE(a_size_that_cannot_be_cut_is_refused_first),
     CASE(holes_take_no_blocks_on_xfs),
+    CASE_WITHIN(a_killed_copy_has_its_size_only_when_it_is_whole, 60),
     CASE(nothing_is_shared_where_no_hole_is_wanted),
     CASE(more_than_a_device_holds_is_refused_with_both_sizes),
     CASE(a_file_that_may_not_grow_is_left_as_it_is),

@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static _Atomic(sparsestream_transfer *) running;
@@ -82,7 +83,7 @@ static int on_progress(void *opaque, const sparsestream_stats *stats)
 /* Waits for an end that is not ready. A signal that came just before is seen soon. */
 static void wait_for(sparsestream_transfer *transfer)
 {
-    enum { LONGEST_MS = 100 };
+    enum { LONGEST_MS = 100, NAP_NS = 5000000 };
     sparsestream_wait wait = { .size = sizeof(wait) };
 
     if (sparsestream_transfer_wait(transfer, &wait) < 0)
@@ -126,6 +127,10 @@ static int code_of(const sparsestream_error *error, const struct names *names)
     if (error->peer != 0)
         return EXIT_PEER;
     if (error->operation == SPARSESTREAM_OPERATION_SPARSE)
+        return EXIT_REFUSED;
+    /* The target refuses the stream before the first byte: too large for it, or what it may not become. */
+    if (error->operation == SPARSESTREAM_OPERATION_OPEN && error->side == SPARSESTREAM_SIDE_SINK
+        && names->wire_side != SPARSESTREAM_SIDE_SINK)
         return EXIT_REFUSED;
     if (names->wire_side != SPARSESTREAM_SIDE_NONE && error->side == names->wire_side)
         return code_of_wire(error);

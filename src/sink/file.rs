@@ -36,25 +36,39 @@ pub struct FileSink<C> {
     zeroing: Zeroing,
 }
 
-impl<C: Checkpoint> FileSink<C> {
-    pub(super) fn new(fd: Fd, size: u64, options: &Options, checkpoint: C) -> Result<Self> {
-        let seals = sys::seals(fd);
-        let sealed = libc::F_SEAL_WRITE
-            | libc::F_SEAL_FUTURE_WRITE
-            | if options.truncate { libc::F_SEAL_SHRINK } else { 0 };
-        if seals & sealed != 0 {
-            return Err(Error::argument("fd", "is sealed against writing", libc::EPERM));
-        }
-        // A write at or beyond the limit would raise SIGXFSZ, which kills.
-        let limit = sys::file_size_limit().map_err(|errno| Error::Because {
+/// The seals of a file that is to be written, if they allow that. `shrink`: it may be cut too.
+pub(super) fn check_seals(fd: Fd, shrink: bool) -> Result<libc::c_int> {
+    let seals = sys::seals(fd);
+    let forbidden = libc::F_SEAL_WRITE
+        | libc::F_SEAL_FUTURE_WRITE
+        | if shrink { libc::F_SEAL_SHRINK } else { 0 };
+    if seals & forbidden != 0 {
+        return Err(Error::argument("fd", "is sealed against writing", libc::EPERM));
+    }
+    Ok(seals)
+}
+
+/// The first offset that may not be written: a write there would raise SIGXFSZ, which kills.
+/// `offset`: where writing starts, for the message.
+pub(super) fn size_limit(offset: u64) -> Result<u64> {
+    match sys::file_size_limit() {
+        Ok(limit) => Ok(limit.min(i64::MAX as u64)),
+        Err(errno) => Err(Error::Because {
             operation: Operation::Open,
             side: Side::Sink,
-            offset: options.offset,
+            offset,
             errno,
             why: "RLIMIT_FSIZE is not known, and to pass it would kill the process",
-        })?;
+        }),
+    }
+}
+
+impl<C: Checkpoint> FileSink<C> {
+    pub(super) fn new(fd: Fd, size: u64, options: &Options, checkpoint: C) -> Result<Self> {
+        let seals = check_seals(fd, options.truncate)?;
+        let limit = size_limit(options.offset)?;
         Ok(FileSink {
-            place: Place::new(fd, options, limit.min(i64::MAX as u64), libc::EFBIG, checkpoint)?,
+            place: Place::new(fd, options, limit, libc::EFBIG, checkpoint)?,
             opened_size: size,
             growth: Growth::new(fd, size),
             seals,

@@ -95,18 +95,27 @@ impl Growth {
             self.reached(at + count);
             return Ok(Made { length: count, way: HoleWay::Written });
         }
-        if self.size > 0 && *self.reserves.get_or_insert_with(|| file_system().reserves_past_end())
-        {
-            let from = at.next_multiple_of(BLOCK);
-            let end = at + length;
-            // A refusal costs disk space and nothing else.
-            if from < end
-                && !matches!(sys::punch_hole(self.fd, from, end - from), Ok(()) | Err(libc::EINTR))
-            {
-                self.reserves = Some(false);
-            }
-        }
+        self.release(file_system, at + length);
         Ok(Made { length, way: HoleWay::Extended })
+    }
+
+    /// Gives back what is reserved past the end, up to the end of a hole that is left out.
+    pub(super) fn release(&mut self, file_system: impl FnOnce() -> FileSystem, end: u64) {
+        if self.size == 0
+            || !*self.reserves.get_or_insert_with(|| file_system().reserves_past_end())
+        {
+            return;
+        }
+        // From the end of the data: a hole may come in several parts, which share a block.
+        let from = self.size.next_multiple_of(BLOCK);
+        if from >= end {
+            return;
+        }
+        match sys::punch_hole(self.fd, from, end - from) {
+            Ok(()) | Err(libc::EINTR) => {}
+            // That costs disk space and nothing else.
+            Err(_) => self.reserves = Some(false),
+        }
     }
 
     /// Makes the file at least this long. `EINTR` means that a part of it is done.
