@@ -25,7 +25,7 @@ static const struct option options[] = {
     { "list", no_argument, NULL, 'l' },
     { "rows", required_argument, NULL, 'w' },
     { "holes", no_argument, NULL, 'H' },
-    { "check", no_argument, NULL, 'v' },
+    { "check", no_argument, NULL, 'N' },
     { "status", no_argument, NULL, 'X' },
     { "strict", no_argument, NULL, 'Y' },
     { "warn", no_argument, NULL, 'W' },
@@ -147,8 +147,8 @@ static int take(struct settings *settings, int option, const char *text)
     case 'H':
         settings->holes = true;
         return -1;
-    case 'v':
-        settings->verify = true;
+    case 'N':
+        settings->check_list = true;
         return -1;
     case 'X':
         settings->status = true;

@@ -77,7 +77,7 @@ static const struct command commands[] = {
       HELP_SOURCE
       "  --progress[=bar|json]       tell how far it is, on standard error\n"
       "  --quiet                     say nothing of a difference\n" },
-    { "checksum", command_checksum, "rijopvqXYWG",
+    { "checksum", command_checksum, "rijopNqXYWG",
       "usage: sparsestream checksum [OPTION]... FILE...\n"
       "Prints the digest of each file or device, or of standard input for `-`. Holes cost nothing.\n"
       "\n"

@@ -52,7 +52,7 @@ struct settings {
     int64_t rows;
     bool holes;
 
-    bool verify; /* --check, and what goes with it */
+    bool check_list; /* --check, and what goes with it */
     bool status;
     bool strict;
     bool warn;
