@@ -761,21 +761,6 @@ static void a_file_that_may_not_grow_is_left_as_it_is(void)
     close(to);
 }
 
-static void more_than_a_file_system_has_files_for_is_refused_first(void)
-{
-    int from = file_in_memory(), to;
-
-    open_fixture("ext4-4k");
-    file_fill(from, 0, 64 * KiB, 1);
-    file_resize(from, 17 * TiB);
-    to = open_file(O_RDWR | O_CREAT);
-    CHECK_CODE(copy(from, to, NULL, NULL), -EFBIG);
-    CHECK_INT(file_size(to), ==, 0);
-    close(from);
-    close(to);
-    close_fixture();
-}
-
 TESTS(
     CASE(data_in_the_cache_is_copied),
     CASE(data_in_the_cache_is_found_by_a_question),
@@ -800,5 +785,4 @@ TESTS(
     CASE(nothing_is_shared_where_no_hole_is_wanted),
     CASE(more_than_a_device_holds_is_refused_with_both_sizes),
     CASE(a_file_that_may_not_grow_is_left_as_it_is),
-    CASE(more_than_a_file_system_has_files_for_is_refused_first),
 )
