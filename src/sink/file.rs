@@ -59,7 +59,7 @@ impl<C: Checkpoint> FileSink<C> {
         let limit = size_limit(options.offset)?;
         Ok(FileSink {
             place: Place::new(fd, options, limit, libc::EFBIG, checkpoint)?,
-            growth: Growth::new(fd, size),
+            growth: Growth::new(fd, options.offset, size),
             seals,
             known_zero: options.known_zero,
             truncate: options.truncate,
