@@ -581,6 +581,34 @@ static void holes_take_no_blocks_on_xfs(void)
     }
 }
 
+/* Two writers of one file, each of a range of its own: neither gives back what is the other's. */
+static void what_another_writes_before_the_range_is_kept(void)
+{
+    static const char *const kinds[] = { "xfs", "ext4-4k", "btrfs", "fuse" };
+
+    for (size_t i = 0; i < COUNT(kinds); i++) {
+        struct sparsestream_sink *sink = NULL;
+        int to;
+
+        context("%s", kinds[i]);
+        open_fixture(kinds[i]);
+        to = open_file(O_RDWR | O_CREAT);
+        file_fill(to, 0, 4096, 1);
+        REQUIRE(sparsestream_sink_to_fd(to, SINK_OPTIONS(.offset = 2 * MiB), &sink) == 0);
+        file_fill(to, 64 * KiB, MiB, 1);
+        CHECK_INT(sparsestream_sink_hole(sink, MiB), ==, MiB);
+        CHECK_INT(sparsestream_sink_write(sink, "x", 1), ==, 1);
+        CHECK_INT(sparsestream_sink_hole(sink, MiB), ==, MiB);
+        CHECK_CODE(sparsestream_sink_finish(sink), 0);
+        sparsestream_sink_free(sink);
+        CHECK_INT(file_differs_from_pattern(to, 0, 4096, 1, 0), ==, -1);
+        CHECK_INT(file_differs_from_pattern(to, 64 * KiB, MiB, 1, 0), ==, -1);
+        CHECK_INT(file_size(to), ==, 4 * MiB + 1);
+        close(to);
+        close_fixture();
+    }
+}
+
 /* A copy that ends at any of its calls, as by SIGKILL. */
 
 struct killed {
@@ -761,21 +789,6 @@ static void a_file_that_may_not_grow_is_left_as_it_is(void)
     close(to);
 }
 
-static void more_than_a_file_system_has_files_for_is_refused_first(void)
-{
-    int from = file_in_memory(), to;
-
-    open_fixture("ext4-4k");
-    file_fill(from, 0, 64 * KiB, 1);
-    file_resize(from, 17 * TiB);
-    to = open_file(O_RDWR | O_CREAT);
-    CHECK_CODE(copy(from, to, NULL, NULL), -EFBIG);
-    CHECK_INT(file_size(to), ==, 0);
-    close(from);
-    close(to);
-    close_fixture();
-}
-
 TESTS(
     CASE(data_in_the_cache_is_copied),
     CASE(data_in_the_cache_is_found_by_a_question),
@@ -796,9 +809,9 @@ TESTS(
     CASE(a_size_that_is_right_need_not_be_set),
     CASE(a_size_that_cannot_be_cut_is_refused_first),
     CASE(holes_take_no_blocks_on_xfs),
+    CASE(what_another_writes_before_the_range_is_kept),
     CASE_WITHIN(a_killed_copy_has_its_size_only_when_it_is_whole, 60),
     CASE(nothing_is_shared_where_no_hole_is_wanted),
     CASE(more_than_a_device_holds_is_refused_with_both_sizes),
     CASE(a_file_that_may_not_grow_is_left_as_it_is),
-    CASE(more_than_a_file_system_has_files_for_is_refused_first),
 )

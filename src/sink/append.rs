@@ -43,7 +43,7 @@ impl<C: Checkpoint> AppendSink<C> {
         let options = Options { offset: size, ..*options };
         Ok(AppendSink {
             place: Place::new(fd, &options, limit, libc::EFBIG, checkpoint)?,
-            growth: Growth::new(fd, size),
+            growth: Growth::new(fd, size, size),
             appenders: Appenders::One,
         })
     }

@@ -13,9 +13,6 @@ use crate::sys::{self, Fd};
 use crate::trace::Trail;
 use crate::wait::Waiting;
 
-/// Files that are larger may be too large for their file system.
-const LARGE: u64 = 1 << 40;
-
 /// A regular file that is written by offset.
 ///
 /// Past its end a hole is left out, and the finish makes the size: see [`Growth`]. It is never made
@@ -70,7 +67,7 @@ impl<C: Checkpoint> FileSink<C> {
         Ok(FileSink {
             place: Place::new(fd, options, limit, libc::EFBIG, checkpoint)?,
             opened_size: size,
-            growth: Growth::new(fd, size),
+            growth: Growth::new(fd, options.offset, size),
             seals,
             may_share: true,
             known_zero: options.known_zero,
@@ -128,12 +125,6 @@ impl<C: Checkpoint> FileSink<C> {
         };
         if end > size && self.seals & libc::F_SEAL_GROW != 0 {
             return refused(libc::EPERM, "it is sealed against growing");
-        }
-        if end > size && end > LARGE {
-            // Nothing is there to be punched, but the limit of the file system is looked at.
-            if sys::punch_hole(self.place.fd, end - 1, 1) == Err(libc::EFBIG) {
-                return refused(libc::EFBIG, "the file system has no files of this size");
-            }
         }
         if self.truncate && end < size {
             // The size that it has: nothing is lost, whatever comes.

@@ -30,6 +30,9 @@ enum Order {
 #[derive(Debug)]
 pub(super) struct Growth {
     fd: Fd,
+    /// Where the sink's range begins. What lies before it is not its own, past the end either:
+    /// another writer may be at work there.
+    start: u64,
     /// The size, as far as it is known: that at the start, and what was written since.
     size: u64,
     order: Order,
@@ -39,8 +42,9 @@ pub(super) struct Growth {
 }
 
 impl Growth {
-    pub(super) fn new(fd: Fd, size: u64) -> Self {
-        Growth { fd, size, order: Order::Any, reserves: None }
+    /// Of a file of this size that is written from `start` on.
+    pub(super) fn new(fd: Fd, start: u64, size: u64) -> Self {
+        Growth { fd, start, size, order: Order::Any, reserves: None }
     }
 
     /// The size, as far as it is known.
@@ -107,7 +111,7 @@ impl Growth {
             return;
         }
         // From the end of the data: a hole may come in several parts, which share a block.
-        let from = self.size.next_multiple_of(BLOCK);
+        let from = self.size.max(self.start).next_multiple_of(BLOCK);
         if from >= end {
             return;
         }
