@@ -3,11 +3,11 @@
 
 use crate::error::{Error, Operation, Result, Side};
 use libc::{c_char, c_int, c_void};
-use std::cell::UnsafeCell;
+use std::any::Any;
+use std::cell::{Cell, UnsafeCell};
 use std::fmt::{self, Display, Write};
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
 
 /// An export that returns 0, a small number, or a negative errno.
 pub fn code(body: impl FnOnce() -> Result<c_int>) -> c_int {
@@ -39,26 +39,129 @@ pub fn signal_safe(body: impl FnOnce() -> Result<()>) -> c_int {
 }
 
 fn run<T>(body: impl FnOnce() -> Result<T>) -> std::result::Result<T, c_int> {
-    silence();
-    // An error becomes its errno at once: it is large, and most calls have none to hand on.
-    // A handle that a panic left half changed is marked by `handles` and not used again.
+    #[cfg(sparsestream_c_library)]
+    {
+        static ONCE: std::sync::Once = std::sync::Once::new();
+        ONCE.call_once(record_panics);
+    }
+    let _cancellation = Cancellation::disable();
+    // An error becomes its errno at once: it is large, and most calls return none.
+    // A handle that a panic left half changed is marked by `counted` and not used again.
     catch_unwind(AssertUnwindSafe(|| body().map_err(told)))
-        .unwrap_or_else(|_| Err(told(Error::Internal)))
+        .unwrap_or_else(|payload| Err(told_panic(&*payload)))
 }
 
 /// Leaves the message of an error, and returns its errno.
 #[cold]
 #[inline(never)]
 fn told(error: Error) -> c_int {
-    keep_message(&error);
+    if !error.would_block() {
+        keep_message(&error);
+    }
     error.errno()
 }
 
-/// Keeps a panic from being printed: the standard library is a private part of this library, so
-/// its hook is too, and the program that loaded it prints for itself.
-fn silence() {
-    static SILENT: Once = Once::new();
-    SILENT.call_once(|| std::panic::set_hook(Box::new(|_| {})));
+/// Leaves the message of a panic, and returns its errno.
+#[cold]
+#[inline(never)]
+fn told_panic(payload: &(dyn Any + Send)) -> c_int {
+    keep_message(&Panic { place: PLACE.take(), payload });
+    Error::Internal.errno()
+}
+
+const ENABLE: c_int = 0;
+const DISABLE: c_int = 1;
+
+unsafe extern "C" {
+    fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
+}
+
+/// Keeps pthread_cancel(3) from unwinding Rust frames, which would end the process: a cancel that
+/// comes during the call acts after it. Restores the caller's state when it is dropped.
+struct Cancellation(c_int);
+
+impl Cancellation {
+    fn disable() -> Self {
+        let mut old = ENABLE;
+        // SAFETY: `old` is writable, and the state is one of the two that exist.
+        let _ = unsafe { pthread_setcancelstate(DISABLE, &raw mut old) };
+        Cancellation(old)
+    }
+}
+
+impl Drop for Cancellation {
+    fn drop(&mut self) {
+        // SAFETY: the state is the one that was given; the old one is not asked for.
+        let _ = unsafe { pthread_setcancelstate(self.0, std::ptr::null_mut()) };
+    }
+}
+
+/// The source line of a panic, as text.
+#[derive(Clone, Copy)]
+struct Place {
+    text: [u8; 120],
+    length: usize,
+}
+
+impl Place {
+    const UNKNOWN: Place = Place { text: [0; 120], length: 0 };
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Place::UNKNOWN
+    }
+}
+
+impl Write for Place {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = &mut self.text[self.length..];
+        let count = room.len().min(text.len());
+        room[..count].copy_from_slice(&text.as_bytes()[..count]);
+        self.length += count;
+        Ok(())
+    }
+}
+
+thread_local! {
+    /// The place of this thread's last panic, if the hook is in force.
+    static PLACE: Cell<Place> = const { Cell::new(Place::UNKNOWN) };
+}
+
+/// Replaces the panic hook by one that prints nothing and remembers where the panic was, for the
+/// thread's message.
+///
+/// Only the C library calls it, at its first use: there the standard library is a private part of this
+/// library. In a Rust program the hook belongs to the program.
+pub fn record_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let mut place = Place::UNKNOWN;
+        if let Some(location) = panic.location() {
+            let _ = write!(place, "{location}");
+        }
+        PLACE.set(place);
+    }));
+}
+
+/// A panic that was caught at the boundary, in words.
+struct Panic<'a> {
+    place: Place,
+    payload: &'a (dyn Any + Send),
+}
+
+impl Display for Panic<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Error::Internal)?;
+        if self.place.length != 0 {
+            write!(f, ": {}", String::from_utf8_lossy(&self.place.text[..self.place.length]))?;
+        }
+        let text = self.payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| self.payload.downcast_ref::<String>().map(String::as_str));
+        if let Some(text) = text {
+            write!(f, ": {text}")?;
+        }
+        Ok(())
+    }
 }
 
 /// How std writes a backtrace, in the C library: not at all. `build-aux/cargo-staticlib` puts it in the place of
@@ -80,20 +183,15 @@ pub fn message() -> *const c_char {
     unsafe { sparsestream_private_message(&raw mut size) }
 }
 
-/// Makes an error this thread's message, unless nothing failed. Once, not a part of each export.
-#[cold]
-#[inline(never)]
-fn keep_message(error: &Error) {
-    if error.would_block() {
-        return;
-    }
+/// Makes a text this thread's message.
+fn keep_message(text: &impl Display) {
     let mut size = 0;
     // SAFETY: as above; the buffer is this thread's alone and `size` bytes long.
     let buffer = unsafe {
         let start = sparsestream_private_message(&raw mut size);
         std::slice::from_raw_parts_mut(start, size)
     };
-    format(buffer, error);
+    format(buffer, text);
 }
 
 /// Writes a text and a NUL byte into a buffer, cut to fit, without taking memory.
@@ -259,6 +357,29 @@ mod tests {
         assert_eq!(text(|| panic!()), text(|| panic!()));
         quiet(|| panic!());
         assert_eq!(signal_safe(|| panic!()), -libc::ENOTRECOVERABLE);
+    }
+
+    #[test]
+    fn cancellation_is_disabled_inside_and_restored_after() {
+        fn state() -> c_int {
+            let mut old = -1;
+            // SAFETY: `old` is writable, and the state exists; the second call restores it.
+            unsafe {
+                pthread_setcancelstate(DISABLE, &raw mut old);
+                pthread_setcancelstate(old, std::ptr::null_mut());
+            }
+            old
+        }
+        assert_eq!(state(), ENABLE);
+        assert_eq!(code(|| Ok(code(|| Ok(state())))), DISABLE);
+        assert_eq!(state(), ENABLE);
+        assert_eq!(code(|| panic!("on purpose")), -libc::ENOTRECOVERABLE);
+        assert_eq!(state(), ENABLE);
+        quiet(|| {
+            code(|| Ok(0));
+            assert_eq!(state(), DISABLE, "an inner call does not enable it");
+            Ok(())
+        });
     }
 
     #[test]
