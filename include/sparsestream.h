@@ -288,9 +288,14 @@ typedef struct sparsestream_sink_options {
      */
     int (*checkpoint)(void *opaque, int64_t durable_offset);
     /**
-     * Handed to `checkpoint`. The caller's; must outlive the sink.
+     * Handed to `checkpoint` and `free`. It must be valid until `free` is called.
      */
     void *opaque;
+    /**
+     * Called exactly once with `opaque`, when the sink no longer uses the descriptor: when it is freed
+     * and no transfer holds it, or before its construction returns a failure. May be NULL.
+     */
+    void (*free)(void *opaque);
 } sparsestream_sink_options;
 
 /**
@@ -302,8 +307,8 @@ typedef struct sparsestream_sink_ops {
      */
     uint64_t size;
     /**
-     * Called exactly once with the opaque, when the handle is freed or when its construction
-     * fails. May be NULL.
+     * Called exactly once with the opaque: when the handle is freed and no transfer holds it, or when
+     * its construction fails. May be NULL.
      */
     void (*free)(void *opaque);
     /**
@@ -331,8 +336,8 @@ typedef struct sparsestream_stream_ops {
      */
     uint64_t size;
     /**
-     * Called exactly once with the stream, when the handle is freed or when its construction
-     * fails. May be NULL.
+     * Called exactly once with the stream: when the handle is freed and no transfer holds it, or when
+     * its construction fails. May be NULL.
      */
     void (*free)(void *stream);
     /**
@@ -390,6 +395,15 @@ typedef struct sparsestream_source_options {
      * (-ENODATA), never a short success.
      */
     int64_t length;
+    /**
+     * Handed to `free`. It must be valid until `free` is called.
+     */
+    void *opaque;
+    /**
+     * Called exactly once with `opaque`, when the source no longer uses the descriptor: when it is freed
+     * and no transfer holds it, or before its construction returns a failure. May be NULL.
+     */
+    void (*free)(void *opaque);
 } sparsestream_source_options;
 
 /**
@@ -397,8 +411,9 @@ typedef struct sparsestream_source_options {
  *
  * Each takes the `opaque` that the table was handed in with and returns 0 (`read`: a count), or a
  * negative errno. -EAGAIN means not ready: the same call is made again later. -EINTR means the
- * same at once. They run on the thread that drives the source; they must not throw, longjmp, or
- * use the handle they serve.
+ * same at once. They run on the thread that drives the source, with thread cancellation disabled; they
+ * must not throw, longjmp, call pthread_exit or enable cancellation. A use of the handle that they
+ * serve is refused with -EBUSY.
  */
 typedef struct sparsestream_source_ops {
     /**
@@ -406,8 +421,8 @@ typedef struct sparsestream_source_ops {
      */
     uint64_t size;
     /**
-     * Called exactly once with the opaque, when the handle is freed or when its construction
-     * fails. May be NULL.
+     * Called exactly once with the opaque: when the handle is freed and no transfer holds it, or when
+     * its construction fails. May be NULL.
      */
     void (*free)(void *opaque);
     /**
@@ -859,7 +874,8 @@ int sparsestream_holes_supported(int fd);
  * never made shorter, unless `SPARSESTREAM_TRUNCATE` asks for it, and gets its exact size,
  * a hole at its end included, when the sink is finished.
  *
- * The descriptor stays the caller's and must stay open until the sink is freed. Nothing is closed,
+ * The descriptor stays the caller's and must stay open until the sink is freed and no transfer holds
+ * it, of which `free` of the options informs. Nothing is closed,
  * so that an error which the system reports only at close(2) is the caller's to see;
  * `SPARSESTREAM_SYNC` makes it show up in time.
  *
@@ -878,9 +894,9 @@ int sparsestream_sink_to_fd(int fd,
 /**
  * Makes a sink of the caller's callbacks; see `sparsestream_sink_ops`.
  *
- * `ops` is copied. `opaque` is borrowed until the sink is freed; `ops->free`, if any, is called
- * with it exactly once: when the sink is freed, or before this call returns a failure (unless
- * `ops` is NULL or its `size` is no table's).
+ * `ops` is copied. `opaque` must be valid until `ops->free` is called with it, exactly once: when the
+ * sink is freed and no transfer holds it, or before this call returns a failure (unless `ops` is NULL
+ * or its `size` is not that of a table).
  *
  * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
  * -EINVAL (an argument, or no `write`), -E2BIG (a table from a later version), -ENOMEM.
@@ -938,10 +954,15 @@ int sparsestream_sink_finish(struct sparsestream_sink *sink);
 int sparsestream_sink_abort(struct sparsestream_sink *sink, int error);
 
 /**
- * Frees a sink. NULL is allowed. What it writes to stays open. A stream on which `send` or
- * `send_hole` was called and that was neither finished nor aborted is aborted with ECANCELED;
- * `free` of a callback table is called. Must not be called while a transfer uses the sink, nor
- * from one of its callbacks.
+ * Gives up the caller's reference to a sink, which is not to be used again. NULL is allowed.
+ *
+ * A transfer that was made with it holds it until that transfer is freed, so that handles may be
+ * freed in any order. When nobody holds it, a stream on which `send` or `send_hole` was called and
+ * that was neither finished nor aborted is aborted with ECANCELED, and `free` of the table or the
+ * options is called. Descriptors stay open.
+ *
+ * A free while a call uses the sink, which includes its own callbacks, is ignored, and leaves a message
+ * with EBUSY.
  */
 void sparsestream_sink_free(struct sparsestream_sink *sink);
 
@@ -954,8 +975,8 @@ void sparsestream_sink_free(struct sparsestream_sink *sink);
  * early, which is an error (-ENODATA). A file whose size says nothing, as in /proc, is read to its
  * end.
  *
- * The descriptor stays the caller's and must stay open until the source is freed. Its file
- * position moves while a mapped file is walked, and is put back at the end, and when the source is
+ * The descriptor stays the caller's and must stay open until the source is freed and no transfer
+ * holds it, of which `free` of the options informs. Its file position moves while a mapped file is walked, and is put back at the end, and when the source is
  * finished, aborted or freed; a transfer sees to that on failure too.
  *
  * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
@@ -972,9 +993,9 @@ int sparsestream_source_from_fd(int fd,
 /**
  * Makes a source of the caller's callbacks; see `sparsestream_source_ops`.
  *
- * `ops` is copied. `opaque` is borrowed until the source is freed; `ops->free`, if any, is called
- * with it exactly once: when the source is freed, or before this call returns a failure (unless
- * `ops` is NULL or its `size` is no table's).
+ * `ops` is copied. `opaque` must be valid until `ops->free` is called with it, exactly once: when the
+ * source is freed and no transfer holds it, or before this call returns a failure (unless `ops` is
+ * NULL or its `size` is not that of a table).
  *
  * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
  * NULL: -EINVAL (an argument, or no `read`), -E2BIG (a table from a later version), -ENOMEM.
@@ -1050,23 +1071,29 @@ int sparsestream_source_finish(struct sparsestream_source *source);
 int sparsestream_source_abort(struct sparsestream_source *source, int error);
 
 /**
- * Frees a source. NULL is allowed. What it reads from stays open. A stream on which `recv` was
- * called and that was neither finished nor aborted is aborted with ECANCELED; `free` of a callback
- * table is called. Must not be called while a transfer uses the source, nor from one of its
- * callbacks.
+ * Gives up the caller's reference to a source, which is not to be used again. NULL is allowed.
+ *
+ * A transfer that was made with it holds it until that transfer is freed, so that handles may be
+ * freed in any order. When nobody holds it, a stream on which `recv` was called and that was neither
+ * finished nor aborted is aborted with ECANCELED, and `free` of the table or the options is called.
+ * Descriptors stay open.
+ *
+ * A free while a call uses the source, which includes its own callbacks, is ignored, and leaves a
+ * message with EBUSY.
  */
 void sparsestream_source_free(struct sparsestream_source *source);
 
 /**
  * Makes a transfer from a source to a sink. Nothing moves before it is run.
  *
- * Both handles are borrowed: they stay the caller's, must outlive the transfer, and must not be
- * used otherwise before it has ended. Once the transfer has been run, exactly one of finish and
- * abort reaches each of them, at the latest when it is freed.
+ * The transfer holds both ends until it is freed, so that the caller may free its handles of them at
+ * any time after this call. The ends must not be used otherwise before the transfer has ended. Once
+ * it has been run, exactly one of finish and abort reaches each of them, at the latest when it is
+ * freed.
  *
  * Returns 0 and a handle in `*transfer` that the caller frees, or a negative errno with
  * `*transfer` NULL: -EINVAL (an argument, an unknown flag or sparse request), -E2BIG (options from
- * a later version), -ENOMEM.
+ * a later version), -EBUSY (an end is in use by another call), -ENOMEM.
  */
 int sparsestream_transfer_new(struct sparsestream_source *source,
                               struct sparsestream_sink *sink,
@@ -1144,9 +1171,14 @@ int sparsestream_transfer_error(struct sparsestream_transfer *transfer,
 int sparsestream_transfer_cancel(struct sparsestream_transfer *transfer);
 
 /**
- * Frees a transfer. NULL is allowed. One that was run and has not ended is cancelled: both its
- * ends are aborted, which must still live. Must not be called from a callback of the transfer, nor
- * while another thread runs it.
+ * Frees a transfer. NULL is allowed.
+ *
+ * One that was run and has not ended is cancelled: its sink is aborted, then its source. An end that
+ * is in use by another call at that time is aborted when that call is done. Then the transfer lets go
+ * of its sink, then of its source; an end whose handle the caller has freed already is freed here.
+ *
+ * A free while the transfer is in use by another call, which includes a callback of it or of its ends,
+ * is ignored, and leaves a message with EBUSY.
  */
 void sparsestream_transfer_free(struct sparsestream_transfer *transfer);
 

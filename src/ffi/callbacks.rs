@@ -1,7 +1,8 @@
 //! The caller's callback tables as sources and sinks.
 
 use super::guard::signed;
-use super::options::{self, Sized0, sparsestream_stats, sparsestream_transfer_options};
+use super::opaque::{self, Freed, Opaque, TABLE_LEAST};
+use super::options::{Sized0, sparsestream_stats, sparsestream_transfer_options};
 use super::sections::sparsestream_section;
 use super::sources::SPARSESTREAM_AT_HOLE;
 use crate::error::{Error, Operation, Result, Side};
@@ -19,15 +20,16 @@ use std::mem::offset_of;
 ///
 /// Each takes the `opaque` that the table was handed in with and returns 0 (`read`: a count), or a
 /// negative errno. -EAGAIN means not ready: the same call is made again later. -EINTR means the
-/// same at once. They run on the thread that drives the source; they must not throw, longjmp, or
-/// use the handle they serve.
+/// same at once. They run on the thread that drives the source, with thread cancellation disabled; they
+/// must not throw, longjmp, call pthread_exit or enable cancellation. A use of the handle that they
+/// serve is refused with -EBUSY.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_source_ops {
     /// `sizeof(sparsestream_source_ops)`.
     pub size: u64,
-    /// Called exactly once with the opaque, when the handle is freed or when its construction
-    /// fails. May be NULL.
+    /// Called exactly once with the opaque: when the handle is freed and no transfer holds it, or when
+    /// its construction fails. May be NULL.
     pub free: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
     /// Is the source in data or in a hole, and for how many bytes? At the end: false and 0.
     /// NULL, with `skip` NULL too: the source cannot tell, everything is data.
@@ -49,8 +51,8 @@ pub struct sparsestream_source_ops {
 pub struct sparsestream_sink_ops {
     /// `sizeof(sparsestream_sink_ops)`.
     pub size: u64,
-    /// Called exactly once with the opaque, when the handle is freed or when its construction
-    /// fails. May be NULL.
+    /// Called exactly once with the opaque: when the handle is freed and no transfer holds it, or when
+    /// its construction fails. May be NULL.
     pub free: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
     /// Takes at most `length` bytes of data. Returns the count, which may be short; 0 is an error.
     /// Required.
@@ -72,8 +74,8 @@ pub struct sparsestream_sink_ops {
 pub struct sparsestream_stream_ops {
     /// `sizeof(sparsestream_stream_ops)`.
     pub size: u64,
-    /// Called exactly once with the stream, when the handle is freed or when its construction
-    /// fails. May be NULL.
+    /// Called exactly once with the stream: when the handle is freed and no transfer holds it, or when
+    /// its construction fails. May be NULL.
     pub free: Option<unsafe extern "C" fn(stream: *mut c_void)>,
     /// Sends at most `length` bytes of data. Returns the count, which may be short; 0 is an error.
     pub send: Option<
@@ -101,56 +103,27 @@ pub struct sparsestream_stream_ops {
 
 // SAFETY: repr(C), u64 size first, nullable function pointers.
 unsafe impl Sized0 for sparsestream_source_ops {
-    const LEAST: usize = offset_of!(Self, in_data);
+    const LEAST: usize = TABLE_LEAST;
 }
 // SAFETY: repr(C), u64 size first, nullable function pointers.
 unsafe impl Sized0 for sparsestream_sink_ops {
-    const LEAST: usize = offset_of!(Self, write);
+    const LEAST: usize = TABLE_LEAST;
 }
 // SAFETY: repr(C), u64 size first, nullable function pointers.
 unsafe impl Sized0 for sparsestream_stream_ops {
-    const LEAST: usize = offset_of!(Self, send);
+    const LEAST: usize = TABLE_LEAST;
 }
-
-type Free = unsafe extern "C" fn(*mut c_void);
-
-/// The caller's opaque pointer. Its `free` is called when this is dropped, and so exactly once.
-struct Opaque {
-    pointer: *mut c_void,
-    free: Option<Free>,
+// SAFETY: the field has this type and offset.
+unsafe impl Freed for sparsestream_source_ops {
+    const FREE: usize = offset_of!(Self, free);
 }
-
-impl Drop for Opaque {
-    fn drop(&mut self) {
-        if let Some(free) = self.free {
-            // SAFETY: the caller promised that its functions may be called with its opaque.
-            unsafe { free(self.pointer) };
-        }
-    }
+// SAFETY: the field has this type and offset.
+unsafe impl Freed for sparsestream_sink_ops {
+    const FREE: usize = offset_of!(Self, free);
 }
-
-/// Reads a table and takes over its opaque, also when the table cannot be used; unless it is none,
-/// by its size.
-///
-/// # Safety
-/// `ops` is null or a table of its size whose functions may be called with `opaque`.
-unsafe fn take<T: Sized0>(
-    ops: *const T,
-    opaque: *mut c_void,
-    free: impl FnOnce(&T) -> Option<Free>,
-) -> Result<(T, Opaque)> {
-    if ops.is_null() {
-        return Err(Error::null("ops"));
-    }
-    // SAFETY: a table that begins with its size, by the caller's promise.
-    unsafe { options::size_of_given(ops, "ops") }?;
-    let mut head = T::default();
-    // SAFETY: a table has at least LEAST bytes, which are the size and `free`.
-    unsafe { std::ptr::copy_nonoverlapping(ops.cast::<u8>(), (&raw mut head).cast(), T::LEAST) };
-    let opaque = Opaque { pointer: opaque, free: free(&head) };
-    // SAFETY: as promised.
-    let ops = unsafe { options::read(ops, "ops") }?;
-    Ok((ops, opaque))
+// SAFETY: the field has this type and offset.
+unsafe impl Freed for sparsestream_stream_ops {
+    const FREE: usize = offset_of!(Self, free);
 }
 
 /// Where a callback is called, for its error.
@@ -220,7 +193,7 @@ impl CallbackSource {
     /// long as this lives.
     pub unsafe fn new(ops: *const sparsestream_source_ops, opaque: *mut c_void) -> Result<Self> {
         // SAFETY: as promised.
-        let (ops, opaque) = unsafe { take(ops, opaque, |ops: &sparsestream_source_ops| ops.free) }?;
+        let (ops, opaque) = unsafe { opaque::table(ops, opaque) }?;
         if ops.read.is_none() {
             return Err(Error::null("ops.read"));
         }
@@ -264,7 +237,7 @@ impl Source for CallbackSource {
         // SAFETY: the caller promised that its functions may be called with its opaque. A C bool
         // is one byte; what a broken caller leaves in it need not be 0 or 1.
         let answer =
-            unsafe { ask(self.opaque.pointer, (&raw mut in_data).cast(), &raw mut length) };
+            unsafe { ask(self.opaque.pointer(), (&raw mut in_data).cast(), &raw mut length) };
         site.done(answer)?;
         let length = site.length(length)?;
         let section = match (in_data != 0, length) {
@@ -292,7 +265,7 @@ impl Source for CallbackSource {
         let read = self.ops.read.ok_or_else(|| Error::null("ops.read"))?;
         // SAFETY: as above; `most` bytes of the buffer are writable.
         let answer =
-            unsafe { read(self.opaque.pointer, buffer.as_mut_ptr().cast(), most as usize) };
+            unsafe { read(self.opaque.pointer(), buffer.as_mut_ptr().cast(), most as usize) };
         let count = site.count(answer, most)?;
         match (count, self.section) {
             (0, None) => Ok(Read::End),
@@ -318,7 +291,7 @@ impl Source for CallbackSource {
         let site = self.site(Operation::Skip);
         let skip = self.ops.skip.ok_or_else(|| Error::null("ops.skip"))?;
         // SAFETY: as above.
-        site.done(unsafe { skip(self.opaque.pointer, signed(length)) })?;
+        site.done(unsafe { skip(self.opaque.pointer(), signed(length)) })?;
         self.advance(length);
         Ok(())
     }
@@ -352,7 +325,7 @@ impl CallbackSink {
     /// As [`CallbackSource::new`].
     pub unsafe fn new(ops: *const sparsestream_sink_ops, opaque: *mut c_void) -> Result<Self> {
         // SAFETY: as promised.
-        let (ops, opaque) = unsafe { take(ops, opaque, |ops: &sparsestream_sink_ops| ops.free) }?;
+        let (ops, opaque) = unsafe { opaque::table(ops, opaque) }?;
         if ops.write.is_none() {
             return Err(Error::null("ops.write"));
         }
@@ -375,7 +348,7 @@ impl Sink for CallbackSink {
         let write = self.ops.write.ok_or_else(|| Error::null("ops.write"))?;
         // SAFETY: the caller promised that its functions may be called with its opaque; the
         // buffer is readable for its length.
-        let answer = unsafe { write(self.opaque.pointer, buffer.as_ptr().cast(), buffer.len()) };
+        let answer = unsafe { write(self.opaque.pointer(), buffer.as_ptr().cast(), buffer.len()) };
         let count = at_least_one(site, site.count(answer, buffer.len() as u64)?)?;
         self.offset += count;
         Ok(count as usize)
@@ -386,7 +359,7 @@ impl Sink for CallbackSink {
         let site = self.site(Operation::Hole);
         let hole = self.ops.hole.ok_or_else(|| site.error(-i64::from(libc::EOPNOTSUPP)))?;
         // SAFETY: as above.
-        site.done(unsafe { hole(self.opaque.pointer, signed(length)) })?;
+        site.done(unsafe { hole(self.opaque.pointer(), signed(length)) })?;
         self.offset += length;
         Ok(length)
     }
@@ -430,7 +403,7 @@ impl Stream {
     /// As [`CallbackSource::new`].
     unsafe fn new(ops: *const sparsestream_stream_ops, stream: *mut c_void) -> Result<Self> {
         // SAFETY: as promised.
-        let (ops, opaque) = unsafe { take(ops, stream, |ops: &sparsestream_stream_ops| ops.free) }?;
+        let (ops, opaque) = unsafe { opaque::table(ops, stream) }?;
         Ok(Stream { ops, opaque, offset: 0, state: State::Unused })
     }
 
@@ -452,7 +425,7 @@ impl Stream {
         self.touch(site)?;
         let answer = self.ops.finish.map_or(0, |finish| {
             // SAFETY: the caller promised that its functions may be called with its stream.
-            unsafe { finish(self.opaque.pointer) }
+            unsafe { finish(self.opaque.pointer()) }
         });
         let result = site.done(answer);
         self.state = match &result {
@@ -470,7 +443,7 @@ impl Stream {
         self.state = State::Failed;
         if let Some(abort) = self.ops.abort {
             // SAFETY: the caller promised that its functions may be called with its stream.
-            unsafe { abort(self.opaque.pointer, errno) };
+            unsafe { abort(self.opaque.pointer(), errno) };
         }
     }
 }
@@ -539,7 +512,7 @@ impl Source for StreamSource {
                 self.stream.touch(site)?;
                 let mut length = 0;
                 // SAFETY: the caller promised that its functions may be called with its stream.
-                site.done(unsafe { recv_hole(self.stream.opaque.pointer, &raw mut length) })?;
+                site.done(unsafe { recv_hole(self.stream.opaque.pointer(), &raw mut length) })?;
                 let length = at_least_one(site, site.length(length)?)?;
                 self.next = Next::HoleOf(length);
                 Ok(Section::new(Kind::Hole, offset, length))
@@ -558,7 +531,7 @@ impl Source for StreamSource {
         self.stream.touch(site)?;
         // SAFETY: as above; the buffer is writable for its length.
         let answer =
-            unsafe { recv(self.stream.opaque.pointer, buffer.as_mut_ptr().cast(), buffer.len()) };
+            unsafe { recv(self.stream.opaque.pointer(), buffer.as_mut_ptr().cast(), buffer.len()) };
         if answer == SPARSESTREAM_AT_HOLE {
             self.next = Next::Hole;
             return Ok(Read::AtHole);
@@ -635,7 +608,7 @@ impl Sink for StreamSink {
         // SAFETY: the caller promised that its functions may be called with its stream; the
         // buffer is readable for its length.
         let answer =
-            unsafe { send(self.stream.opaque.pointer, buffer.as_ptr().cast(), buffer.len()) };
+            unsafe { send(self.stream.opaque.pointer(), buffer.as_ptr().cast(), buffer.len()) };
         let count = at_least_one(site, site.count(answer, buffer.len() as u64)?)?;
         self.stream.offset += count;
         Ok(count as usize)
@@ -647,7 +620,7 @@ impl Sink for StreamSink {
             self.stream.ops.send_hole.ok_or_else(|| site.error(-i64::from(libc::EOPNOTSUPP)))?;
         self.stream.touch(site)?;
         // SAFETY: as above.
-        site.done(unsafe { send_hole(self.stream.opaque.pointer, signed(length)) })?;
+        site.done(unsafe { send_hole(self.stream.opaque.pointer(), signed(length)) })?;
         self.stream.offset += length;
         Ok(length)
     }

@@ -7,8 +7,10 @@
 //! |---|---|
 //! | `guard` | the wrapper around every export |
 //! | `options` | size-first structs: reading them from, and writing them to, the caller |
+//! | `opaque` | the caller's opaque pointers and their `free` |
 //! | `callbacks` | the caller's callback tables as sources and sinks |
-//! | `handles` | what the opaque pointers point to, and who may use them |
+//! | `counted` | counted references to a value that one call at a time may use |
+//! | `handles` | what the opaque pointers point to |
 //! | `sections`, `sources`, `sinks`, `transfers`, `wire`, `errors` | the exports, by subject |
 
 // The names in this module are C names.
@@ -17,9 +19,11 @@
 #![allow(unsafe_code)]
 
 pub mod callbacks;
+mod counted;
 pub mod errors;
 pub mod guard;
 pub mod handles;
+mod opaque;
 pub mod options;
 pub mod sections;
 pub mod sinks;

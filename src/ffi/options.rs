@@ -55,7 +55,7 @@ pub const SPARSESTREAM_SPARSE_NEVER: i32 = 2;
 /// How a source reads a file descriptor. Zero-initialise it and set `size`; NULL means all
 /// defaults.
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct sparsestream_source_options {
     /// `sizeof(sparsestream_source_options)`.
     pub size: u64,
@@ -67,11 +67,16 @@ pub struct sparsestream_source_options {
     /// Bytes to read; 0 means to the end. A source that ends before `length` bytes is an error
     /// (-ENODATA), never a short success.
     pub length: i64,
+    /// Handed to `free`. It must be valid until `free` is called.
+    pub opaque: *mut c_void,
+    /// Called exactly once with `opaque`, when the source no longer uses the descriptor: when it is freed
+    /// and no transfer holds it, or before its construction returns a failure. May be NULL.
+    pub free: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
 }
 
 /// How a sink writes a file descriptor. Zero-initialise it and set `size`; NULL means all defaults.
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct sparsestream_sink_options {
     /// `sizeof(sparsestream_sink_options)`.
     pub size: u64,
@@ -91,8 +96,11 @@ pub struct sparsestream_sink_options {
     /// `offset` on, is on the medium. A negative errno ends the transfer with that error. May be
     /// NULL.
     pub checkpoint: Option<unsafe extern "C" fn(opaque: *mut c_void, durable_offset: i64) -> c_int>,
-    /// Handed to `checkpoint`. The caller's; must outlive the sink.
+    /// Handed to `checkpoint` and `free`. It must be valid until `free` is called.
     pub opaque: *mut c_void,
+    /// Called exactly once with `opaque`, when the sink no longer uses the descriptor: when it is freed
+    /// and no transfer holds it, or before its construction returns a failure. May be NULL.
+    pub free: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
 }
 
 /// What a transfer has done so far. Set `size` before it is handed in: a short struct receives
@@ -128,7 +136,7 @@ pub struct sparsestream_stats {
 /// `sparsestream_transfer_cancel` and nothing else on that transfer; they must not throw, longjmp
 /// or free what is in use.
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct sparsestream_transfer_options {
     /// `sizeof(sparsestream_transfer_options)`.
     pub size: u64,
@@ -223,6 +231,24 @@ pub struct sparsestream_error {
     pub message: [libc::c_char; 256],
 }
 
+impl Default for sparsestream_source_options {
+    fn default() -> Self {
+        zeros()
+    }
+}
+
+impl Default for sparsestream_sink_options {
+    fn default() -> Self {
+        zeros()
+    }
+}
+
+impl Default for sparsestream_transfer_options {
+    fn default() -> Self {
+        zeros()
+    }
+}
+
 impl Default for sparsestream_error {
     fn default() -> Self {
         Self {
@@ -252,7 +278,13 @@ pub unsafe trait Sized0: Copy + Default {
     const LEAST: usize = size_of::<u64>();
 }
 
-// SAFETY: repr(C), u64 size first, integers only.
+/// The default of a struct that holds a raw pointer, for which `derive(Default)` needs Rust 1.88.
+fn zeros<T: Sized0>() -> T {
+    // SAFETY: zeros are a valid value of every implementor.
+    unsafe { std::mem::zeroed() }
+}
+
+// SAFETY: repr(C), u64 size first, integers, a nullable function pointer and a raw pointer.
 unsafe impl Sized0 for sparsestream_source_options {}
 // SAFETY: repr(C), u64 size first, integers, a nullable function pointer and a raw pointer.
 unsafe impl Sized0 for sparsestream_sink_options {}
@@ -276,6 +308,23 @@ pub unsafe fn size_of_given<T: Sized0>(pointer: *const T, name: &'static str) ->
         return Err(Error::argument(name, "has a size field that is no struct's", libc::EINVAL));
     }
     Ok(size as usize)
+}
+
+/// One field of a caller's struct, unless the struct is too short to have it.
+///
+/// # Safety
+/// `pointer` points to `size` readable bytes, `size` being its first eight. `T` has a field of the type
+/// `F` at `offset`, of which any bytes are a valid value.
+pub unsafe fn field<T: Sized0, F: Copy>(
+    pointer: *const T,
+    offset: usize,
+    name: &'static str,
+) -> Result<Option<F>> {
+    // SAFETY: a struct that begins with its size, by the caller's promise.
+    let size = unsafe { size_of_given(pointer, name) }?;
+    // SAFETY: the field lies within the struct, whose bytes are readable.
+    let read = || unsafe { pointer.cast::<u8>().add(offset).cast::<F>().read_unaligned() };
+    Ok((offset + size_of::<F>() <= size).then(read))
 }
 
 /// Reads a caller's struct of any version.
@@ -341,7 +390,13 @@ mod tests {
     }
 
     fn guarded(size: u64) -> Guarded {
-        let options = sparsestream_source_options { size, flags: 1, offset: 4096, length: 8192 };
+        let options = sparsestream_source_options {
+            size,
+            flags: 1,
+            offset: 4096,
+            length: 8192,
+            ..sparsestream_source_options::default()
+        };
         Guarded { options, tail: [0; 16] }
     }
 
@@ -362,9 +417,9 @@ mod tests {
 
     #[test]
     fn a_longer_struct_must_have_a_zero_tail() {
-        let mut given = guarded(48);
+        let mut given = guarded(size_of::<Guarded>() as u64);
         let pointer = (&raw const given).cast::<sparsestream_source_options>();
-        // SAFETY: Guarded has 48 readable bytes.
+        // SAFETY: the whole of Guarded is readable.
         assert_eq!(unsafe { read(pointer, "options") }.unwrap().length, 8192);
         given.tail[15] = 1;
         let pointer = (&raw const given).cast::<sparsestream_source_options>();

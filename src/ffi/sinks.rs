@@ -5,9 +5,9 @@ use super::callbacks::{
 };
 use super::guard;
 use super::handles::{self, sparsestream_sink};
+use super::opaque::{self, Opaque};
 use super::options::{
-    self, SPARSESTREAM_KNOWN_ZERO, SPARSESTREAM_SYNC, SPARSESTREAM_TRUNCATE,
-    sparsestream_sink_options,
+    SPARSESTREAM_KNOWN_ZERO, SPARSESTREAM_SYNC, SPARSESTREAM_TRUNCATE, sparsestream_sink_options,
 };
 use crate::error::{Error, Operation, Side};
 use crate::sink;
@@ -20,7 +20,8 @@ use libc::{c_int, c_void};
 /// never made shorter, unless `SPARSESTREAM_TRUNCATE` asks for it, and gets its exact size,
 /// a hole at its end included, when the sink is finished.
 ///
-/// The descriptor stays the caller's and must stay open until the sink is freed. Nothing is closed,
+/// The descriptor stays the caller's and must stay open until the sink is freed and no transfer holds
+/// it, of which `free` of the options informs. Nothing is closed,
 /// so that an error which the system reports only at close(2) is the caller's to see;
 /// `SPARSESTREAM_SYNC` makes it show up in time.
 ///
@@ -41,10 +42,11 @@ pub unsafe extern "C" fn sparsestream_sink_to_fd(
     sink: *mut *mut sparsestream_sink,
 ) -> c_int {
     guard::code(|| {
+        // SAFETY: the caller promises a struct of its size. First of all, so that `free` is called.
+        let options = unsafe { opaque::options(options) };
         // SAFETY: the caller promises NULL or a writable place.
         let out = unsafe { guard::handle_output(sink, "sink") }?;
-        // SAFETY: the caller promises a struct of its size.
-        let options = unsafe { options::read(options, "options") }?;
+        let (options, opaque) = options?;
         let known = SPARSESTREAM_SYNC | SPARSESTREAM_TRUNCATE | SPARSESTREAM_KNOWN_ZERO;
         guard::flags(options.flags, known)?;
         let core = sink::Options {
@@ -56,16 +58,16 @@ pub unsafe extern "C" fn sparsestream_sink_to_fd(
             sync_interval: guard::unsigned(options.sync_interval, "options.sync_interval")?,
         };
         let checkpoint = Checkpoint::new(options.checkpoint, options.opaque);
-        out.set(handles::new_sink(sink::FdSink::new(fd, &core, checkpoint)?)?);
+        out.set(handles::new_sink(sink::FdSink::new(fd, &core, checkpoint)?, opaque)?);
         Ok(0)
     })
 }
 
 /// Makes a sink of the caller's callbacks; see `sparsestream_sink_ops`.
 ///
-/// `ops` is copied. `opaque` is borrowed until the sink is freed; `ops->free`, if any, is called
-/// with it exactly once: when the sink is freed, or before this call returns a failure (unless
-/// `ops` is NULL or its `size` is no table's).
+/// `ops` is copied. `opaque` must be valid until `ops->free` is called with it, exactly once: when the
+/// sink is freed and no transfer holds it, or before this call returns a failure (unless `ops` is NULL
+/// or its `size` is not that of a table).
 ///
 /// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
 /// -EINVAL (an argument, or no `write`), -E2BIG (a table from a later version), -ENOMEM.
@@ -84,7 +86,7 @@ pub unsafe extern "C" fn sparsestream_sink_to_callbacks(
         let ops = unsafe { CallbackSink::new(ops, opaque) };
         // SAFETY: the caller promises NULL or a writable place.
         let out = unsafe { guard::handle_output(sink, "sink") }?;
-        out.set(handles::new_sink(ops?)?);
+        out.set(handles::new_sink(ops?, Opaque::NONE)?);
         Ok(0)
     })
 }
@@ -108,7 +110,7 @@ pub unsafe extern "C" fn sparsestream_sink_to_stream(
         let ops = unsafe { StreamSink::new(ops, stream) };
         // SAFETY: the caller promises NULL or a writable place.
         let out = unsafe { guard::handle_output(sink, "sink") }?;
-        out.set(handles::new_sink(ops?)?);
+        out.set(handles::new_sink(ops?, Opaque::NONE)?);
         Ok(0)
     })
 }
@@ -205,15 +207,20 @@ pub unsafe extern "C" fn sparsestream_sink_abort(
     })
 }
 
-/// Frees a sink. NULL is allowed. What it writes to stays open. A stream on which `send` or
-/// `send_hole` was called and that was neither finished nor aborted is aborted with ECANCELED;
-/// `free` of a callback table is called. Must not be called while a transfer uses the sink, nor
-/// from one of its callbacks.
+/// Gives up the caller's reference to a sink, which is not to be used again. NULL is allowed.
+///
+/// A transfer that was made with it holds it until that transfer is freed, so that handles may be
+/// freed in any order. When nobody holds it, a stream on which `send` or `send_hole` was called and
+/// that was neither finished nor aborted is aborted with ECANCELED, and `free` of the table or the
+/// options is called. Descriptors stay open.
+///
+/// A free while a call uses the sink, which includes its own callbacks, is ignored, and leaves a message
+/// with EBUSY.
 ///
 /// # Safety
-/// `sink` is NULL or a live handle, which dies.
+/// `sink` is NULL or a live handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparsestream_sink_free(sink: *mut sparsestream_sink) {
-    // SAFETY: the caller promises a live handle or NULL, and not to use it again.
+    // SAFETY: the caller promises a live handle or NULL.
     guard::quiet(|| unsafe { handles::free_sink(sink) });
 }

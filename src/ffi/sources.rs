@@ -5,7 +5,8 @@ use super::callbacks::{
 };
 use super::guard;
 use super::handles::{self, sparsestream_source};
-use super::options::{self, SPARSESTREAM_IGNORE_MAP, sparsestream_source_options};
+use super::opaque::{self, Opaque};
+use super::options::{SPARSESTREAM_IGNORE_MAP, sparsestream_source_options};
 use crate::error::{Error, Operation, Side};
 use crate::section;
 use crate::source::{self, Read};
@@ -23,8 +24,8 @@ pub const SPARSESTREAM_AT_HOLE: i64 = -4096;
 /// early, which is an error (-ENODATA). A file whose size says nothing, as in /proc, is read to its
 /// end.
 ///
-/// The descriptor stays the caller's and must stay open until the source is freed. Its file
-/// position moves while a mapped file is walked, and is put back at the end, and when the source is
+/// The descriptor stays the caller's and must stay open until the source is freed and no transfer
+/// holds it, of which `free` of the options informs. Its file position moves while a mapped file is walked, and is put back at the end, and when the source is
 /// finished, aborted or freed; a transfer sees to that on failure too.
 ///
 /// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
@@ -43,26 +44,27 @@ pub unsafe extern "C" fn sparsestream_source_from_fd(
     source: *mut *mut sparsestream_source,
 ) -> c_int {
     guard::code(|| {
+        // SAFETY: the caller promises a struct of its size. First of all, so that `free` is called.
+        let options = unsafe { opaque::options(options) };
         // SAFETY: the caller promises NULL or a writable place.
         let out = unsafe { guard::handle_output(source, "source") }?;
-        // SAFETY: the caller promises a struct of its size.
-        let options = unsafe { options::read(options, "options") }?;
+        let (options, opaque) = options?;
         guard::flags(options.flags, SPARSESTREAM_IGNORE_MAP)?;
         let options = source::Options {
             offset: guard::unsigned(options.offset, "options.offset")?,
             length: guard::unsigned(options.length, "options.length")?,
             ignore_map: options.flags & SPARSESTREAM_IGNORE_MAP != 0,
         };
-        out.set(handles::new_source(source::FdSource::new(fd, &options)?)?);
+        out.set(handles::new_source(source::FdSource::new(fd, &options)?, opaque)?);
         Ok(0)
     })
 }
 
 /// Makes a source of the caller's callbacks; see `sparsestream_source_ops`.
 ///
-/// `ops` is copied. `opaque` is borrowed until the source is freed; `ops->free`, if any, is called
-/// with it exactly once: when the source is freed, or before this call returns a failure (unless
-/// `ops` is NULL or its `size` is no table's).
+/// `ops` is copied. `opaque` must be valid until `ops->free` is called with it, exactly once: when the
+/// source is freed and no transfer holds it, or before this call returns a failure (unless `ops` is
+/// NULL or its `size` is not that of a table).
 ///
 /// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
 /// NULL: -EINVAL (an argument, or no `read`), -E2BIG (a table from a later version), -ENOMEM.
@@ -81,7 +83,7 @@ pub unsafe extern "C" fn sparsestream_source_from_callbacks(
         let ops = unsafe { CallbackSource::new(ops, opaque) };
         // SAFETY: the caller promises NULL or a writable place.
         let out = unsafe { guard::handle_output(source, "source") }?;
-        out.set(handles::new_source(ops?)?);
+        out.set(handles::new_source(ops?, Opaque::NONE)?);
         Ok(0)
     })
 }
@@ -106,7 +108,7 @@ pub unsafe extern "C" fn sparsestream_source_from_stream(
         let ops = unsafe { StreamSource::new(ops, stream) };
         // SAFETY: the caller promises NULL or a writable place.
         let out = unsafe { guard::handle_output(source, "source") }?;
-        out.set(handles::new_source(ops?)?);
+        out.set(handles::new_source(ops?, Opaque::NONE)?);
         Ok(0)
     })
 }
@@ -241,15 +243,20 @@ pub unsafe extern "C" fn sparsestream_source_abort(
     })
 }
 
-/// Frees a source. NULL is allowed. What it reads from stays open. A stream on which `recv` was
-/// called and that was neither finished nor aborted is aborted with ECANCELED; `free` of a callback
-/// table is called. Must not be called while a transfer uses the source, nor from one of its
-/// callbacks.
+/// Gives up the caller's reference to a source, which is not to be used again. NULL is allowed.
+///
+/// A transfer that was made with it holds it until that transfer is freed, so that handles may be
+/// freed in any order. When nobody holds it, a stream on which `recv` was called and that was neither
+/// finished nor aborted is aborted with ECANCELED, and `free` of the table or the options is called.
+/// Descriptors stay open.
+///
+/// A free while a call uses the source, which includes its own callbacks, is ignored, and leaves a
+/// message with EBUSY.
 ///
 /// # Safety
-/// `source` is NULL or a live handle, which dies.
+/// `source` is NULL or a live handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparsestream_source_free(source: *mut sparsestream_source) {
-    // SAFETY: the caller promises a live handle or NULL, and not to use it again.
+    // SAFETY: the caller promises a live handle or NULL.
     guard::quiet(|| unsafe { handles::free_source(source) });
 }

@@ -14,13 +14,14 @@ use libc::{c_int, c_void};
 
 /// Makes a transfer from a source to a sink. Nothing moves before it is run.
 ///
-/// Both handles are borrowed: they stay the caller's, must outlive the transfer, and must not be
-/// used otherwise before it has ended. Once the transfer has been run, exactly one of finish and
-/// abort reaches each of them, at the latest when it is freed.
+/// The transfer holds both ends until it is freed, so that the caller may free its handles of them at
+/// any time after this call. The ends must not be used otherwise before the transfer has ended. Once
+/// it has been run, exactly one of finish and abort reaches each of them, at the latest when it is
+/// freed.
 ///
 /// Returns 0 and a handle in `*transfer` that the caller frees, or a negative errno with
 /// `*transfer` NULL: -EINVAL (an argument, an unknown flag or sparse request), -E2BIG (options from
-/// a later version), -ENOMEM.
+/// a later version), -EBUSY (an end is in use by another call), -ENOMEM.
 ///
 /// # Safety
 /// `source` and `sink` are NULL or live handles; `options` is NULL or a struct of its `size`;
@@ -37,7 +38,9 @@ pub unsafe extern "C" fn sparsestream_transfer_new(
         let out = unsafe { guard::handle_output(transfer, "transfer") }?;
         // SAFETY: the caller promises a struct of its size.
         let options = unsafe { options::read(options, "options") }?;
-        out.set(handles::new_transfer(source, sink, &core(&options)?, Observer::new(&options))?);
+        let (core, observer) = (core(&options)?, Observer::new(&options));
+        // SAFETY: the caller promises live handles or NULL.
+        out.set(unsafe { handles::new_transfer(source, sink, &core, observer) }?);
         Ok(0)
     })
 }
@@ -81,7 +84,7 @@ pub unsafe extern "C" fn sparsestream_transfer_run(
             0 => (None, Patience::Blocking),
             bytes => (Some(bytes), Patience::None),
         };
-        // SAFETY: the caller promises a live handle or NULL, whose ends live.
+        // SAFETY: the caller promises a live handle or NULL.
         let progress = unsafe { handles::run(transfer, budget, patience) }?;
         Ok(c_int::from(progress == Progress::BudgetUsed))
     })
@@ -179,15 +182,20 @@ pub unsafe extern "C" fn sparsestream_transfer_cancel(
     guard::signal_safe(|| unsafe { handles::cancel(transfer) })
 }
 
-/// Frees a transfer. NULL is allowed. One that was run and has not ended is cancelled: both its
-/// ends are aborted, which must still live. Must not be called from a callback of the transfer, nor
-/// while another thread runs it.
+/// Frees a transfer. NULL is allowed.
+///
+/// One that was run and has not ended is cancelled: its sink is aborted, then its source. An end that
+/// is in use by another call at that time is aborted when that call is done. Then the transfer lets go
+/// of its sink, then of its source; an end whose handle the caller has freed already is freed here.
+///
+/// A free while the transfer is in use by another call, which includes a callback of it or of its ends,
+/// is ignored, and leaves a message with EBUSY.
 ///
 /// # Safety
-/// `transfer` is NULL or a live handle, which dies.
+/// `transfer` is NULL or a live handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparsestream_transfer_free(transfer: *mut sparsestream_transfer) {
-    // SAFETY: the caller promises a live handle or NULL, and not to use it again.
+    // SAFETY: the caller promises a live handle or NULL.
     guard::quiet(|| unsafe { handles::free_transfer(transfer) });
 }
 

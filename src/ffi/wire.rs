@@ -2,6 +2,7 @@
 
 use super::guard;
 use super::handles::{self, sparsestream_sink, sparsestream_source};
+use super::opaque::Opaque;
 use super::options::{
     self, SPARSESTREAM_WIRE_CHECKSUM, SPARSESTREAM_WIRE_DIGEST, SPARSESTREAM_WIRE_RESTART,
     SPARSESTREAM_WIRE_RESUME, SPARSESTREAM_WIRE_SIZES, Sized0,
@@ -143,7 +144,8 @@ pub unsafe extern "C" fn sparsestream_sink_to_wire(
         let out = unsafe { guard::handle_output(sink, "sink") }?;
         // SAFETY: the caller promises a struct of its size.
         let options = unsafe { options::read(options, "options") }?;
-        out.set(handles::new_sink(Writer::new(write_fd, way_back(read_fd), &sender(&options)?)?)?);
+        let writer = Writer::new(write_fd, way_back(read_fd), &sender(&options)?)?;
+        out.set(handles::new_sink(writer, Opaque::NONE)?);
         Ok(0)
     })
 }
@@ -191,7 +193,7 @@ pub unsafe extern "C" fn sparsestream_source_from_wire(
         // SAFETY: the caller promises a struct of its size.
         let options = unsafe { options::read(options, "options") }?;
         let reader = Reader::new(read_fd, way_back(write_fd), &receiver(&options)?)?;
-        out.set(handles::new_source(reader)?);
+        out.set(handles::new_source(reader, Opaque::NONE)?);
         Ok(0)
     })
 }
