@@ -101,6 +101,11 @@
 #define SPARSESTREAM_OPERATION_ALLOCATE 16
 
 /**
+ * An operation: a section was kept as it is.
+ */
+#define SPARSESTREAM_OPERATION_KEEP 17
+
+/**
  * A side: neither end.
  */
 #define SPARSESTREAM_SIDE_NONE 0
@@ -211,10 +216,20 @@
 #define SPARSESTREAM_HOLE 2
 
 /**
+ * A section's kind: bytes that the receiver keeps as they are.
+ */
+#define SPARSESTREAM_KEEP 3
+
+/**
  * What `recv` of a stream, and `sparsestream_source_read`, return when the next thing is a hole: a
  * number that is neither a count nor a negative errno.
  */
 #define SPARSESTREAM_AT_HOLE (-4096)
+
+/**
+ * As `SPARSESTREAM_AT_HOLE`, where the next section is to be kept as it is.
+ */
+#define SPARSESTREAM_AT_KEEP (-4097)
 
 /**
  * A sink: where a stream goes.

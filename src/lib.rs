@@ -1,13 +1,15 @@
 //! Moves disk images over any stream, holes included: the core of the C library libsparsestream.
 //!
-//! A sparse stream is a sequence of sections, each data or a hole, and an end. A [`source::Source`]
-//! is pulled, a [`sink::Sink`] is pushed, and [`transfer::Transfer`] is the only loop: sending is a
+//! A sparse stream is a sequence of sections, each data or a hole, and an end. A [`end::Source`]
+//! is pulled, a [`end::Sink`] is pushed, and [`transfer::Transfer`] is the only loop: sending is a
 //! file to a stream, receiving a stream to a file, a copy a file to a file.
 //!
 //! | room | subject |
 //! |---|---|
 //! | [`section`] | where a descriptor's data and holes are |
-//! | [`source`], [`sink`] | the ends of a stream |
+//! | [`end`] | the traits of the two ends of a stream |
+//! | [`source`], [`sink`] | descriptors as ends |
+//! | [`trace`] | decisions as events |
 //! | [`transfer`] | the loop, its options, statistics, progress, cancel |
 //! | [`wire`] | frames over a pair of descriptors |
 //! | [`zero`] | is this block all zeros |
@@ -23,6 +25,7 @@
 
 pub mod buffer;
 pub mod byte_end;
+pub mod end;
 pub mod error;
 pub mod ffi;
 pub mod life;
@@ -33,6 +36,7 @@ pub mod source;
 pub mod sys;
 #[cfg(test)]
 mod testing;
+pub mod trace;
 pub mod transfer;
 pub mod wait;
 pub mod wire;

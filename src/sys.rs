@@ -7,6 +7,8 @@
 #![allow(unsafe_code)]
 
 use libc::{c_int, c_void, off_t};
+use std::cell::UnsafeCell;
+use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -608,6 +610,16 @@ pub fn zeroed(length: usize) -> Option<Vec<u8>> {
     // SAFETY: from the global allocator, with the layout of a vector of this capacity, and all of
     // it initialised.
     Some(unsafe { Vec::from_raw_parts(start, length, length.max(1)) })
+}
+
+/// A value in memory of its own; `None` if there is no memory, where `Box::new` would end the process.
+pub fn boxed<T>(value: T) -> Option<Box<T>> {
+    let mut room: Vec<UnsafeCell<MaybeUninit<T>>> = Vec::new();
+    room.try_reserve_exact(1).ok()?;
+    room.push(UnsafeCell::new(MaybeUninit::new(value)));
+    let raw = Box::into_raw(room.into_boxed_slice());
+    // SAFETY: the slice has one element, whose layout is T's, and it is initialised.
+    Some(unsafe { Box::from_raw(raw.cast::<T>()) })
 }
 
 /// A message of two pieces, without address or control data.

@@ -13,7 +13,7 @@
 //! A handle begins with a tag, so that a handle of another type is refused with `EINVAL`. One whose
 //! memory is gone is refused too as long as the memory was not used again, which nobody can promise.
 
-use super::guard::try_box;
+use crate::buffer::boxed;
 use crate::error::{Error, Operation, Result, Side};
 use std::cell::UnsafeCell;
 use std::mem::ManuallyDrop;
@@ -110,7 +110,7 @@ unsafe impl<T: Handled + Send> Sync for Ref<T> {}
 impl<T: Handled> Ref<T> {
     /// The first reference to a new value.
     pub fn new(value: T, shared: T::Shared) -> Result<Self> {
-        let cell = try_box(Cell {
+        let cell = boxed(Cell {
             tag: AtomicU64::new(T::TAG),
             references: AtomicUsize::new(1),
             released: AtomicBool::new(false),

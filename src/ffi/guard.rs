@@ -1,12 +1,11 @@
 //! The wrapper around every export: arguments are checked, a panic stops here, the thread's
 //! message is set and the negative errno returned.
 
-use crate::error::{Error, Operation, Result, Side};
+use crate::error::{Error, Result};
 use libc::{c_char, c_int, c_void};
 use std::any::Any;
-use std::cell::{Cell, UnsafeCell};
+use std::cell::Cell;
 use std::fmt::{self, Display, Write};
-use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// An export that returns 0, a small number, or a negative errno.
@@ -328,20 +327,10 @@ fn check_bytes(start: *const c_void, length: usize, name: &'static str) -> Resul
     Ok(())
 }
 
-/// A box, or an error where `Box::new` would end the process.
-pub fn try_box<T>(value: T) -> Result<Box<T>> {
-    let mut room: Vec<UnsafeCell<MaybeUninit<T>>> = Vec::new();
-    room.try_reserve_exact(1)
-        .map_err(|_| Error::nowhere(Operation::Allocate, Side::None, libc::ENOMEM))?;
-    room.push(UnsafeCell::new(MaybeUninit::new(value)));
-    let raw = Box::into_raw(room.into_boxed_slice());
-    // SAFETY: the slice has one element, whose layout is T's, and it is initialised.
-    Ok(unsafe { Box::from_raw(raw.cast::<T>()) })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{Operation, Side};
     use std::ffi::CStr;
 
     fn last() -> String {
@@ -401,13 +390,6 @@ mod tests {
         format(&mut buffer, &"x");
         assert_eq!(buffer.map(|byte| byte as u8)[..2], *b"x\0");
         format(&mut buffer[..0], &"x");
-    }
-
-    #[test]
-    fn boxes_hold_what_they_are_given() {
-        assert_eq!(*try_box(String::from("kept")).unwrap(), "kept");
-        let nothing: Box<()> = try_box(()).unwrap();
-        drop(nothing);
     }
 
     #[test]

@@ -4,15 +4,12 @@
 
 use super::callbacks::Observer;
 use super::counted::{Handled, Ref};
-use super::guard::try_box;
 use super::opaque::Opaque;
 use super::options::{self, sparsestream_stats};
+use crate::end::{Sink, Source};
 use crate::error::{Error, Result};
-use crate::sink::Sink;
-use crate::source::Source;
-use crate::transfer::{Options, Patience, Progress, Transfer};
+use crate::transfer::{Control, Options, Patience, Progress, Transfer};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A source: where a stream comes from.
 pub struct sparsestream_source {
@@ -72,7 +69,7 @@ pub struct Job {
 
 impl Handled for Job {
     type Opaque = sparsestream_transfer;
-    type Shared = Arc<AtomicBool>;
+    type Shared = Arc<Control>;
     const TAG: u64 = u64::from_le_bytes(*b"transfer");
     const NAME: &'static str = "transfer";
 
@@ -91,18 +88,13 @@ impl Drop for Job {
 }
 
 /// A handle of a source, which uses what the opaque stands for.
-pub fn new_source(
-    source: impl Source + 'static,
-    opaque: Opaque,
-) -> Result<*mut sparsestream_source> {
-    let end = End { end: try_box(source)? as Box<dyn Source>, _opaque: opaque };
-    Ok(Ref::new(end, ())?.into_handle())
+pub fn new_source(end: Box<dyn Source>, opaque: Opaque) -> Result<*mut sparsestream_source> {
+    Ok(Ref::new(End { end, _opaque: opaque }, ())?.into_handle())
 }
 
 /// A handle of a sink, which uses what the opaque stands for.
-pub fn new_sink(sink: impl Sink + 'static, opaque: Opaque) -> Result<*mut sparsestream_sink> {
-    let end = End { end: try_box(sink)? as Box<dyn Sink>, _opaque: opaque };
-    Ok(Ref::new(end, ())?.into_handle())
+pub fn new_sink(end: Box<dyn Sink>, opaque: Opaque) -> Result<*mut sparsestream_sink> {
+    Ok(Ref::new(End { end, _opaque: opaque }, ())?.into_handle())
 }
 
 /// A handle of a transfer between two handles, which it holds until it is freed.
@@ -118,8 +110,8 @@ pub unsafe fn new_transfer(
     // SAFETY: null or live, by the caller's promise.
     let (source, sink) = unsafe { (Ref::hold(source)?, Ref::hold(sink)?) };
     let transfer = Transfer::new(options)?;
-    let cancel = transfer.canceller();
-    Ok(Ref::new(Job { transfer, observer, sink, source }, cancel)?.into_handle())
+    let control = transfer.control();
+    Ok(Ref::new(Job { transfer, observer, sink, source }, control)?.into_handle())
 }
 
 /// Uses a source.
@@ -208,7 +200,7 @@ pub unsafe fn run_whole(
                 errno: libc::EAGAIN,
                 why: "a blocking call cannot wait for a callback",
             };
-            Err(transfer.fail(error, source, sink))
+            Err(transfer.fail(error, source, sink, &mut observer))
         }
         other => other.map(drop),
     };
@@ -226,7 +218,7 @@ pub unsafe fn run_whole(
 pub unsafe fn cancel(handle: *mut sparsestream_transfer) -> Result<()> {
     // SAFETY: null or live, by the caller's promise.
     let transfer = unsafe { Ref::<Job>::to(handle) }?;
-    transfer.shared().store(true, Ordering::Relaxed);
+    transfer.shared().cancel();
     Ok(())
 }
 

@@ -4,7 +4,9 @@
 //! in the next one, because a failed punch of a block device may already have dropped what was in
 //! the cache for it (seen on Linux 6.18: buffered reads then show zeros, the medium old bytes).
 
+use crate::end::HoleWay;
 use crate::sys::{self, Fd, Sys};
+use crate::trace::{Event, Trail};
 use std::time::{Duration, Instant};
 
 /// A way to make a range read zero, from the best to the one that always works.
@@ -18,6 +20,17 @@ enum Way {
     Write,
 }
 
+impl Way {
+    fn name(self) -> HoleWay {
+        match self {
+            Way::Punch => HoleWay::Punched,
+            Way::ZeroRange => HoleWay::ZeroRange,
+            Way::ZeroOut => HoleWay::ZeroOut,
+            Way::Write => HoleWay::Written,
+        }
+    }
+}
+
 /// Makes ranges read zero, in steps.
 #[derive(Debug)]
 pub(super) struct Zeroing {
@@ -26,6 +39,8 @@ pub(super) struct Zeroing {
     device: bool,
     step: u64,
     most: u64,
+    /// The ways that were given up.
+    pub(super) trail: Trail,
 }
 
 const MIB: u64 = 1024 * 1024;
@@ -38,14 +53,23 @@ const LONG: Duration = Duration::from_millis(20);
 const SHORT: Duration = Duration::from_millis(4);
 
 impl Zeroing {
+    fn new(fd: Fd, device: bool, step: u64, most: u64) -> Self {
+        Zeroing { fd, way: Way::Punch, device, step, most, trail: Trail::default() }
+    }
+
+    /// The way that is used now.
+    pub(super) fn way(&self) -> HoleWay {
+        self.way.name()
+    }
+
     /// Of a regular file. Ranges must lie within its size.
     pub(super) fn of_file(fd: Fd) -> Self {
-        Zeroing { fd, way: Way::Punch, device: false, step: 64 * MIB, most: 1 << 40 }
+        Self::new(fd, false, 64 * MIB, 1 << 40)
     }
 
     /// Of a block device. Ranges must be whole sectors.
     pub(super) fn of_device(fd: Fd) -> Self {
-        Zeroing { fd, way: Way::Punch, device: true, step: 16 * MIB, most: 64 * MIB }
+        Self::new(fd, true, 16 * MIB, 64 * MIB)
     }
 
     /// Makes at most `length` bytes read zero, a bounded step of them. Returns how many.
@@ -65,18 +89,29 @@ impl Zeroing {
                     return Ok(step);
                 }
                 Err(
-                    libc::EOPNOTSUPP
+                    errno @ (libc::EOPNOTSUPP
                     | libc::ENOSYS
                     | libc::EINVAL
                     | libc::ENODEV
                     | libc::EFBIG
                     | libc::EPERM
                     | libc::EBUSY
-                    | libc::ENOTTY,
-                ) => self.way = self.next(),
+                    | libc::ENOTTY),
+                ) => self.decline(errno),
                 Err(errno) => return Err(errno),
             }
         }
+    }
+
+    /// Gives up the way that is used now.
+    fn decline(&mut self, errno: i32) {
+        let (way, next) = (self.way, self.next());
+        self.way = next;
+        self.trail.record(Event::HoleDeclined {
+            way: way.name(),
+            errno: Some(errno),
+            next: next.name(),
+        });
     }
 
     fn next(&self) -> Way {
