@@ -37,13 +37,12 @@ static void meddle(struct meddler *meddler)
 {
     struct sparsestream_transfer *made = NULL;
     char buffer[16] = "";
-    int64_t length;
-    bool in_data;
+    struct sparsestream_section section = { .size = sizeof section };
 
     meddler->calls++;
     if (meddler->source != NULL) {
         CHECK_CODE(sparsestream_source_read(meddler->source, buffer, sizeof buffer), -EBUSY);
-        CHECK_CODE(sparsestream_source_in_data(meddler->source, &in_data, &length), -EBUSY);
+        CHECK_CODE(sparsestream_source_section(meddler->source, &section), -EBUSY);
         CHECK_CODE(sparsestream_source_skip(meddler->source, 1), -EBUSY);
         CHECK_CODE(sparsestream_source_finish(meddler->source), -EBUSY);
         CHECK_CODE(sparsestream_source_abort(meddler->source, EIO), -EBUSY);
@@ -97,11 +96,10 @@ static int64_t meddler_send(void *opaque, const void *buffer, size_t length)
     return (int64_t) length;
 }
 
-static int meddler_send_hole(void *opaque, int64_t length)
+static int64_t meddler_send_hole(void *opaque, int64_t length)
 {
-    (void) length;
     meddle(opaque);
-    return 0;
+    return length;
 }
 
 static int meddler_finish(void *opaque)

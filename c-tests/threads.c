@@ -111,7 +111,7 @@ static void *copy(void *opaque)
         source = NULL;
         sink = NULL;
         /* This thread's message is about its own mistake. */
-        if (sparsestream_section_at(-1 - (int) job->seed, 0, &(struct sparsestream_section) { 0 }) != -EBADF)
+        if (sparsestream_section_at(-1 - (int) job->seed, 0, &(struct sparsestream_section) { .size = sizeof(struct sparsestream_section) }) != -EBADF)
             job->result = -ENOTRECOVERABLE;
         snprintf(job->message, sizeof(job->message), "%s", sparsestream_last_error());
         if (sparsestream_transfer_run(NULL, 1) != -EINVAL)

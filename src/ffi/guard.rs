@@ -1,7 +1,7 @@
 //! The wrapper around every export: arguments are checked, a panic stops here, the thread's
 //! message is set and the negative errno returned.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Text};
 use libc::{c_char, c_int, c_void};
 use std::any::Any;
 use std::cell::Cell;
@@ -183,41 +183,42 @@ pub fn message() -> *const c_char {
 }
 
 /// Makes a text this thread's message.
-fn keep_message(text: &impl Display) {
+pub fn keep_message(text: &impl Display) {
     let mut size = 0;
     // SAFETY: as above; the buffer is this thread's alone and `size` bytes long.
     let buffer = unsafe {
         let start = sparsestream_private_message(&raw mut size);
-        std::slice::from_raw_parts_mut(start, size)
+        std::slice::from_raw_parts_mut(start.cast::<u8>(), size)
     };
     format(buffer, text);
 }
 
-/// Writes a text and a NUL byte into a buffer, cut to fit, without taking memory.
-pub fn format(buffer: &mut [c_char], text: &impl Display) {
+/// Writes a text and a NUL byte into a buffer, cut to fit, without taking memory. Returns the length of
+/// the whole text.
+pub fn format(buffer: &mut [u8], text: &impl Display) -> usize {
     struct Cut<'a> {
-        buffer: &'a mut [c_char],
-        at: usize,
+        room: &'a mut [u8],
+        length: usize,
     }
     impl Write for Cut<'_> {
         fn write_str(&mut self, text: &str) -> fmt::Result {
-            for byte in text.bytes() {
-                if self.at + 1 >= self.buffer.len() {
-                    return Err(fmt::Error);
-                }
-                self.buffer[self.at] = byte as c_char;
-                self.at += 1;
+            if let Some(room) = self.room.get_mut(self.length..) {
+                let count = room.len().min(text.len());
+                room[..count].copy_from_slice(&text.as_bytes()[..count]);
             }
+            self.length += text.len();
             Ok(())
         }
     }
-    let mut cut = Cut { buffer, at: 0 };
-    // Being cut is the only failure, and no loss.
+    let Some(last) = buffer.len().checked_sub(1) else {
+        return format(&mut [0], text);
+    };
+    let mut cut = Cut { room: &mut buffer[..last], length: 0 };
+    // It cannot fail: what does not fit is left out.
     let _ = write!(cut, "{text}");
-    let at = cut.at;
-    if let Some(end) = buffer.get_mut(at) {
-        *end = 0;
-    }
+    let length = cut.length;
+    buffer[length.min(last)] = 0;
+    length
 }
 
 /// A place that the caller gave for an answer. It is not touched before `set`.
@@ -267,11 +268,11 @@ pub fn signed(value: u64) -> i64 {
 }
 
 /// Checks flags.
-pub fn flags(given: u64, known: u64) -> Result<()> {
+pub fn flags(given: u64, known: u64, name: &'static str) -> Result<()> {
     if given & !known == 0 {
         return Ok(());
     }
-    Err(Error::argument("options.flags", "has a flag that is not for this", libc::EINVAL))
+    Err(Error::argument(name, "has a flag that is not for this", libc::EINVAL))
 }
 
 /// Checks a positive errno that the caller gives.
@@ -280,6 +281,23 @@ pub fn errno(value: c_int) -> Result<c_int> {
         return Ok(value);
     }
     Err(Error::argument("error", "is no positive errno", libc::EINVAL))
+}
+
+/// The caller's words, as far as the library keeps them.
+///
+/// # Safety
+/// Null, or a string that ends in a NUL byte.
+pub unsafe fn words(text: *const c_char) -> Text {
+    let mut length = 0;
+    // SAFETY: not null, and each byte up to and with the NUL byte is readable.
+    while !text.is_null() && length < Text::ROOM && unsafe { text.add(length).read() } != 0 {
+        length += 1;
+    }
+    if length == 0 {
+        return Text::new(&[]);
+    }
+    // SAFETY: as above; that many bytes were read.
+    Text::new(unsafe { std::slice::from_raw_parts(text.cast(), length) })
 }
 
 /// The caller's bytes, to be read.
@@ -385,17 +403,19 @@ mod tests {
     #[test]
     fn a_text_is_cut_to_fit() {
         let mut buffer = [1; 4];
-        format(&mut buffer, &"abcdef");
-        assert_eq!(buffer.map(|byte| byte as u8), *b"abc\0");
-        format(&mut buffer, &"x");
-        assert_eq!(buffer.map(|byte| byte as u8)[..2], *b"x\0");
-        format(&mut buffer[..0], &"x");
+        assert_eq!(format(&mut buffer, &"abcdef"), 6);
+        assert_eq!(buffer, *b"abc\0");
+        assert_eq!(format(&mut buffer, &"xyz"), 3);
+        assert_eq!(buffer, *b"xyz\0");
+        assert_eq!(format(&mut buffer, &"x"), 1);
+        assert_eq!(buffer[..2], *b"x\0");
+        assert_eq!(format(&mut buffer[..0], &"xy"), 2);
     }
 
     #[test]
     fn arguments_are_checked() {
         assert!(unsigned(-1, "offset").is_err());
-        assert!(flags(4, 3).is_err());
+        assert!(flags(4, 3, "options.flags").is_err());
         assert!(errno(0).is_err() && errno(-5).is_err() && errno(5) == Ok(5));
         // SAFETY: null is allowed, and refused unless there is nothing in it.
         unsafe {

@@ -7,9 +7,11 @@ use super::counted::{Handled, Ref};
 use super::opaque::Opaque;
 use super::options::{self, sparsestream_stats};
 use crate::end::{Sink, Source};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Side};
 use crate::transfer::{Control, Options, Patience, Progress, Transfer};
+use crate::wait::{Wait, Waiting, Watch};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// A source: where a stream comes from.
 pub struct sparsestream_source {
@@ -31,6 +33,8 @@ pub struct End<T: ?Sized> {
     // In the order in which they are let go.
     end: Box<T>,
     _opaque: Opaque,
+    /// The last call by hand was not ready.
+    waits: bool,
 }
 
 type SourceEnd = End<dyn Source>;
@@ -89,12 +93,12 @@ impl Drop for Job {
 
 /// A handle of a source, which uses what the opaque stands for.
 pub fn new_source(end: Box<dyn Source>, opaque: Opaque) -> Result<*mut sparsestream_source> {
-    Ok(Ref::new(End { end, _opaque: opaque }, ())?.into_handle())
+    Ok(Ref::new(End { end, _opaque: opaque, waits: false }, ())?.into_handle())
 }
 
 /// A handle of a sink, which uses what the opaque stands for.
 pub fn new_sink(end: Box<dyn Sink>, opaque: Opaque) -> Result<*mut sparsestream_sink> {
-    Ok(Ref::new(End { end, _opaque: opaque }, ())?.into_handle())
+    Ok(Ref::new(End { end, _opaque: opaque, waits: false }, ())?.into_handle())
 }
 
 /// A handle of a transfer between two handles, which it holds until it is freed.
@@ -123,7 +127,48 @@ pub unsafe fn with_source<R>(
     body: impl FnOnce(&mut dyn Source) -> Result<R>,
 ) -> Result<R> {
     // SAFETY: null or live, by the caller's promise.
-    unsafe { Ref::<SourceEnd>::of(handle) }?.with(|end| body(end.end.as_mut()))
+    unsafe { Ref::<SourceEnd>::of(handle) }?.with(|end| {
+        let answer = body(end.end.as_mut());
+        end.waits = not_ready(&answer);
+        answer
+    })
+}
+
+fn not_ready<R>(answer: &Result<R>) -> bool {
+    answer.as_ref().is_err_and(Error::would_block)
+}
+
+/// What a source waits for since its last call by hand.
+///
+/// # Safety
+/// Null or a live handle.
+pub unsafe fn source_wait(handle: *mut sparsestream_source) -> Result<Wait> {
+    // SAFETY: null or live, by the caller's promise.
+    unsafe { Ref::<SourceEnd>::of(handle) }?
+        .with(|end| Ok(wait_of(Side::Source, end.waits.then(|| end.end.waiting()), None)))
+}
+
+/// What a sink waits for since its last call by hand.
+///
+/// # Safety
+/// Null or a live handle.
+pub unsafe fn sink_wait(handle: *mut sparsestream_sink) -> Result<Wait> {
+    // SAFETY: null or live, by the caller's promise.
+    unsafe { Ref::<SinkEnd>::of(handle) }?.with(|end| {
+        let due = end.end.peer().and_then(|peer| peer.flush_by());
+        let due = due.map(|due| due.saturating_duration_since(Instant::now()));
+        Ok(wait_of(Side::Sink, end.waits.then(|| end.end.waiting()), due))
+    })
+}
+
+fn wait_of(side: Side, waiting: Option<Waiting>, due: Option<Duration>) -> Wait {
+    let watch = match waiting {
+        None => return Wait::NOTHING,
+        Some(Waiting::Owner) => Watch::NOTHING,
+        Some(Waiting::Descriptor { fd, events, .. }) => Watch::one(fd, events),
+        Some(Waiting::Watch(watch)) => watch,
+    };
+    Wait { side, watch: watch.within(due) }
 }
 
 /// Uses a sink.
@@ -135,7 +180,11 @@ pub unsafe fn with_sink<R>(
     body: impl FnOnce(&mut dyn Sink) -> Result<R>,
 ) -> Result<R> {
     // SAFETY: null or live, by the caller's promise.
-    unsafe { Ref::<SinkEnd>::of(handle) }?.with(|end| body(end.end.as_mut()))
+    unsafe { Ref::<SinkEnd>::of(handle) }?.with(|end| {
+        let answer = body(end.end.as_mut());
+        end.waits = not_ready(&answer);
+        answer
+    })
 }
 
 /// Uses a transfer without running it.
@@ -173,7 +222,8 @@ pub unsafe fn run(
     })
 }
 
-/// Runs a transfer that needs no handle from its beginning to its end.
+/// Runs a transfer that needs no handle from its beginning to its end. If it was begun, both ends are
+/// ended.
 ///
 /// # Safety
 /// `stats` is null or a struct of its size.
@@ -198,7 +248,7 @@ pub unsafe fn run_whole(
                 side: error.side(),
                 offset: error.offset().unwrap_or_default(),
                 errno: libc::EAGAIN,
-                why: "a blocking call cannot wait for a callback",
+                why: "the table has no function that says what it waits for",
             };
             Err(transfer.fail(error, source, sink, &mut observer))
         }
@@ -219,6 +269,16 @@ pub unsafe fn cancel(handle: *mut sparsestream_transfer) -> Result<()> {
     // SAFETY: null or live, by the caller's promise.
     let transfer = unsafe { Ref::<Job>::to(handle) }?;
     transfer.shared().cancel();
+    Ok(())
+}
+
+/// Ends a transfer with an error.
+///
+/// # Safety
+/// Null or a live handle.
+pub unsafe fn fail(handle: *mut sparsestream_transfer, error: Error) -> Result<()> {
+    // SAFETY: null or live, by the caller's promise.
+    unsafe { Ref::<Job>::to(handle) }?.shared().fail(error);
     Ok(())
 }
 

@@ -8,10 +8,10 @@
 //! | `guard` | the wrapper around every export |
 //! | `options` | size-first structs: reading them from, and writing them to, the caller |
 //! | `opaque` | the caller's opaque pointers and their `free` |
-//! | `callbacks` | the caller's callback tables as sources and sinks |
+//! | `callbacks` | the caller's functions as sources, sinks and observers |
 //! | `counted` | counted references to a value that one call at a time may use |
 //! | `handles` | what the opaque pointers point to |
-//! | `sections`, `sources`, `sinks`, `transfers`, `wire`, `errors` | the exports, by subject |
+//! | `sections`, `sources`, `sinks`, `transfers`, `trace`, `wire`, `errors` | the exports, by subject |
 
 // The names in this module are C names.
 #![allow(non_camel_case_types)]
@@ -28,5 +28,6 @@ pub mod options;
 pub mod sections;
 pub mod sinks;
 pub mod sources;
+pub mod trace;
 pub mod transfers;
 pub mod wire;

@@ -338,6 +338,7 @@ fn sender(options: &sparsestream_wire_options) -> Result<WriterOptions> {
             | SPARSESTREAM_WIRE_RESUME
             | SPARSESTREAM_WIRE_RESTART
             | SPARSESTREAM_WIRE_SIZES,
+        "options.flags",
     )?;
     only_zero(options.max_size == 0, "options.max_size")?;
     only_zero(options.max_payload == 0, "options.max_payload")?;
@@ -383,6 +384,7 @@ fn receiver(options: &sparsestream_wire_options) -> Result<ReaderOptions> {
     guard::flags(
         options.flags,
         SPARSESTREAM_WIRE_CHECKSUM | SPARSESTREAM_WIRE_DIGEST | SPARSESTREAM_WIRE_RESTART,
+        "options.flags",
     )?;
     for (value, name) in [
         (options.length, "options.length"),
