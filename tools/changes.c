@@ -109,14 +109,14 @@ static int64_t send_data(void *opaque, const void *buffer, size_t length)
     return most;
 }
 
-static int send_hole(void *opaque, int64_t length)
+static int64_t send_hole(void *opaque, int64_t length)
 {
     struct changes *changes = opaque;
     int64_t at = changes->at, end = at + length;
     int r = 0;
 
     while (r == 0 && at < end) {
-        sparsestream_section section = { 0 };
+        sparsestream_section section = { .size = sizeof(section) };
         int64_t most;
 
         if (is_cancelled())
@@ -135,7 +135,7 @@ static int send_hole(void *opaque, int64_t length)
         return r;
     changes->at = end;
     changes->total += length;
-    return 0;
+    return length;
 }
 
 static int finish(void *opaque)

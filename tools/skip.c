@@ -42,10 +42,10 @@ static int remember(struct skipping *skipping, int64_t offset, int64_t length)
     return 0;
 }
 
-static int in_data(void *opaque, bool *data, int64_t *length)
+static int next_section(void *opaque, sparsestream_section *next)
 {
     struct skipping *skipping = opaque;
-    sparsestream_section section = { .kind = SPARSESTREAM_DATA, .length = INT64_MAX };
+    sparsestream_section section = { .size = sizeof(section), .kind = SPARSESTREAM_DATA, .length = INT64_MAX };
     int64_t left = skipping->end - skipping->at;
     int r = 0;
 
@@ -53,9 +53,12 @@ static int in_data(void *opaque, bool *data, int64_t *length)
         r = sparsestream_section_at(skipping->fd, skipping->at, &section);
     if (r < 0)
         return r;
-    *data = left > 0 && section.kind != SPARSESTREAM_HOLE;
+    if (left == 0)
+        next->kind = SPARSESTREAM_END;
+    else
+        next->kind = section.kind == SPARSESTREAM_HOLE ? SPARSESTREAM_HOLE : SPARSESTREAM_DATA;
     /* A file that has become shorter is found out when it is read. */
-    *length = section.kind == SPARSESTREAM_END || section.length > left ? left : section.length;
+    next->length = section.kind == SPARSESTREAM_END || section.length > left ? left : section.length;
     return 0;
 }
 
@@ -94,12 +97,12 @@ static int64_t read_data(void *opaque, void *buffer, size_t length)
     return n;
 }
 
-static int skip(void *opaque, int64_t length)
+static int64_t skip(void *opaque, int64_t length)
 {
     struct skipping *skipping = opaque;
 
     skipping->at += length;
-    return 0;
+    return length;
 }
 
 int skip_source(struct skipping *skipping, const struct settings *settings, const struct target *from,
@@ -107,7 +110,7 @@ int skip_source(struct skipping *skipping, const struct settings *settings, cons
 {
     const sparsestream_source_ops ops = {
         .size = sizeof(ops),
-        .in_data = in_data,
+        .section = next_section,
         .read = read_data,
         .skip = skip,
     };
