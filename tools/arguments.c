@@ -25,6 +25,11 @@ static const struct option options[] = {
     { "list", no_argument, NULL, 'l' },
     { "rows", required_argument, NULL, 'w' },
     { "holes", no_argument, NULL, 'H' },
+    { "check", no_argument, NULL, 'v' },
+    { "status", no_argument, NULL, 'X' },
+    { "strict", no_argument, NULL, 'Y' },
+    { "warn", no_argument, NULL, 'W' },
+    { "ignore-missing", no_argument, NULL, 'G' },
     { "connect", required_argument, NULL, 'c' },
     { "listen", required_argument, NULL, 'L' },
     { "exec", required_argument, NULL, 'x' },
@@ -46,7 +51,7 @@ static const struct option options[] = {
     { "preallocate", no_argument, NULL, 'g' },
     { "on-read-error", required_argument, NULL, 'E' },
     { "error-map", required_argument, NULL, 'e' },
-    { "verify", no_argument, NULL, 'v' },
+    { "verify", no_argument, NULL, 'y' },
     { "only-changes", no_argument, NULL, 'O' },
     { "help", no_argument, NULL, 'h' },
 };
@@ -97,8 +102,8 @@ static int take(struct settings *settings, int option, const char *text)
     case 'e':
         settings->error_map = text;
         return -1;
-    case 'v':
-        settings->verify = true;
+    case 'y':
+        settings->read_back = true;
         return -1;
     case 'O':
         settings->only_changes = true;
@@ -141,6 +146,21 @@ static int take(struct settings *settings, int option, const char *text)
         return -1;
     case 'H':
         settings->holes = true;
+        return -1;
+    case 'v':
+        settings->verify = true;
+        return -1;
+    case 'X':
+        settings->status = true;
+        return -1;
+    case 'Y':
+        settings->strict = true;
+        return -1;
+    case 'W':
+        settings->warn = true;
+        return -1;
+    case 'G':
+        settings->ignore_missing = true;
         return -1;
     case 'c':
         settings->connect = text;

@@ -53,7 +53,7 @@ static const struct command commands[] = {
       "  --list                      a line for each section: kind, offset, length\n"
       "  --range OFFSET:LENGTH       only these bytes\n"
       "  --rows N                    rows of the picture; 1 unless told\n" },
-    { "copy", command_copy, "raszikStTRopDBKFVngEevO",
+    { "copy", command_copy, "raszikStTRopDBKFVngEeyO",
       "usage: sparsestream copy [OPTION]... SRC DST\n"
       "       sparsestream copy [OPTION]... SRC... DIRECTORY\n"
       "Copies a file or a device to another, holes included. `-` is standard input or output.\n"
@@ -77,6 +77,22 @@ static const struct command commands[] = {
       HELP_SOURCE
       "  --progress[=bar|json]       tell how far it is, on standard error\n"
       "  --quiet                     say nothing of a difference\n" },
+    { "checksum", command_checksum, "rijopvqXYWG",
+      "usage: sparsestream checksum [OPTION]... FILE...\n"
+      "Prints the digest of each file or device, or of standard input for `-`. Holes cost nothing.\n"
+      "\n"
+      "  --range OFFSET:LENGTH       only these bytes of each\n"
+      "  --json                      print a JSON array\n"
+      HELP_SOURCE
+      "  --timeout SECONDS           fail when a pipe has given nothing for this long\n"
+      "  --progress[=bar|json]       show the progress on standard error\n"
+      "\n"
+      "  --check                     read digests from each FILE and compare them; exit with 1 if one differs\n"
+      "  --ignore-missing            with --check: skip files that do not exist\n"
+      "  --quiet                     with --check: print no OK\n"
+      "  --status                    with --check: print nothing, the exit code shows the result\n"
+      "  --strict                    with --check: fail if a line is improperly formatted\n"
+      "  --warn                      with --check: warn of each such line\n" },
     { "send", command_send, "rsziRopcLxAuUCIK",
       "usage: sparsestream send [OPTION]... FILE\n"
       "Sends a file or a device, or standard input for `-`, to `sparsestream recv`: to standard output\n"
@@ -112,6 +128,7 @@ static const char help[] =
     "  map FILE       show where data and holes are\n"
     "  copy SRC DST   copy a file or a device\n"
     "  check A B      compare two files or devices\n"
+    "  checksum FILE  print the digest of a file or a device, or compare it\n"
     "  send FILE      send a file or a device to `sparsestream recv`\n"
     "  recv FILE      receive what `sparsestream send` sends\n"
     "\n"

@@ -52,6 +52,12 @@ struct settings {
     int64_t rows;
     bool holes;
 
+    bool verify; /* --check, and what goes with it */
+    bool status;
+    bool strict;
+    bool warn;
+    bool ignore_missing;
+
     const char *connect;
     const char *listen;
     const char *command_line; /* --exec */
@@ -74,7 +80,7 @@ struct settings {
     bool preallocate;
     bool skip_errors; /* --on-read-error=skip */
     const char *error_map;
-    bool verify;
+    bool read_back; /* --verify */
     bool only_changes;
 };
 
@@ -87,7 +93,7 @@ enum preserve {
 
 typedef int command_function(struct settings *settings, int count, char **operands);
 
-command_function command_map, command_copy, command_check, command_send, command_recv;
+command_function command_map, command_copy, command_check, command_checksum, command_send, command_recv;
 
 /* report.c */
 

@@ -39,7 +39,7 @@ _sparsestream_value() {
 }
 
 _sparsestream() {
-    local commands='map copy check send recv help'
+    local commands='map copy check checksum send recv help'
     local common='--detect-zeroes --sparse --rate --timeout --progress'
     local sink='--known-zero --sync --truncate --no-truncate --device --shared --no-lock --force'
     local wire='--connect --listen --exec --idle-timeout --checksum --resume --restart'
@@ -71,6 +71,9 @@ _sparsestream() {
     map) options='--json --list --range --rows' ;;
     copy) options="--dry-run --verify --only-changes --on-read-error --error-map --preallocate --range --at --preserve --ignore-map $common $sink" ;;
     check) options='--holes --range --ignore-map --progress --quiet' ;;
+    checksum)
+        options='--check --ignore-map --ignore-missing --json --progress --quiet --range --status --strict --timeout --warn'
+        ;;
     send) options="--answers --no-lock --range --ignore-map $common $wire" ;;
     recv) options="--checkpoint --state --max-size --mode --range $common $sink $wire" ;;
     *) return ;;

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # Completion of the sparsestream command for fish.
 
-set -l commands map copy check send recv help
+set -l commands map copy check checksum send recv help
 set -l moves '__fish_seen_subcommand_from copy send recv'
 set -l wire '__fish_seen_subcommand_from send recv'
 set -l sink '__fish_seen_subcommand_from copy recv'
@@ -15,6 +15,7 @@ complete -c sparsestream -n "not __fish_seen_subcommand_from $commands" -f
 complete -c sparsestream -n "not __fish_seen_subcommand_from $commands" -a map -d 'Show where data and holes are'
 complete -c sparsestream -n "not __fish_seen_subcommand_from $commands" -a copy -d 'Copy a file or a device'
 complete -c sparsestream -n "not __fish_seen_subcommand_from $commands" -a check -d 'Compare two files or devices'
+complete -c sparsestream -n "not __fish_seen_subcommand_from $commands" -a checksum -d 'Print or compare digests'
 complete -c sparsestream -n "not __fish_seen_subcommand_from $commands" -a send -d 'Send to sparsestream recv'
 complete -c sparsestream -n "not __fish_seen_subcommand_from $commands" -a recv -d 'Receive from sparsestream send'
 complete -c sparsestream -n "not __fish_seen_subcommand_from $commands" -a help -d 'Show the options of a command'
@@ -32,6 +33,17 @@ complete -c sparsestream -n '__fish_seen_subcommand_from copy check send' -l ign
 complete -c sparsestream -n '__fish_seen_subcommand_from check' -l holes -d 'Compare the holes too'
 complete -c sparsestream -n '__fish_seen_subcommand_from check' -l quiet -d 'Say nothing of a difference'
 complete -c sparsestream -n '__fish_seen_subcommand_from copy check send recv' -l progress -a 'bar json none' -d 'Tell how far it is'
+
+complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l check -d 'Compare with lists of digests'
+complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l json -d 'Print JSON'
+complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l ignore-map -d 'Read everything'
+complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l timeout -x -d 'Fail when a pipe gives nothing for this long'
+complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l progress -a 'bar json none' -d 'Show the progress'
+complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l ignore-missing -d 'Skip files that do not exist'
+complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l quiet -d 'Print no OK'
+complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l status -d 'Print nothing'
+complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l strict -d 'Fail if a line is improperly formatted'
+complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l warn -d 'Warn of each such line'
 
 complete -c sparsestream -n $moves -l detect-zeroes -d 'Make holes of blocks of zeros'
 complete -c sparsestream -n $moves -l sparse -x -a 'auto required never' -d 'What becomes of holes'
