@@ -74,11 +74,13 @@ pub enum Operation {
     Wait = 15,
     /// Memory was asked for.
     Allocate = 16,
+    /// A section was kept as it is.
+    Keep = 17,
 }
 
 impl Operation {
     /// Every operation, in the order of its number.
-    pub const ALL: [Operation; 17] = [
+    pub const ALL: [Operation; 18] = [
         Operation::None,
         Operation::Argument,
         Operation::Open,
@@ -96,6 +98,7 @@ impl Operation {
         Operation::Progress,
         Operation::Wait,
         Operation::Allocate,
+        Operation::Keep,
     ];
 
     /// The operation in words.
@@ -119,6 +122,7 @@ impl Operation {
             Operation::Progress => c"progress",
             Operation::Wait => c"wait",
             Operation::Allocate => c"allocate",
+            Operation::Keep => c"keep",
         }
     }
 

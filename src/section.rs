@@ -19,6 +19,8 @@ pub enum Kind {
     Data,
     /// A hole: it reads as zeros and is not stored.
     Hole,
+    /// Bytes that the receiver keeps as they are. A file never has such a section.
+    Keep,
 }
 
 /// A run of bytes of one kind.

@@ -7,6 +7,8 @@
 #![allow(unsafe_code)]
 
 use libc::{c_int, c_void, off_t};
+use std::cell::UnsafeCell;
+use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -559,6 +561,19 @@ pub fn pipe() -> Sys<(OwnedFd, OwnedFd)> {
     Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
 }
 
+/// A pipe whose ends block, for tests: std has one since Rust 1.87.
+#[cfg(any(test, feature = "fault-injection"))]
+#[must_use]
+pub fn blocking_pipe() -> (std::fs::File, std::fs::File) {
+    use std::os::fd::AsRawFd;
+    let (read, write) = pipe().expect("a pipe can be made");
+    for end in [read.as_raw_fd(), write.as_raw_fd()] {
+        // SAFETY: no memory is passed.
+        assert_eq!(unsafe { libc::fcntl(end, libc::F_SETFL, 0) }, 0);
+    }
+    (read.into(), write.into())
+}
+
 /// Makes a pipe hold so many bytes if it may, and returns how many it holds: fcntl(2).
 pub fn set_pipe_size(fd: Fd, bytes: c_int) -> Sys<usize> {
     // SAFETY: no memory is passed.
@@ -604,6 +619,16 @@ pub fn zeroed(length: usize) -> Option<Vec<u8>> {
     // SAFETY: from the global allocator, with the layout of a vector of this capacity, and all of
     // it initialised.
     Some(unsafe { Vec::from_raw_parts(start, length, length.max(1)) })
+}
+
+/// A value in memory of its own; `None` if there is no memory, where `Box::new` would end the process.
+pub fn boxed<T>(value: T) -> Option<Box<T>> {
+    let mut room: Vec<UnsafeCell<MaybeUninit<T>>> = Vec::new();
+    room.try_reserve_exact(1).ok()?;
+    room.push(UnsafeCell::new(MaybeUninit::new(value)));
+    let raw = Box::into_raw(room.into_boxed_slice());
+    // SAFETY: the slice has one element, whose layout is T's, and it is initialised.
+    Some(unsafe { Box::from_raw(raw.cast::<T>()) })
 }
 
 /// A message of two pieces, without address or control data.
@@ -765,7 +790,7 @@ mod tests {
     #[test]
     fn a_closed_pipe_is_an_errno_in_every_way() {
         for way in [Way::Flags, Way::Mask, Way::Poll] {
-            let (reader, writer) = std::io::pipe().unwrap();
+            let (reader, writer) = blocking_pipe();
             drop(reader);
             match write(writer.as_raw_fd(), b"x", b"y", way) {
                 Err(libc::EPIPE) => {}
@@ -777,7 +802,7 @@ mod tests {
 
     #[test]
     fn an_empty_pipe_does_not_block_in_any_way() {
-        let (reader, _writer) = std::io::pipe().unwrap();
+        let (reader, _writer) = blocking_pipe();
         for way in [Way::Flags, Way::Mask, Way::Poll] {
             assert_eq!(
                 read(reader.as_raw_fd(), &mut [0], &mut [0], way),

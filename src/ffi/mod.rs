@@ -9,7 +9,7 @@
 //! | `options` | size-first structs: reading them from, and writing them to, the caller |
 //! | `callbacks` | the caller's callback tables as sources and sinks |
 //! | `handles` | what the opaque pointers point to, and who may use them |
-//! | `sections`, `sources`, `sinks`, `transfers`, `wire`, `errors` | the exports, by subject |
+//! | `sections`, `sources`, `sinks`, `transfers`, `digest`, `wire`, `errors` | the exports, by subject |
 
 // The names in this module are C names.
 #![allow(non_camel_case_types)]
@@ -17,6 +17,7 @@
 #![allow(unsafe_code)]
 
 pub mod callbacks;
+pub mod digest;
 pub mod errors;
 pub mod guard;
 pub mod handles;

@@ -10,6 +10,8 @@ pub const SPARSESTREAM_END: i32 = 0;
 pub const SPARSESTREAM_DATA: i32 = 1;
 /// A section's kind: a hole, which reads as zeros and is not stored.
 pub const SPARSESTREAM_HOLE: i32 = 2;
+/// A section's kind: bytes that the receiver keeps as they are.
+pub const SPARSESTREAM_KEEP: i32 = 3;
 
 /// A run of bytes of one kind.
 #[repr(C)]
@@ -157,6 +159,7 @@ impl From<section::Section> for sparsestream_section {
                 section::Kind::End => SPARSESTREAM_END,
                 section::Kind::Data => SPARSESTREAM_DATA,
                 section::Kind::Hole => SPARSESTREAM_HOLE,
+                section::Kind::Keep => SPARSESTREAM_KEEP,
             },
             reserved: 0,
         }

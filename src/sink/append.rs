@@ -3,7 +3,8 @@
 use super::growth::Growth;
 use super::place::Place;
 use super::zeroing::write_zeros;
-use super::{Checkpoint, Options, Sink};
+use super::{Checkpoint, Options};
+use crate::end::{End, HoleWay, Made, Plan, Sink, SinkInfo, SinkWays};
 use crate::error::{Error, Operation, Result, Side};
 use crate::sys::{self, Fd};
 use crate::wait::Waiting;
@@ -75,12 +76,12 @@ impl<C: Checkpoint> AppendSink<C> {
 }
 
 impl<C: Checkpoint> Sink for AppendSink<C> {
-    fn makes_holes(&mut self) -> Result<bool> {
-        Ok(true)
-    }
-
-    fn announce(&mut self, total: u64) -> Result<()> {
-        self.place.admit(total)
+    fn open(&mut self, plan: &Plan) -> Result<SinkInfo> {
+        if let Some(total) = plan.total {
+            self.place.admit(total)?;
+        }
+        let durable = self.place.durable().is_some();
+        Ok(SinkInfo { makes_holes: true, keeps: false, held: 0, durable })
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
@@ -90,26 +91,33 @@ impl<C: Checkpoint> Sink for AppendSink<C> {
         Ok(count)
     }
 
-    fn hole(&mut self, length: u64) -> Result<u64> {
+    fn hole(&mut self, length: u64) -> Result<Made> {
         self.prepare(length, Operation::Hole)?;
-        if self.appenders == Appenders::One {
-            if self.lengthen(length)? {
-                self.place.advance(length);
-                self.growth.reached(self.place.at());
-                return Ok(length);
-            }
+        let made = if self.appenders == Appenders::One && self.lengthen(length)? {
+            Made { length, way: HoleWay::Extended }
+        } else {
             self.appenders = Appenders::Several;
-        }
-        let made = write_zeros(self.place.fd, self.place.at(), length)
-            .map_err(|errno| self.place.error(Operation::Hole, errno))?;
-        self.place.advance(made);
+            let length = write_zeros(self.place.fd, self.place.at(), length)
+                .map_err(|errno| self.place.error(Operation::Hole, errno))?;
+            Made { length, way: HoleWay::Written }
+        };
+        self.place.advance(made.length);
+        self.growth.reached(self.place.at());
         Ok(made)
+    }
+
+    fn keep(&mut self, _length: u64) -> Result<u64> {
+        Err(self.place.error(Operation::Keep, libc::EOPNOTSUPP))
     }
 
     fn durable(&self) -> Option<u64> {
         self.place.durable()
     }
+}
 
+impl<C: Checkpoint> SinkWays for AppendSink<C> {}
+
+impl<C: Checkpoint> End for AppendSink<C> {
     fn finish(&mut self) -> Result<()> {
         self.place.finish()
     }
@@ -126,10 +134,9 @@ impl<C: Checkpoint> Sink for AppendSink<C> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::FdSink;
     use crate::sys::Call;
     use crate::sys::inject::{self, Fault};
-    use crate::testing::{self, BLOCK, Piece::*};
+    use crate::testing::{self, BLOCK};
     use std::fs::File;
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::{FileExt, MetadataExt};
@@ -151,7 +158,7 @@ mod tests {
 
     fn leave(sink: &mut dyn Sink, mut length: u64) {
         while length > 0 {
-            length -= sink.hole(length).unwrap();
+            length -= sink.hole(length).unwrap().length;
         }
     }
 
@@ -162,16 +169,18 @@ mod tests {
     #[test]
     fn data_and_holes_go_behind_what_is_there() {
         let (file, appending) = appended();
-        let mut sink = FdSink::new(appending.as_raw_fd(), &Options::default(), ()).unwrap();
-        leave(&mut sink, 16 * BLOCK);
+        let mut sink =
+            crate::sink::from_fd(appending.as_raw_fd(), &Options::default(), ()).unwrap();
+        leave(sink.as_mut(), 16 * BLOCK);
         assert_eq!(sink.write(b"BBB"), Ok(3));
-        leave(&mut sink, 7);
+        leave(sink.as_mut(), 7);
         sink.finish().unwrap();
         let hole = 16 * BLOCK as usize;
         assert!(content(&file) == expected(&[(b'H', 100), (0, hole), (b'B', 3), (0, 7)]));
         assert!(file.metadata().unwrap().blocks() * 512 < 2 * BLOCK);
         // The next one goes on behind it.
-        let mut sink = FdSink::new(appending.as_raw_fd(), &Options::default(), ()).unwrap();
+        let mut sink =
+            crate::sink::from_fd(appending.as_raw_fd(), &Options::default(), ()).unwrap();
         assert_eq!(sink.write(b"C"), Ok(1));
         sink.finish().unwrap();
         assert_eq!(content(&file).last(), Some(&b'C'));
@@ -180,12 +189,13 @@ mod tests {
     #[test]
     fn what_another_appends_is_kept() {
         let (file, appending) = appended();
-        let mut sink = FdSink::new(appending.as_raw_fd(), &Options::default(), ()).unwrap();
+        let mut sink =
+            crate::sink::from_fd(appending.as_raw_fd(), &Options::default(), ()).unwrap();
         assert_eq!(sink.write(b"BB"), Ok(2));
         file.write_all_at(b"other", 102).unwrap();
-        leave(&mut sink, 5000);
+        leave(sink.as_mut(), 5000);
         assert_eq!(sink.write(b"CC"), Ok(2));
-        leave(&mut sink, 3);
+        leave(sink.as_mut(), 3);
         sink.finish().unwrap();
         let mut bytes = expected(&[(b'H', 100), (b'B', 2)]);
         bytes.extend(b"other");
@@ -196,13 +206,14 @@ mod tests {
     #[test]
     fn a_size_that_cannot_be_set_is_written() {
         let (file, appending) = appended();
-        let mut sink = FdSink::new(appending.as_raw_fd(), &Options::default(), ()).unwrap();
+        let mut sink =
+            crate::sink::from_fd(appending.as_raw_fd(), &Options::default(), ()).unwrap();
         let refusing = |call| match call {
             Call::Ftruncate => Fault::Errno(libc::EPERM),
             _ => Fault::None,
         };
         inject::with(refusing, || {
-            leave(&mut sink, 3 << 20);
+            leave(sink.as_mut(), 3 << 20);
             sink.finish().unwrap();
         });
         assert!(content(&file) == expected(&[(b'H', 100), (0, 3 << 20)]));
@@ -213,27 +224,13 @@ mod tests {
         let (file, appending) = appended();
         let fd = appending.as_raw_fd();
         let offset = Options { offset: 100, ..Options::default() };
-        assert_eq!(FdSink::new(fd, &offset, ()).unwrap_err().errno(), libc::EINVAL);
+        assert_eq!(crate::sink::from_fd(fd, &offset, ()).err().unwrap().errno(), libc::EINVAL);
         let length = Options { length: 10, ..Options::default() };
-        let mut sink = FdSink::new(fd, &length, ()).unwrap();
-        assert_eq!(sink.announce(11).unwrap_err().errno(), libc::EFBIG);
+        let mut sink = crate::sink::from_fd(fd, &length, ()).unwrap();
+        let plan = Plan { total: Some(11), holes: true, keeps: false };
+        assert_eq!(sink.open(&plan).unwrap_err().errno(), libc::EFBIG);
         assert_eq!(sink.hole(11).unwrap_err().errno(), libc::EFBIG);
         assert_eq!(sink.write(&[b'B'; 20]), Ok(10));
         assert_eq!(content(&file).len(), 110);
-    }
-
-    #[test]
-    fn the_layout_is_kept() {
-        let from = testing::sparse(&[Data(2), Hole(8), Data(1), Hole(4)]);
-        let (file, appending) = appended();
-        let mut sink = FdSink::new(appending.as_raw_fd(), &Options::default(), ()).unwrap();
-        let mut source =
-            crate::source::FdSource::new(from.as_raw_fd(), &crate::source::Options::default())
-                .unwrap();
-        let mut transfer = crate::transfer::Transfer::new(&Default::default()).unwrap();
-        let patience = crate::transfer::Patience::Any;
-        transfer.run(&mut source, &mut sink, &mut (), None, patience).unwrap();
-        assert!(content(&file)[100..] == content(&from));
-        assert!(file.metadata().unwrap().blocks() * 512 <= 5 * BLOCK);
     }
 }

@@ -4,6 +4,7 @@
 //! makes the size. Where that is refused, by a target that can only be written in order or whose
 //! size cannot be set, zeros are written instead.
 
+use crate::end::{HoleWay, Made};
 use crate::filesystem::FileSystem;
 use crate::sys::{self, Fd, Sys};
 
@@ -91,15 +92,15 @@ impl Growth {
         file_system: impl FnOnce() -> FileSystem,
         at: u64,
         length: u64,
-    ) -> Sys<u64> {
+    ) -> Sys<Made> {
         if self.order == Order::Sequential {
             self.prepare(at)?;
             let count = write_zeros(self.fd, at, length)?;
             self.reached(at + count);
-            return Ok(count);
+            return Ok(Made { length: count, way: HoleWay::Written });
         }
         self.release(file_system, at + length);
-        Ok(length)
+        Ok(Made { length, way: HoleWay::Extended })
     }
 
     /// Gives back what is reserved past the end, up to the end of a hole that is left out.

@@ -1,11 +1,11 @@
 //! Where a sink with offsets is: its range, its limits, and what of it is durable.
 
 use super::{Checkpoint, Options};
+use crate::end::{Attempt, Extent};
 use crate::error::{Error, Operation, Result, Side};
 use crate::filesystem::FileSystem;
 use crate::life::Life;
 use crate::pipe::Pipe;
-use crate::source::Extent;
 use crate::sys::{self, Fd};
 
 /// An interval of at least so many bytes is kept to the byte; to cut what is written into smaller
@@ -142,10 +142,10 @@ impl<C: Checkpoint> Place<C> {
     }
 
     /// Fetches what fits of an extent, and moves on.
-    pub(super) fn fetch(&mut self, extent: &Extent) -> Result<Option<u64>> {
+    pub(super) fn fetch(&mut self, extent: &Extent) -> Result<Attempt> {
         self.life.check(Operation::Write, Side::Sink, self.at)?;
         if !self.fetches() {
-            return Ok(None);
+            return Ok(Attempt::Declined(None));
         }
         let most = self.most().min(extent.length);
         let answer = match most {
@@ -153,26 +153,26 @@ impl<C: Checkpoint> Place<C> {
             _ => sys::copy_file_range(extent.fd, extent.offset, self.fd, self.at, most),
         };
         match answer {
-            Ok(0) => Ok(None),
+            Ok(0) => Ok(Attempt::Declined(None)),
             Ok(count) => {
                 self.at += count;
-                Ok(Some(count))
+                Ok(Attempt::Moved(count))
             }
             Err(libc::EINTR) => Err(self.error(Operation::Write, libc::EINTR)),
-            Err(_) => Ok(None),
+            Err(errno) => Ok(Attempt::Declined(Some(errno))),
         }
     }
 
     /// Takes what fits of a pipe, and moves on.
-    pub(super) fn drain(&mut self, pipe: &mut Pipe) -> Result<Option<u64>> {
+    pub(super) fn drain(&mut self, pipe: &mut Pipe) -> Result<Attempt> {
         match pipe.drain(self.fd, self.at, self.most()) {
-            Ok(0) => Ok(None),
+            Ok(0) => Ok(Attempt::Declined(None)),
             Ok(count) => {
                 self.at += count;
-                Ok(Some(count))
+                Ok(Attempt::Moved(count))
             }
             Err(libc::EINTR) => Err(self.error(Operation::Write, libc::EINTR)),
-            Err(_) => Ok(None),
+            Err(errno) => Ok(Attempt::Declined(Some(errno))),
         }
     }
 

@@ -6,7 +6,9 @@
 //! What a file system claims that is not one of the kernel's own is looked at: see [`Proof`].
 
 use super::proof::{self, Proof, Witness};
+use crate::end::HoleWay;
 use crate::sys::{self, Fd, Sys};
+use crate::trace::{Event, Trail};
 use std::time::{Duration, Instant};
 
 /// A way to make a range read zero, from the best to the one that always works.
@@ -20,6 +22,17 @@ enum Way {
     Write,
 }
 
+impl Way {
+    fn name(self) -> HoleWay {
+        match self {
+            Way::Punch => HoleWay::Punched,
+            Way::ZeroRange => HoleWay::ZeroRange,
+            Way::ZeroOut => HoleWay::ZeroOut,
+            Way::Write => HoleWay::Written,
+        }
+    }
+}
+
 /// Makes ranges read zero, in steps.
 #[derive(Debug)]
 pub(super) struct Zeroing {
@@ -28,6 +41,8 @@ pub(super) struct Zeroing {
     device: bool,
     step: u64,
     most: u64,
+    /// The ways that were given up.
+    pub(super) trail: Trail,
     proof: Proof,
 }
 
@@ -41,16 +56,24 @@ const LONG: Duration = Duration::from_millis(20);
 const SHORT: Duration = Duration::from_millis(4);
 
 impl Zeroing {
+    fn new(fd: Fd, device: bool, step: u64, most: u64) -> Self {
+        let proof = if device { Proof::of_device(fd) } else { Proof::of_file(fd) };
+        Zeroing { fd, way: Way::Punch, device, step, most, trail: Trail::default(), proof }
+    }
+
+    /// The way that is used now.
+    pub(super) fn way(&self) -> HoleWay {
+        self.way.name()
+    }
+
     /// Of a regular file. Ranges must lie within its size.
     pub(super) fn of_file(fd: Fd) -> Self {
-        let proof = Proof::of_file(fd);
-        Zeroing { fd, way: Way::Punch, device: false, step: 64 * MIB, most: 1 << 40, proof }
+        Self::new(fd, false, 64 * MIB, 1 << 40)
     }
 
     /// Of a block device. Ranges must be whole sectors.
     pub(super) fn of_device(fd: Fd) -> Self {
-        let proof = Proof::of_device(fd);
-        Zeroing { fd, way: Way::Punch, device: true, step: 16 * MIB, most: 64 * MIB, proof }
+        Self::new(fd, true, 16 * MIB, 64 * MIB)
     }
 
     /// Makes at most `length` bytes read zero, a bounded step of them. Returns how many.
@@ -68,12 +91,12 @@ impl Zeroing {
                 if self.way == Way::Write || self.proof.convinces(witness)? {
                     return Ok(made);
                 }
-                self.way = self.next();
+                self.decline(None);
             },
             Witness::Unreadable => {
                 // A punch could not be seen to lie. Zeroing a range is what fewer servers get wrong.
                 if self.way == Way::Punch {
-                    self.way = self.next();
+                    self.decline(None);
                 }
                 self.zero_step(at, step)
             }
@@ -96,18 +119,25 @@ impl Zeroing {
                     return Ok(step);
                 }
                 Err(
-                    libc::EOPNOTSUPP
+                    errno @ (libc::EOPNOTSUPP
                     | libc::ENOSYS
                     | libc::EINVAL
                     | libc::ENODEV
                     | libc::EFBIG
                     | libc::EPERM
                     | libc::EBUSY
-                    | libc::ENOTTY,
-                ) => self.way = self.next(),
+                    | libc::ENOTTY),
+                ) => self.decline(Some(errno)),
                 Err(errno) => return Err(errno),
             }
         }
+    }
+
+    /// Gives up the way that is used now: it was refused with an errno, or it is not to be believed.
+    fn decline(&mut self, errno: Option<i32>) {
+        let (way, next) = (self.way, self.next());
+        self.way = next;
+        self.trail.record(Event::HoleDeclined { way: way.name(), errno, next: next.name() });
     }
 
     fn next(&self) -> Way {
