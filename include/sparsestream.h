@@ -12,8 +12,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The version of this header; sparsestream_version() is that of the library that runs. */
+/* The version of this header. sparsestream_version() returns that of the library that runs. */
 #define SPARSESTREAM_VERSION "0.1.0"
+#define SPARSESTREAM_VERSION_MAJOR 0
+#define SPARSESTREAM_VERSION_MINOR 1
+#define SPARSESTREAM_VERSION_PATCH 0
+
+/* The version as one number, in which a later version is greater: 1.2.3 is 1002003. */
+#define SPARSESTREAM_MAKE_VERSION(major, minor, patch) ((major) * 1000000 + (minor) * 1000 + (patch))
+#define SPARSESTREAM_VERSION_NUMBER \
+    SPARSESTREAM_MAKE_VERSION(SPARSESTREAM_VERSION_MAJOR, SPARSESTREAM_VERSION_MINOR, SPARSESTREAM_VERSION_PATCH)
+
+/* Whether this header is of the given version or a later one. For #if, and for C. */
+#define SPARSESTREAM_CHECK_VERSION(major, minor, patch) \
+    (SPARSESTREAM_VERSION_NUMBER >= SPARSESTREAM_MAKE_VERSION(major, minor, patch))
 
 /**
  * Flag of `sparsestream_source_info`, `sparsestream_sink_info` and `sparsestream_plan`: there may be
@@ -27,6 +39,11 @@
  * they are; they may come.
  */
 #define SPARSESTREAM_WITH_KEEPS (1 << 17)
+
+/**
+ * Bytes of a digest.
+ */
+#define SPARSESTREAM_DIGEST_SIZE 32
 
 /**
  * An operation: nothing.
@@ -463,6 +480,114 @@ typedef struct sparsestream_source sparsestream_source;
  * A transfer from a source to a sink.
  */
 typedef struct sparsestream_transfer sparsestream_transfer;
+
+/**
+ * What a transfer has done so far. Set `size` before it is handed in: a short struct receives
+ * what fits, the tail of a longer one is zeroed.
+ */
+typedef struct sparsestream_stats {
+    /**
+     * `sizeof(sparsestream_stats)`, set by the caller; in `progress` the library's, which may be
+     * that of another version.
+     */
+    uint64_t size;
+    /**
+     * How far the stream has come, from its first byte: what this transfer moved, data and holes
+     * together, and what was there before it where an earlier one is gone on with. While that is
+     * compared it counts up to there, and goes back to 0 if the stream starts again.
+     */
+    int64_t position;
+    /**
+     * Where the stream ends, on the same scale, or -1 where the source cannot tell: a transfer
+     * that goes on with an earlier one moves less than that.
+     */
+    int64_t total;
+    /**
+     * Bytes that the sink took as data from this transfer.
+     */
+    int64_t data_bytes;
+    /**
+     * Bytes that the sink took as holes from this transfer.
+     */
+    int64_t hole_bytes;
+    /**
+     * Data sections begun. Neighbouring pieces of one kind are one section.
+     */
+    int64_t data_sections;
+    /**
+     * Holes begun.
+     */
+    int64_t hole_sections;
+    /**
+     * Of `hole_bytes`: those that the source gave as data and that were found to be zeros.
+     */
+    int64_t zero_bytes;
+    /**
+     * Bytes that the sink kept as they were.
+     */
+    int64_t keep_bytes;
+    /**
+     * Kept sections begun.
+     */
+    int64_t keep_sections;
+    /**
+     * `data_bytes` by the way in which they moved, at the index `SPARSESTREAM_WAY_...`.
+     */
+    int64_t data_by_way[16];
+    /**
+     * `hole_bytes` by the way in which the holes were made, at the index `SPARSESTREAM_HOLE_...`.
+     */
+    int64_t holes_by_way[16];
+} sparsestream_stats;
+
+/**
+ * How a digest is computed. Zero-initialise it and set `size`; NULL means all defaults.
+ */
+typedef struct sparsestream_digest_options {
+    /**
+     * `sizeof(sparsestream_digest_options)`.
+     */
+    uint64_t size;
+    /**
+     * 0 or `SPARSESTREAM_IGNORE_MAP`.
+     */
+    uint64_t flags;
+    /**
+     * First byte to digest, from the start of the file. Must be 0 for a pipe, a socket or a
+     * character device.
+     */
+    int64_t offset;
+    /**
+     * Bytes to digest; 0 means to the end. A descriptor that ends before `length` bytes is an
+     * error (-ENODATA).
+     */
+    int64_t length;
+    /**
+     * `progress` is called each time that this many more bytes were digested, and at the end;
+     * 0 means not by bytes.
+     */
+    int64_t progress_bytes;
+    /**
+     * `progress` is called when this many milliseconds have gone by since the last call and
+     * something was digested, and at the end; 0 means not by time.
+     */
+    int64_t progress_ms;
+    /**
+     * Progress, on the thread that called. If both intervals are 0 it is called once, at the end.
+     * A negative errno, such as -ECANCELED, ends the call with that error. It must not throw,
+     * longjmp, or use the file position of the descriptor. May be NULL.
+     */
+    int (*progress)(void *opaque, const struct sparsestream_stats *stats);
+    /**
+     * Handed to `progress`. The caller's.
+     */
+    void *opaque;
+    /**
+     * Milliseconds after which the call fails with -ETIMEDOUT if a pipe, a socket or a character
+     * device gave no byte; 0 means never.
+     */
+    int64_t stall_ms;
+} sparsestream_digest_options;
 
 /**
  * A run of bytes of one kind. Set `size` before it is handed in.
@@ -975,65 +1100,6 @@ typedef struct sparsestream_event {
 } sparsestream_event;
 
 /**
- * What a transfer has done so far. Set `size` before it is handed in: a short struct receives
- * what fits, the tail of a longer one is zeroed.
- */
-typedef struct sparsestream_stats {
-    /**
-     * `sizeof(sparsestream_stats)`, set by the caller; in `progress` the library's, which may be
-     * that of another version.
-     */
-    uint64_t size;
-    /**
-     * How far the stream has come, from its first byte: what this transfer moved, data and holes
-     * together, and what was there before it where an earlier one is gone on with. While that is
-     * compared it counts up to there, and goes back to 0 if the stream starts again.
-     */
-    int64_t position;
-    /**
-     * Where the stream ends, on the same scale, or -1 where the source cannot tell: a transfer
-     * that goes on with an earlier one moves less than that.
-     */
-    int64_t total;
-    /**
-     * Bytes that the sink took as data from this transfer.
-     */
-    int64_t data_bytes;
-    /**
-     * Bytes that the sink took as holes from this transfer.
-     */
-    int64_t hole_bytes;
-    /**
-     * Data sections begun. Neighbouring pieces of one kind are one section.
-     */
-    int64_t data_sections;
-    /**
-     * Holes begun.
-     */
-    int64_t hole_sections;
-    /**
-     * Of `hole_bytes`: those that the source gave as data and that were found to be zeros.
-     */
-    int64_t zero_bytes;
-    /**
-     * Bytes that the sink kept as they were.
-     */
-    int64_t keep_bytes;
-    /**
-     * Kept sections begun.
-     */
-    int64_t keep_sections;
-    /**
-     * `data_bytes` by the way in which they moved, at the index `SPARSESTREAM_WAY_...`.
-     */
-    int64_t data_by_way[16];
-    /**
-     * `hole_bytes` by the way in which the holes were made, at the index `SPARSESTREAM_HOLE_...`.
-     */
-    int64_t holes_by_way[16];
-} sparsestream_stats;
-
-/**
  * How a transfer goes. Zero-initialise it and set `size`; NULL means all defaults.
  *
  * The callbacks run on the thread that runs the transfer, between two steps of it. They may call
@@ -1233,7 +1299,7 @@ typedef struct sparsestream_wire_options {
      */
     int64_t resume_offset;
     /**
-     * Receiver: the digest of those bytes, by `sparsestream_digest`.
+     * Receiver: the digest of those bytes, by `sparsestream_wire_digest`.
      */
     uint64_t resume_digest;
 } sparsestream_wire_options;
@@ -1294,6 +1360,29 @@ extern "C" {
 #endif // __cplusplus
 
 /**
+ * Computes the sparse tree digest of a file or a block device, or of the bytes that a pipe, a
+ * socket or a character device gives until its end. docs/digest.md defines it: a chain of BLAKE3
+ * hashes, which somebody who chooses the content cannot forge. A hole equals as many zero bytes,
+ * and costs the same whatever its length.
+ *
+ * The range is digested as a stream of its own: its first byte is at offset 0 of the digest.
+ *
+ * Blocking: waits with poll(2) for a descriptor that is not ready, also for one in non-blocking
+ * mode. Takes 256 KiB of memory.
+ *
+ * Position: kept, as by `sparsestream_in_data`, but it moves while the call is under way. A pipe,
+ * a socket or a character device is read.
+ *
+ * Returns 0 and `SPARSESTREAM_DIGEST_SIZE` bytes in `digest`, or a negative errno with `digest`
+ * untouched: -EINVAL (an argument, an unknown flag, an offset beyond the end), -E2BIG (options
+ * from a later version), -EBADF, -EISDIR, -ESPIPE (an offset in something without offsets, or a
+ * descriptor that has no content), -EPROTOTYPE (a socket of messages), -ENODATA (it ends before
+ * `length` bytes, or became shorter meanwhile), -ETIMEDOUT, -ENOMEM, what `progress` returned, or
+ * the errno of read(2) or lseek(2).
+ */
+int sparsestream_digest(int fd, const struct sparsestream_digest_options *options, uint8_t *digest);
+
+/**
  * This thread's message for its last call of this library that failed: what was done, to which
  * side, at which offset, and the system's words. "" before the first failure. A call that
  * succeeds leaves it alone, as does one that returns -EAGAIN.
@@ -1338,12 +1427,20 @@ const char *sparsestream_operation_name(int operation);
 const char *sparsestream_side_name(int side);
 
 /**
- * The version of the library that runs, such as "0.1.0"; `SPARSESTREAM_VERSION` is that of the
- * header a program was compiled with.
+ * The version of the library that runs, such as "0.1.0". `SPARSESTREAM_VERSION` is the version of
+ * the header that a program was compiled with.
  *
  * Returns a constant string. Any thread.
  */
 const char *sparsestream_version(void);
+
+/**
+ * The version of the library that runs, as one number: 1000000 * major + 1000 * minor + patch. A
+ * later version is a greater number. `SPARSESTREAM_VERSION_NUMBER` is that of the header.
+ *
+ * Returns the number. Any thread.
+ */
+int sparsestream_version_number(void);
 
 /**
  * Is the descriptor's file position in data or in a hole, and for how many bytes?
@@ -1357,9 +1454,16 @@ const char *sparsestream_version(void);
  * `SPARSESTREAM_OPERATION_SEEK`; no other failure moves it. Another thread, or a process that
  * shares the open file, must not use the position meanwhile. On failure the outputs are untouched.
  *
- * Facts: lseek(2) with SEEK_DATA and SEEK_HOLE; at most six lseek calls. The map is a hint that
+ * Facts: lseek(2) with SEEK_DATA and SEEK_HOLE; at most ten lseek calls. The map is a hint that
  * may be outdated the moment it is given; a file system that contradicts itself is answered with
  * data.
+ *
+ * An answer that says hole costs one fstatfs(2) more. If the file system is not one whose map is
+ * known to follow the page cache (ext2 to ext4, XFS, Btrfs, F2FS, tmpfs, ramfs, EROFS, SquashFS,
+ * and overlayfs over one that answers FIEMAP), what is in the cache is written back with
+ * fdatasync(2), which may block, and the map is asked a second time. If that fails, the answer is
+ * data to the end. The same is done where lseek(2) fails with an errno that does not concern the
+ * medium, such as ENOENT or EPERM.
  *
  * Returns 0, or -EINVAL (an output is NULL), -EBADF (not an open descriptor, or O_PATH), -EISDIR
  * (a directory), -ESPIPE (a pipe, socket, character device or other descriptor with no content to
@@ -1966,7 +2070,7 @@ int sparsestream_wire_describe(int fd,
  * Returns 0 and the digest in `*digest`, or a negative errno: -EINVAL, -ESPIPE, -ENODATA (it ends
  * before), -EBADF, -EISDIR, -ENOMEM, or the errno of a read.
  */
-int sparsestream_digest(int fd, int64_t offset, int64_t length, uint64_t *digest);
+int sparsestream_wire_digest(int fd, int64_t offset, int64_t length, uint64_t *digest);
 
 #ifdef __cplusplus
 }  // extern "C"

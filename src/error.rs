@@ -186,6 +186,19 @@ pub enum Error {
         /// The words.
         text: Text,
     },
+    /// The sink has no room for all of the stream, which is known before any of it comes.
+    #[error("sink: open: {total} bytes would come at offset {offset}, and there is room for {room}: {}",
+            Words(*errno))]
+    TooLong {
+        /// Where the first byte would go.
+        offset: u64,
+        /// Bytes that would come.
+        total: u64,
+        /// Bytes that fit.
+        room: u64,
+        /// The errno that stands for it.
+        errno: i32,
+    },
     /// The source ended before its end.
     #[error("source: ended early: at offset {offset} instead of {expected}")]
     EndedEarly {
@@ -286,6 +299,7 @@ impl Error {
             | Error::Because { errno, .. }
             | Error::Argument { errno, .. }
             | Error::Said { errno, .. }
+            | Error::TooLong { errno, .. }
             | Error::Peer { errno, .. } => errno,
             Error::EndedEarly { .. } => libc::ENODATA,
             Error::Nonsense { .. } => libc::EPROTO,
@@ -305,6 +319,7 @@ impl Error {
             | Error::Said { operation, .. }
             | Error::Peer { operation, .. } => operation,
             Error::EndedEarly { .. } => Operation::Read,
+            Error::TooLong { .. } => Operation::Open,
             Error::Argument { .. } => Operation::Argument,
             Error::Late { .. } => Operation::Wait,
             Error::Internal => Operation::None,
@@ -323,6 +338,7 @@ impl Error {
             | Error::Said { side, .. }
             | Error::Peer { side, .. } => side,
             Error::EndedEarly { .. } => Side::Source,
+            Error::TooLong { .. } => Side::Sink,
             Error::Argument { .. } | Error::Internal => Side::None,
         }
     }
@@ -335,6 +351,7 @@ impl Error {
             | Error::Because { offset, .. }
             | Error::Nonsense { offset, .. }
             | Error::EndedEarly { offset, .. }
+            | Error::TooLong { offset, .. }
             | Error::Late { offset, .. } => Some(offset),
             Error::Said { offset, .. } | Error::Peer { offset, .. } => offset,
             Error::Nowhere { .. } | Error::Argument { .. } | Error::Internal => None,

@@ -13,9 +13,12 @@
 //! | [`transfer`] | the loop, its options, statistics, progress, cancel |
 //! | [`wire`] | frames over a pair of descriptors |
 //! | [`zero`] | is this block all zeros |
+//! | [`digest`] | the sparse tree digest of a stream |
 //! | [`byte_end`] | a pipe, a socket or a character device, at either end |
 //! | [`pipe`] | a pipe between two descriptors, for data that is not copied |
 //! | [`wait`] | what an end that is not ready waits for |
+//! | [`filesystem`] | the file system that a file is on, and what is known of it |
+//! | [`device`] | what a block device is asked for |
 //! | [`error`] | what can go wrong |
 //! | [`sys`] | every system call |
 //! | [`ffi`] | the C ABI |
@@ -25,9 +28,12 @@
 
 pub mod buffer;
 pub mod byte_end;
+pub mod device;
+pub mod digest;
 pub mod end;
 pub mod error;
 pub mod ffi;
+pub mod filesystem;
 pub mod life;
 pub mod pipe;
 pub mod section;

@@ -1,7 +1,7 @@
 //! What an end that is not ready waits for.
 
 use crate::error::Side;
-use crate::sys::{self, Fd};
+use crate::sys::{self, Fd, Sys};
 use std::time::Duration;
 
 /// A descriptor, and the events of poll(2) that are waited for.
@@ -62,11 +62,16 @@ impl Watch {
         Watch { timeout: self.timeout.into_iter().chain(timeout).min(), ..self }
     }
 
-    /// Waits until it is over, but no longer than `most`: poll(2).
-    pub fn rest(&self, most: Duration) -> sys::Sys<()> {
+    /// Waits until it may be over, but no longer than `most`. Returning early is harmless: who waits tries
+    /// again. Where poll(2) is forbidden it naps.
+    pub fn rest(&self, most: Duration) -> Sys<()> {
         let time = self.timeout.map_or(most, |timeout| timeout.min(most));
         match sys::poll_any(self.descriptors(), time) {
             Ok(()) | Err(libc::EINTR | libc::EAGAIN) => Ok(()),
+            Err(errno) if sys::is_refusal(errno) => {
+                sys::sleep(time.min(NAP));
+                Ok(())
+            }
             Err(errno) => Err(errno),
         }
     }
@@ -102,6 +107,14 @@ pub struct Wait {
 impl Wait {
     /// Nothing: it can go on at once.
     pub const NOTHING: Wait = Wait { side: Side::None, watch: Watch::time(Duration::ZERO) };
+}
+
+/// Between two attempts where a descriptor cannot be waited for.
+const NAP: Duration = Duration::from_millis(5);
+
+/// Waits until a descriptor may be ready, or the time is over, as [`Watch::rest`].
+pub fn until_ready(fd: Fd, events: i16, time: Duration) -> Sys<()> {
+    Watch::one(fd, events).rest(time)
 }
 
 /// Whether a descriptor is in blocking mode. Asked anew each time: whoever shares it may change that.

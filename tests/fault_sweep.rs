@@ -4,12 +4,13 @@
 //! the side that was asked and an offset; never wrong bytes with success, never a hang, never an
 //! open descriptor more. Block devices are swept as root only.
 
+use sparsestream::digest::Digest;
 use sparsestream::end::{Sink, Source};
 use sparsestream::error::{Error, Result, Side};
-use sparsestream::sink;
+use sparsestream::sink::{self, DigestSink};
 use sparsestream::source;
-use sparsestream::sys::Call;
 use sparsestream::sys::inject::{self, Fault};
+use sparsestream::sys::{self, Call};
 use sparsestream::transfer::{Options, Patience, Progress, Sparse, Transfer};
 use sparsestream::wire::reader::ReaderOptions;
 use sparsestream::wire::writer::WriterOptions;
@@ -115,9 +116,10 @@ enum Target {
     FromPipe,
     Wire,
     WireDetecting,
+    Digest,
 }
 
-const TARGETS: [Target; 10] = [
+const TARGETS: [Target; 11] = [
     Target::NewFile,
     Target::OldContent,
     Target::Durable,
@@ -128,6 +130,7 @@ const TARGETS: [Target; 10] = [
     Target::FromPipe,
     Target::Wire,
     Target::WireDetecting,
+    Target::Digest,
 ];
 
 #[derive(Debug, Clone, Copy)]
@@ -224,7 +227,7 @@ fn run(target: Target, device: Option<&File>, nth: usize, what: Injected) -> Out
     let mut options = sink::Options::default();
     let mut expected = image.clone();
     let (from, feeder): (OwnedFd, _) = if target == Target::FromPipe {
-        let (reader, mut writer) = std::io::pipe().expect("a pipe");
+        let (reader, mut writer) = sys::blocking_pipe();
         let bytes = image.clone();
         let feeder = std::thread::spawn(move || {
             let _ = std::io::Write::write_all(&mut writer, &bytes);
@@ -236,6 +239,12 @@ fn run(target: Target, device: Option<&File>, nth: usize, what: Injected) -> Out
     let mut collected = None;
     let to: OwnedFd = match target {
         Target::NewFile | Target::FromPipe | Target::Wire | Target::WireDetecting => {
+            unnamed().into()
+        }
+        Target::Digest => {
+            let mut digest = Digest::default();
+            digest.data(&image);
+            expected = digest.root().to_vec();
             unnamed().into()
         }
         Target::OldContent | Target::Durable | Target::Range => {
@@ -265,7 +274,7 @@ fn run(target: Target, device: Option<&File>, nth: usize, what: Injected) -> Out
             device.into()
         }
         Target::Pipe => {
-            let (reader, writer) = std::io::pipe().expect("a pipe");
+            let (reader, writer) = sys::blocking_pipe();
             collected = Some(collect(reader));
             writer.into()
         }
@@ -294,6 +303,15 @@ fn run(target: Target, device: Option<&File>, nth: usize, what: Injected) -> Out
             return over_a_wire(&from, &to, target == Target::WireDetecting);
         }
         let mut source = source::from_fd(from.as_raw_fd(), &source::Options::default())?;
+        if target == Target::Digest {
+            let mut digest = DigestSink::default();
+            let mut transfer = Transfer::new(&Options::default())?;
+            transfer.run(source.as_mut(), &mut digest, &mut (), None, Patience::Any)?;
+            File::from(to.try_clone().expect("a descriptor"))
+                .write_all_at(&digest.root(), 0)
+                .expect("room");
+            return Ok(());
+        }
         let mut sink = sink::from_fd(to.as_raw_fd(), &options, ())?;
         let mut transfer = Transfer::new(&Options {
             detect_zeroes: matches!(target, Target::OldContent | Target::FromPipe),

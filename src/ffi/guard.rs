@@ -163,14 +163,6 @@ impl Display for Panic<'_> {
     }
 }
 
-/// How std writes a backtrace, in the C library: not at all. `build-aux/cargo-staticlib` puts it in the place of
-/// `<std::sys::backtrace::BacktraceLock::print::DisplayBacktrace as Display>::fmt`, which takes a reference where this
-/// takes a pointer.
-#[unsafe(no_mangle)]
-fn sparsestream_private_no_backtrace(_: *const c_void, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-    Ok(())
-}
-
 unsafe extern "C" {
     fn sparsestream_private_message(size: *mut usize) -> *mut c_char;
 }

@@ -36,10 +36,11 @@ impl ByteSink {
 impl Sink for ByteSink {
     fn open(&mut self, plan: &Plan) -> Result<SinkInfo> {
         self.life.check(Operation::Write, Side::Sink, self.offset)?;
-        if plan.total.is_some_and(|total| total > self.limit) {
-            return Err(self.error(Operation::Write, libc::EFBIG));
+        let (offset, room, errno) = (self.offset, self.limit - self.offset, libc::EFBIG);
+        match plan.total {
+            Some(total) if total > room => Err(Error::TooLong { offset, total, room, errno }),
+            Some(_) | None => Ok(SinkInfo::default()),
         }
-        Ok(SinkInfo::default())
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {

@@ -1,5 +1,6 @@
 //! A regular file.
 
+use super::growth::Growth;
 use super::place::Place;
 use super::zeroing::Zeroing;
 use super::{Checkpoint, Options};
@@ -12,17 +13,23 @@ use crate::sys::{self, Fd};
 use crate::trace::Trail;
 use crate::wait::Waiting;
 
+/// Files that are larger may be too large for their file system.
+const LARGE: u64 = 1 << 40;
+
 /// A regular file that is written by offset.
 ///
-/// Past its end a hole costs nothing: one ftruncate(2) at the finish makes the size. It is never
-/// made shorter, unless that was asked for.
+/// Past its end a hole is left out, and the finish makes the size: see [`Growth`]. It is never made
+/// shorter, unless that was asked for.
 #[derive(Debug)]
 pub struct FileSink<C> {
     place: Place<C>,
     /// The size when it was opened: nothing beyond it can be kept.
     opened_size: u64,
-    /// The size, as far as this sink knows: that at its start, and what was written since.
-    size: u64,
+    growth: Growth,
+    /// The seals of a memfd.
+    seals: libc::c_int,
+    /// Blocks may be shared with the source.
+    may_share: bool,
     /// What of it reads zero already where it was not written.
     known_zero: bool,
     truncate: bool,
@@ -31,8 +38,7 @@ pub struct FileSink<C> {
 
 impl<C: Checkpoint> FileSink<C> {
     pub(super) fn new(fd: Fd, size: u64, options: &Options, checkpoint: C) -> Result<Self> {
-        let error = |errno| Error::nowhere(Operation::Open, Side::Sink, errno);
-        let seals = sys::seals(fd).map_err(error)?;
+        let seals = sys::seals(fd);
         let sealed = libc::F_SEAL_WRITE
             | libc::F_SEAL_FUTURE_WRITE
             | if options.truncate { libc::F_SEAL_SHRINK } else { 0 };
@@ -40,11 +46,19 @@ impl<C: Checkpoint> FileSink<C> {
             return Err(Error::argument("fd", "is sealed against writing", libc::EPERM));
         }
         // A write at or beyond the limit would raise SIGXFSZ, which kills.
-        let limit = sys::file_size_limit().map_err(error)?;
+        let limit = sys::file_size_limit().map_err(|errno| Error::Because {
+            operation: Operation::Open,
+            side: Side::Sink,
+            offset: options.offset,
+            errno,
+            why: "RLIMIT_FSIZE is not known, and to pass it would kill the process",
+        })?;
         Ok(FileSink {
             place: Place::new(fd, options, limit.min(i64::MAX as u64), libc::EFBIG, checkpoint)?,
             opened_size: size,
-            size,
+            growth: Growth::new(fd, size),
+            seals,
+            may_share: true,
             known_zero: options.known_zero,
             truncate: options.truncate,
             zeroing: Zeroing::of_file(fd),
@@ -53,35 +67,85 @@ impl<C: Checkpoint> FileSink<C> {
 
     /// Makes the file as long as the stream has come, if it is shorter.
     fn extend(&mut self) -> Result<()> {
+        let to = self.place.at();
+        self.growth.extend(to).map_err(|errno| self.place.error(Operation::Truncate, errno))
+    }
+
+    /// What comes before data is put anywhere.
+    fn prepare(&mut self) -> Result<()> {
+        self.place.room(1, Operation::Write)?;
+        self.make_durable_if_due()?;
         let at = self.place.at();
-        if at <= self.size {
-            return Ok(());
+        self.growth.prepare(at).map_err(|errno| self.place.error(Operation::Write, errno))
+    }
+
+    /// What comes after data was put somewhere.
+    fn reached(&mut self) {
+        self.growth.reached(self.place.at());
+    }
+
+    /// As [`FileSink::reached`], if any data was.
+    fn reached_by(&mut self, attempt: Attempt) -> Attempt {
+        if let Attempt::Moved(_) = attempt {
+            self.reached();
         }
-        let error = |errno| self.place.error(Operation::Truncate, errno);
-        // Somebody else may have made it longer meanwhile.
-        self.size = sys::size(self.place.fd).map_err(error)?;
-        if at > self.size {
-            if at > sys::file_size_limit().map_err(error)? {
-                return Err(error(libc::EFBIG));
+        attempt
+    }
+
+    /// Whether holes can be made over content. Asked where no file has any: a limit of the size
+    /// says that it is known.
+    fn punches(&self) -> Result<bool> {
+        let (at, length) = (i64::MAX as u64 - 4096, 4096);
+        match sys::punch_hole(self.place.fd, at, length) {
+            Err(libc::EOPNOTSUPP | libc::ENOSYS | libc::EPERM) => Ok(false),
+            Err(libc::EINTR) => Err(self.place.error(Operation::Hole, libc::EINTR)),
+            Ok(()) | Err(_) => Ok(true),
+        }
+    }
+
+    /// Refuses a stream of this many bytes if it is known that it cannot be finished.
+    fn admit(&self, total: u64) -> Result<()> {
+        self.place.admit(total)?;
+        let end = self.place.at() + total;
+        let size = self.growth.size();
+        let refused = |errno, why| {
+            let (operation, side, offset) = (Operation::Open, Side::Sink, end);
+            Err(Error::Because { operation, side, offset, errno, why })
+        };
+        if end > size && self.seals & libc::F_SEAL_GROW != 0 {
+            return refused(libc::EPERM, "it is sealed against growing");
+        }
+        if end > size && end > LARGE {
+            // Nothing is there to be punched, but the limit of the file system is looked at.
+            if sys::punch_hole(self.place.fd, end - 1, 1) == Err(libc::EFBIG) {
+                return refused(libc::EFBIG, "the file system has no files of this size");
             }
-            sys::truncate(self.place.fd, at).map_err(error)?;
-            self.size = at;
+        }
+        if self.truncate && end < size {
+            // The size that it has: nothing is lost, whatever comes.
+            match sys::truncate(self.place.fd, size) {
+                Ok(()) => {}
+                Err(libc::EINTR) => return Err(self.place.error(Operation::Open, libc::EINTR)),
+                Err(errno) => return refused(errno, "its size cannot be set"),
+            }
+        }
+        Ok(())
+    }
+
+    fn make_durable_if_due(&mut self) -> Result<()> {
+        if self.place.due() {
+            self.extend()?;
+            self.place.make_durable()?;
         }
         Ok(())
     }
 
     /// Whether holes can be made here, as far as that can be known before one is.
     fn makes_holes(&self) -> Result<bool> {
-        if self.place.at() >= self.size || self.known_zero {
+        if self.place.at() >= self.growth.size() || self.known_zero {
             return Ok(true);
         }
-        // Asked where no file has content. A limit of the size says that it is known.
-        let (at, length) = (i64::MAX as u64 - 4096, 4096);
-        match sys::punch_hole(self.place.fd, at, length) {
-            Err(libc::EOPNOTSUPP | libc::ENOSYS) => Ok(false),
-            Err(libc::EINTR) => Err(self.place.error(Operation::Hole, libc::EINTR)),
-            Ok(()) | Err(_) => Ok(true),
-        }
+        self.punches()
     }
 
     /// Whether this many bytes can be kept: only bytes that were there from the start.
@@ -97,60 +161,50 @@ impl<C: Checkpoint> FileSink<C> {
             }),
         }
     }
-
-    /// Is done before data is put at the place.
-    fn prepare(&mut self) -> Result<()> {
-        self.place.room(1, Operation::Write)?;
-        self.make_durable_if_due()
-    }
-
-    /// Some data was put at the place, if any.
-    fn grew<T>(&mut self, answer: T) -> T {
-        self.size = self.size.max(self.place.at());
-        answer
-    }
-
-    fn make_durable_if_due(&mut self) -> Result<()> {
-        if self.place.due() {
-            self.extend()?;
-            self.place.make_durable()?;
-        }
-        Ok(())
-    }
 }
 
 impl<C: Checkpoint> Sink for FileSink<C> {
     fn open(&mut self, plan: &Plan) -> Result<SinkInfo> {
         if let Some(total) = plan.total {
-            self.place.room(total, Operation::Write)?;
+            self.admit(total)?;
             if plan.keeps {
                 self.can_keep(total)?;
             }
         }
+        // A later write to a block that is shared needs a new block.
+        self.may_share = plan.holes;
         let makes_holes = plan.holes && self.makes_holes()?;
-        Ok(SinkInfo { makes_holes, keeps: true, held: 0 })
+        Ok(SinkInfo { makes_holes, keeps: true, held: 0, durable: self.place.durable().is_some() })
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
         self.prepare()?;
-        let count = self.place.write(buffer)?;
-        Ok(self.grew(count))
+        let count = match self.place.write(buffer) {
+            Err(error) if self.growth.write_in_order(self.place.at(), error.errno()) => {
+                self.prepare()?;
+                self.place.write(buffer)?
+            }
+            other => other?,
+        };
+        self.reached();
+        Ok(count)
     }
 
     fn hole(&mut self, length: u64) -> Result<Made> {
         self.place.room(length, Operation::Hole)?;
         self.make_durable_if_due()?;
         let at = self.place.at();
-        let within = length.min(self.size.saturating_sub(at));
+        let within = length.min(self.growth.size().saturating_sub(at));
         let made = if within == 0 {
-            Made { length, way: HoleWay::Extended }
+            let place = &mut self.place;
+            self.growth.leave_out(|| place.file_system(), at, length)
         } else if self.known_zero {
-            Made { length, way: HoleWay::KnownZero }
+            Ok(Made { length: within, way: HoleWay::KnownZero })
         } else {
             let made = self.zeroing.zero(at, within);
-            let length = made.map_err(|errno| self.place.error(Operation::Hole, errno))?;
-            Made { length, way: self.zeroing.way() }
+            made.map(|length| Made { length, way: self.zeroing.way() })
         };
+        let made = made.map_err(|errno| self.place.error(Operation::Hole, errno))?;
         self.place.advance(made.length);
         Ok(made)
     }
@@ -170,7 +224,7 @@ impl<C: Checkpoint> Sink for FileSink<C> {
 
 impl<C: Checkpoint> SinkWays for FileSink<C> {
     fn fetch(&mut self) -> Option<&mut dyn Fetch> {
-        if self.place.fetches() { Some(self) } else { None }
+        if self.may_share && self.place.fetches() { Some(self) } else { None }
     }
 
     fn drain(&mut self) -> Option<&mut dyn Drain> {
@@ -181,16 +235,16 @@ impl<C: Checkpoint> SinkWays for FileSink<C> {
 impl<C: Checkpoint> Fetch for FileSink<C> {
     fn fetch_extent(&mut self, extent: &Extent) -> Result<Attempt> {
         self.prepare()?;
-        let answer = self.place.fetch(extent)?;
-        Ok(self.grew(answer))
+        let attempt = self.place.fetch(extent)?;
+        Ok(self.reached_by(attempt))
     }
 }
 
 impl<C: Checkpoint> Drain for FileSink<C> {
     fn drain_pipe(&mut self, pipe: &mut Pipe) -> Result<Attempt> {
         self.prepare()?;
-        let answer = self.place.drain(pipe)?;
-        Ok(self.grew(answer))
+        let attempt = self.place.drain(pipe)?;
+        Ok(self.reached_by(attempt))
     }
 }
 
@@ -206,7 +260,7 @@ impl<C: Checkpoint> End for FileSink<C> {
             if sys::size(self.place.fd).map_err(error)? != at {
                 sys::truncate(self.place.fd, at).map_err(error)?;
             }
-            self.size = at;
+            self.growth.set(at);
         }
         self.place.finish()
     }

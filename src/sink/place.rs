@@ -3,6 +3,7 @@
 use super::{Checkpoint, Options};
 use crate::end::{Attempt, Extent};
 use crate::error::{Error, Operation, Result, Side};
+use crate::filesystem::FileSystem;
 use crate::life::Life;
 use crate::pipe::Pipe;
 use crate::sys::{self, Fd};
@@ -23,8 +24,8 @@ pub(super) struct Place<C> {
     sync_interval: u64,
     durable: u64,
     checkpoint: C,
-    /// Whether copy_file_range(2) may do better than pages through a pipe; not known at first.
-    copies_itself: Option<bool>,
+    /// The file system; not asked for at first.
+    file_system: Option<FileSystem>,
     life: Life,
 }
 
@@ -59,7 +60,7 @@ impl<C: Checkpoint> Place<C> {
             sync_interval: options.sync_interval,
             durable: at,
             checkpoint,
-            copies_itself: None,
+            file_system: None,
             life: Life::Open,
         })
     }
@@ -96,6 +97,18 @@ impl<C: Checkpoint> Place<C> {
         }
     }
 
+    /// Refuses a stream of this many bytes that does not fit, before any of it comes.
+    pub(super) fn admit(&self, total: u64) -> Result<()> {
+        self.life.check(Operation::Write, Side::Sink, self.at)?;
+        let (limit, errno) = self.limit;
+        let room = limit.saturating_sub(self.at);
+        if total <= room {
+            Ok(())
+        } else {
+            Err(Error::TooLong { offset: self.at, total, room, errno })
+        }
+    }
+
     /// How many bytes may be put here before something else is due.
     fn most(&self) -> u64 {
         let room = self.limit.0 - self.at;
@@ -117,10 +130,15 @@ impl<C: Checkpoint> Place<C> {
         Ok(count)
     }
 
+    /// The file system that it is on.
+    pub(super) fn file_system(&mut self) -> FileSystem {
+        let fd = self.fd;
+        *self.file_system.get_or_insert_with(|| FileSystem::of(fd).unwrap_or(FileSystem::Other))
+    }
+
     /// Whether [`Place::fetch`] may be the way: its file system does more than to move pages.
     pub(super) fn fetches(&mut self) -> bool {
-        let fd = self.fd;
-        *self.copies_itself.get_or_insert_with(|| sys::copies_itself(fd).unwrap_or(true))
+        self.file_system().copies_itself()
     }
 
     /// Fetches what fits of an extent, and moves on.

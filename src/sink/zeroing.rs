@@ -3,7 +3,9 @@
 //! The best way that works is remembered. After a way that failed the whole range is done again
 //! in the next one, because a failed punch of a block device may already have dropped what was in
 //! the cache for it (seen on Linux 6.18: buffered reads then show zeros, the medium old bytes).
+//! What a file system claims that is not one of the kernel's own is looked at: see [`Proof`].
 
+use super::proof::{self, Proof, Witness};
 use crate::end::HoleWay;
 use crate::sys::{self, Fd, Sys};
 use crate::trace::{Event, Trail};
@@ -41,6 +43,7 @@ pub(super) struct Zeroing {
     most: u64,
     /// The ways that were given up.
     pub(super) trail: Trail,
+    proof: Proof,
 }
 
 const MIB: u64 = 1024 * 1024;
@@ -54,7 +57,8 @@ const SHORT: Duration = Duration::from_millis(4);
 
 impl Zeroing {
     fn new(fd: Fd, device: bool, step: u64, most: u64) -> Self {
-        Zeroing { fd, way: Way::Punch, device, step, most, trail: Trail::default() }
+        let proof = if device { Proof::of_device(fd) } else { Proof::of_file(fd) };
+        Zeroing { fd, way: Way::Punch, device, step, most, trail: Trail::default(), proof }
     }
 
     /// The way that is used now.
@@ -75,6 +79,32 @@ impl Zeroing {
     /// Makes at most `length` bytes read zero, a bounded step of them. Returns how many.
     pub(super) fn zero(&mut self, at: u64, length: u64) -> Sys<u64> {
         let step = length.min(self.step);
+        if self.way == Way::Write || !self.proof.wanted() {
+            return self.zero_step(at, step);
+        }
+        let step = step.min(proof::STEP);
+        match self.proof.witness(at, step)? {
+            Witness::None => self.zero_step(at, step),
+            Witness::At(witness) => loop {
+                let made = self.zero_step(at, step)?;
+                // Where zeros are written, there is nobody to be believed.
+                if self.way == Way::Write || self.proof.convinces(witness)? {
+                    return Ok(made);
+                }
+                self.decline(None);
+            },
+            Witness::Unreadable => {
+                // A punch could not be seen to lie. Zeroing a range is what fewer servers get wrong.
+                if self.way == Way::Punch {
+                    self.decline(None);
+                }
+                self.zero_step(at, step)
+            }
+        }
+    }
+
+    /// Has the best way that is not refused make a step read zero.
+    fn zero_step(&mut self, at: u64, step: u64) -> Sys<u64> {
         loop {
             let begun = Instant::now();
             let answer = match self.way {
@@ -97,21 +127,17 @@ impl Zeroing {
                     | libc::EPERM
                     | libc::EBUSY
                     | libc::ENOTTY),
-                ) => self.decline(errno),
+                ) => self.decline(Some(errno)),
                 Err(errno) => return Err(errno),
             }
         }
     }
 
-    /// Gives up the way that is used now.
-    fn decline(&mut self, errno: i32) {
+    /// Gives up the way that is used now: it was refused with an errno, or it is not to be believed.
+    fn decline(&mut self, errno: Option<i32>) {
         let (way, next) = (self.way, self.next());
         self.way = next;
-        self.trail.record(Event::HoleDeclined {
-            way: way.name(),
-            errno: Some(errno),
-            next: next.name(),
-        });
+        self.trail.record(Event::HoleDeclined { way: way.name(), errno, next: next.name() });
     }
 
     fn next(&self) -> Way {

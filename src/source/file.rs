@@ -8,6 +8,7 @@ use crate::end::{
     Stored,
 };
 use crate::error::{Error, Operation, Result, Side};
+use crate::filesystem::FileSystem;
 use crate::life::Life;
 use crate::pipe::Pipe;
 use crate::section::{Kind, Position, Section, Seekable, Walk, holes_supported, steadily};
@@ -42,11 +43,10 @@ pub struct FileSource {
 impl FileSource {
     pub(super) fn new(fd: Fd, file: Seekable, options: &Options) -> Result<Self> {
         let Options { offset, length, ignore_map, at_most } = *options;
-        let error = |errno| Error::nowhere(Operation::Open, Side::Source, errno);
         // Nothing is stored: the content may be made while it is read.
         let made_up = file.map
             && !file.allocated
-            && (file.end == 0 || steadily(|| sys::made_up(fd)).map_err(error)?);
+            && (file.end == 0 || steadily(|| FileSystem::of(fd)).is_ok_and(FileSystem::is_made_up));
         if !made_up && offset > file.end {
             let why = "starts beyond the end of the source";
             return Err(Error::argument("options.offset", why, libc::EINVAL));
@@ -57,11 +57,11 @@ impl FileSource {
             _ if at_most && !made_up => Some(range_end(offset, length)?.min(file.end)),
             _ => Some(range_end(offset, length)?),
         };
-        if let Some(expected) = end
-            && !made_up
-            && expected > file.end
-        {
-            return Err(Error::EndedEarly { offset: file.end, expected });
+        match end {
+            Some(expected) if !made_up && expected > file.end => {
+                return Err(Error::EndedEarly { offset: file.end, expected });
+            }
+            _ => {}
         }
         let mapped = file.map && !ignore_map;
         Ok(FileSource {
@@ -110,11 +110,17 @@ impl FileSource {
     }
 
     /// The section at the offset, known or asked for.
+    #[inline]
     fn current(&mut self, end: u64) -> Result<Section> {
-        self.life.check(Operation::Map, Side::Source, self.offset)?;
-        if let Some(section) = self.section {
-            return Ok(section);
+        match self.section {
+            Some(section) if self.life == Life::Open => Ok(section),
+            Some(_) | None => self.ask(end),
         }
+    }
+
+    /// Asks for the section at the offset.
+    fn ask(&mut self, end: u64) -> Result<Section> {
+        self.life.check(Operation::Map, Side::Source, self.offset)?;
         if self.offset == end {
             return Ok(Section::end(end));
         }

@@ -15,7 +15,7 @@ use crate::end::{
 use crate::error::{Error, Operation, Result, Side};
 use crate::pipe::Pipe;
 use crate::section;
-use crate::sys::{Fd, Sys};
+use crate::sys::{self, Fd, Sys};
 use crate::wait::Waiting;
 use std::time::Instant;
 
@@ -179,16 +179,14 @@ impl Reader {
             return Err(error);
         }
         let result = body(self);
-        if let Err(error) = &result
-            && !error.would_block()
-            && !error.interrupted()
-        {
-            if error.is_peers() {
+        match &result {
+            Err(error) if error.would_block() || error.interrupted() => {}
+            Err(error) if error.is_peers() => {
                 // It knows.
                 self.state = State::Failed(*error);
-            } else {
-                self.fail(*error);
             }
+            Err(error) => self.fail(*error),
+            Ok(_) => {}
         }
         result
     }
@@ -462,19 +460,25 @@ impl Reader {
     /// Sends what answers are due, as far as that goes without waiting.
     fn answer(&mut self) -> Sys<()> {
         let Some(outbox) = &mut self.outbox else { return Ok(()) };
-        if let Some(durable) = self.durable
-            && outbox.waits() == 0
-        {
+        if outbox.waits() == 0 {
             // What is due meanwhile is told by the last of them alone.
-            outbox.push(&Header::new(Kind::Ack, durable, 0).encode());
-            self.durable = None;
+            if let Some(durable) = self.durable.take() {
+                outbox.push(&Header::new(Kind::Ack, durable, 0).encode());
+            }
         }
         outbox.flush()
     }
 
-    /// As [`Reader::answer`], where it can wait. A sender that is gone shows when it is read from.
+    /// As [`Reader::answer`], where it can wait. A sender that is gone shows when it is read from; a
+    /// system that forbids answers does not, and would be asked for ever.
     fn answer_if_ready(&mut self) {
-        let _ = self.answer();
+        match self.answer() {
+            Err(errno) if sys::is_refusal(errno) => {
+                self.outbox = None;
+                self.state = State::Failed(self.error(Operation::Write, errno));
+            }
+            Ok(()) | Err(_) => {}
+        }
     }
 }
 
@@ -627,13 +631,15 @@ impl Lent for Reader {
         self.lasting(|reader| {
             reader.advance()?;
             // A frame that is here as a whole is looked at before any of it is handed out.
-            if let Piece::Data { left, checksum, expected: Some(expected) } = reader.piece
-                && let Some(rest) = reader.inbox.bytes().get(..left as usize)
-                && crc32c::crc32c_append(checksum, rest) != expected
-            {
-                return Err(reader.because(Malformed::BodyChecksum.into()));
+            let Piece::Data { left, checksum, expected: Some(expected) } = reader.piece else {
+                return Ok(());
+            };
+            match reader.inbox.bytes().get(..left as usize) {
+                Some(rest) if crc32c::crc32c_append(checksum, rest) != expected => {
+                    Err(reader.because(Malformed::BodyChecksum.into()))
+                }
+                _ => Ok(()),
             }
-            Ok(())
         })?;
         let Piece::Data { left, .. } = self.piece else { return Ok(&[]) };
         let held = self.inbox.bytes();

@@ -201,16 +201,14 @@ impl Writer {
             return Err(error);
         }
         let result = body(self);
-        if let Err(error) = &result
-            && !error.would_block()
-            && !error.interrupted()
-        {
-            if error.is_peers() {
+        match &result {
+            Err(error) if error.would_block() || error.interrupted() => {}
+            Err(error) if error.is_peers() => {
                 // It knows.
                 self.state = State::Failed(*error);
-            } else {
-                self.fail(*error);
             }
+            Err(error) => self.fail(*error),
+            Ok(_) => {}
         }
         result
     }
@@ -466,7 +464,8 @@ impl Sink for Writer {
                 _ => 0,
             })
         })?;
-        Ok(SinkInfo { makes_holes: true, keeps: false, held })
+        let durable = self.answers.is_some();
+        Ok(SinkInfo { makes_holes: true, keeps: false, held, durable })
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {

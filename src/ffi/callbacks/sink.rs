@@ -115,6 +115,7 @@ impl TableSink {
                 makes_holes: info.flags & SPARSESTREAM_WITH_HOLES != 0,
                 keeps: info.flags & SPARSESTREAM_WITH_KEEPS != 0,
                 held: 0,
+                durable: self.ops.durable.is_some(),
             },
             least: info.least_block.into(),
             preferred: info.preferred_block.into(),

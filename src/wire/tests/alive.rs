@@ -25,7 +25,7 @@ fn limits(stall_ms: u64, idle_ms: u64) -> Transfer {
 /// A sender of a pipe into which nobody writes, and a receiver: runs them for this long or until the
 /// receiver has failed, each no earlier than it asked for.
 fn run_beside_a_slow_source(options: Transfer, most: Duration) -> (Option<Result<()>>, Duration) {
-    let (out, _into) = std::io::pipe().unwrap();
+    let (out, _into) = crate::sys::blocking_pipe();
     let copy = testing::file();
     let ends = socket();
     let writer = WriterOptions { keepalive: KEEPALIVE, ..WriterOptions::default() };

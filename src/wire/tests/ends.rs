@@ -294,11 +294,11 @@ fn a_frame_that_is_here_is_checked_before_it_is_handed_out() {
 fn a_pipe_is_enough_without_answers() {
     let file = testing::sparse(&[Data(3), Hole(1000), Data(40)]);
     let copy = testing::file();
-    let (out, into) = std::io::pipe().unwrap();
+    let (out, into) = crate::sys::blocking_pipe();
     let options = WriterOptions { checksum: true, digest: true, ..WriterOptions::default() };
     let mut writer = Writer::new(into.as_raw_fd(), None, &options).unwrap();
     // A receiver that could answer hears that nobody listens.
-    let (_nobody, back) = std::io::pipe().unwrap();
+    let (_nobody, back) = crate::sys::blocking_pipe();
     let options = ReaderOptions { checksum: true, digest: true, ..ReaderOptions::default() };
     let mut reader = Reader::new(out.as_raw_fd(), Some(back.as_raw_fd()), &options).unwrap();
     let (mut source, mut sink) = (from(&file), to(&copy));
@@ -327,7 +327,7 @@ fn a_stream_can_lie_in_a_file_meanwhile() {
 #[test]
 fn a_look_before_a_read_breaks_nothing() {
     let file = testing::sparse(&[Data(1), Hole(2)]);
-    let (out, into) = std::io::pipe().unwrap();
+    let (out, into) = crate::sys::blocking_pipe();
     let mut writer = Writer::new(into.as_raw_fd(), None, &WriterOptions::default()).unwrap();
     let mut reader = Reader::new(out.as_raw_fd(), None, &ReaderOptions::default()).unwrap();
     let mut source = from(&file);
@@ -458,7 +458,7 @@ fn the_senders_failure_is_the_receivers_result() {
 fn a_stream_that_is_cut_off_is_an_error_at_both_ends() {
     let file = testing::sparse(&[Data(40)]);
     let copy = testing::file();
-    let (out, into) = std::io::pipe().unwrap();
+    let (out, into) = crate::sys::blocking_pipe();
     let mut writer = Writer::new(into.as_raw_fd(), None, &WriterOptions::default()).unwrap();
     let mut reader = Reader::new(out.as_raw_fd(), None, &ReaderOptions::default()).unwrap();
     let (mut source, mut sink) = (from(&file), to(&copy));
@@ -622,7 +622,7 @@ fn what_is_durable_is_told() {
 #[test]
 fn holes_and_small_data_go_with_few_calls() {
     let calls = std::rc::Rc::new(std::cell::Cell::new((0, 0)));
-    let (out, into) = std::io::pipe().unwrap();
+    let (out, into) = crate::sys::blocking_pipe();
     let mut writer = Writer::new(into.as_raw_fd(), None, &WriterOptions::default()).unwrap();
     let mut reader = Reader::new(out.as_raw_fd(), None, &ReaderOptions::default()).unwrap();
     let seen = std::rc::Rc::clone(&calls);

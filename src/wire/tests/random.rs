@@ -112,7 +112,7 @@ fn random_streams_come_whole_through_ends_that_falter() {
         let two_way = random.below(2) == 0;
         let ends = socket();
         let (a, b) = (ends.0.as_raw_fd(), ends.1.as_raw_fd());
-        let pipe = std::io::pipe().unwrap();
+        let pipe = crate::sys::blocking_pipe();
         let (from, to) = if two_way { (b, a) } else { (pipe.0.as_raw_fd(), pipe.1.as_raw_fd()) };
         let writer = Writer::new(to, two_way.then_some(a), &options(&mut random)).unwrap();
         let reader = Reader::new(from, two_way.then_some(b), &ReaderOptions::default()).unwrap();
