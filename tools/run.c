@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -70,6 +69,11 @@ void signals_set_blocking(int fd)
     atomic_store(&to_block, fd);
 }
 
+bool is_cancelled(void)
+{
+    return caught != 0;
+}
+
 static int on_progress(void *opaque, const sparsestream_stats *stats)
 {
     progress_update(opaque, stats->position, stats->data_bytes, stats->hole_bytes, stats->zero_bytes);
@@ -81,16 +85,12 @@ static void wait_for(sparsestream_transfer *transfer)
 {
     enum { LONGEST_MS = 100, NAP_NS = 5000000 };
     sparsestream_wait wait = { .size = sizeof(wait) };
-    struct pollfd ready;
 
     if (sparsestream_transfer_wait(transfer, &wait) < 0)
         return;
-    ready = (struct pollfd){ .fd = wait.fd, .events = (short)wait.events };
     if (wait.timeout_ms < 0 || wait.timeout_ms > LONGEST_MS)
         wait.timeout_ms = LONGEST_MS;
-    /* Where poll(2) is forbidden, a short sleep instead of a spin. */
-    if (poll(&ready, 1, wait.timeout_ms) < 0 && errno != EINTR)
-        nanosleep(&(struct timespec){ .tv_nsec = NAP_NS }, NULL);
+    wait_for_fd(wait.fd, wait.events, wait.timeout_ms);
 }
 
 /* The exit code of a failure at the end that is the connection. */

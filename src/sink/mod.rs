@@ -74,14 +74,16 @@ pub fn from_fd(
         FileKind::Regular | FileKind::Block => {}
     }
     let appends = flags & libc::O_APPEND != 0;
-    Ok(match stat.kind {
-        FileKind::Block if appends => {
-            // pwrite(2) would append, whatever the offset, and a device has no room there.
-            let why = "was opened with O_APPEND, which writes nowhere but at the end";
-            return Err(Error::argument("fd", why, libc::EINVAL));
-        }
-        FileKind::Block => boxed(BlockSink::new(fd, options, checkpoint)?)?,
-        _ if appends => boxed(AppendSink::new(fd, stat.size, options, checkpoint)?)?,
-        _ => boxed(FileSink::new(fd, stat.size, options, checkpoint)?)?,
-    })
+    if stat.kind == FileKind::Regular {
+        return Ok(match appends {
+            true => boxed(AppendSink::new(fd, stat.size, options, checkpoint)?)?,
+            false => boxed(FileSink::new(fd, stat.size, options, checkpoint)?)?,
+        });
+    }
+    if appends {
+        // pwrite(2) would append, whatever the offset, and a device has no room there.
+        let why = "was opened with O_APPEND, which writes nowhere but at the end";
+        return Err(Error::argument("fd", why, libc::EINVAL));
+    }
+    Ok(boxed(BlockSink::new(fd, options, checkpoint)?)?)
 }
