@@ -5,7 +5,7 @@ use super::place::Place;
 use super::zeroing::Zeroing;
 use super::{Checkpoint, Options};
 use crate::end::{
-    Attempt, Drain, End, Extent, Fetch, HoleWay, Made, Plan, Sink, SinkInfo, SinkWays,
+    Attempt, Drain, End, Extent, Fetch, HoleWay, Made, Peer, Plan, Sink, SinkInfo, SinkWays,
 };
 use crate::error::{Error, Operation, Result, Side};
 use crate::pipe::Pipe;
@@ -276,6 +276,10 @@ impl<C: Checkpoint> End for FileSink<C> {
 
     fn waiting(&self) -> Waiting {
         Waiting::Owner
+    }
+
+    fn peer(&mut self) -> Option<&mut dyn Peer> {
+        self.growth.peer()
     }
 
     fn trail(&mut self) -> Option<&mut Trail> {
