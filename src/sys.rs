@@ -716,6 +716,14 @@ pub fn device_size(fd: Fd) -> Sys<u64> {
     Ok(size)
 }
 
+/// Bytes that a pipe, a socket or a terminal has to be read: ioctl(2) FIONREAD.
+pub fn readable_bytes(fd: Fd) -> Sys<u64> {
+    let mut count: c_int = 0;
+    // SAFETY: the count is an int, which FIONREAD writes.
+    call(Call::Ioctl, 0, |_| unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut count) } as isize)?;
+    Ok(u64::try_from(count).unwrap_or_default())
+}
+
 /// Bytes of a block device's logical sector: ioctl(2) BLKSSZGET.
 pub fn sector_size(fd: Fd) -> Sys<u64> {
     let mut size: c_int = 0;
@@ -765,13 +773,17 @@ pub fn lists_extents(fd: Fd, at: u64) -> bool {
 }
 
 /// Waits until the descriptor has one of `events`, or an error, or the time is over: poll(2).
-/// Returns the events, 0 when the time is over. A negative descriptor only waits.
+/// Returns the events, 0 when the time is over.
 pub fn poll(fd: Fd, events: i16, time: Duration) -> Sys<i16> {
     let mut entry = libc::pollfd { fd, events, revents: 0 };
-    let milliseconds = c_int::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX);
     // SAFETY: one whole pollfd.
-    call(Call::Poll, 0, |_| unsafe { libc::poll(&raw mut entry, 1, milliseconds) } as isize)?;
+    call(Call::Poll, 0, |_| unsafe { libc::poll(&raw mut entry, 1, milliseconds(time)) } as isize)?;
     Ok(entry.revents)
+}
+
+/// Milliseconds for poll(2), rounded up: to come back early is to come back twice.
+fn milliseconds(time: Duration) -> c_int {
+    c_int::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX)
 }
 
 /// Sleeps: nanosleep(2). A signal ends it early.
@@ -783,6 +795,20 @@ pub fn sleep(time: Duration) {
     };
     // SAFETY: a whole timespec, and nowhere to put the rest.
     unsafe { libc::nanosleep(&raw const time, std::ptr::null_mut()) };
+}
+
+/// Waits until one of the descriptors has one of its events, or an error, or the time is over: poll(2).
+pub fn poll_any(watched: &[crate::wait::Watched], time: Duration) -> Sys<()> {
+    let mut entries = [libc::pollfd { fd: -1, events: 0, revents: 0 }; crate::wait::Watch::MOST];
+    for (entry, watched) in entries.iter_mut().zip(watched) {
+        *entry = libc::pollfd { fd: watched.fd, events: watched.events, revents: 0 };
+    }
+    let count = watched.len().min(entries.len());
+    // SAFETY: that many whole pollfds.
+    let mut wait =
+        || unsafe { libc::poll(entries.as_mut_ptr(), count as libc::nfds_t, milliseconds(time)) };
+    call(Call::Poll, 0, |_| wait() as isize)?;
+    Ok(())
 }
 
 /// An errno in the system's words, in the thread's language: strerror_r(3).
