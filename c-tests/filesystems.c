@@ -126,6 +126,37 @@ static void data_in_the_cache_is_copied(void)
     end_dirty_file(writer, fd);
 }
 
+static int run_between(struct sparsestream_source *source, struct sparsestream_sink *sink)
+{
+    struct sparsestream_transfer *transfer = new_transfer(source, sink, NULL);
+    int code = sparsestream_transfer_run(transfer, 0);
+
+    sparsestream_transfer_free(transfer);
+    sparsestream_source_free(source);
+    sparsestream_sink_free(sink);
+    return code;
+}
+
+/* Over the wire, the stream in a file meanwhile. */
+static void data_in_the_cache_is_sent(void)
+{
+    struct sparsestream_source *source = NULL;
+    struct sparsestream_sink *sink = NULL;
+    int writer, fd = dirty_file(&writer), stream = file_new("stream"), to = file_new("file");
+
+    REQUIRE(sparsestream_sink_to_wire(stream, -1, NULL, &sink) == 0);
+    CHECK_CODE(run_between(fd_source(fd), sink), 0);
+    CHECK_INT(file_size(stream), <, MiB);
+    REQUIRE(lseek(stream, 0, SEEK_SET) == 0);
+    REQUIRE(sparsestream_source_from_wire(stream, -1, NULL, &source) == 0);
+    CHECK_CODE(run_between(source, fd_sink(to)), 0);
+    check_dirty_copy(to);
+    CHECK_INT(fuse_server_count(fixture.server, FUSE_ON_FSYNC), ==, 1);
+    close(stream);
+    close(to);
+    end_dirty_file(writer, fd);
+}
+
 static void data_in_the_cache_is_found_by_a_question(void)
 {
     struct sparsestream_section section = { .size = sizeof section };
@@ -791,6 +822,7 @@ static void a_file_that_may_not_grow_is_left_as_it_is(void)
 
 TESTS(
     CASE(data_in_the_cache_is_copied),
+    CASE(data_in_the_cache_is_sent),
     CASE(data_in_the_cache_is_found_by_a_question),
     CASE(data_in_the_cache_is_in_the_map),
     CASE(a_flush_that_fails_makes_all_data),

@@ -51,7 +51,7 @@ static const struct option options[] = {
     { "preallocate", no_argument, NULL, 'g' },
     { "on-read-error", required_argument, NULL, 'E' },
     { "error-map", required_argument, NULL, 'e' },
-    { "verify", no_argument, NULL, 'v' },
+    { "verify", no_argument, NULL, 'y' },
     { "only-changes", no_argument, NULL, 'O' },
     { "help", no_argument, NULL, 'h' },
 };
@@ -102,8 +102,8 @@ static int take(struct settings *settings, int option, const char *text)
     case 'e':
         settings->error_map = text;
         return -1;
-    case 'v':
-        settings->verify = true;
+    case 'y':
+        settings->read_back = true;
         return -1;
     case 'O':
         settings->only_changes = true;
