@@ -46,7 +46,7 @@ impl ChannelSink {
         let lent = self.lent.take();
         let done = self.shared.with(|state| {
             if let Some(chunk) = lent {
-                state.give_back(chunk);
+                state.unused(chunk);
             }
             state.check_source()?;
             let announced = state.announce(Announced::default());
@@ -94,7 +94,7 @@ impl Sink for ChannelSink {
         }
         let mut chunk = self.chunk(Operation::Write)?;
         let count = chunk.put(buffer);
-        self.shared.with(|state| state.push(Item::Data(chunk)));
+        self.shared.with(|state| state.push_chunk(chunk));
         self.offset += count as u64;
         Ok(count)
     }
@@ -123,7 +123,11 @@ impl SinkWays for ChannelSink {
 impl Lend for ChannelSink {
     fn room(&mut self) -> Result<Option<&mut [u8]>> {
         if self.lent.is_none() {
-            self.lent = Some(self.chunk(Operation::Write)?);
+            // Without a chunk there may still be room behind the last piece, for a write.
+            self.lent = self
+                .chunk(Operation::Write)
+                .map(Some)
+                .or_else(|error| if error.would_block() { Ok(None) } else { Err(error) })?;
         }
         Ok(self.lent.as_mut().map(Chunk::room))
     }
@@ -137,9 +141,9 @@ impl Lend for ChannelSink {
             let behind = if count <= SMALL { state.put_behind(chunk.bytes()) } else { 0 };
             chunk.took(behind);
             if chunk.bytes().is_empty() {
-                state.give_back(chunk);
+                state.unused(chunk);
             } else {
-                state.push(Item::Data(chunk));
+                state.push_chunk(chunk);
             }
             None
         });

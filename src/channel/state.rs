@@ -121,6 +121,8 @@ pub(super) struct State {
     heard: bool,
     /// The source owns a chunk with data.
     holds: bool,
+    /// The sink owns a chunk to be filled.
+    fills: bool,
     /// The sink waits until half of the channel is free.
     full: bool,
     sink: Phase,
@@ -156,6 +158,7 @@ impl Shared {
             announced: None,
             heard: false,
             holds: false,
+            fills: false,
             full: false,
             sink: Phase::Open,
             source: Phase::Open,
@@ -202,10 +205,12 @@ impl State {
         let (free, items) = (self.free(), self.queue.len());
         // Once it is full it stays so until there is room for more than one piece: who waits is not woken for
         // each.
-        self.full = if self.full {
+        self.full = if self.fills {
+            false
+        } else if self.full {
             items > 0 && (free * 2 < self.chunks || items * 2 > ITEMS)
         } else {
-            free == 0 || items >= ITEMS
+            free == 0 && !self.has_room_behind() || items >= ITEMS
         };
         let failed =
             matches!(self.sink, Phase::Failed(_)) || matches!(self.source, Phase::Failed(_));
@@ -252,7 +257,11 @@ impl State {
 
     /// There is room for another item.
     pub(super) fn has_room(&self) -> bool {
-        !self.full
+        !self.full && self.queue.len() < ITEMS
+    }
+
+    fn has_room_behind(&self) -> bool {
+        matches!(self.queue.back(), Some(Item::Data(chunk)) if chunk.to < CHUNK)
     }
 
     /// Puts a piece behind the last one, as far as the chunk of that has room. Returns how much. So chunks
@@ -269,19 +278,32 @@ impl State {
         if self.full {
             return Ok(None);
         }
-        if let Some(chunk) = self.spare.pop() {
-            return Ok(Some(chunk));
-        }
-        if self.unmade == 0 {
-            return Ok(None);
-        }
-        let chunk = Chunk::new()?;
-        self.unmade -= 1;
+        let chunk = match self.spare.pop() {
+            Some(chunk) => chunk,
+            None if self.unmade == 0 => return Ok(None),
+            None => {
+                let chunk = Chunk::new()?;
+                self.unmade -= 1;
+                chunk
+            }
+        };
+        self.fills = true;
         Ok(Some(chunk))
     }
 
-    /// A chunk is not needed any more.
-    pub(super) fn give_back(&mut self, mut chunk: Chunk) {
+    /// The sink has filled its chunk.
+    pub(super) fn push_chunk(&mut self, chunk: Chunk) {
+        self.fills = false;
+        self.push(Item::Data(chunk));
+    }
+
+    /// The sink does not need its chunk any more.
+    pub(super) fn unused(&mut self, chunk: Chunk) {
+        self.fills = false;
+        self.give_back(chunk);
+    }
+
+    fn give_back(&mut self, mut chunk: Chunk) {
         chunk.clear();
         self.spare.push(chunk);
     }
