@@ -7,6 +7,7 @@
 use crate::end::{HoleWay, Made};
 use crate::filesystem::FileSystem;
 use crate::sys::{self, Fd, Sys};
+use crate::trace::{Event, Trail};
 
 use super::zeroing::write_zeros;
 
@@ -75,15 +76,22 @@ impl Growth {
     /// Whether a write at an offset that failed is to be made again, because something was left out
     /// before it and will not be from now on.
     #[cold]
-    pub(super) fn write_in_order(&mut self, at: u64, errno: i32) -> bool {
+    pub(super) fn write_in_order(&mut self, at: u64, errno: i32, trail: &mut Trail) -> bool {
         let refused = matches!(errno, libc::ESPIPE | libc::EINVAL | libc::EOPNOTSUPP);
         if !refused || self.order == Order::Sequential || at <= self.size {
             return false;
         }
         // Somebody else may have made it longer.
         self.size = sys::size(self.fd).unwrap_or(self.size);
-        self.order = Order::Sequential;
+        self.leave_nothing_out(errno, trail);
         at > self.size
+    }
+
+    /// From here on zeros are written for holes past the end too.
+    fn leave_nothing_out(&mut self, errno: i32, trail: &mut Trail) {
+        self.order = Order::Sequential;
+        let (way, next) = (HoleWay::Extended, HoleWay::Written);
+        trail.record(Event::HoleDeclined { way, errno: Some(errno), next });
     }
 
     /// Leaves out a hole at an offset that is not before the end, or writes it. Returns how much.
@@ -123,7 +131,7 @@ impl Growth {
     }
 
     /// Makes the file at least this long. `EINTR` means that a part of it is done.
-    pub(super) fn extend(&mut self, to: u64) -> Sys<()> {
+    pub(super) fn extend(&mut self, to: u64, trail: &mut Trail) -> Sys<()> {
         if to <= self.size {
             return Ok(());
         }
@@ -143,13 +151,13 @@ impl Growth {
                     return Ok(());
                 }
                 Err(
-                    libc::EPERM
+                    errno @ (libc::EPERM
                     | libc::EACCES
                     | libc::ENOSYS
                     | libc::EOPNOTSUPP
                     | libc::EINVAL
-                    | libc::ESPIPE,
-                ) => self.order = Order::Sequential,
+                    | libc::ESPIPE),
+                ) => self.leave_nothing_out(errno, trail),
                 Err(errno) => return Err(errno),
             }
         }
