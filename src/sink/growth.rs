@@ -9,6 +9,7 @@ use crate::end::{HoleWay, Made, Peer};
 use crate::error::Result;
 use crate::filesystem::FileSystem;
 use crate::sys::{self, Fd, Sys};
+use crate::trace::{Event, Trail};
 use std::time::Instant;
 
 /// Zeros that one call writes at most, so that a cancel acts in time.
@@ -77,15 +78,22 @@ impl Growth {
     /// Whether a write at an offset that failed is to be made again, because something was left out
     /// before it and will not be from now on.
     #[cold]
-    pub(super) fn write_in_order(&mut self, at: u64, errno: i32) -> bool {
+    pub(super) fn write_in_order(&mut self, at: u64, errno: i32, trail: &mut Trail) -> bool {
         let refused = matches!(errno, libc::ESPIPE | libc::EINVAL | libc::EOPNOTSUPP);
         if !refused || self.order == Order::Sequential || at <= self.size {
             return false;
         }
         // Somebody else may have made it longer.
         self.size = sys::size(self.fd).unwrap_or(self.size);
-        self.order = Order::Sequential;
+        self.leave_nothing_out(errno, trail);
         at > self.size
+    }
+
+    /// From here on zeros are written for holes past the end too.
+    fn leave_nothing_out(&mut self, errno: i32, trail: &mut Trail) {
+        self.order = Order::Sequential;
+        let (way, next) = (HoleWay::Extended, HoleWay::Written);
+        trail.record(Event::HoleDeclined { way, errno: Some(errno), next });
     }
 
     /// Leaves out a hole at an offset that is not before the end, or writes it. Returns how much.
@@ -125,7 +133,7 @@ impl Growth {
     }
 
     /// Makes the file at least this long. `EINTR` means that a part of it is done.
-    pub(super) fn extend(&mut self, to: u64) -> Sys<()> {
+    pub(super) fn extend(&mut self, to: u64, trail: &mut Trail) -> Sys<()> {
         if to <= self.size {
             return Ok(());
         }
@@ -145,13 +153,13 @@ impl Growth {
                     return Ok(());
                 }
                 Err(
-                    libc::EPERM
+                    errno @ (libc::EPERM
                     | libc::EACCES
                     | libc::ENOSYS
                     | libc::EOPNOTSUPP
                     | libc::EINVAL
-                    | libc::ESPIPE,
-                ) => self.order = Order::Sequential,
+                    | libc::ESPIPE),
+                ) => self.leave_nothing_out(errno, trail),
                 Err(errno) => return Err(errno),
             }
         }
