@@ -615,7 +615,7 @@ typedef struct sparsestream_error {
     /**
      * The same in words, ended by a NUL byte: operation, side, offset and the system's words.
      */
-    char message[256];
+    char message[512];
 } sparsestream_error;
 
 /**

@@ -220,7 +220,7 @@ pub struct sparsestream_error {
     /// For a source that ended early, the offset at which it should have ended; else -1.
     pub expected: i64,
     /// The same in words, ended by a NUL byte: operation, side, offset and the system's words.
-    pub message: [libc::c_char; 256],
+    pub message: [libc::c_char; 512],
 }
 
 impl Default for sparsestream_error {
@@ -233,7 +233,7 @@ impl Default for sparsestream_error {
             peer: 0,
             offset: -1,
             expected: -1,
-            message: [0; 256],
+            message: [0; 512],
         }
     }
 }
