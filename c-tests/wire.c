@@ -262,7 +262,7 @@ static void go_on(int from, int to, int64_t held, const uint8_t identity[32], ui
     REQUIRE(fcntl(fds[1], F_SETFL, O_NONBLOCK) == 0);
     CHECK_CODE(sparsestream_wire_describe(from, 0, 0, &sending), 0);
     memcpy(receiving.identity, identity, sizeof receiving.identity);
-    CHECK_CODE(sparsestream_digest(to, 0, held, &receiving.resume_digest), 0);
+    CHECK_CODE(sparsestream_wire_digest(to, 0, held, &receiving.resume_digest), 0);
     side_begin(&sender, fd_source(from), to_wire(fds[0], fds[0], &sending));
     receiver.source = from_wire(fds[1], fds[1], &receiving);
     do {
@@ -482,10 +482,10 @@ static void what_cannot_be_is_refused(void)
     sparsestream_source_free(source);
     CHECK_CODE(sparsestream_wire_describe(file, 0, 0, NULL), -EINVAL);
     CHECK_CODE(sparsestream_wire_describe(fds[0], 0, 0, WIRE_OPTIONS(.flags = 0)), -ESPIPE);
-    CHECK_CODE(sparsestream_digest(file, 0, 1, &digest), -ENODATA);
-    CHECK_CODE(sparsestream_digest(fds[0], 0, 1, &digest), -ESPIPE);
+    CHECK_CODE(sparsestream_wire_digest(file, 0, 1, &digest), -ENODATA);
+    CHECK_CODE(sparsestream_wire_digest(fds[0], 0, 1, &digest), -ESPIPE);
     CHECK_INT(digest, ==, 7);
-    CHECK_CODE(sparsestream_digest(file, 0, 0, &digest), 0);
+    CHECK_CODE(sparsestream_wire_digest(file, 0, 0, &digest), 0);
     CHECK_INT(digest, ==, 0);
     close(directory);
     close(file);
@@ -500,17 +500,17 @@ static void a_hole_has_the_digest_of_its_zeros(void)
     uint64_t left, right;
 
     file_write(sparse, 0, "123456789", 9);
-    CHECK_CODE(sparsestream_digest(sparse, 0, 9, &left), 0);
+    CHECK_CODE(sparsestream_wire_digest(sparse, 0, 9, &left), 0);
     CHECK(left == UINT64_C(0x995dc9bbdf1939fa));
     file_resize(sparse, 2 * MiB);
     file_write(dense, 0, "123456789", 9);
     for (int64_t at = 64 * KiB; at < 2 * MiB; at += sizeof zeros)
         file_write(dense, at, zeros, sizeof zeros);
-    CHECK_CODE(sparsestream_digest(sparse, 0, 2 * MiB, &left), 0);
-    CHECK_CODE(sparsestream_digest(dense, 0, 2 * MiB, &right), 0);
+    CHECK_CODE(sparsestream_wire_digest(sparse, 0, 2 * MiB, &left), 0);
+    CHECK_CODE(sparsestream_wire_digest(dense, 0, 2 * MiB, &right), 0);
     CHECK(left == right);
     file_resize(sparse, 1 * TiB);
-    CHECK_CODE(sparsestream_digest(sparse, 0, 1 * TiB, &left), 0);
+    CHECK_CODE(sparsestream_wire_digest(sparse, 0, 1 * TiB, &left), 0);
     CHECK(left != right);
     close(sparse);
     close(dense);

@@ -694,7 +694,7 @@ typedef struct sparsestream_wire_options {
      */
     int64_t resume_offset;
     /**
-     * Receiver: the digest of those bytes, by `sparsestream_digest`.
+     * Receiver: the digest of those bytes, by `sparsestream_wire_digest`.
      */
     uint64_t resume_digest;
 } sparsestream_wire_options;
@@ -1289,7 +1289,7 @@ int sparsestream_wire_describe(int fd,
  * Returns 0 and the digest in `*digest`, or a negative errno: -EINVAL, -ESPIPE, -ENODATA (it ends
  * before), -EBADF, -EISDIR, -ENOMEM, or the errno of a read.
  */
-int sparsestream_digest(int fd, int64_t offset, int64_t length, uint64_t *digest);
+int sparsestream_wire_digest(int fd, int64_t offset, int64_t length, uint64_t *digest);
 
 #ifdef __cplusplus
 }  // extern "C"

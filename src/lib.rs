@@ -11,6 +11,7 @@
 //! | [`transfer`] | the loop, its options, statistics, progress, cancel |
 //! | [`wire`] | frames over a pair of descriptors |
 //! | [`zero`] | is this block all zeros |
+//! | [`digest`] | the sparse tree digest of a stream |
 //! | [`byte_end`] | a pipe, a socket or a character device, at either end |
 //! | [`pipe`] | a pipe between two descriptors, for data that is not copied |
 //! | [`wait`] | what an end that is not ready waits for |
@@ -23,6 +24,7 @@
 
 pub mod buffer;
 pub mod byte_end;
+pub mod digest;
 pub mod error;
 pub mod ffi;
 pub mod life;

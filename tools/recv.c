@@ -50,7 +50,7 @@ static int make_offer(struct reception *reception, sparsestream_wire_options *wi
         return 0;
     r = reception->target.fd < 0
             ? -ENODATA
-            : sparsestream_digest(reception->target.fd, resume->at, resume->durable, &digest);
+            : sparsestream_wire_digest(reception->target.fd, resume->at, resume->durable, &digest);
     if (r == -ENODATA && settings->restart)
         return 0;
     if (r == -ENODATA)

@@ -62,7 +62,7 @@ pub struct sparsestream_wire_options {
     /// Receiver: bytes from the start of the stream that it holds, durably, from an earlier
     /// transfer; 0 for none.
     pub resume_offset: i64,
-    /// Receiver: the digest of those bytes, by `sparsestream_digest`.
+    /// Receiver: the digest of those bytes, by `sparsestream_wire_digest`.
     pub resume_digest: u64,
 }
 
@@ -288,7 +288,7 @@ pub unsafe extern "C" fn sparsestream_wire_describe(
 /// # Safety
 /// `digest` is NULL or writable.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sparsestream_digest(
+pub unsafe extern "C" fn sparsestream_wire_digest(
     fd: c_int,
     offset: i64,
     length: i64,
