@@ -16,6 +16,7 @@ pub mod errno;
 pub mod frame;
 mod inbox;
 mod outbox;
+pub mod proto;
 pub mod reader;
 pub mod sequence;
 #[cfg(test)]
