@@ -18,6 +18,7 @@ fn refused(hello: &Hello, config: &receiver::Config) -> Option<(i32, bool)> {
 }
 
 type Change = fn(&mut Hello, &mut receiver::Config);
+type ChangeAccept = fn(&mut Accept);
 
 #[test]
 fn every_refusal_of_a_two_way_hello_is_answered() {
@@ -109,7 +110,7 @@ fn a_hello_of_a_later_version_is_understood() {
 
 #[test]
 fn every_hostile_accept_is_refused() {
-    let cases: [(&str, i32, fn(&mut Accept)); 9] = [
+    let cases: [(&str, i32, ChangeAccept); 9] = [
         ("version 0", libc::EPROTONOSUPPORT, |a| a.version = 0),
         ("version 2", libc::EPROTONOSUPPORT, |a| a.version = 2),
         ("a feature that was not offered", libc::EPROTONOSUPPORT, |a| a.features |= CHECKSUM),

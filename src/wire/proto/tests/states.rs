@@ -3,6 +3,8 @@
 use super::receiver::Held;
 use super::*;
 
+type Make<T> = fn() -> T;
+
 /// What a table says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cell {
@@ -59,7 +61,7 @@ fn ended() -> Receiver {
 fn every_type_in_every_state_of_a_receiver() {
     use Cell::{Failure, No, Taken};
     let short = hello(ANSWERS | DIGEST | KEEP, 0);
-    let states: [(&str, fn() -> Receiver, u64); 5] = [
+    let states: [(&str, Make<Receiver>, u64); 5] = [
         ("waiting", || Receiver::new(&receiving()).unwrap(), 0),
         ("examining", proving, 0),
         ("offered", offered, 4096),
@@ -121,7 +123,7 @@ fn every_type_in_every_state_of_a_sender() {
         sent(&mut sender);
         sender
     };
-    let states: [(&str, fn() -> Sender, u64); 4] = [
+    let states: [(&str, Make<Sender>, u64); 4] = [
         ("greeting", greeting, 0),
         ("comparing", comparing, 0),
         ("open", || open_sender(0), 0),
