@@ -19,6 +19,9 @@ CHECK_PACKAGES = $(BUILD_PACKAGES) e2fsprogs:mke2fs g++:c++
 CHECK_PACKAGES_OPTIONAL = valgrind:valgrind strace:strace xfsprogs:mkfs.xfs btrfs-progs:mkfs.btrfs \
     squashfs-tools:mksquashfs erofs-utils:mkfs.erofs mandoc:mandoc
 
+# The oldest Rust that Cargo.toml allows, as Debian 12 has it; it is called by its path beside any other.
+OLDEST_RUST_PACKAGES = 'rustc-web=1.85*:/usr/bin/rustc' 'cargo-web=1.85*:/usr/bin/cargo' 'libstd-rust-web-dev=1.85*'
+
 # What is installed, and what demo and check use.
 release = build/release
 private = build/private
@@ -82,11 +85,14 @@ private: $(private)/build.ninja
 
 .PHONY: demo-deps
 demo-deps:
-	@build-aux/install-deps $(DEMO_PACKAGES)
+	@build-aux/install-deps --rust $(DEMO_PACKAGES)
 
 .PHONY: check-deps
 check-deps:
-	@build-aux/install-deps $(CHECK_PACKAGES) --optional $(CHECK_PACKAGES_OPTIONAL)
+	@build-aux/install-deps --rust $(CHECK_PACKAGES) --optional $(CHECK_PACKAGES_OPTIONAL)
+ifneq ($(filter oldest,$(STAGES)),)
+	@build-aux/install-deps --optional $(OLDEST_RUST_PACKAGES)
+endif
 
 # The prerequisites of one target, in the order they are named in: deps come before what needs them.
 .NOTPARALLEL:

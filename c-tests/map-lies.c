@@ -180,10 +180,10 @@ static void a_file_system_that_cannot_tell(void)
     close(fd);
 }
 
-static void any_other_errno_is_the_answer(void)
+static void a_failure_of_the_medium_is_the_answer(void)
 {
     const struct { int64_t data, hole; int error; } errors[] = {
-        { -EIO, TRUTH, EIO }, { -EOVERFLOW, TRUTH, EOVERFLOW }, { -ESTALE, TRUTH, ESTALE },
+        { -EIO, TRUTH, EIO }, { -ENOMEM, TRUTH, ENOMEM }, { -ESTALE, TRUTH, ESTALE },
         { 0, -EIO, EIO },
     };
     const int fd = sample();
@@ -199,6 +199,28 @@ static void any_other_errno_is_the_answer(void)
         CHECK_INT(question.length, ==, UNTOUCHED);
         CHECK_INT(question.in_data, ==, true);
         CHECK_INT(file_position(fd), ==, 0);
+    }
+    close(fd);
+}
+
+static void an_errno_that_is_not_of_the_medium_means_data(void)
+{
+    const int errors[] = { ENOENT, EPERM, EACCES, EBADFD, EOVERFLOW, ENOKEY };
+    const int fd = sample();
+
+    for (size_t i = 0; i < COUNT(errors); i++) {
+        struct liar liar = { .data = -errors[i], .hole = -errors[i], .set = TRUTH };
+        struct watch watch = { .fd = fd, .handler = lie, .opaque = &liar };
+        struct question question = { .fd = fd, .position = 2 * UNIT };
+
+        context("%s", harness_errno_name(errors[i]));
+        check_answer(fd, 0, &liar, true, SIZE);
+        check_answer(fd, 2 * UNIT, &liar, true, SIZE - 2 * UNIT);
+        watch_run(&watch, ask_section_at, &question);
+        CHECK_INT(question.at_code, ==, 0);
+        CHECK_INT(watch_count(&watch, SYS_fdatasync), ==, 1);
+        watch_run(&watch, ask_supported, &question);
+        CHECK_INT(question.code, ==, 0);
     }
     close(fd);
 }
@@ -544,7 +566,8 @@ static void a_map_gets_through_answers_at_random(void)
 
 TESTS(
     CASE(a_file_system_that_cannot_tell),
-    CASE(any_other_errno_is_the_answer),
+    CASE(a_failure_of_the_medium_is_the_answer),
+    CASE(an_errno_that_is_not_of_the_medium_means_data),
     CASE(a_position_that_cannot_be_put_back),
     CASE(data_below_the_position),
     CASE(data_beyond_the_size),

@@ -22,7 +22,7 @@ static const long numbers[] = {
     SYS_pread64, SYS_pwrite64,   SYS_preadv,    SYS_pwritev,  SYS_preadv2,
     SYS_pwritev2, SYS_fallocate, SYS_ftruncate, SYS_fsync,    SYS_fdatasync,
     SYS_sendto,  SYS_sendmsg,    SYS_recvfrom,  SYS_recvmsg,  SYS_sync_file_range,
-    SYS_copy_file_range, SYS_sendfile,
+    SYS_copy_file_range, SYS_sendfile, SYS_fstatfs, SYS_ioctl,
 };
 
 _Static_assert(sizeof numbers / sizeof *numbers <= WATCHED_CALLS, "room for every count");

@@ -799,9 +799,16 @@ const char *sparsestream_version(void);
  * `SPARSESTREAM_OPERATION_SEEK`; no other failure moves it. Another thread, or a process that
  * shares the open file, must not use the position meanwhile. On failure the outputs are untouched.
  *
- * Facts: lseek(2) with SEEK_DATA and SEEK_HOLE; at most six lseek calls. The map is a hint that
+ * Facts: lseek(2) with SEEK_DATA and SEEK_HOLE; at most ten lseek calls. The map is a hint that
  * may be outdated the moment it is given; a file system that contradicts itself is answered with
  * data.
+ *
+ * An answer that says hole costs one fstatfs(2) more. If the file system is not one whose map is
+ * known to follow the page cache (ext2 to ext4, XFS, Btrfs, F2FS, tmpfs, ramfs, EROFS, SquashFS,
+ * and overlayfs over one that answers FIEMAP), what is in the cache is written back with
+ * fdatasync(2), which may block, and the map is asked a second time. If that fails, the answer is
+ * data to the end. The same is done where lseek(2) fails with an errno that does not concern the
+ * medium, such as ENOENT or EPERM.
  *
  * Returns 0, or -EINVAL (an output is NULL), -EBADF (not an open descriptor, or O_PATH), -EISDIR
  * (a directory), -ESPIPE (a pipe, socket, character device or other descriptor with no content to

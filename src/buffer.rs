@@ -1,6 +1,12 @@
-//! The one buffer of a transfer.
+//! Memory that is taken without the risk that the process is ended.
 
 use crate::error::{Error, Operation, Result, Side};
+
+/// A value in memory of its own.
+pub fn boxed<T>(value: T) -> Result<Box<T>> {
+    crate::sys::boxed(value)
+        .ok_or_else(|| Error::nowhere(Operation::Allocate, Side::None, libc::ENOMEM))
+}
 
 /// What the kernel and every device like best.
 const ALIGNMENT: usize = 4096;
@@ -38,6 +44,13 @@ impl Buffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_boxed_value_is_kept() {
+        assert_eq!(*boxed(String::from("kept")).unwrap(), "kept");
+        let nothing: Box<()> = boxed(()).unwrap();
+        drop(nothing);
+    }
 
     #[test]
     fn it_is_aligned_and_of_its_length() {

@@ -1,8 +1,8 @@
 //! One end of a stream of bytes: a pipe, a socket, a character device.
 
+use crate::end::{Attempt, Extent};
 use crate::error::{Error, Operation, Result, Side};
 use crate::pipe::Pipe;
-use crate::source::Extent;
 use crate::sys::{self, Fd, FileKind, Sys, Way};
 use crate::wait::{Waiting, blocks};
 
@@ -68,22 +68,22 @@ impl ByteEnd {
         if count == 0 { Err(libc::EIO) } else { Ok(count) }
     }
 
-    /// Sends what goes of a part of a file, without a copy. 0 means that this is not the way, or that
-    /// it failed: the same data is then written, which tells whose failure it was.
-    pub fn send_from(&mut self, extent: &Extent) -> Sys<u64> {
+    /// Sends some of a part of a file, without a copy.
+    pub fn send_from(&mut self, extent: &Extent) -> Sys<Attempt> {
         let Extent { fd, offset, length } = *extent;
         let answer = match self.kind {
-            _ if length == 0 || !self.sends_from_files() => return Ok(0),
+            _ if length == 0 || !self.sends_from_files() => return Ok(Attempt::Declined(None)),
             FileKind::Pipe => sys::splice_to_pipe(fd, offset, self.fd, length),
             _ => sys::sendfile(fd, offset, self.fd, length),
         };
         match answer {
+            Ok(0) => Ok(Attempt::Declined(None)),
+            Ok(count) => Ok(Attempt::Moved(count)),
             Err(errno @ (libc::EAGAIN | libc::EINTR)) => Err(errno),
             Err(errno) => {
                 self.suspect = Some(errno);
-                Ok(0)
+                Ok(Attempt::Declined(Some(errno)))
             }
-            sent => sent,
         }
     }
 
@@ -94,24 +94,23 @@ impl ByteEnd {
         self.kind == FileKind::Regular
     }
 
-    /// Gives what is there to a pipe, without a copy, at most so many bytes. 0 means the end, `None`
-    /// that this is not the way.
-    pub fn feed(&mut self, pipe: &mut Pipe, most: u64) -> Sys<Option<u64>> {
+    /// Puts what is there into a pipe, without a copy, at most this many bytes. `Moved(0)` means the end.
+    pub fn feed(&mut self, pipe: &mut Pipe, most: u64) -> Sys<Attempt> {
         // splice(2) has no flag for one call that must not wait for anything but a pipe.
         if !matches!(self.kind, FileKind::Pipe | FileKind::Regular) && blocks(self.fd) {
-            return Ok(None);
+            return Ok(Attempt::Declined(None));
         }
         match pipe.fill(self.fd, None, most) {
-            Ok(count) => Ok(Some(count)),
-            // Of these none is a socket's own failure, which would be told no more.
+            Ok(count) => Ok(Attempt::Moved(count)),
+            // None of these is a socket's own failure, which would be reported only once.
             Err(
-                libc::EINVAL
+                errno @ (libc::EINVAL
                 | libc::EOPNOTSUPP
                 | libc::ENOSYS
                 | libc::ENOMEM
                 | libc::EPERM
-                | libc::EACCES,
-            ) => Ok(None),
+                | libc::EACCES),
+            ) => Ok(Attempt::Declined(Some(errno))),
             Err(errno) => Err(errno),
         }
     }

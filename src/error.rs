@@ -74,11 +74,13 @@ pub enum Operation {
     Wait = 15,
     /// Memory was asked for.
     Allocate = 16,
+    /// A section was kept as it is.
+    Keep = 17,
 }
 
 impl Operation {
     /// Every operation, in the order of its number.
-    pub const ALL: [Operation; 17] = [
+    pub const ALL: [Operation; 18] = [
         Operation::None,
         Operation::Argument,
         Operation::Open,
@@ -96,6 +98,7 @@ impl Operation {
         Operation::Progress,
         Operation::Wait,
         Operation::Allocate,
+        Operation::Keep,
     ];
 
     /// The operation in words.
@@ -119,6 +122,7 @@ impl Operation {
             Operation::Progress => c"progress",
             Operation::Wait => c"wait",
             Operation::Allocate => c"allocate",
+            Operation::Keep => c"keep",
         }
     }
 
@@ -167,6 +171,19 @@ pub enum Error {
         errno: i32,
         /// The reason.
         why: &'static str,
+    },
+    /// The sink has no room for all of the stream, which is known before any of it comes.
+    #[error("sink: open: {total} bytes would come at offset {offset}, and there is room for {room}: {}",
+            Words(*errno))]
+    TooLong {
+        /// Where the first byte would go.
+        offset: u64,
+        /// Bytes that would come.
+        total: u64,
+        /// Bytes that fit.
+        room: u64,
+        /// The errno that stands for it.
+        errno: i32,
     },
     /// The source ended before its end.
     #[error("source: ended early: at offset {offset} instead of {expected}")]
@@ -267,6 +284,7 @@ impl Error {
             | Error::Nowhere { errno, .. }
             | Error::Because { errno, .. }
             | Error::Argument { errno, .. }
+            | Error::TooLong { errno, .. }
             | Error::Peer { errno, .. } => errno,
             Error::EndedEarly { .. } => libc::ENODATA,
             Error::Nonsense { .. } => libc::EPROTO,
@@ -285,6 +303,7 @@ impl Error {
             | Error::Nonsense { operation, .. }
             | Error::Peer { operation, .. } => operation,
             Error::EndedEarly { .. } => Operation::Read,
+            Error::TooLong { .. } => Operation::Open,
             Error::Argument { .. } => Operation::Argument,
             Error::Late { .. } => Operation::Wait,
             Error::Internal => Operation::None,
@@ -302,6 +321,7 @@ impl Error {
             | Error::Late { side, .. }
             | Error::Peer { side, .. } => side,
             Error::EndedEarly { .. } => Side::Source,
+            Error::TooLong { .. } => Side::Sink,
             Error::Argument { .. } | Error::Internal => Side::None,
         }
     }
@@ -314,6 +334,7 @@ impl Error {
             | Error::Because { offset, .. }
             | Error::Nonsense { offset, .. }
             | Error::EndedEarly { offset, .. }
+            | Error::TooLong { offset, .. }
             | Error::Late { offset, .. } => Some(offset),
             Error::Peer { offset, .. } => offset,
             Error::Nowhere { .. } | Error::Argument { .. } | Error::Internal => None,

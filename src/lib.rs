@@ -1,13 +1,15 @@
 //! Moves disk images over any stream, holes included: the core of the C library libsparsestream.
 //!
-//! A sparse stream is a sequence of sections, each data or a hole, and an end. A [`source::Source`]
-//! is pulled, a [`sink::Sink`] is pushed, and [`transfer::Transfer`] is the only loop: sending is a
+//! A sparse stream is a sequence of sections, each data or a hole, and an end. A [`end::Source`]
+//! is pulled, a [`end::Sink`] is pushed, and [`transfer::Transfer`] is the only loop: sending is a
 //! file to a stream, receiving a stream to a file, a copy a file to a file.
 //!
 //! | room | subject |
 //! |---|---|
 //! | [`section`] | where a descriptor's data and holes are |
-//! | [`source`], [`sink`] | the ends of a stream |
+//! | [`end`] | the traits of the two ends of a stream |
+//! | [`source`], [`sink`] | descriptors as ends |
+//! | [`trace`] | decisions as events |
 //! | [`transfer`] | the loop, its options, statistics, progress, cancel |
 //! | [`wire`] | frames over a pair of descriptors |
 //! | [`zero`] | is this block all zeros |
@@ -15,6 +17,7 @@
 //! | [`byte_end`] | a pipe, a socket or a character device, at either end |
 //! | [`pipe`] | a pipe between two descriptors, for data that is not copied |
 //! | [`wait`] | what an end that is not ready waits for |
+//! | [`filesystem`] | the file system that a file is on, and what is known of it |
 //! | [`error`] | what can go wrong |
 //! | [`sys`] | every system call |
 //! | [`ffi`] | the C ABI |
@@ -25,8 +28,10 @@
 pub mod buffer;
 pub mod byte_end;
 pub mod digest;
+pub mod end;
 pub mod error;
 pub mod ffi;
+pub mod filesystem;
 pub mod life;
 pub mod pipe;
 pub mod section;
@@ -35,6 +40,7 @@ pub mod source;
 pub mod sys;
 #[cfg(test)]
 mod testing;
+pub mod trace;
 pub mod transfer;
 pub mod wait;
 pub mod wire;

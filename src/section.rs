@@ -2,9 +2,10 @@
 //!
 //! The map that a file system gives is a hint: it may be outdated before it is used, and it may
 //! be wrong. What is answered here always makes progress, and never calls data a hole unless the
-//! file system said so without contradicting itself.
+//! file system said so without contradicting itself, and could know what is in the page cache.
 
 use crate::error::{Error, Operation, Result, Side};
+use crate::filesystem;
 use crate::sys::{self, Fd, FileKind, Sys};
 
 /// What a section is. As wide as its neighbours in a [`Section`], so that one is copied in whole words.
@@ -17,6 +18,8 @@ pub enum Kind {
     Data,
     /// A hole: it reads as zeros and is not stored.
     Hole,
+    /// Bytes that the receiver keeps as they are. A file never has such a section.
+    Keep,
 }
 
 /// A run of bytes of one kind.
@@ -60,16 +63,31 @@ pub struct Walk {
     /// Where the last answer said that data begins.
     data: Option<u64>,
     mapped: Option<bool>,
+    belief: Belief,
+}
+
+/// Whether a hole is believed that a map tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Belief {
+    /// No hole was told of, and no question failed.
+    Unasked,
+    /// The map follows the page cache.
+    Native,
+    /// What was in the cache was written back before the map was asked again.
+    Flushed,
+    /// It cannot be written back: all is data.
+    Never,
 }
 
 impl Walk {
     /// A walk over a file that ends at `end`.
     #[must_use]
     pub fn new(fd: Fd, end: u64) -> Self {
-        Walk { fd, end, data: None, mapped: None }
+        Walk { fd, end, data: None, mapped: None, belief: Belief::Unasked }
     }
 
-    /// Whether the file system answered when it was asked for its map; `None` before it was asked.
+    /// Whether the file system answered when it was asked for its map, and is believed; `None`
+    /// before it was asked.
     #[must_use]
     pub fn mapped(&self) -> Option<bool> {
         self.mapped
@@ -87,21 +105,78 @@ impl Walk {
             return Ok(Section::end(offset));
         }
         let known = self.data.take() == Some(offset);
-        match probe(self.fd, offset, self.end, known) {
-            Ok(section) => {
-                self.mapped.get_or_insert(true);
-                let next = section.offset + section.length;
-                if section.kind == Kind::Hole && next < self.end {
-                    self.data = Some(next);
-                }
-                Ok(section)
+        let first = match self.belief {
+            Belief::Never => Ok(Section::new(Kind::Data, offset, self.end - offset)),
+            _ => probe(self.fd, offset, self.end, known),
+        };
+        let section = match first {
+            Ok(section) if self.belief.takes(section.kind) => section,
+            first => {
+                let answer = reconsider(self.fd, offset, self.end, first, &mut self.belief)?;
+                let Some(section) = answer else {
+                    self.mapped = Some(false);
+                    return Ok(Section::new(Kind::Data, offset, self.end - offset));
+                };
+                section
             }
-            Err(errno) => {
-                let section = without_map(errno, offset, self.end)?;
-                self.mapped.get_or_insert(false);
-                Ok(section)
+        };
+        self.mapped.get_or_insert(true);
+        let next = section.offset + section.length;
+        if section.kind == Kind::Hole && next < self.end {
+            self.data = Some(next);
+        }
+        Ok(section)
+    }
+}
+
+impl Belief {
+    /// Whether an answer of this kind needs no second look.
+    #[inline]
+    fn takes(self, kind: Kind) -> bool {
+        kind != Kind::Hole || matches!(self, Belief::Native | Belief::Flushed)
+    }
+}
+
+/// What becomes of a hole that is not believed yet, or of a question that failed. `None` means that
+/// there is no map that could be used: everything from here on is data.
+///
+/// A map may be a server's, which has not seen what is in the page cache of this machine; then a
+/// hole may have data in it. What is not on its way yet has no place in some maps either: ext4
+/// answers ENOENT for a file that it is about to store within its inode. Writing back what is in the
+/// cache settles both.
+#[cold]
+fn reconsider(
+    fd: Fd,
+    offset: u64,
+    end: u64,
+    first: Sys<Section>,
+    belief: &mut Belief,
+) -> Result<Option<Section>> {
+    let failed = |errno| Err(Error::at(Operation::Map, Side::Source, offset, errno));
+    match first.map_err(Refusal::of) {
+        Ok(section) => {
+            if filesystem::map_follows_cache(fd, offset) {
+                *belief = Belief::Native;
+                return Ok(Some(section));
             }
         }
+        Err(Refusal::NoMap) => return Ok(None),
+        Err(Refusal::Failure(errno)) => return failed(errno),
+        Err(Refusal::Other) if *belief == Belief::Flushed => return Ok(None),
+        Err(Refusal::Other) => {}
+    }
+    match steadily(|| sys::sync_data(fd)) {
+        Ok(()) => *belief = Belief::Flushed,
+        Err(libc::EINTR) => return failed(libc::EINTR),
+        Err(_) => {
+            *belief = Belief::Never;
+            return Ok(None);
+        }
+    }
+    match probe(fd, offset, end, false).map_err(Refusal::of) {
+        Ok(section) => Ok(Some(section)),
+        Err(Refusal::NoMap | Refusal::Other) => Ok(None),
+        Err(Refusal::Failure(errno)) => failed(errno),
     }
 }
 
@@ -143,14 +218,34 @@ fn rest(fd: Fd, offset: u64, end: u64, kind: Kind) -> Sys<Section> {
     Ok(if end > offset { Section::new(kind, offset, end - offset) } else { Section::end(offset) })
 }
 
-/// What a failure of lseek(2) means: that there is no map, and all is data, or that it failed.
-#[cold]
-fn without_map(errno: i32, offset: u64, end: u64) -> Result<Section> {
-    match errno {
-        libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY => {
-            Ok(Section::new(Kind::Data, offset, end - offset))
+/// What a failure of lseek(2) means.
+enum Refusal {
+    /// There is no map: all is data.
+    NoMap,
+    /// The medium, the memory or the connection to it failed, or a signal came.
+    Failure(i32),
+    /// Nothing that is known of the medium.
+    Other,
+}
+
+impl Refusal {
+    fn of(errno: i32) -> Self {
+        match errno {
+            libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY => Refusal::NoMap,
+            libc::EIO
+            | libc::ENOMEM
+            | libc::EINTR
+            | libc::EBADF
+            | libc::ESTALE
+            | libc::ENODEV
+            | libc::ENOTCONN
+            | libc::ECONNABORTED
+            | libc::ETIMEDOUT
+            | libc::EREMOTEIO
+            | libc::EBADMSG
+            | libc::EUCLEAN => Refusal::Failure(errno),
+            _ => Refusal::Other,
         }
-        _ => Err(Error::at(Operation::Map, Side::Source, offset, errno)),
     }
 }
 
@@ -299,12 +394,28 @@ pub fn section_at(fd: Fd, offset: Option<u64>) -> Result<Section> {
     if !file.map {
         return Ok(Section::new(Kind::Data, offset, file.end - offset));
     }
-    let answer = steadily(|| probe(fd, offset, file.end, false));
-    position.restore()?;
-    match answer {
-        Ok(section) => Ok(section),
-        Err(errno) => without_map(errno, offset, file.end),
+    match steadily(|| probe(fd, offset, file.end, false)) {
+        Ok(section) if Belief::Unasked.takes(section.kind) => {
+            position.restore()?;
+            Ok(section)
+        }
+        first => section_reconsidered(fd, offset, file.end, first, &position),
     }
+}
+
+/// The rest of [`section_at`] where the first answer is not the last word.
+#[cold]
+fn section_reconsidered(
+    fd: Fd,
+    offset: u64,
+    end: u64,
+    first: Sys<Section>,
+    position: &Position,
+) -> Result<Section> {
+    position.around(|| {
+        let answer = again(|| reconsider(fd, offset, end, first, &mut { Belief::Unasked }))?;
+        Ok(answer.unwrap_or(Section::new(Kind::Data, offset, end - offset)))
+    })
 }
 
 /// Hands each section of the range to `each`, which returns whether to go on. Length 0 means to
@@ -350,8 +461,12 @@ pub fn holes_supported(fd: Fd) -> Result<bool> {
     // At offset 0, whatever the size: an empty file answers ENXIO where there is a map.
     position.around(|| match steadily(|| sys::seek_hole(fd, 0)) {
         Ok(_) | Err(libc::ENXIO) => Ok(true),
-        Err(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY) => Ok(false),
-        Err(errno) => Err(Error::at(Operation::Map, Side::Source, 0, errno)),
+        Err(errno) => match Refusal::of(errno) {
+            Refusal::NoMap => Ok(false),
+            Refusal::Failure(errno) => Err(Error::at(Operation::Map, Side::Source, 0, errno)),
+            Refusal::Other => Ok(sys::sync_data(fd).is_ok()
+                && matches!(steadily(|| sys::seek_hole(fd, 0)), Ok(_) | Err(libc::ENXIO))),
+        },
     })
 }
 

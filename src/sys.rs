@@ -7,6 +7,8 @@
 #![allow(unsafe_code)]
 
 use libc::{c_int, c_void, off_t};
+use std::cell::UnsafeCell;
+use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -41,6 +43,7 @@ pub enum Call {
     Fallocate,
     Ftruncate,
     Fsync,
+    Fdatasync,
     Poll,
 }
 
@@ -193,25 +196,8 @@ pub fn size(fd: Fd) -> Sys<u64> {
     stat(fd).map(|stat| stat.size)
 }
 
-/// Whether the file is one of the kernel's own, whose content is made while it is read and whose
-/// size says nothing of it: fstatfs(2).
-pub fn made_up(fd: Fd) -> Sys<bool> {
-    // From linux/magic.h: proc, sysfs, debugfs, tracefs, securityfs, configfs, cgroup, cgroup2.
-    const OWN: [u64; 8] = [
-        0x9fa0,
-        0x6265_6572,
-        0x6462_6720,
-        0x7472_6163,
-        0x7363_6673,
-        0x6265_6570,
-        0x0027_e0eb,
-        0x6367_7270,
-    ];
-    file_system(fd).map(|kind| OWN.contains(&kind))
-}
-
 /// The magic number of the file system that a file is on: fstatfs(2).
-fn file_system(fd: Fd) -> Sys<u64> {
+pub fn file_system(fd: Fd) -> Sys<u64> {
     let mut found = std::mem::MaybeUninit::<libc::statfs>::zeroed();
     // SAFETY: the buffer is a whole struct statfs.
     call(Call::Fstatfs, 0, |_| unsafe { libc::fstatfs(fd, found.as_mut_ptr()) } as isize)?;
@@ -227,14 +213,11 @@ pub fn flags(fd: Fd) -> Sys<c_int> {
         .map(|flags| flags as c_int)
 }
 
-/// The seals of a memfd, 0 for what cannot be sealed: fcntl(2) F_GET_SEALS.
-pub fn seals(fd: Fd) -> Sys<c_int> {
+/// The seals of a memfd, 0 for what cannot be sealed or does not tell: fcntl(2) F_GET_SEALS.
+pub fn seals(fd: Fd) -> c_int {
     // SAFETY: no memory is passed.
-    match call(Call::Fcntl, 0, |_| unsafe { libc::fcntl(fd, libc::F_GET_SEALS) } as isize) {
-        Ok(seals) => Ok(seals as c_int),
-        Err(libc::EINVAL) => Ok(0),
-        Err(errno) => Err(errno),
-    }
+    call(Call::Fcntl, 0, |_| unsafe { libc::fcntl(fd, libc::F_GET_SEALS) } as isize)
+        .map_or(0, |seals| seals as c_int)
 }
 
 /// A socket's type: SOCK_STREAM and the like.
@@ -311,8 +294,11 @@ pub fn pread_nowait(fd: Fd, buffer: &mut [u8], from: u64) -> Sys<usize> {
 
 /// Has a range read into the cache, mostly without waiting for it: posix_fadvise(2) WILLNEED.
 pub fn will_need(fd: Fd, from: u64, length: u64) -> Sys<()> {
+    advise(fd, from, length, libc::POSIX_FADV_WILLNEED)
+}
+
+fn advise(fd: Fd, from: u64, length: u64, advice: c_int) -> Sys<()> {
     let (from, length) = (offset(from)?, offset(length)?);
-    let advice = libc::POSIX_FADV_WILLNEED;
     // SAFETY: no memory is passed.
     match call(Call::Fadvise, 0, |_| unsafe { libc::posix_fadvise(fd, from, length, advice) }
         as isize)?
@@ -321,6 +307,11 @@ pub fn will_need(fd: Fd, from: u64, length: u64) -> Sys<()> {
         // It returns the errno itself.
         errno => Err(errno as i32),
     }
+}
+
+/// Drops what the cache holds of a range, as far as it is on the medium: posix_fadvise(2) DONTNEED.
+pub fn forget(fd: Fd, from: u64, length: u64) -> Sys<()> {
+    advise(fd, from, length, libc::POSIX_FADV_DONTNEED)
 }
 
 /// pwrite(2).
@@ -555,6 +546,19 @@ pub fn pipe() -> Sys<(OwnedFd, OwnedFd)> {
     Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
 }
 
+/// A pipe whose ends block, for tests: std has one since Rust 1.87.
+#[cfg(any(test, feature = "fault-injection"))]
+#[must_use]
+pub fn blocking_pipe() -> (std::fs::File, std::fs::File) {
+    use std::os::fd::AsRawFd;
+    let (read, write) = pipe().expect("a pipe can be made");
+    for end in [read.as_raw_fd(), write.as_raw_fd()] {
+        // SAFETY: no memory is passed.
+        assert_eq!(unsafe { libc::fcntl(end, libc::F_SETFL, 0) }, 0);
+    }
+    (read.into(), write.into())
+}
+
 /// Makes a pipe hold so many bytes if it may, and returns how many it holds: fcntl(2).
 pub fn set_pipe_size(fd: Fd, bytes: c_int) -> Sys<usize> {
     // SAFETY: no memory is passed.
@@ -588,14 +592,6 @@ pub fn splice(from: Fd, at: Option<u64>, to: Fd, to_at: Option<u64>, length: u64
     .map(|count| count as u64)
 }
 
-/// Whether the file system of a file may copy within itself in a better way than by its pages:
-/// shared blocks, or a server's own copy. By fstatfs(2).
-pub fn copies_itself(fd: Fd) -> Sys<bool> {
-    // From linux/magic.h: ext2 to ext4, tmpfs, ramfs.
-    const PLAIN: [u64; 3] = [0xef53, 0x0102_1994, 0x8584_58f6];
-    file_system(fd).map(|kind| !PLAIN.contains(&kind))
-}
-
 /// Bytes that are zero and take no memory before they are touched; `None` if there is no memory.
 #[must_use]
 pub fn zeroed(length: usize) -> Option<Vec<u8>> {
@@ -608,6 +604,16 @@ pub fn zeroed(length: usize) -> Option<Vec<u8>> {
     // SAFETY: from the global allocator, with the layout of a vector of this capacity, and all of
     // it initialised.
     Some(unsafe { Vec::from_raw_parts(start, length, length.max(1)) })
+}
+
+/// A value in memory of its own; `None` if there is no memory, where `Box::new` would end the process.
+pub fn boxed<T>(value: T) -> Option<Box<T>> {
+    let mut room: Vec<UnsafeCell<MaybeUninit<T>>> = Vec::new();
+    room.try_reserve_exact(1).ok()?;
+    room.push(UnsafeCell::new(MaybeUninit::new(value)));
+    let raw = Box::into_raw(room.into_boxed_slice());
+    // SAFETY: the slice has one element, whose layout is T's, and it is initialised.
+    Some(unsafe { Box::from_raw(raw.cast::<T>()) })
 }
 
 /// A message of two pieces, without address or control data.
@@ -653,6 +659,8 @@ const BLKGETSIZE64: libc::Ioctl = {
         (2 << 30) | (size << 16) | 0x1272
     }
 };
+// _IOWR('f', 11, struct fiemap), whose 32 bytes go both ways: the same number on every machine.
+const FIEMAP: libc::Ioctl = (3 << 30) | (32 << 16) | 0x660b;
 
 /// Makes a range of a block device read zero: ioctl(2) BLKZEROOUT.
 pub fn zero_out(fd: Fd, at: u64, length: u64) -> Sys<()> {
@@ -689,6 +697,33 @@ pub fn truncate(fd: Fd, size: u64) -> Sys<()> {
 pub fn sync(fd: Fd) -> Sys<()> {
     // SAFETY: no memory is passed.
     call(Call::Fsync, 0, |_| unsafe { libc::fsync(fd) } as isize).map(drop)
+}
+
+/// Writes back what is only in the cache: fdatasync(2). A descriptor that is only open for reading
+/// will do.
+pub fn sync_data(fd: Fd) -> Sys<()> {
+    // SAFETY: no memory is passed.
+    call(Call::Fdatasync, 0, |_| unsafe { libc::fdatasync(fd) } as isize).map(drop)
+}
+
+/// Whether the extents of a file can be listed: ioctl(2) FS_IOC_FIEMAP, which counts those at one
+/// byte.
+pub fn lists_extents(fd: Fd, at: u64) -> bool {
+    // struct fiemap of linux/fiemap.h, without room for extents.
+    #[repr(C)]
+    struct Fiemap {
+        start: u64,
+        length: u64,
+        flags: u32,
+        mapped_extents: u32,
+        extent_count: u32,
+        reserved: u32,
+    }
+    let mut request =
+        Fiemap { start: at, length: 1, flags: 0, mapped_extents: 0, extent_count: 0, reserved: 0 };
+    // SAFETY: FS_IOC_FIEMAP reads and writes a whole struct fiemap, and no extent where there is
+    // room for none.
+    call(Call::Ioctl, 0, |_| unsafe { libc::ioctl(fd, FIEMAP, &raw mut request) } as isize).is_ok()
 }
 
 /// Waits until the descriptor has one of `events`, or an error, or the time is over: poll(2).
@@ -729,7 +764,7 @@ mod tests {
     #[test]
     fn a_closed_pipe_is_an_errno_in_every_way() {
         for way in [Way::Flags, Way::Mask, Way::Poll] {
-            let (reader, writer) = std::io::pipe().unwrap();
+            let (reader, writer) = blocking_pipe();
             drop(reader);
             match write(writer.as_raw_fd(), b"x", b"y", way) {
                 Err(libc::EPIPE) => {}
@@ -741,7 +776,7 @@ mod tests {
 
     #[test]
     fn an_empty_pipe_does_not_block_in_any_way() {
-        let (reader, _writer) = std::io::pipe().unwrap();
+        let (reader, _writer) = blocking_pipe();
         for way in [Way::Flags, Way::Mask, Way::Poll] {
             assert_eq!(
                 read(reader.as_raw_fd(), &mut [0], &mut [0], way),

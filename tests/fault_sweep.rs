@@ -4,11 +4,12 @@
 //! the side that was asked and an offset; never wrong bytes with success, never a hang, never an
 //! open descriptor more. Block devices are swept as root only.
 
+use sparsestream::end::{Sink, Source};
 use sparsestream::error::{Error, Result, Side};
-use sparsestream::sink::{self, FdSink};
-use sparsestream::source::{self, FdSource};
-use sparsestream::sys::Call;
+use sparsestream::sink;
+use sparsestream::source;
 use sparsestream::sys::inject::{self, Fault};
+use sparsestream::sys::{self, Call};
 use sparsestream::transfer::{Options, Patience, Progress, Sparse, Transfer};
 use sparsestream::wire::reader::ReaderOptions;
 use sparsestream::wire::writer::WriterOptions;
@@ -177,24 +178,28 @@ fn over_a_wire(from: &OwnedFd, to: &OwnedFd, detect_zeroes: bool) -> Result<()> 
     }
     let [near, far] = [&ends.0, &ends.1].map(AsRawFd::as_raw_fd);
     let step =
-        |transfer: &mut Transfer, source: &mut dyn source::Source, sink: &mut dyn sink::Sink| {
-            match transfer.run(source, sink, &mut (), Some(32 * KIB), Patience::None) {
-                Ok(Progress::Finished) => Some(Ok(())),
-                Ok(Progress::BudgetUsed) => None,
-                Err(error) if error.would_block() => None,
-                Err(error) => Some(Err(error)),
-            }
+        |transfer: &mut Transfer, source: &mut dyn Source, sink: &mut dyn Sink| match transfer.run(
+            source,
+            sink,
+            &mut (),
+            Some(32 * KIB),
+            Patience::None,
+        ) {
+            Ok(Progress::Finished) => Some(Ok(())),
+            Ok(Progress::BudgetUsed) => None,
+            Err(error) if error.would_block() => None,
+            Err(error) => Some(Err(error)),
         };
-    let mut source = FdSource::new(from.as_raw_fd(), &source::Options::default())?;
+    let mut source = source::from_fd(from.as_raw_fd(), &source::Options::default())?;
     let mut writer = Writer::new(near, Some(near), &WriterOptions::default())?;
     let mut sending = Transfer::new(&Options { detect_zeroes, ..Options::default() })?;
     let mut reader = Reader::new(far, Some(far), &ReaderOptions::default())?;
-    let mut sink = FdSink::new(to.as_raw_fd(), &sink::Options::default(), ())?;
+    let mut sink = sink::from_fd(to.as_raw_fd(), &sink::Options::default(), ())?;
     let mut receiving = Transfer::new(&Options::default())?;
     let (mut sent, mut received) = (None, None);
     loop {
-        sent = sent.or_else(|| step(&mut sending, &mut source, &mut writer));
-        received = received.or_else(|| step(&mut receiving, &mut reader, &mut sink));
+        sent = sent.or_else(|| step(&mut sending, source.as_mut(), &mut writer));
+        received = received.or_else(|| step(&mut receiving, &mut reader, sink.as_mut()));
         match (sent, received) {
             (Some(sent), Some(received)) => {
                 return match (sent, received) {
@@ -219,7 +224,7 @@ fn run(target: Target, device: Option<&File>, nth: usize, what: Injected) -> Out
     let mut options = sink::Options::default();
     let mut expected = image.clone();
     let (from, feeder): (OwnedFd, _) = if target == Target::FromPipe {
-        let (reader, mut writer) = std::io::pipe().expect("a pipe");
+        let (reader, mut writer) = sys::blocking_pipe();
         let bytes = image.clone();
         let feeder = std::thread::spawn(move || {
             let _ = std::io::Write::write_all(&mut writer, &bytes);
@@ -260,7 +265,7 @@ fn run(target: Target, device: Option<&File>, nth: usize, what: Injected) -> Out
             device.into()
         }
         Target::Pipe => {
-            let (reader, writer) = std::io::pipe().expect("a pipe");
+            let (reader, writer) = sys::blocking_pipe();
             collected = Some(collect(reader));
             writer.into()
         }
@@ -288,8 +293,8 @@ fn run(target: Target, device: Option<&File>, nth: usize, what: Injected) -> Out
         if matches!(target, Target::Wire | Target::WireDetecting) {
             return over_a_wire(&from, &to, target == Target::WireDetecting);
         }
-        let mut source = FdSource::new(from.as_raw_fd(), &source::Options::default())?;
-        let mut sink = FdSink::new(to.as_raw_fd(), &options, ())?;
+        let mut source = source::from_fd(from.as_raw_fd(), &source::Options::default())?;
+        let mut sink = sink::from_fd(to.as_raw_fd(), &options, ())?;
         let mut transfer = Transfer::new(&Options {
             detect_zeroes: matches!(target, Target::OldContent | Target::FromPipe),
             sparse: if target == Target::Range { Sparse::Required } else { Sparse::Auto },
@@ -297,7 +302,7 @@ fn run(target: Target, device: Option<&File>, nth: usize, what: Injected) -> Out
             zero_block: 4096,
             ..Options::default()
         })?;
-        transfer.run(&mut source, &mut sink, &mut (), None, Patience::Any).map(drop)
+        transfer.run(source.as_mut(), sink.as_mut(), &mut (), None, Patience::Any).map(drop)
     });
     drop(from);
     let bytes = match collected {

@@ -109,10 +109,10 @@ fuzz_target!(|input: Input| {
     let Some(mut given) = Struct::new(&input, functions) else { return };
     let mut freed = 0u32;
     let opaque = (&raw mut freed).cast::<c_void>();
-    if matches!(input.which, Which::SourceOps | Which::SinkOps | Which::StreamOps)
-        && let Some(free) = given.words.get_mut(1)
-    {
-        *free = count_free as *const () as usize as u64;
+    if matches!(input.which, Which::SourceOps | Which::SinkOps | Which::StreamOps) {
+        if let Some(free) = given.words.get_mut(1) {
+            *free = count_free as *const () as usize as u64;
+        }
     }
     let (mut source, mut sink, mut transfer) = (null_mut(), null_mut(), null_mut());
     // SAFETY: each struct has the size that it tells, or one that none can have.

@@ -66,11 +66,11 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(hello, again);
         let length = if hello.length == UNKNOWN { 0 } else { hello.length };
         assert!(hello.source_offset + length <= MAX_OFFSET);
-        if let Some(rest) = bytes.get(Hello::SIZE..)
-            && let Ok(accept) = Accept::decode(rest, &hello)
-        {
-            assert_eq!(Accept::decode(&accept.encode(), &hello), Ok(accept));
-            assert_eq!(accept.features & hello.required, hello.required);
+        if let Some(rest) = bytes.get(Hello::SIZE..) {
+            if let Ok(accept) = Accept::decode(rest, &hello) {
+                assert_eq!(Accept::decode(&accept.encode(), &hello), Ok(accept));
+                assert_eq!(accept.features & hello.required, hello.required);
+            }
         }
     }
     if let Ok(end) = End::decode(bytes) {

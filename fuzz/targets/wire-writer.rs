@@ -224,10 +224,10 @@ fuzz_target!(|input: Input| {
     };
     let fd = near.as_raw_fd();
     let Ok(mut writer) = Writer::new(fd, input.two_way.then_some(fd), &options) else { return };
-    if let Some(total) = input.total
-        && writer.announce(total.into()).is_err()
-    {
-        return;
+    if let Some(total) = input.total {
+        if writer.announce(total.into()).is_err() {
+            return;
+        }
     }
     let mut receiver = Receiver::default();
     let _ = writer.held();

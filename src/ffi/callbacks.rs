@@ -4,11 +4,13 @@ use super::guard::signed;
 use super::options::{self, Sized0, sparsestream_stats, sparsestream_transfer_options};
 use super::sections::sparsestream_section;
 use super::sources::SPARSESTREAM_AT_HOLE;
+use crate::end::{
+    End, HoleWay, Look, Made, Next, Plan, Sink, SinkInfo, SinkWays, Source, SourceInfo, SourceWays,
+};
 use crate::error::{Error, Operation, Result, Side};
 use crate::life::Life;
 use crate::section::{Kind, Section};
-use crate::sink::{self, Sink};
-use crate::source::{Read, Source};
+use crate::sink;
 use crate::sys::Sys;
 use crate::transfer::{Observe, Stats};
 use crate::wait::Waiting;
@@ -120,6 +122,10 @@ struct Opaque {
     free: Option<Free>,
 }
 
+// SAFETY: handles may be used by one thread after the other, as the header says, and the caller's functions
+// and their opaque with them.
+unsafe impl Send for Opaque {}
+
 impl Drop for Opaque {
     fn drop(&mut self) {
         if let Some(free) = self.free {
@@ -200,7 +206,7 @@ impl Site {
 
 /// The errno that a negative answer stands for.
 fn errno(answer: i64) -> Option<i32> {
-    (-4095..0).contains(&answer).then_some(-answer as i32)
+    (-4095..0).contains(&answer).then(|| -answer as i32)
 }
 
 /// The caller's functions as a source.
@@ -209,6 +215,8 @@ pub struct CallbackSource {
     opaque: Opaque,
     offset: u64,
     section: Option<Section>,
+    /// Bytes of a hole that were passed and that the caller's `skip` was not called for yet.
+    owed: u64,
     life: Life,
 }
 
@@ -228,7 +236,7 @@ impl CallbackSource {
             let why = "and ops.skip must both be there, or neither";
             return Err(Error::argument("ops.in_data", why, libc::EINVAL));
         }
-        Ok(CallbackSource { ops, opaque, offset: 0, section: None, life: Life::Open })
+        Ok(CallbackSource { ops, opaque, offset: 0, section: None, owed: 0, life: Life::Open })
     }
 
     fn site(&self, operation: Operation) -> Site {
@@ -244,22 +252,16 @@ impl CallbackSource {
     }
 }
 
-impl Source for CallbackSource {
-    fn tells_holes(&mut self) -> Result<bool> {
-        Ok(self.ops.in_data.is_some())
-    }
-
-    fn total(&self) -> Option<u64> {
-        None
-    }
-
+impl CallbackSource {
+    /// The section that it is in.
     fn section(&mut self) -> Result<Section> {
         self.life.check(Operation::Map, Side::Source, self.offset)?;
+        self.skip_owed()?;
         if let Some(section) = self.section {
             return Ok(section);
         }
         let site = self.site(Operation::Map);
-        let ask = self.ops.in_data.ok_or_else(|| site.error(-i64::from(libc::EOPNOTSUPP)))?;
+        let ask = self.ops.in_data.ok_or_else(|| Error::null("ops.in_data"))?;
         let (mut in_data, mut length) = (0u8, 0);
         // SAFETY: the caller promised that its functions may be called with its opaque. A C bool
         // is one byte; what a broken caller leaves in it need not be 0 or 1.
@@ -277,14 +279,36 @@ impl Source for CallbackSource {
         Ok(section)
     }
 
-    fn read(&mut self, buffer: &mut [u8]) -> Result<Read> {
+    /// Has the caller's source move past what was passed of a hole. It is done before the next call, where it
+    /// may fail without harm.
+    fn skip_owed(&mut self) -> Result<()> {
+        if self.owed == 0 {
+            return Ok(());
+        }
+        let site = self.site(Operation::Skip);
+        let site = Site { offset: site.offset - self.owed, ..site };
+        let skip = self.ops.skip.ok_or_else(|| Error::null("ops.skip"))?;
+        // SAFETY: the caller promised that its functions may be called with its opaque.
+        site.done(unsafe { skip(self.opaque.pointer, signed(self.owed)) })?;
+        self.owed = 0;
+        Ok(())
+    }
+}
+
+impl Source for CallbackSource {
+    fn open(&mut self) -> Result<SourceInfo> {
+        Ok(SourceInfo { tells_holes: self.ops.in_data.is_some(), ..SourceInfo::default() })
+    }
+
+    fn next(&mut self, buffer: &mut [u8]) -> Result<Next> {
         self.life.check(Operation::Read, Side::Source, self.offset)?;
         let mut most = buffer.len() as u64;
         if self.ops.in_data.is_some() {
             let section = self.section()?;
             match section.kind {
-                Kind::End => return Ok(Read::End),
-                Kind::Hole => return Ok(Read::AtHole),
+                Kind::End => return Ok(Next::End),
+                Kind::Hole => return Ok(Next::Hole(section.length)),
+                Kind::Keep => return Ok(Next::Keep(section.length)),
                 Kind::Data => most = most.min(section.length),
             }
         }
@@ -295,35 +319,40 @@ impl Source for CallbackSource {
             unsafe { read(self.opaque.pointer, buffer.as_mut_ptr().cast(), most as usize) };
         let count = site.count(answer, most)?;
         match (count, self.section) {
-            (0, None) => Ok(Read::End),
+            (0, None) => Ok(Next::End),
             (0, Some(section)) => {
                 let expected = section.offset + section.length;
                 Err(Error::EndedEarly { offset: self.offset, expected })
             }
             _ => {
                 self.advance(count);
-                Ok(Read::Data(count as usize))
+                Ok(Next::Data(count as usize))
             }
         }
     }
 
-    fn skip(&mut self, length: u64) -> Result<()> {
-        if length == 0 {
-            return Ok(());
+    fn look(&mut self) -> Result<Look> {
+        if self.ops.in_data.is_none() {
+            self.life.check(Operation::Map, Side::Source, self.offset)?;
+            return Ok(Look { kind: Kind::Data, length: None });
         }
         let section = self.section()?;
-        if section.kind != Kind::Hole || length > section.length {
-            return Err(Error::argument("length", "is not within one hole", libc::EINVAL));
-        }
-        let site = self.site(Operation::Skip);
-        let skip = self.ops.skip.ok_or_else(|| Error::null("ops.skip"))?;
-        // SAFETY: as above.
-        site.done(unsafe { skip(self.opaque.pointer, signed(length)) })?;
-        self.advance(length);
-        Ok(())
+        Ok(Look { kind: section.kind, length: Some(section.length) })
     }
 
+    fn consume(&mut self, length: u64) {
+        self.owed += length;
+        self.advance(length);
+    }
+}
+
+impl SourceWays for CallbackSource {}
+
+impl End for CallbackSource {
     fn finish(&mut self) -> Result<()> {
+        if self.life == Life::Open {
+            self.skip_owed()?;
+        }
         self.life = Life::Finished;
         Ok(())
     }
@@ -365,8 +394,8 @@ impl CallbackSink {
 }
 
 impl Sink for CallbackSink {
-    fn makes_holes(&mut self) -> Result<bool> {
-        Ok(self.ops.hole.is_some())
+    fn open(&mut self, _plan: &Plan) -> Result<SinkInfo> {
+        Ok(SinkInfo { makes_holes: self.ops.hole.is_some(), ..SinkInfo::default() })
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
@@ -381,16 +410,24 @@ impl Sink for CallbackSink {
         Ok(count as usize)
     }
 
-    fn hole(&mut self, length: u64) -> Result<u64> {
+    fn hole(&mut self, length: u64) -> Result<Made> {
         self.life.check(Operation::Hole, Side::Sink, self.offset)?;
         let site = self.site(Operation::Hole);
         let hole = self.ops.hole.ok_or_else(|| site.error(-i64::from(libc::EOPNOTSUPP)))?;
         // SAFETY: as above.
         site.done(unsafe { hole(self.opaque.pointer, signed(length)) })?;
         self.offset += length;
-        Ok(length)
+        Ok(Made { length, way: HoleWay::Passed })
     }
 
+    fn keep(&mut self, _length: u64) -> Result<u64> {
+        Err(self.site(Operation::Keep).error(-i64::from(libc::EOPNOTSUPP)))
+    }
+}
+
+impl SinkWays for CallbackSink {}
+
+impl End for CallbackSink {
     fn finish(&mut self) -> Result<()> {
         self.life = Life::Finished;
         Ok(())
@@ -486,13 +523,14 @@ impl Drop for Stream {
 /// The caller's stream as a source.
 pub struct StreamSource {
     stream: Stream,
-    next: Next,
+    coming: Coming,
 }
 
 /// What is known of what comes next on a stream.
 #[derive(Clone, Copy)]
-enum Next {
+enum Coming {
     Unknown,
+    /// A hole, whose length was not received yet.
     Hole,
     HoleOf(u64),
     End,
@@ -509,7 +547,7 @@ impl StreamSource {
         if stream.ops.recv.is_none() {
             return Err(Error::null("ops.recv"));
         }
-        Ok(StreamSource { stream, next: Next::Unknown })
+        Ok(StreamSource { stream, coming: Coming::Unknown })
     }
 
     fn site(&self, operation: Operation) -> Site {
@@ -517,41 +555,33 @@ impl StreamSource {
     }
 }
 
+impl StreamSource {
+    /// Receives the length of the hole that comes next.
+    fn recv_hole(&mut self) -> Result<Next> {
+        let site = self.site(Operation::Skip);
+        let recv_hole =
+            self.stream.ops.recv_hole.ok_or_else(|| site.nonsense(SPARSESTREAM_AT_HOLE))?;
+        self.stream.touch(site)?;
+        let mut length = 0;
+        // SAFETY: the caller promised that its functions may be called with its stream.
+        site.done(unsafe { recv_hole(self.stream.opaque.pointer, &raw mut length) })?;
+        let length = at_least_one(site, site.length(length)?)?;
+        self.coming = Coming::HoleOf(length);
+        Ok(Next::Hole(length))
+    }
+}
+
 impl Source for StreamSource {
-    fn tells_holes(&mut self) -> Result<bool> {
-        Ok(self.stream.ops.recv_hole.is_some())
+    fn open(&mut self) -> Result<SourceInfo> {
+        Ok(SourceInfo { tells_holes: self.stream.ops.recv_hole.is_some(), ..SourceInfo::default() })
     }
 
-    fn total(&self) -> Option<u64> {
-        None
-    }
-
-    fn section(&mut self) -> Result<Section> {
-        let offset = self.stream.offset;
-        match self.next {
-            Next::HoleOf(length) => Ok(Section::new(Kind::Hole, offset, length)),
-            Next::End => Ok(Section::end(offset)),
-            Next::Unknown => Err(self.site(Operation::Map).error(-i64::from(libc::EOPNOTSUPP))),
-            Next::Hole => {
-                let site = self.site(Operation::Skip);
-                let recv_hole =
-                    self.stream.ops.recv_hole.ok_or_else(|| site.nonsense(SPARSESTREAM_AT_HOLE))?;
-                self.stream.touch(site)?;
-                let mut length = 0;
-                // SAFETY: the caller promised that its functions may be called with its stream.
-                site.done(unsafe { recv_hole(self.stream.opaque.pointer, &raw mut length) })?;
-                let length = at_least_one(site, site.length(length)?)?;
-                self.next = Next::HoleOf(length);
-                Ok(Section::new(Kind::Hole, offset, length))
-            }
-        }
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> Result<Read> {
-        match self.next {
-            Next::Hole | Next::HoleOf(_) => return Ok(Read::AtHole),
-            Next::End => return Ok(Read::End),
-            Next::Unknown => {}
+    fn next(&mut self, buffer: &mut [u8]) -> Result<Next> {
+        match self.coming {
+            Coming::Hole => return self.recv_hole(),
+            Coming::HoleOf(length) => return Ok(Next::Hole(length)),
+            Coming::End => return Ok(Next::End),
+            Coming::Unknown => {}
         }
         let site = self.site(Operation::Read);
         let recv = self.stream.ops.recv.ok_or_else(|| Error::null("ops.recv"))?;
@@ -560,31 +590,43 @@ impl Source for StreamSource {
         let answer =
             unsafe { recv(self.stream.opaque.pointer, buffer.as_mut_ptr().cast(), buffer.len()) };
         if answer == SPARSESTREAM_AT_HOLE {
-            self.next = Next::Hole;
-            return Ok(Read::AtHole);
+            self.coming = Coming::Hole;
+            return self.recv_hole();
         }
         let count = site.count(answer, buffer.len() as u64)?;
         if count == 0 {
-            self.next = Next::End;
-            return Ok(Read::End);
+            self.coming = Coming::End;
+            return Ok(Next::End);
         }
         self.stream.offset += count;
-        Ok(Read::Data(count as usize))
+        Ok(Next::Data(count as usize))
     }
 
-    fn skip(&mut self, length: u64) -> Result<()> {
-        match self.next {
-            _ if length == 0 => Ok(()),
-            Next::HoleOf(left) if length <= left => {
-                self.stream.offset += length;
-                self.next =
-                    if length == left { Next::Unknown } else { Next::HoleOf(left - length) };
-                Ok(())
-            }
-            _ => Err(Error::argument("length", "is not within a hole that is known", libc::EINVAL)),
+    fn look(&mut self) -> Result<Look> {
+        if let Coming::Hole = self.coming {
+            self.recv_hole()?;
+        }
+        Ok(match self.coming {
+            Coming::HoleOf(length) => Look { kind: Kind::Hole, length: Some(length) },
+            Coming::End => Look { kind: Kind::End, length: Some(0) },
+            Coming::Unknown | Coming::Hole => Look { kind: Kind::Data, length: None },
+        })
+    }
+
+    fn consume(&mut self, length: u64) {
+        if let Coming::HoleOf(left) = self.coming {
+            self.stream.offset += length;
+            self.coming = match left.checked_sub(length) {
+                Some(left) if left > 0 => Coming::HoleOf(left),
+                _ => Coming::Unknown,
+            };
         }
     }
+}
 
+impl SourceWays for StreamSource {}
+
+impl End for StreamSource {
     fn finish(&mut self) -> Result<()> {
         let site = self.site(Operation::Finish);
         self.stream.finish(site)
@@ -624,8 +666,8 @@ impl StreamSink {
 }
 
 impl Sink for StreamSink {
-    fn makes_holes(&mut self) -> Result<bool> {
-        Ok(self.stream.ops.send_hole.is_some())
+    fn open(&mut self, _plan: &Plan) -> Result<SinkInfo> {
+        Ok(SinkInfo { makes_holes: self.stream.ops.send_hole.is_some(), ..SinkInfo::default() })
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
@@ -641,7 +683,7 @@ impl Sink for StreamSink {
         Ok(count as usize)
     }
 
-    fn hole(&mut self, length: u64) -> Result<u64> {
+    fn hole(&mut self, length: u64) -> Result<Made> {
         let site = self.site(Operation::Hole);
         let send_hole =
             self.stream.ops.send_hole.ok_or_else(|| site.error(-i64::from(libc::EOPNOTSUPP)))?;
@@ -649,9 +691,17 @@ impl Sink for StreamSink {
         // SAFETY: as above.
         site.done(unsafe { send_hole(self.stream.opaque.pointer, signed(length)) })?;
         self.stream.offset += length;
-        Ok(length)
+        Ok(Made { length, way: HoleWay::Passed })
     }
 
+    fn keep(&mut self, _length: u64) -> Result<u64> {
+        Err(self.site(Operation::Keep).error(-i64::from(libc::EOPNOTSUPP)))
+    }
+}
+
+impl SinkWays for StreamSink {}
+
+impl End for StreamSink {
     fn finish(&mut self) -> Result<()> {
         let site = self.site(Operation::Finish);
         self.stream.finish(site)
@@ -707,6 +757,9 @@ pub struct Checkpoint {
     reached: Option<unsafe extern "C" fn(*mut c_void, i64) -> c_int>,
     opaque: *mut c_void,
 }
+
+// SAFETY: as for `Opaque`.
+unsafe impl Send for Checkpoint {}
 
 impl Checkpoint {
     /// This callback, if there is one.

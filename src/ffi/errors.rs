@@ -38,6 +38,8 @@ pub const SPARSESTREAM_OPERATION_PROGRESS: i32 = 14;
 pub const SPARSESTREAM_OPERATION_WAIT: i32 = 15;
 /// An operation: memory was asked for.
 pub const SPARSESTREAM_OPERATION_ALLOCATE: i32 = 16;
+/// An operation: a section was kept as it is.
+pub const SPARSESTREAM_OPERATION_KEEP: i32 = 17;
 
 /// A side: neither end.
 pub const SPARSESTREAM_SIDE_NONE: i32 = 0;
@@ -115,7 +117,7 @@ mod tests {
         for side in [Side::None, Side::Source, Side::Sink] {
             assert_eq!(text(sparsestream_side_name(side as i32)), side.name());
         }
-        for unknown in [-1, 17, i32::MAX, i32::MIN] {
+        for unknown in [-1, 18, i32::MAX, i32::MIN] {
             assert_eq!(text(sparsestream_operation_name(unknown)), "unknown");
             assert_eq!(text(sparsestream_side_name(unknown)), "unknown");
         }

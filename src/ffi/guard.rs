@@ -1,11 +1,9 @@
 //! The wrapper around every export: arguments are checked, a panic stops here, the thread's
 //! message is set and the negative errno returned.
 
-use crate::error::{Error, Operation, Result, Side};
+use crate::error::{Error, Result};
 use libc::{c_char, c_int, c_void};
-use std::cell::UnsafeCell;
 use std::fmt::{self, Display, Write};
-use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
@@ -59,14 +57,6 @@ fn told(error: Error) -> c_int {
 fn silence() {
     static SILENT: Once = Once::new();
     SILENT.call_once(|| std::panic::set_hook(Box::new(|_| {})));
-}
-
-/// How std writes a backtrace, in the C library: not at all. `build-aux/cargo-staticlib` puts it in the place of
-/// `<std::sys::backtrace::BacktraceLock::print::DisplayBacktrace as Display>::fmt`, which takes a reference where this
-/// takes a pointer.
-#[unsafe(no_mangle)]
-fn sparsestream_private_no_backtrace(_: *const c_void, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-    Ok(())
 }
 
 unsafe extern "C" {
@@ -230,20 +220,10 @@ fn check_bytes(start: *const c_void, length: usize, name: &'static str) -> Resul
     Ok(())
 }
 
-/// A box, or an error where `Box::new` would end the process.
-pub fn try_box<T>(value: T) -> Result<Box<T>> {
-    let mut room: Vec<UnsafeCell<MaybeUninit<T>>> = Vec::new();
-    room.try_reserve_exact(1)
-        .map_err(|_| Error::nowhere(Operation::Allocate, Side::None, libc::ENOMEM))?;
-    room.push(UnsafeCell::new(MaybeUninit::new(value)));
-    let raw = Box::into_raw(room.into_boxed_slice());
-    // SAFETY: the slice has one element, whose layout is T's, and it is initialised.
-    Ok(unsafe { Box::from_raw(raw.cast::<T>()) })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{Operation, Side};
     use std::ffi::CStr;
 
     fn last() -> String {
@@ -280,13 +260,6 @@ mod tests {
         format(&mut buffer, &"x");
         assert_eq!(buffer.map(|byte| byte as u8)[..2], *b"x\0");
         format(&mut buffer[..0], &"x");
-    }
-
-    #[test]
-    fn boxes_hold_what_they_are_given() {
-        assert_eq!(*try_box(String::from("kept")).unwrap(), "kept");
-        let nothing: Box<()> = try_box(()).unwrap();
-        drop(nothing);
     }
 
     #[test]

@@ -4,15 +4,14 @@
 //! is told `EBUSY`. One that a panic went through is not used again.
 
 use super::callbacks::Observer;
-use super::guard::try_box;
 use super::options::{self, sparsestream_stats};
+use crate::buffer::boxed;
+use crate::end::{Sink, Source};
 use crate::error::{Error, Result};
-use crate::sink::Sink;
-use crate::source::Source;
-use crate::transfer::{Options, Patience, Progress, Transfer};
+use crate::transfer::{Control, Options, Patience, Progress, Transfer};
 use std::cell::UnsafeCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// A source: where a stream comes from.
 pub struct sparsestream_source {
@@ -26,7 +25,7 @@ pub struct sparsestream_sink {
 
 /// A transfer from a source to a sink.
 pub struct sparsestream_transfer {
-    cancel: Arc<AtomicBool>,
+    control: Arc<Control>,
     source: *mut sparsestream_source,
     sink: *mut sparsestream_sink,
     state: Exclusive<(Transfer, Observer)>,
@@ -72,15 +71,13 @@ impl<T> Exclusive<T> {
 }
 
 /// A handle of a source.
-pub fn new_source(source: impl Source + 'static) -> Result<*mut sparsestream_source> {
-    let end: Box<dyn Source> = try_box(source)?;
-    Ok(Box::into_raw(try_box(sparsestream_source { end: Exclusive::new(end) })?))
+pub fn new_source(end: Box<dyn Source>) -> Result<*mut sparsestream_source> {
+    Ok(Box::into_raw(boxed(sparsestream_source { end: Exclusive::new(end) })?))
 }
 
 /// A handle of a sink.
-pub fn new_sink(sink: impl Sink + 'static) -> Result<*mut sparsestream_sink> {
-    let end: Box<dyn Sink> = try_box(sink)?;
-    Ok(Box::into_raw(try_box(sparsestream_sink { end: Exclusive::new(end) })?))
+pub fn new_sink(end: Box<dyn Sink>) -> Result<*mut sparsestream_sink> {
+    Ok(Box::into_raw(boxed(sparsestream_sink { end: Exclusive::new(end) })?))
 }
 
 /// A handle of a transfer between two handles.
@@ -98,12 +95,12 @@ pub fn new_transfer(
     }
     let transfer = Transfer::new(options)?;
     let handle = sparsestream_transfer {
-        cancel: transfer.canceller(),
+        control: transfer.control(),
         source,
         sink,
         state: Exclusive::new((transfer, observer)),
     };
-    Ok(Box::into_raw(try_box(handle)?))
+    Ok(Box::into_raw(boxed(handle)?))
 }
 
 /// Uses a source.
@@ -198,7 +195,7 @@ pub unsafe fn run_whole(
                 errno: libc::EAGAIN,
                 why: "a blocking call cannot wait for a callback",
             };
-            Err(transfer.fail(error, source, sink))
+            Err(transfer.fail(error, source, sink, &mut observer))
         }
         other => other.map(drop),
     };
@@ -216,7 +213,7 @@ pub unsafe fn run_whole(
 pub unsafe fn cancel(handle: *mut sparsestream_transfer) -> Result<()> {
     // SAFETY: null or live, by the caller's promise; shared, as all of it is made for.
     let handle = unsafe { handle.as_ref() }.ok_or(Error::null("transfer"))?;
-    handle.cancel.store(true, Ordering::Relaxed);
+    handle.control.cancel();
     Ok(())
 }
 
@@ -256,7 +253,7 @@ pub unsafe fn free_transfer(handle: *mut sparsestream_transfer) -> Result<()> {
     // SAFETY: null or live, by the caller's promise.
     let Some(live) = (unsafe { handle.as_ref() }) else { return Ok(()) };
     refuse_in_use(live.state.in_use(), "transfer")?;
-    let ended = live.state.with("transfer", |(transfer, _)| {
+    let ended = live.state.with("transfer", |(transfer, observer)| {
         if !transfer.under_way() {
             return Ok(());
         }
@@ -265,7 +262,7 @@ pub unsafe fn free_transfer(handle: *mut sparsestream_transfer) -> Result<()> {
         unsafe {
             with_source(live.source, |source| {
                 with_sink(live.sink, |sink| {
-                    transfer.fail(error, source, sink);
+                    transfer.fail(error, source, sink, observer);
                     Ok(())
                 })
             })

@@ -71,7 +71,7 @@ pub struct sparsestream_source_options {
 
 /// How a sink writes a file descriptor. Zero-initialise it and set `size`; NULL means all defaults.
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct sparsestream_sink_options {
     /// `sizeof(sparsestream_sink_options)`.
     pub size: u64,
@@ -128,7 +128,7 @@ pub struct sparsestream_stats {
 /// `sparsestream_transfer_cancel` and nothing else on that transfer; they must not throw, longjmp
 /// or free what is in use.
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct sparsestream_transfer_options {
     /// `sizeof(sparsestream_transfer_options)`.
     pub size: u64,
@@ -223,6 +223,18 @@ pub struct sparsestream_error {
     pub message: [libc::c_char; 512],
 }
 
+impl Default for sparsestream_sink_options {
+    fn default() -> Self {
+        zeros()
+    }
+}
+
+impl Default for sparsestream_transfer_options {
+    fn default() -> Self {
+        zeros()
+    }
+}
+
 impl Default for sparsestream_error {
     fn default() -> Self {
         Self {
@@ -250,6 +262,12 @@ const MOST: u64 = 4096;
 pub unsafe trait Sized0: Copy + Default {
     /// The least `size` that is a struct at all: the first published version's, or less.
     const LEAST: usize = size_of::<u64>();
+}
+
+/// The default of a struct that holds a raw pointer, for which `derive(Default)` needs Rust 1.88.
+fn zeros<T: Sized0>() -> T {
+    // SAFETY: zeros are a valid value of every implementor.
+    unsafe { std::mem::zeroed() }
 }
 
 // SAFETY: repr(C), u64 size first, integers only.

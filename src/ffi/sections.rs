@@ -10,6 +10,8 @@ pub const SPARSESTREAM_END: i32 = 0;
 pub const SPARSESTREAM_DATA: i32 = 1;
 /// A section's kind: a hole, which reads as zeros and is not stored.
 pub const SPARSESTREAM_HOLE: i32 = 2;
+/// A section's kind: bytes that the receiver keeps as they are.
+pub const SPARSESTREAM_KEEP: i32 = 3;
 
 /// A run of bytes of one kind.
 #[repr(C)]
@@ -36,9 +38,16 @@ pub struct sparsestream_section {
 /// `SPARSESTREAM_OPERATION_SEEK`; no other failure moves it. Another thread, or a process that
 /// shares the open file, must not use the position meanwhile. On failure the outputs are untouched.
 ///
-/// Facts: lseek(2) with SEEK_DATA and SEEK_HOLE; at most six lseek calls. The map is a hint that
+/// Facts: lseek(2) with SEEK_DATA and SEEK_HOLE; at most ten lseek calls. The map is a hint that
 /// may be outdated the moment it is given; a file system that contradicts itself is answered with
 /// data.
+///
+/// An answer that says hole costs one fstatfs(2) more. If the file system is not one whose map is
+/// known to follow the page cache (ext2 to ext4, XFS, Btrfs, F2FS, tmpfs, ramfs, EROFS, SquashFS,
+/// and overlayfs over one that answers FIEMAP), what is in the cache is written back with
+/// fdatasync(2), which may block, and the map is asked a second time. If that fails, the answer is
+/// data to the end. The same is done where lseek(2) fails with an errno that does not concern the
+/// medium, such as ENOENT or EPERM.
 ///
 /// Returns 0, or -EINVAL (an output is NULL), -EBADF (not an open descriptor, or O_PATH), -EISDIR
 /// (a directory), -ESPIPE (a pipe, socket, character device or other descriptor with no content to
@@ -150,6 +159,7 @@ impl From<section::Section> for sparsestream_section {
                 section::Kind::End => SPARSESTREAM_END,
                 section::Kind::Data => SPARSESTREAM_DATA,
                 section::Kind::Hole => SPARSESTREAM_HOLE,
+                section::Kind::Keep => SPARSESTREAM_KEEP,
             },
             reserved: 0,
         }

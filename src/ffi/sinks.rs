@@ -9,6 +9,7 @@ use super::options::{
     self, SPARSESTREAM_KNOWN_ZERO, SPARSESTREAM_SYNC, SPARSESTREAM_TRUNCATE,
     sparsestream_sink_options,
 };
+use crate::buffer::boxed;
 use crate::error::{Error, Operation, Side};
 use crate::sink;
 use libc::{c_int, c_void};
@@ -56,7 +57,7 @@ pub unsafe extern "C" fn sparsestream_sink_to_fd(
             sync_interval: guard::unsigned(options.sync_interval, "options.sync_interval")?,
         };
         let checkpoint = Checkpoint::new(options.checkpoint, options.opaque);
-        out.set(handles::new_sink(sink::FdSink::new(fd, &core, checkpoint)?)?);
+        out.set(handles::new_sink(sink::from_fd(fd, &core, checkpoint)?)?);
         Ok(0)
     })
 }
@@ -84,7 +85,7 @@ pub unsafe extern "C" fn sparsestream_sink_to_callbacks(
         let ops = unsafe { CallbackSink::new(ops, opaque) };
         // SAFETY: the caller promises NULL or a writable place.
         let out = unsafe { guard::handle_output(sink, "sink") }?;
-        out.set(handles::new_sink(ops?)?);
+        out.set(handles::new_sink(boxed(ops?)?)?);
         Ok(0)
     })
 }
@@ -108,7 +109,7 @@ pub unsafe extern "C" fn sparsestream_sink_to_stream(
         let ops = unsafe { StreamSink::new(ops, stream) };
         // SAFETY: the caller promises NULL or a writable place.
         let out = unsafe { guard::handle_output(sink, "sink") }?;
-        out.set(handles::new_sink(ops?)?);
+        out.set(handles::new_sink(boxed(ops?)?)?);
         Ok(0)
     })
 }
@@ -157,7 +158,7 @@ pub unsafe extern "C" fn sparsestream_sink_hole(sink: *mut sparsestream_sink, le
         }
         // SAFETY: the caller promises a live handle or NULL.
         let made = unsafe { handles::with_sink(sink, |sink| sink.hole(length)) }?;
-        Ok(guard::signed(made))
+        Ok(guard::signed(made.length))
     })
 }
 

@@ -6,14 +6,19 @@ use super::callbacks::{
 use super::guard;
 use super::handles::{self, sparsestream_source};
 use super::options::{self, SPARSESTREAM_IGNORE_MAP, sparsestream_source_options};
-use crate::error::{Error, Operation, Side};
+use crate::buffer::boxed;
+use crate::end::{Next, Source};
+use crate::error::{Error, Operation, Result, Side};
 use crate::section;
-use crate::source::{self, Read};
+use crate::source;
 use libc::{c_int, c_void};
 
 /// What `recv` of a stream, and `sparsestream_source_read`, return when the next thing is a hole: a
 /// number that is neither a count nor a negative errno.
 pub const SPARSESTREAM_AT_HOLE: i64 = -4096;
+
+/// As `SPARSESTREAM_AT_HOLE`, where the next section is to be kept as it is.
+pub const SPARSESTREAM_AT_KEEP: i64 = -4097;
 
 /// Makes a source that reads a descriptor: a regular file or a block device by offset, its
 /// position neither used nor (once the source has ended or is freed) changed; a pipe, a socket or a
@@ -53,7 +58,7 @@ pub unsafe extern "C" fn sparsestream_source_from_fd(
             length: guard::unsigned(options.length, "options.length")?,
             ignore_map: options.flags & SPARSESTREAM_IGNORE_MAP != 0,
         };
-        out.set(handles::new_source(source::FdSource::new(fd, &options)?)?);
+        out.set(handles::new_source(source::from_fd(fd, &options)?)?);
         Ok(0)
     })
 }
@@ -81,7 +86,7 @@ pub unsafe extern "C" fn sparsestream_source_from_callbacks(
         let ops = unsafe { CallbackSource::new(ops, opaque) };
         // SAFETY: the caller promises NULL or a writable place.
         let out = unsafe { guard::handle_output(source, "source") }?;
-        out.set(handles::new_source(ops?)?);
+        out.set(handles::new_source(boxed(ops?)?)?);
         Ok(0)
     })
 }
@@ -106,7 +111,7 @@ pub unsafe extern "C" fn sparsestream_source_from_stream(
         let ops = unsafe { StreamSource::new(ops, stream) };
         // SAFETY: the caller promises NULL or a writable place.
         let out = unsafe { guard::handle_output(source, "source") }?;
-        out.set(handles::new_source(ops?)?);
+        out.set(handles::new_source(boxed(ops?)?)?);
         Ok(0)
     })
 }
@@ -135,9 +140,9 @@ pub unsafe extern "C" fn sparsestream_source_in_data(
         // SAFETY: the caller promises NULL or a writable place.
         let length = unsafe { guard::output(length, "length") }?;
         // SAFETY: the caller promises a live handle or NULL.
-        let section = unsafe { handles::with_source(source, |source| source.section()) }?;
-        in_data.set(section.kind == section::Kind::Data);
-        length.set(guard::signed(section.length));
+        let look = unsafe { handles::with_source(source, |source| source.look()) }?;
+        in_data.set(look.kind == section::Kind::Data);
+        length.set(look.length.map_or(-1, guard::signed));
         Ok(0)
     })
 }
@@ -167,10 +172,11 @@ pub unsafe extern "C" fn sparsestream_source_read(
             return Ok(0);
         }
         // SAFETY: the caller promises a live handle or NULL.
-        match unsafe { handles::with_source(source, |source| source.read(buffer)) }? {
-            Read::Data(count) => Ok(guard::signed(count as u64)),
-            Read::AtHole => Ok(SPARSESTREAM_AT_HOLE),
-            Read::End => Ok(0),
+        match unsafe { handles::with_source(source, |source| source.next(buffer)) }? {
+            Next::Data(count) => Ok(guard::signed(count as u64)),
+            Next::Hole(_) => Ok(SPARSESTREAM_AT_HOLE),
+            Next::Keep(_) => Ok(SPARSESTREAM_AT_KEEP),
+            Next::End => Ok(0),
         }
     })
 }
@@ -192,9 +198,31 @@ pub unsafe extern "C" fn sparsestream_source_skip(
     guard::code(|| {
         let length = guard::unsigned(length, "length")?;
         // SAFETY: the caller promises a live handle or NULL.
-        unsafe { handles::with_source(source, |source| source.skip(length)) }?;
+        unsafe { handles::with_source(source, |source| skip(source, length)) }?;
         Ok(0)
     })
+}
+
+fn skip(source: &mut dyn Source, length: u64) -> Result<()> {
+    if length == 0 {
+        return Ok(());
+    }
+    let look = source.look()?;
+    let within = match look.kind {
+        section::Kind::Hole | section::Kind::Keep => true,
+        // Only a source whose data has offsets can pass over data.
+        section::Kind::Data => source.stored().is_some(),
+        section::Kind::End => false,
+    };
+    if !within || look.length.is_none_or(|known| known < length) {
+        if look.kind == section::Kind::Data && look.length.is_none() {
+            return Err(Error::nowhere(Operation::Skip, Side::Source, libc::ESPIPE));
+        }
+        let why = "ends beyond the section, or the section cannot be passed over";
+        return Err(Error::argument("length", why, libc::EINVAL));
+    }
+    source.consume(length);
+    Ok(())
 }
 
 /// Tells the source that all of it was taken: a descriptor's position is put back; a stream's

@@ -6,8 +6,9 @@ use super::options::{
     self, SPARSESTREAM_WIRE_CHECKSUM, SPARSESTREAM_WIRE_DIGEST, SPARSESTREAM_WIRE_RESTART,
     SPARSESTREAM_WIRE_RESUME, SPARSESTREAM_WIRE_SIZES, Sized0,
 };
+use crate::buffer::boxed;
+use crate::end::{Description, Introduction};
 use crate::error::{Error, Operation, Result, Side};
-use crate::source::{Description, Told};
 use crate::wire::frame::{MAX_OFFSET, MAX_PAYLOAD};
 use crate::wire::reader::{Held, Reader, ReaderOptions};
 use crate::wire::writer::{Writer, WriterOptions};
@@ -143,7 +144,11 @@ pub unsafe extern "C" fn sparsestream_sink_to_wire(
         let out = unsafe { guard::handle_output(sink, "sink") }?;
         // SAFETY: the caller promises a struct of its size.
         let options = unsafe { options::read(options, "options") }?;
-        out.set(handles::new_sink(Writer::new(write_fd, way_back(read_fd), &sender(&options)?)?)?);
+        out.set(handles::new_sink(boxed(Writer::new(
+            write_fd,
+            way_back(read_fd),
+            &sender(&options)?,
+        )?)?)?);
         Ok(0)
     })
 }
@@ -191,7 +196,7 @@ pub unsafe extern "C" fn sparsestream_source_from_wire(
         // SAFETY: the caller promises a struct of its size.
         let options = unsafe { options::read(options, "options") }?;
         let reader = Reader::new(read_fd, way_back(write_fd), &receiver(&options)?)?;
-        out.set(handles::new_source(reader)?);
+        out.set(handles::new_source(boxed(reader)?)?);
         Ok(0)
     })
 }
@@ -215,7 +220,10 @@ pub unsafe extern "C" fn sparsestream_source_wire_info(
         let told = unsafe {
             handles::with_source(source, |source| {
                 loop {
-                    match source.told() {
+                    let why = "was not made by sparsestream_source_from_wire";
+                    let wire = source.introduced();
+                    let wire = wire.ok_or(Error::argument("source", why, libc::EINVAL))?;
+                    match wire.introduction() {
                         Err(error) if error.interrupted() => {}
                         Err(error) if error.would_block() => match source.waiting() {
                             wait::Waiting::Descriptor { fd, events, blocking: true } => {
@@ -228,8 +236,6 @@ pub unsafe extern "C" fn sparsestream_source_wire_info(
                 }
             })
         }?;
-        let why = "was not made by sparsestream_source_from_wire";
-        let told = told.ok_or(Error::argument("source", why, libc::EINVAL))?;
         // SAFETY: the caller promises a struct of its size.
         unsafe { options::write(info, &told.into(), "info") }?;
         Ok(0)
@@ -410,8 +416,8 @@ fn receiver(options: &sparsestream_wire_options) -> Result<ReaderOptions> {
     })
 }
 
-impl From<Told> for sparsestream_wire_info {
-    fn from(told: Told) -> Self {
+impl From<Introduction> for sparsestream_wire_info {
+    fn from(told: Introduction) -> Self {
         let Description { length, source_size, source_offset, data_bytes, transfer_id, identity } =
             told.description;
         Self {

@@ -2,10 +2,12 @@
 
 use super::place::Place;
 use super::zeroing::{Zeroing, write_zeros};
-use super::{Checkpoint, Options, Sink};
+use super::{Checkpoint, Options};
+use crate::end::{Attempt, Drain, End, HoleWay, Made, Plan, Sink, SinkInfo, SinkWays};
 use crate::error::{Error, Operation, Result, Side};
 use crate::pipe::Pipe;
 use crate::sys::{self, Fd};
+use crate::trace::Trail;
 use crate::wait::Waiting;
 
 /// A block device that is written by offset.
@@ -39,12 +41,11 @@ impl<C: Checkpoint> BlockSink<C> {
 }
 
 impl<C: Checkpoint> Sink for BlockSink<C> {
-    fn makes_holes(&mut self) -> Result<bool> {
-        Ok(true)
-    }
-
-    fn announce(&mut self, total: u64) -> Result<()> {
-        self.place.room(total, Operation::Write)
+    fn open(&mut self, plan: &Plan) -> Result<SinkInfo> {
+        if let Some(total) = plan.total {
+            self.place.admit(total)?;
+        }
+        Ok(SinkInfo { makes_holes: true, keeps: true, held: 0 })
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
@@ -53,38 +54,53 @@ impl<C: Checkpoint> Sink for BlockSink<C> {
         self.place.write(buffer)
     }
 
-    fn drains(&self) -> bool {
-        true
-    }
-
-    fn drain(&mut self, pipe: &mut Pipe) -> Result<Option<u64>> {
-        self.place.room(1, Operation::Write)?;
-        self.make_durable_if_due()?;
-        self.place.drain(pipe)
-    }
-
-    fn hole(&mut self, length: u64) -> Result<u64> {
+    fn hole(&mut self, length: u64) -> Result<Made> {
         self.place.room(length, Operation::Hole)?;
         self.make_durable_if_due()?;
         let at = self.place.at();
         let head = at.next_multiple_of(self.sector) - at;
-        let made = if self.known_zero {
-            Ok(length)
+        let (made, way) = if self.known_zero {
+            (Ok(length), HoleWay::KnownZero)
         } else if head > 0 || length < self.sector {
             // Less than a sector: only writing can do that.
-            write_zeros(self.place.fd, at, if head > 0 { head.min(length) } else { length })
+            let part = if head > 0 { head.min(length) } else { length };
+            (write_zeros(self.place.fd, at, part), HoleWay::Written)
         } else {
-            self.zeroing.zero(at, length - length % self.sector)
+            let made = self.zeroing.zero(at, length - length % self.sector);
+            (made, self.zeroing.way())
         };
-        let made = made.map_err(|errno| self.place.error(Operation::Hole, errno))?;
-        self.place.advance(made);
-        Ok(made)
+        let length = made.map_err(|errno| self.place.error(Operation::Hole, errno))?;
+        self.place.advance(length);
+        Ok(Made { length, way })
+    }
+
+    fn keep(&mut self, length: u64) -> Result<u64> {
+        self.place.room(length, Operation::Keep)?;
+        self.make_durable_if_due()?;
+        self.place.advance(length);
+        Ok(length)
     }
 
     fn durable(&self) -> Option<u64> {
         self.place.durable()
     }
+}
 
+impl<C: Checkpoint> SinkWays for BlockSink<C> {
+    fn drain(&mut self) -> Option<&mut dyn Drain> {
+        Some(self)
+    }
+}
+
+impl<C: Checkpoint> Drain for BlockSink<C> {
+    fn drain_pipe(&mut self, pipe: &mut Pipe) -> Result<Attempt> {
+        self.place.room(1, Operation::Write)?;
+        self.make_durable_if_due()?;
+        self.place.drain(pipe)
+    }
+}
+
+impl<C: Checkpoint> End for BlockSink<C> {
     fn finish(&mut self) -> Result<()> {
         self.place.finish()
     }
@@ -95,5 +111,9 @@ impl<C: Checkpoint> Sink for BlockSink<C> {
 
     fn waiting(&self) -> Waiting {
         Waiting::Owner
+    }
+
+    fn trail(&mut self) -> Option<&mut Trail> {
+        Some(&mut self.zeroing.trail)
     }
 }

@@ -1,10 +1,10 @@
 //! A pipe, a socket or a character device: it takes bytes, and no holes.
 
-use super::{Options, Sink};
+use super::Options;
 use crate::byte_end::ByteEnd;
+use crate::end::{Attempt, End, Extent, Fetch, Made, Plan, Sink, SinkInfo, SinkWays};
 use crate::error::{Error, Operation, Result, Side};
 use crate::life::Life;
-use crate::source::Extent;
 use crate::sys::{Fd, FileKind};
 use crate::wait::Waiting;
 
@@ -34,13 +34,13 @@ impl ByteSink {
 }
 
 impl Sink for ByteSink {
-    fn makes_holes(&mut self) -> Result<bool> {
-        Ok(false)
-    }
-
-    fn announce(&mut self, total: u64) -> Result<()> {
+    fn open(&mut self, plan: &Plan) -> Result<SinkInfo> {
         self.life.check(Operation::Write, Side::Sink, self.offset)?;
-        if total > self.limit { Err(self.error(Operation::Write, libc::EFBIG)) } else { Ok(()) }
+        let (offset, room, errno) = (self.offset, self.limit - self.offset, libc::EFBIG);
+        match plan.total {
+            Some(total) if total > room => Err(Error::TooLong { offset, total, room, errno }),
+            Some(_) | None => Ok(SinkInfo::default()),
+        }
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
@@ -56,27 +56,34 @@ impl Sink for ByteSink {
         Ok(count)
     }
 
-    fn fetches(&mut self) -> bool {
-        self.to.sends_from_files()
-    }
-
-    fn fetch(&mut self, extent: &Extent) -> Result<Option<u64>> {
-        self.life.check(Operation::Write, Side::Sink, self.offset)?;
-        let most = extent.length.min(self.limit - self.offset);
-        match self.to.send_from(&Extent { length: most, ..*extent }) {
-            Ok(0) => Ok(None),
-            Ok(count) => {
-                self.offset += count;
-                Ok(Some(count))
-            }
-            Err(errno) => Err(self.error(Operation::Write, errno)),
-        }
-    }
-
-    fn hole(&mut self, _length: u64) -> Result<u64> {
+    fn hole(&mut self, _length: u64) -> Result<Made> {
         Err(self.error(Operation::Hole, libc::EOPNOTSUPP))
     }
 
+    fn keep(&mut self, _length: u64) -> Result<u64> {
+        Err(self.error(Operation::Keep, libc::EOPNOTSUPP))
+    }
+}
+
+impl SinkWays for ByteSink {
+    fn fetch(&mut self) -> Option<&mut dyn Fetch> {
+        Some(self)
+    }
+}
+
+impl Fetch for ByteSink {
+    fn fetch_extent(&mut self, extent: &Extent) -> Result<Attempt> {
+        self.life.check(Operation::Write, Side::Sink, self.offset)?;
+        let most = extent.length.min(self.limit - self.offset);
+        let attempt = self.to.send_from(&Extent { length: most, ..*extent });
+        if let Ok(Attempt::Moved(count)) = attempt {
+            self.offset += count;
+        }
+        attempt.map_err(|errno| self.error(Operation::Write, errno))
+    }
+}
+
+impl End for ByteSink {
     fn finish(&mut self) -> Result<()> {
         self.life = Life::Finished;
         Ok(())

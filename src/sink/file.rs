@@ -1,23 +1,35 @@
 //! A regular file.
 
+use super::growth::Growth;
 use super::place::Place;
 use super::zeroing::Zeroing;
-use super::{Checkpoint, Options, Sink};
+use super::{Checkpoint, Options};
+use crate::end::{
+    Attempt, Drain, End, Extent, Fetch, HoleWay, Made, Plan, Sink, SinkInfo, SinkWays,
+};
 use crate::error::{Error, Operation, Result, Side};
 use crate::pipe::Pipe;
-use crate::source::Extent;
 use crate::sys::{self, Fd};
+use crate::trace::Trail;
 use crate::wait::Waiting;
+
+/// Files that are larger may be too large for their file system.
+const LARGE: u64 = 1 << 40;
 
 /// A regular file that is written by offset.
 ///
-/// Past its end a hole costs nothing: one ftruncate(2) at the finish makes the size. It is never
-/// made shorter, unless that was asked for.
+/// Past its end a hole is left out, and the finish makes the size: see [`Growth`]. It is never made
+/// shorter, unless that was asked for.
 #[derive(Debug)]
 pub struct FileSink<C> {
     place: Place<C>,
-    /// The size, as far as this sink knows: that at its start, and what was written since.
-    size: u64,
+    /// The size when it was opened: nothing beyond it can be kept.
+    opened_size: u64,
+    growth: Growth,
+    /// The seals of a memfd.
+    seals: libc::c_int,
+    /// Blocks may be shared with the source.
+    may_share: bool,
     /// What of it reads zero already where it was not written.
     known_zero: bool,
     truncate: bool,
@@ -27,7 +39,7 @@ pub struct FileSink<C> {
 impl<C: Checkpoint> FileSink<C> {
     pub(super) fn new(fd: Fd, size: u64, options: &Options, checkpoint: C) -> Result<Self> {
         let error = |errno| Error::nowhere(Operation::Open, Side::Sink, errno);
-        let seals = sys::seals(fd).map_err(error)?;
+        let seals = sys::seals(fd);
         let sealed = libc::F_SEAL_WRITE
             | libc::F_SEAL_FUTURE_WRITE
             | if options.truncate { libc::F_SEAL_SHRINK } else { 0 };
@@ -38,7 +50,10 @@ impl<C: Checkpoint> FileSink<C> {
         let limit = sys::file_size_limit().map_err(error)?;
         Ok(FileSink {
             place: Place::new(fd, options, limit.min(i64::MAX as u64), libc::EFBIG, checkpoint)?,
-            size,
+            opened_size: size,
+            growth: Growth::new(fd, size),
+            seals,
+            may_share: true,
             known_zero: options.known_zero,
             truncate: options.truncate,
             zeroing: Zeroing::of_file(fd),
@@ -47,19 +62,67 @@ impl<C: Checkpoint> FileSink<C> {
 
     /// Makes the file as long as the stream has come, if it is shorter.
     fn extend(&mut self) -> Result<()> {
+        let to = self.place.at();
+        self.growth.extend(to).map_err(|errno| self.place.error(Operation::Truncate, errno))
+    }
+
+    /// What comes before data is put anywhere.
+    fn prepare(&mut self) -> Result<()> {
+        self.place.room(1, Operation::Write)?;
+        self.make_durable_if_due()?;
         let at = self.place.at();
-        if at <= self.size {
-            return Ok(());
+        self.growth.prepare(at).map_err(|errno| self.place.error(Operation::Write, errno))
+    }
+
+    /// What comes after data was put somewhere.
+    fn reached(&mut self) {
+        self.growth.reached(self.place.at());
+    }
+
+    /// As [`FileSink::reached`], if any data was.
+    fn reached_by(&mut self, attempt: Attempt) -> Attempt {
+        if let Attempt::Moved(_) = attempt {
+            self.reached();
         }
-        let error = |errno| self.place.error(Operation::Truncate, errno);
-        // Somebody else may have made it longer meanwhile.
-        self.size = sys::size(self.place.fd).map_err(error)?;
-        if at > self.size {
-            if at > sys::file_size_limit().map_err(error)? {
-                return Err(error(libc::EFBIG));
+        attempt
+    }
+
+    /// Whether holes can be made over content. Asked where no file has any: a limit of the size
+    /// says that it is known.
+    fn punches(&self) -> Result<bool> {
+        let (at, length) = (i64::MAX as u64 - 4096, 4096);
+        match sys::punch_hole(self.place.fd, at, length) {
+            Err(libc::EOPNOTSUPP | libc::ENOSYS | libc::EPERM) => Ok(false),
+            Err(libc::EINTR) => Err(self.place.error(Operation::Hole, libc::EINTR)),
+            Ok(()) | Err(_) => Ok(true),
+        }
+    }
+
+    /// Refuses a stream of this many bytes if it is known that it cannot be finished.
+    fn admit(&self, total: u64) -> Result<()> {
+        self.place.admit(total)?;
+        let end = self.place.at() + total;
+        let size = self.growth.size();
+        let refused = |errno, why| {
+            let (operation, side, offset) = (Operation::Open, Side::Sink, end);
+            Err(Error::Because { operation, side, offset, errno, why })
+        };
+        if end > size && self.seals & libc::F_SEAL_GROW != 0 {
+            return refused(libc::EPERM, "it is sealed against growing");
+        }
+        if end > size && end > LARGE {
+            // Nothing is there to be punched, but the limit of the file system is looked at.
+            if sys::punch_hole(self.place.fd, end - 1, 1) == Err(libc::EFBIG) {
+                return refused(libc::EFBIG, "the file system has no files of this size");
             }
-            sys::truncate(self.place.fd, at).map_err(error)?;
-            self.size = at;
+        }
+        if self.truncate && end < size {
+            // The size that it has: nothing is lost, whatever comes.
+            match sys::truncate(self.place.fd, size) {
+                Ok(()) => {}
+                Err(libc::EINTR) => return Err(self.place.error(Operation::Open, libc::EINTR)),
+                Err(errno) => return refused(errno, "its size cannot be set"),
+            }
         }
         Ok(())
     }
@@ -71,78 +134,116 @@ impl<C: Checkpoint> FileSink<C> {
         }
         Ok(())
     }
+
+    /// Whether holes can be made here, as far as that can be known before one is.
+    fn makes_holes(&self) -> Result<bool> {
+        if self.place.at() >= self.growth.size() || self.known_zero {
+            return Ok(true);
+        }
+        self.punches()
+    }
+
+    /// Whether this many bytes can be kept: only bytes that were there from the start.
+    fn can_keep(&self, length: u64) -> Result<()> {
+        match self.place.at().checked_add(length) {
+            Some(end) if end <= self.opened_size => Ok(()),
+            _ => Err(Error::Because {
+                operation: Operation::Keep,
+                side: Side::Sink,
+                offset: self.place.at(),
+                errno: libc::ENODATA,
+                why: "the section to keep ends beyond the file",
+            }),
+        }
+    }
 }
 
 impl<C: Checkpoint> Sink for FileSink<C> {
-    fn makes_holes(&mut self) -> Result<bool> {
-        if self.place.at() >= self.size || self.known_zero {
-            return Ok(true);
+    fn open(&mut self, plan: &Plan) -> Result<SinkInfo> {
+        if let Some(total) = plan.total {
+            self.admit(total)?;
+            if plan.keeps {
+                self.can_keep(total)?;
+            }
         }
-        // Asked where no file has content. A limit of the size says that it is known.
-        let (at, length) = (i64::MAX as u64 - 4096, 4096);
-        match sys::punch_hole(self.place.fd, at, length) {
-            Err(libc::EOPNOTSUPP | libc::ENOSYS) => Ok(false),
-            Err(libc::EINTR) => Err(self.place.error(Operation::Hole, libc::EINTR)),
-            Ok(()) | Err(_) => Ok(true),
-        }
-    }
-
-    fn announce(&mut self, total: u64) -> Result<()> {
-        self.place.room(total, Operation::Write)
+        // A later write to a block that is shared needs a new block.
+        self.may_share = plan.holes;
+        let makes_holes = plan.holes && self.makes_holes()?;
+        Ok(SinkInfo { makes_holes, keeps: true, held: 0 })
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
-        self.place.room(1, Operation::Write)?;
-        self.make_durable_if_due()?;
-        let count = self.place.write(buffer)?;
-        self.size = self.size.max(self.place.at());
+        self.prepare()?;
+        let count = match self.place.write(buffer) {
+            Err(error) if self.growth.write_in_order(self.place.at(), error.errno()) => {
+                self.prepare()?;
+                self.place.write(buffer)?
+            }
+            other => other?,
+        };
+        self.reached();
         Ok(count)
     }
 
-    fn fetches(&mut self) -> bool {
-        self.place.fetches()
-    }
-
-    fn fetch(&mut self, extent: &Extent) -> Result<Option<u64>> {
-        self.place.room(1, Operation::Write)?;
-        self.make_durable_if_due()?;
-        let count = self.place.fetch(extent)?;
-        self.size = self.size.max(self.place.at());
-        Ok(count)
-    }
-
-    fn drains(&self) -> bool {
-        true
-    }
-
-    fn drain(&mut self, pipe: &mut Pipe) -> Result<Option<u64>> {
-        self.place.room(1, Operation::Write)?;
-        self.make_durable_if_due()?;
-        let count = self.place.drain(pipe)?;
-        self.size = self.size.max(self.place.at());
-        Ok(count)
-    }
-
-    fn hole(&mut self, length: u64) -> Result<u64> {
+    fn hole(&mut self, length: u64) -> Result<Made> {
         self.place.room(length, Operation::Hole)?;
         self.make_durable_if_due()?;
         let at = self.place.at();
-        let within = length.min(self.size.saturating_sub(at));
-        let made = if within == 0 || self.known_zero {
-            length
+        let within = length.min(self.growth.size().saturating_sub(at));
+        let made = if within == 0 {
+            let place = &mut self.place;
+            self.growth.leave_out(|| place.file_system(), at, length)
+        } else if self.known_zero {
+            Ok(Made { length: within, way: HoleWay::KnownZero })
         } else {
-            self.zeroing
-                .zero(at, within)
-                .map_err(|errno| self.place.error(Operation::Hole, errno))?
+            let made = self.zeroing.zero(at, within);
+            made.map(|length| Made { length, way: self.zeroing.way() })
         };
-        self.place.advance(made);
+        let made = made.map_err(|errno| self.place.error(Operation::Hole, errno))?;
+        self.place.advance(made.length);
         Ok(made)
+    }
+
+    fn keep(&mut self, length: u64) -> Result<u64> {
+        self.place.room(length, Operation::Keep)?;
+        self.can_keep(length)?;
+        self.make_durable_if_due()?;
+        self.place.advance(length);
+        Ok(length)
     }
 
     fn durable(&self) -> Option<u64> {
         self.place.durable()
     }
+}
 
+impl<C: Checkpoint> SinkWays for FileSink<C> {
+    fn fetch(&mut self) -> Option<&mut dyn Fetch> {
+        if self.may_share && self.place.fetches() { Some(self) } else { None }
+    }
+
+    fn drain(&mut self) -> Option<&mut dyn Drain> {
+        Some(self)
+    }
+}
+
+impl<C: Checkpoint> Fetch for FileSink<C> {
+    fn fetch_extent(&mut self, extent: &Extent) -> Result<Attempt> {
+        self.prepare()?;
+        let attempt = self.place.fetch(extent)?;
+        Ok(self.reached_by(attempt))
+    }
+}
+
+impl<C: Checkpoint> Drain for FileSink<C> {
+    fn drain_pipe(&mut self, pipe: &mut Pipe) -> Result<Attempt> {
+        self.prepare()?;
+        let attempt = self.place.drain(pipe)?;
+        Ok(self.reached_by(attempt))
+    }
+}
+
+impl<C: Checkpoint> End for FileSink<C> {
     fn finish(&mut self) -> Result<()> {
         if self.place.over() {
             return self.place.finish();
@@ -154,7 +255,7 @@ impl<C: Checkpoint> Sink for FileSink<C> {
             if sys::size(self.place.fd).map_err(error)? != at {
                 sys::truncate(self.place.fd, at).map_err(error)?;
             }
-            self.size = at;
+            self.growth.set(at);
         }
         self.place.finish()
     }
@@ -166,12 +267,15 @@ impl<C: Checkpoint> Sink for FileSink<C> {
     fn waiting(&self) -> Waiting {
         Waiting::Owner
     }
+
+    fn trail(&mut self) -> Option<&mut Trail> {
+        Some(&mut self.zeroing.trail)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::FdSink;
     use crate::sys::Call;
     use crate::sys::inject::{self, Fault};
     use crate::testing::{self, BLOCK, Piece::*};
@@ -180,9 +284,14 @@ mod tests {
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::FileExt;
     use std::rc::Rc;
+    use std::sync::{Arc, Mutex};
 
-    fn sink(file: &File, options: &Options) -> FdSink<()> {
-        FdSink::new(file.as_raw_fd(), options, ()).unwrap()
+    fn sink(file: &File, options: &Options) -> Box<dyn Sink> {
+        crate::sink::from_fd(file.as_raw_fd(), options, ()).unwrap()
+    }
+
+    fn plan(total: u64, keeps: bool) -> Plan {
+        Plan { total: Some(total), holes: true, keeps }
     }
 
     fn put(sink: &mut dyn Sink, bytes: &[u8]) {
@@ -194,7 +303,7 @@ mod tests {
 
     fn leave(sink: &mut dyn Sink, mut length: u64) {
         while length > 0 {
-            length -= sink.hole(length).unwrap();
+            length -= sink.hole(length).unwrap().length;
         }
     }
 
@@ -210,8 +319,8 @@ mod tests {
         let before = content(&file);
         let offset = 2 * BLOCK + 100;
         let mut sink = sink(&file, &Options { offset, ..Options::default() });
-        leave(&mut sink, BLOCK + 1);
-        put(&mut sink, &[b'B'; 1000]);
+        leave(sink.as_mut(), BLOCK + 1);
+        put(sink.as_mut(), &[b'B'; 1000]);
         sink.finish().unwrap();
         let after = content(&file);
         let (a, b, c) = (offset as usize, (offset + BLOCK + 1) as usize, 1000);
@@ -235,8 +344,8 @@ mod tests {
             },
             || {
                 for _ in 0..3 {
-                    put(&mut sink, b"data");
-                    leave(&mut sink, 1 << 40);
+                    put(sink.as_mut(), b"data");
+                    leave(sink.as_mut(), 1 << 40);
                 }
                 sink.finish().unwrap();
             },
@@ -254,7 +363,7 @@ mod tests {
         for (truncate, size) in [(false, 4 * BLOCK), (true, 3)] {
             let file = testing::sparse(&[Data(4)]);
             let mut sink = sink(&file, &Options { truncate, ..Options::default() });
-            put(&mut sink, b"new");
+            put(sink.as_mut(), b"new");
             sink.finish().unwrap();
             assert_eq!(file.metadata().unwrap().len(), size);
         }
@@ -265,7 +374,7 @@ mod tests {
         let file = testing::sparse(&[Data(1)]);
         let options = Options { offset: 10, length: 5, ..Options::default() };
         let mut sink = sink(&file, &options);
-        assert_eq!(sink.announce(6).unwrap_err().errno(), libc::EFBIG);
+        assert_eq!(sink.open(&plan(6, false)).unwrap_err().errno(), libc::EFBIG);
         assert_eq!(sink.hole(6).unwrap_err().errno(), libc::EFBIG);
         assert_eq!(sink.hole(u64::MAX).unwrap_err().errno(), libc::EFBIG);
         assert_eq!(sink.write(b"abcdefgh"), Ok(5));
@@ -281,7 +390,7 @@ mod tests {
         {
             let file = testing::file();
             let mut sink = sink(&file, &Options { sync: true, ..Options::default() });
-            leave(&mut sink, 10);
+            leave(sink.as_mut(), 10);
             let error = inject::with(
                 move |made| if made == call { Fault::Errno(libc::EIO) } else { Fault::None },
                 || sink.finish(),
@@ -291,11 +400,11 @@ mod tests {
         }
     }
 
-    struct Log(Rc<RefCell<Vec<u64>>>);
+    struct Log(Arc<Mutex<Vec<u64>>>);
 
     impl Checkpoint for Log {
         fn reached(&mut self, durable: u64) -> sys::Sys<()> {
-            self.0.borrow_mut().push(durable);
+            self.0.lock().unwrap().push(durable);
             Ok(())
         }
     }
@@ -303,30 +412,67 @@ mod tests {
     #[test]
     fn checkpoints_are_durable_and_in_order() {
         let file = testing::file();
-        let log = Rc::new(RefCell::new(Vec::new()));
+        let log = Arc::new(Mutex::new(Vec::new()));
         let options = Options { offset: 8, sync_interval: 100, ..Options::default() };
-        let mut sink = FdSink::new(file.as_raw_fd(), &options, Log(Rc::clone(&log))).unwrap();
-        put(&mut sink, &[1; 60]);
-        put(&mut sink, &[1; 60]);
-        leave(&mut sink, 500);
-        put(&mut sink, &[1; 10]);
+        let mut sink =
+            crate::sink::from_fd(file.as_raw_fd(), &options, Log(Arc::clone(&log))).unwrap();
+        put(sink.as_mut(), &[1; 60]);
+        put(sink.as_mut(), &[1; 60]);
+        leave(sink.as_mut(), 500);
+        put(sink.as_mut(), &[1; 10]);
         sink.finish().unwrap();
-        assert_eq!(*log.borrow(), [128, 628, 638]);
+        assert_eq!(*log.lock().unwrap(), [128, 628, 638]);
     }
 
     #[test]
     fn no_more_than_an_interval_is_ever_not_durable() {
         let file = testing::file();
-        let log = Rc::new(RefCell::new(Vec::new()));
+        let log = Arc::new(Mutex::new(Vec::new()));
         let interval = 100_000;
         let options = Options { offset: 8, sync_interval: interval, ..Options::default() };
-        let mut sink = FdSink::new(file.as_raw_fd(), &options, Log(Rc::clone(&log))).unwrap();
-        put(&mut sink, &[1; 70_000]);
-        put(&mut sink, &[1; 250_000]);
-        leave(&mut sink, 1 << 30);
-        put(&mut sink, &[1; 10]);
+        let mut sink =
+            crate::sink::from_fd(file.as_raw_fd(), &options, Log(Arc::clone(&log))).unwrap();
+        put(sink.as_mut(), &[1; 70_000]);
+        put(sink.as_mut(), &[1; 250_000]);
+        leave(sink.as_mut(), 1 << 30);
+        put(sink.as_mut(), &[1; 10]);
         sink.finish().unwrap();
         let hole_ends = 320_008 + (1 << 30);
-        assert_eq!(*log.borrow(), [100_008, 200_008, 300_008, hole_ends, hole_ends + 10]);
+        assert_eq!(*log.lock().unwrap(), [100_008, 200_008, 300_008, hole_ends, hole_ends + 10]);
+    }
+
+    #[test]
+    fn kept_bytes_stay_and_everything_else_is_replaced() {
+        let file = testing::sparse(&[Data(4)]);
+        let before = content(&file);
+        let mut sink = sink(&file, &Options::default());
+        assert!(sink.open(&plan(4 * BLOCK, true)).unwrap().keeps);
+        assert_eq!(sink.keep(BLOCK + 7), Ok(BLOCK + 7));
+        put(sink.as_mut(), &[9; 10]);
+        leave(sink.as_mut(), 100);
+        let rest = 3 * BLOCK - 117;
+        assert_eq!(sink.keep(rest), Ok(rest));
+        sink.finish().unwrap();
+        let after = content(&file);
+        let at = BLOCK as usize + 7;
+        assert_eq!(after[..at], before[..at]);
+        assert_eq!(after[at..at + 10], [9; 10]);
+        assert_eq!(after[at + 10..at + 110], [0; 100]);
+        assert_eq!(after[at + 110..], before[at + 110..]);
+    }
+
+    #[test]
+    fn nothing_beyond_the_size_at_opening_is_kept() {
+        let file = testing::sparse(&[Data(1)]);
+        let mut refused = sink(&file, &Options::default());
+        let error = refused.open(&plan(BLOCK + 1, true)).unwrap_err();
+        assert_eq!((error.errno(), error.operation()), (libc::ENODATA, Operation::Keep));
+        // A file that this very stream has made longer is not longer for what is kept.
+        let mut sink = sink(&file, &Options::default());
+        put(sink.as_mut(), &[1; BLOCK as usize + 10]);
+        let error = sink.keep(1).unwrap_err();
+        assert_eq!((error.errno(), error.offset()), (libc::ENODATA, Some(BLOCK + 10)));
+        sink.finish().unwrap();
+        assert_eq!(file.metadata().unwrap().len(), BLOCK + 10);
     }
 }

@@ -1,10 +1,11 @@
 //! Where a sink with offsets is: its range, its limits, and what of it is durable.
 
 use super::{Checkpoint, Options};
+use crate::end::{Attempt, Extent};
 use crate::error::{Error, Operation, Result, Side};
+use crate::filesystem::FileSystem;
 use crate::life::Life;
 use crate::pipe::Pipe;
-use crate::source::Extent;
 use crate::sys::{self, Fd};
 
 /// An interval of at least so many bytes is kept to the byte; to cut what is written into smaller
@@ -23,8 +24,8 @@ pub(super) struct Place<C> {
     sync_interval: u64,
     durable: u64,
     checkpoint: C,
-    /// Whether copy_file_range(2) may do better than pages through a pipe; not known at first.
-    copies_itself: Option<bool>,
+    /// The file system; not asked for at first.
+    file_system: Option<FileSystem>,
     life: Life,
 }
 
@@ -59,7 +60,7 @@ impl<C: Checkpoint> Place<C> {
             sync_interval: options.sync_interval,
             durable: at,
             checkpoint,
-            copies_itself: None,
+            file_system: None,
             life: Life::Open,
         })
     }
@@ -96,6 +97,18 @@ impl<C: Checkpoint> Place<C> {
         }
     }
 
+    /// Refuses a stream of this many bytes that does not fit, before any of it comes.
+    pub(super) fn admit(&self, total: u64) -> Result<()> {
+        self.life.check(Operation::Write, Side::Sink, self.at)?;
+        let (limit, errno) = self.limit;
+        let room = limit.saturating_sub(self.at);
+        if total <= room {
+            Ok(())
+        } else {
+            Err(Error::TooLong { offset: self.at, total, room, errno })
+        }
+    }
+
     /// How many bytes may be put here before something else is due.
     fn most(&self) -> u64 {
         let room = self.limit.0 - self.at;
@@ -117,17 +130,22 @@ impl<C: Checkpoint> Place<C> {
         Ok(count)
     }
 
+    /// The file system that it is on.
+    pub(super) fn file_system(&mut self) -> FileSystem {
+        let fd = self.fd;
+        *self.file_system.get_or_insert_with(|| FileSystem::of(fd).unwrap_or(FileSystem::Other))
+    }
+
     /// Whether [`Place::fetch`] may be the way: its file system does more than to move pages.
     pub(super) fn fetches(&mut self) -> bool {
-        let fd = self.fd;
-        *self.copies_itself.get_or_insert_with(|| sys::copies_itself(fd).unwrap_or(true))
+        self.file_system().copies_itself()
     }
 
     /// Fetches what fits of an extent, and moves on.
-    pub(super) fn fetch(&mut self, extent: &Extent) -> Result<Option<u64>> {
+    pub(super) fn fetch(&mut self, extent: &Extent) -> Result<Attempt> {
         self.life.check(Operation::Write, Side::Sink, self.at)?;
         if !self.fetches() {
-            return Ok(None);
+            return Ok(Attempt::Declined(None));
         }
         let most = self.most().min(extent.length);
         let answer = match most {
@@ -135,26 +153,26 @@ impl<C: Checkpoint> Place<C> {
             _ => sys::copy_file_range(extent.fd, extent.offset, self.fd, self.at, most),
         };
         match answer {
-            Ok(0) => Ok(None),
+            Ok(0) => Ok(Attempt::Declined(None)),
             Ok(count) => {
                 self.at += count;
-                Ok(Some(count))
+                Ok(Attempt::Moved(count))
             }
             Err(libc::EINTR) => Err(self.error(Operation::Write, libc::EINTR)),
-            Err(_) => Ok(None),
+            Err(errno) => Ok(Attempt::Declined(Some(errno))),
         }
     }
 
     /// Takes what fits of a pipe, and moves on.
-    pub(super) fn drain(&mut self, pipe: &mut Pipe) -> Result<Option<u64>> {
+    pub(super) fn drain(&mut self, pipe: &mut Pipe) -> Result<Attempt> {
         match pipe.drain(self.fd, self.at, self.most()) {
-            Ok(0) => Ok(None),
+            Ok(0) => Ok(Attempt::Declined(None)),
             Ok(count) => {
                 self.at += count;
-                Ok(Some(count))
+                Ok(Attempt::Moved(count))
             }
             Err(libc::EINTR) => Err(self.error(Operation::Write, libc::EINTR)),
-            Err(_) => Ok(None),
+            Err(errno) => Ok(Attempt::Declined(Some(errno))),
         }
     }
 

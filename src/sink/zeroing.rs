@@ -3,8 +3,12 @@
 //! The best way that works is remembered. After a way that failed the whole range is done again
 //! in the next one, because a failed punch of a block device may already have dropped what was in
 //! the cache for it (seen on Linux 6.18: buffered reads then show zeros, the medium old bytes).
+//! What a file system claims that is not one of the kernel's own is looked at: see [`Proof`].
 
+use super::proof::{self, Proof, Witness};
+use crate::end::HoleWay;
 use crate::sys::{self, Fd, Sys};
+use crate::trace::{Event, Trail};
 use std::time::{Duration, Instant};
 
 /// A way to make a range read zero, from the best to the one that always works.
@@ -18,6 +22,17 @@ enum Way {
     Write,
 }
 
+impl Way {
+    fn name(self) -> HoleWay {
+        match self {
+            Way::Punch => HoleWay::Punched,
+            Way::ZeroRange => HoleWay::ZeroRange,
+            Way::ZeroOut => HoleWay::ZeroOut,
+            Way::Write => HoleWay::Written,
+        }
+    }
+}
+
 /// Makes ranges read zero, in steps.
 #[derive(Debug)]
 pub(super) struct Zeroing {
@@ -26,6 +41,9 @@ pub(super) struct Zeroing {
     device: bool,
     step: u64,
     most: u64,
+    /// The ways that were given up.
+    pub(super) trail: Trail,
+    proof: Proof,
 }
 
 const MIB: u64 = 1024 * 1024;
@@ -38,19 +56,55 @@ const LONG: Duration = Duration::from_millis(20);
 const SHORT: Duration = Duration::from_millis(4);
 
 impl Zeroing {
+    fn new(fd: Fd, device: bool, step: u64, most: u64) -> Self {
+        let proof = if device { Proof::of_device(fd) } else { Proof::of_file(fd) };
+        Zeroing { fd, way: Way::Punch, device, step, most, trail: Trail::default(), proof }
+    }
+
+    /// The way that is used now.
+    pub(super) fn way(&self) -> HoleWay {
+        self.way.name()
+    }
+
     /// Of a regular file. Ranges must lie within its size.
     pub(super) fn of_file(fd: Fd) -> Self {
-        Zeroing { fd, way: Way::Punch, device: false, step: 64 * MIB, most: 1 << 40 }
+        Self::new(fd, false, 64 * MIB, 1 << 40)
     }
 
     /// Of a block device. Ranges must be whole sectors.
     pub(super) fn of_device(fd: Fd) -> Self {
-        Zeroing { fd, way: Way::Punch, device: true, step: 16 * MIB, most: 64 * MIB }
+        Self::new(fd, true, 16 * MIB, 64 * MIB)
     }
 
     /// Makes at most `length` bytes read zero, a bounded step of them. Returns how many.
     pub(super) fn zero(&mut self, at: u64, length: u64) -> Sys<u64> {
         let step = length.min(self.step);
+        if self.way == Way::Write || !self.proof.wanted() {
+            return self.zero_step(at, step);
+        }
+        let step = step.min(proof::STEP);
+        match self.proof.witness(at, step)? {
+            Witness::None => self.zero_step(at, step),
+            Witness::At(witness) => loop {
+                let made = self.zero_step(at, step)?;
+                // Where zeros are written, there is nobody to be believed.
+                if self.way == Way::Write || self.proof.convinces(witness)? {
+                    return Ok(made);
+                }
+                self.decline(None);
+            },
+            Witness::Unreadable => {
+                // A punch could not be seen to lie. Zeroing a range is what fewer servers get wrong.
+                if self.way == Way::Punch {
+                    self.decline(None);
+                }
+                self.zero_step(at, step)
+            }
+        }
+    }
+
+    /// Has the best way that is not refused make a step read zero.
+    fn zero_step(&mut self, at: u64, step: u64) -> Sys<u64> {
         loop {
             let begun = Instant::now();
             let answer = match self.way {
@@ -65,18 +119,25 @@ impl Zeroing {
                     return Ok(step);
                 }
                 Err(
-                    libc::EOPNOTSUPP
+                    errno @ (libc::EOPNOTSUPP
                     | libc::ENOSYS
                     | libc::EINVAL
                     | libc::ENODEV
                     | libc::EFBIG
                     | libc::EPERM
                     | libc::EBUSY
-                    | libc::ENOTTY,
-                ) => self.way = self.next(),
+                    | libc::ENOTTY),
+                ) => self.decline(Some(errno)),
                 Err(errno) => return Err(errno),
             }
         }
+    }
+
+    /// Gives up the way that is used now: it was refused with an errno, or it is not to be believed.
+    fn decline(&mut self, errno: Option<i32>) {
+        let (way, next) = (self.way, self.next());
+        self.way = next;
+        self.trail.record(Event::HoleDeclined { way: way.name(), errno, next: next.name() });
     }
 
     fn next(&self) -> Way {

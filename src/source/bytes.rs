@@ -1,10 +1,11 @@
 //! A pipe, a socket or a character device: all data, as it comes.
 
-use super::{Options, Read, Source, range_end};
+use super::{Options, range_end};
 use crate::byte_end::ByteEnd;
+use crate::end::{End, Look, Next, Source, SourceInfo, SourceWays};
 use crate::error::{Error, Operation, Result, Side};
 use crate::life::Life;
-use crate::section::{Kind, Section};
+use crate::section::Kind;
 use crate::sys::{Fd, FileKind};
 use crate::wait::Waiting;
 
@@ -32,28 +33,15 @@ impl ByteSource {
 }
 
 impl Source for ByteSource {
-    fn tells_holes(&mut self) -> Result<bool> {
-        Ok(false)
+    fn open(&mut self) -> Result<SourceInfo> {
+        Ok(SourceInfo { total: self.end, ..SourceInfo::default() })
     }
 
-    fn total(&self) -> Option<u64> {
-        self.end
-    }
-
-    fn section(&mut self) -> Result<Section> {
-        self.life.check(Operation::Map, Side::Source, self.offset)?;
-        match self.end {
-            Some(end) if end == self.offset => Ok(Section::end(end)),
-            Some(end) => Ok(Section::new(Kind::Data, self.offset, end - self.offset)),
-            None => Err(Error::at(Operation::Map, Side::Source, self.offset, libc::EOPNOTSUPP)),
-        }
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> Result<Read> {
+    fn next(&mut self, buffer: &mut [u8]) -> Result<Next> {
         self.life.check(Operation::Read, Side::Source, self.offset)?;
         let left = self.end.map_or(u64::MAX, |end| end - self.offset);
         if left == 0 {
-            return Ok(Read::End);
+            return Ok(Next::End);
         }
         let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
         let count = self
@@ -62,21 +50,29 @@ impl Source for ByteSource {
             .map_err(|errno| Error::at(Operation::Read, Side::Source, self.offset, errno))?;
         match (count, self.end) {
             (0, Some(expected)) => Err(Error::EndedEarly { offset: self.offset, expected }),
-            (0, None) => Ok(Read::End),
+            (0, None) => Ok(Next::End),
             _ => {
                 self.offset += count as u64;
-                Ok(Read::Data(count))
+                Ok(Next::Data(count))
             }
         }
     }
 
-    fn skip(&mut self, length: u64) -> Result<()> {
-        if length == 0 {
-            return Ok(());
-        }
-        Err(Error::at(Operation::Skip, Side::Source, self.offset, libc::ESPIPE))
+    /// All of it is data. Whether any is left may only be known when it is read.
+    fn look(&mut self) -> Result<Look> {
+        self.life.check(Operation::Map, Side::Source, self.offset)?;
+        Ok(match self.end.map(|end| end - self.offset) {
+            Some(0) => Look { kind: Kind::End, length: Some(0) },
+            left => Look { kind: Kind::Data, length: left },
+        })
     }
 
+    fn consume(&mut self, _length: u64) {}
+}
+
+impl SourceWays for ByteSource {}
+
+impl End for ByteSource {
     fn finish(&mut self) -> Result<()> {
         self.life = Life::Finished;
         Ok(())

@@ -1,9 +1,14 @@
 //! A regular file or a block device: its map is walked, its data is read by offset.
 
 use super::look_ahead::{LookAhead, SMALL};
-use super::peek::{Blocks, Peek};
-use super::{Ahead, Extent, Glimpse, Options, Read, Source, range_end};
+use super::peek::{Blocks, Looker};
+use super::{Options, range_end};
+use crate::end::{
+    Attempt, End, Extent, Feed, Glimpse, Look, Next, Peek, Rewind, Source, SourceInfo, SourceWays,
+    Stored,
+};
 use crate::error::{Error, Operation, Result, Side};
+use crate::filesystem::FileSystem;
 use crate::life::Life;
 use crate::pipe::Pipe;
 use crate::section::{Kind, Position, Section, Seekable, Walk, holes_supported, steadily};
@@ -28,7 +33,7 @@ pub struct FileSource {
     section: Option<Section>,
     position: Option<Position>,
     look_ahead: LookAhead,
-    peek: Peek,
+    looker: Looker,
     ended: bool,
     life: Life,
 }
@@ -36,11 +41,10 @@ pub struct FileSource {
 impl FileSource {
     pub(super) fn new(fd: Fd, file: Seekable, options: &Options) -> Result<Self> {
         let Options { offset, length, ignore_map } = *options;
-        let error = |errno| Error::nowhere(Operation::Open, Side::Source, errno);
         // Nothing is stored: the content may be made while it is read.
         let made_up = file.map
             && !file.allocated
-            && (file.end == 0 || steadily(|| sys::made_up(fd)).map_err(error)?);
+            && (file.end == 0 || steadily(|| FileSystem::of(fd)).is_ok_and(FileSystem::is_made_up));
         if !made_up && offset > file.end {
             let why = "starts beyond the end of the source";
             return Err(Error::argument("options.offset", why, libc::EINVAL));
@@ -50,11 +54,11 @@ impl FileSource {
             0 => Some(file.end),
             _ => Some(range_end(offset, length)?),
         };
-        if let Some(expected) = end
-            && !made_up
-            && expected > file.end
-        {
-            return Err(Error::EndedEarly { offset: file.end, expected });
+        match end {
+            Some(expected) if !made_up && expected > file.end => {
+                return Err(Error::EndedEarly { offset: file.end, expected });
+            }
+            _ => {}
         }
         let mapped = file.map && !ignore_map;
         Ok(FileSource {
@@ -68,7 +72,7 @@ impl FileSource {
             section: None,
             position: None,
             look_ahead: LookAhead::new(fd, offset),
-            peek: Peek::new(fd),
+            looker: Looker::new(fd),
             ended: false,
             life: Life::Open,
         })
@@ -88,10 +92,10 @@ impl FileSource {
         Error::at(Operation::Read, Side::Source, self.offset, errno)
     }
 
-    fn end(&mut self) -> Result<Read> {
+    fn end(&mut self) -> Result<Next> {
         self.ended = true;
         self.restore()?;
-        Ok(Read::End)
+        Ok(Next::End)
     }
 
     fn restore(&mut self) -> Result<()> {
@@ -144,7 +148,7 @@ impl FileSource {
     }
 
     /// Reads what is made while it is read.
-    fn read_made_up(&mut self, buffer: &mut [u8]) -> Result<Read> {
+    fn read_made_up(&mut self, buffer: &mut [u8]) -> Result<Next> {
         let count = sys::pread(self.fd, buffer, self.offset).map_err(|errno| self.error(errno))?;
         let size = sys::size(self.fd).map_err(|errno| self.error(errno))?;
         if count == 0 && size < self.size {
@@ -155,59 +159,44 @@ impl FileSource {
             return self.end();
         }
         self.offset += count as u64;
-        Ok(Read::Data(count))
+        Ok(Next::Data(count))
+    }
+
+    /// Whether anything more is made, without moving on.
+    fn look_at_made_up(&self) -> Result<Look> {
+        let mut ahead = [0; 4096];
+        let count = sys::pread(self.fd, &mut ahead, self.offset);
+        let count = count.map_err(|errno| self.error(errno))? as u64;
+        let kind = if count == 0 { Kind::End } else { Kind::Data };
+        Ok(Look { kind, length: Some(count) })
     }
 }
 
 impl Source for FileSource {
-    fn tells_holes(&mut self) -> Result<bool> {
+    fn open(&mut self) -> Result<SourceInfo> {
         if let Some(end) = self.end {
             self.current(end)?;
         }
         let refused = self.walk.as_ref().is_some_and(|walk| walk.mapped() == Some(false));
-        Ok(self.tells_holes && !refused)
+        Ok(SourceInfo {
+            total: self.end.map(|end| end - self.start),
+            tells_holes: self.tells_holes && !refused,
+            keeps: false,
+            start: 0,
+        })
     }
 
-    fn total(&self) -> Option<u64> {
-        self.end.map(|end| end - self.start)
-    }
-
-    fn rewind(&mut self) -> Result<()> {
-        self.offset = self.start;
-        self.section = None;
-        self.look_ahead = LookAhead::new(self.fd, self.start);
-        self.ended = false;
-        if let Some(walk) = &mut self.walk {
-            walk.forget();
-        }
-        Ok(())
-    }
-
-    fn section(&mut self) -> Result<Section> {
-        self.life.check(Operation::Map, Side::Source, self.offset)?;
-        match self.end {
-            _ if self.ended => Ok(Section::end(self.offset)),
-            Some(end) => self.current(end),
-            None => {
-                let mut ahead = [0; 4096];
-                let count = sys::pread(self.fd, &mut ahead, self.offset)
-                    .map_err(|errno| self.error(errno))? as u64;
-                let kind = if count == 0 { Kind::End } else { Kind::Data };
-                Ok(Section::new(kind, self.offset, count))
-            }
-        }
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> Result<Read> {
+    fn next(&mut self, buffer: &mut [u8]) -> Result<Next> {
         self.life.check(Operation::Read, Side::Source, self.offset)?;
         let end = match self.end {
-            _ if self.ended => return Ok(Read::End),
+            _ if self.ended => return Ok(Next::End),
             Some(end) => end,
             None => return self.read_made_up(buffer),
         };
         let section = self.current(end)?;
         match section.kind {
-            Kind::Hole => return Ok(Read::AtHole),
+            Kind::Hole => return Ok(Next::Hole(section.length)),
+            Kind::Keep => return Ok(Next::Keep(section.length)),
             Kind::End => return self.end(),
             Kind::Data => self.tell_disk(&section, end, SMALL),
         }
@@ -230,53 +219,99 @@ impl Source for FileSource {
                 walk.forget();
             }
         }
-        Ok(Read::Data(count))
+        Ok(Next::Data(count))
     }
 
-    fn ahead(&mut self) -> Result<Ahead> {
-        let Some(end) = self.end.filter(|_| !self.ended) else { return Ok(Ahead::Unknown) };
+    fn look(&mut self) -> Result<Look> {
+        self.life.check(Operation::Map, Side::Source, self.offset)?;
+        let section = match self.end {
+            _ if self.ended => Section::end(self.offset),
+            Some(end) => self.current(end)?,
+            None => return self.look_at_made_up(),
+        };
+        Ok(Look { kind: section.kind, length: Some(section.length) })
+    }
+
+    fn consume(&mut self, length: u64) {
+        self.advance(length);
+    }
+}
+
+impl SourceWays for FileSource {
+    fn stored(&mut self) -> Option<&mut dyn Stored> {
+        Some(self)
+    }
+
+    fn feed(&mut self) -> Option<&mut dyn Feed> {
+        Some(self)
+    }
+
+    fn peek(&mut self) -> Option<&mut dyn Peek> {
+        Some(self)
+    }
+
+    fn rewind(&mut self) -> Option<&mut dyn Rewind> {
+        Some(self)
+    }
+}
+
+impl Stored for FileSource {
+    fn extent(&mut self) -> Result<Option<Extent>> {
+        let Some(end) = self.end.filter(|_| !self.ended) else { return Ok(None) };
         let section = self.current(end)?;
         if section.kind != Kind::Data {
-            return Ok(Ahead::Unknown);
-        }
-        // What is less will be read, in the way of small ones.
-        self.tell_disk(&section, end, Ahead::LEAST - 1);
-        let Section { offset, length, .. } = section;
-        Ok(Ahead::Stored(Extent { fd: self.fd, offset, length }))
-    }
-
-    fn peek(&mut self, most: u64, first: u64, block: u64) -> Result<Option<Glimpse>> {
-        let Ahead::Stored(Extent { offset, length, .. }) = self.ahead()? else { return Ok(None) };
-        if length < Ahead::LEAST {
             return Ok(None);
         }
-        Ok(self.peek.look(&Blocks { offset, length: length.min(most), first, block }))
+        // Less will be read, in the way of small sections.
+        self.tell_disk(&section, end, Extent::LEAST - 1);
+        let Section { offset, length, .. } = section;
+        Ok(Some(Extent { fd: self.fd, offset, length }))
+    }
+}
+
+impl Feed for FileSource {
+    fn feedable(&mut self) -> Result<u64> {
+        let length = self.extent()?.map_or(0, |extent| extent.length);
+        Ok(if length < Extent::LEAST { 0 } else { length })
     }
 
-    fn feed(&mut self, pipe: &mut Pipe, most: u64) -> Result<Option<u64>> {
-        let Ahead::Stored(Extent { fd, offset, length }) = self.ahead()? else { return Ok(None) };
-        match pipe.fill(fd, Some(offset), length.min(most)) {
-            Ok(0) => Ok(None),
+    fn feed_pipe(&mut self, pipe: &mut Pipe, most: u64) -> Result<Attempt> {
+        match pipe.fill(self.fd, Some(self.offset), most) {
+            Ok(0) => Ok(Attempt::Declined(None)),
             Ok(count) => {
                 self.advance(count);
-                Ok(Some(count))
+                Ok(Attempt::Moved(count))
             }
             Err(libc::EINTR) => Err(self.error(libc::EINTR)),
-            Err(_) => Ok(None),
+            Err(errno) => Ok(Attempt::Declined(Some(errno))),
         }
     }
+}
 
-    fn skip(&mut self, length: u64) -> Result<()> {
-        if length == 0 {
-            return Ok(());
+impl Peek for FileSource {
+    fn glimpse(&mut self, most: u64, first: u64, block: u64) -> Result<Option<Glimpse>> {
+        let Some(Extent { offset, length, .. }) = self.extent()? else { return Ok(None) };
+        if length < Extent::LEAST {
+            return Ok(None);
         }
-        if self.section()?.length < length {
-            return Err(Error::argument("length", "ends beyond the section", libc::EINVAL));
+        Ok(self.looker.look(&Blocks { offset, length: length.min(most), first, block }))
+    }
+}
+
+impl Rewind for FileSource {
+    fn to_start(&mut self) -> Result<()> {
+        self.offset = self.start;
+        self.section = None;
+        self.look_ahead = LookAhead::new(self.fd, self.start);
+        self.ended = false;
+        if let Some(walk) = &mut self.walk {
+            walk.forget();
         }
-        self.advance(length);
         Ok(())
     }
+}
 
+impl End for FileSource {
     fn finish(&mut self) -> Result<()> {
         self.restore()?;
         self.life = Life::Finished;
@@ -304,7 +339,6 @@ impl Drop for FileSource {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::FdSource;
     use crate::sys::Call;
     use crate::sys::inject::{self, Fault};
     use crate::testing::{self, BLOCK, Piece::*};
@@ -313,19 +347,20 @@ mod tests {
     use std::os::unix::fs::FileExt;
     use std::rc::Rc;
 
-    fn source(fd: Fd, options: Options) -> FdSource {
-        FdSource::new(fd, &options).unwrap()
+    fn source(fd: Fd, options: Options) -> Box<dyn Source> {
+        crate::source::from_fd(fd, &options).unwrap()
     }
 
-    fn sections(source: &mut FdSource) -> Vec<(Kind, u64)> {
+    fn sections(source: &mut dyn Source) -> Vec<(Kind, u64)> {
         let mut found = Vec::new();
         loop {
-            let section = source.section().unwrap();
-            if section.kind == Kind::End {
+            let Look { kind, length } = source.look().unwrap();
+            if kind == Kind::End {
                 return found;
             }
-            found.push((section.kind, section.length));
-            source.skip(section.length).unwrap();
+            let length = length.unwrap();
+            found.push((kind, length));
+            source.consume(length);
         }
     }
 
@@ -343,7 +378,7 @@ mod tests {
             },
             || {
                 let mut source = source(fd, Options::default());
-                let found = sections(&mut source);
+                let found = sections(source.as_mut());
                 source.finish().unwrap();
                 found
             },
@@ -357,7 +392,7 @@ mod tests {
     fn a_range_cuts_its_first_and_last_section() {
         let file = testing::sparse(&[Data(2), Hole(2), Data(2)]);
         let options = Options { offset: BLOCK / 2, length: 4 * BLOCK, ..Options::default() };
-        let found = sections(&mut source(file.as_raw_fd(), options));
+        let found = sections(source(file.as_raw_fd(), options).as_mut());
         assert_eq!(
             found,
             [(Kind::Data, BLOCK + BLOCK / 2), (Kind::Hole, 2 * BLOCK), (Kind::Data, BLOCK / 2)]
@@ -370,12 +405,12 @@ mod tests {
         let fd = file.as_raw_fd();
         sys::set_position(fd, 77).unwrap();
         let mut a = source(fd, Options::default());
-        a.section().unwrap();
+        a.look().unwrap();
         assert_ne!(sys::position(fd), Ok(77));
         a.finish().unwrap();
         assert_eq!(sys::position(fd), Ok(77));
         let mut b = source(fd, Options::default());
-        b.section().unwrap();
+        b.look().unwrap();
         drop(b);
         assert_eq!(sys::position(fd), Ok(77));
     }
@@ -386,9 +421,9 @@ mod tests {
         let fd = file.as_raw_fd();
         let mut shrinking = source(fd, Options::default());
         let mut buffer = vec![0; 2 * BLOCK as usize];
-        assert_eq!(shrinking.read(&mut buffer), Ok(Read::Data(buffer.len())));
+        assert_eq!(shrinking.next(&mut buffer), Ok(Next::Data(buffer.len())));
         sys::truncate(fd, 2 * BLOCK).unwrap();
-        let error = shrinking.read(&mut buffer).unwrap_err();
+        let error = shrinking.next(&mut buffer).unwrap_err();
         assert_eq!(error, Error::EndedEarly { offset: 2 * BLOCK, expected: 8 * BLOCK });
     }
 
@@ -397,11 +432,11 @@ mod tests {
         let file = testing::sparse(&[Data(1)]);
         let mut growing = source(file.as_raw_fd(), Options::default());
         sys::pwrite(file.as_raw_fd(), &[1; 100], BLOCK).unwrap();
-        assert_eq!(sections(&mut growing), [(Kind::Data, BLOCK)]);
+        assert_eq!(sections(growing.as_mut()), [(Kind::Data, BLOCK)]);
         let empty = testing::file();
         let mut growing = source(empty.as_raw_fd(), Options::default());
         sys::pwrite(empty.as_raw_fd(), &[1; 100], 0).unwrap();
-        assert_eq!(growing.read(&mut [0; 10]), Ok(Read::End));
+        assert_eq!(growing.next(&mut [0; 10]), Ok(Next::End));
     }
 
     #[test]
@@ -418,11 +453,11 @@ mod tests {
             _ => Fault::None,
         };
         inject::with(cold, || {
-            assert!(matches!(source.ahead().unwrap(), Ahead::Stored(_)));
+            assert!(source.stored().unwrap().extent().unwrap().is_some());
         });
-        source.skip(mib * BLOCK).unwrap();
+        source.consume(mib * BLOCK);
         file.write_all_at(&[7; 100], (mib + 3) * BLOCK).unwrap();
-        let found = sections(&mut source);
+        let found = sections(source.as_mut());
         let kinds: Vec<Kind> = found.iter().map(|(kind, _)| *kind).collect();
         assert_eq!(kinds, [Kind::Hole, Kind::Data, Kind::Hole, Kind::Data]);
         assert_eq!(found[0].1, 3 * BLOCK);
@@ -435,7 +470,7 @@ mod tests {
         let mut source = source(file.as_raw_fd(), Options::default());
         let mut found = Vec::new();
         let mut buffer = [0; 5];
-        while let Read::Data(count) = source.read(&mut buffer).unwrap() {
+        while let Next::Data(count) = source.next(&mut buffer).unwrap() {
             found.extend_from_slice(&buffer[..count]);
         }
         assert_eq!(found, expected);
@@ -451,18 +486,18 @@ mod tests {
         };
         let mut source = source(file.as_raw_fd(), Options::default());
         let mut buffer = [0; 8192];
-        let Read::Data(count) = source.read(&mut buffer).unwrap() else {
+        let Next::Data(count) = source.next(&mut buffer).unwrap() else {
             panic!("it has content");
         };
         assert_eq!(buffer[..count], std::fs::read(path).unwrap());
-        assert_eq!(source.read(&mut buffer), Ok(Read::End));
+        assert_eq!(source.next(&mut buffer), Ok(Next::End));
     }
 
     #[test]
     fn a_range_must_lie_within_the_file() {
         let file = testing::sparse(&[Data(1)]);
         let make = |offset, length| {
-            FdSource::new(file.as_raw_fd(), &Options { offset, length, ignore_map: false })
+            crate::source::from_fd(file.as_raw_fd(), &Options { offset, length, ignore_map: false })
                 .map(drop)
                 .map_err(|error| error.errno())
         };
@@ -486,7 +521,7 @@ mod tests {
                     }
                     _ => Fault::None,
                 },
-                || sections(&mut source(file.as_raw_fd(), Options::default())),
+                || sections(source(file.as_raw_fd(), Options::default()).as_mut()),
             );
             assert_eq!(found, [(Kind::Data, 5 * BLOCK)]);
         }

@@ -3,8 +3,8 @@
 //! One byte that is not zero settles it, and most data has one at its start. What is found so need
 //! not come through memory.
 
-use super::Glimpse;
 use super::cache::Cache;
+use crate::end::Glimpse;
 use crate::sys::Fd;
 
 /// So much of a block is looked at.
@@ -18,7 +18,7 @@ const NOWHERE: (u64, u16) = (u64::MAX, 0);
 
 /// Looks at the blocks of a file.
 #[derive(Debug)]
-pub struct Peek {
+pub struct Looker {
     cache: Cache,
     /// Where a block was looked at that is likely to come next, and how many zeros it begins with.
     last: (u64, u16),
@@ -49,11 +49,11 @@ impl Blocks {
     }
 }
 
-impl Peek {
+impl Looker {
     /// For a file that is open for reading.
     #[must_use]
     pub fn new(fd: Fd) -> Self {
-        Peek { cache: Cache::new(fd), last: NOWHERE }
+        Looker { cache: Cache::new(fd), last: NOWHERE }
     }
 
     /// What the first blocks look like, up to the first that is known to be unlike them. Nothing is
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn blocks_that_look_alike_are_told_together() {
         let file = testing::sparse(&[Data(3), Hole(2), Data(1)]);
-        let mut peek = Peek::new(file.as_raw_fd());
+        let mut peek = Looker::new(file.as_raw_fd());
         let mut look = |offset, length, first| peek.look(&blocks(offset, length, first));
         assert_eq!(look(0, 6 * BLOCK, BLOCK), solid(3 * BLOCK));
         assert_eq!(look(0, 2 * BLOCK + 7, BLOCK), solid(2 * BLOCK + 7));
@@ -166,7 +166,7 @@ mod tests {
         for zeros in 1..40 {
             let file = testing::sparse(&[Hole(zeros), Data(STRIDE)]);
             let length = (zeros + STRIDE) * BLOCK;
-            let found = Peek::new(file.as_raw_fd()).look(&blocks(0, length, BLOCK));
+            let found = Looker::new(file.as_raw_fd()).look(&blocks(0, length, BLOCK));
             assert_eq!(found, unsure(zeros * BLOCK));
         }
     }
@@ -175,7 +175,7 @@ mod tests {
     fn what_was_seen_of_a_longer_block_is_not_said_of_a_shorter_one() {
         let file = testing::sparse(&[Data(1), Hole(1)]);
         file.write_all_at(&[1], BLOCK + 100).unwrap();
-        let mut peek = Peek::new(file.as_raw_fd());
+        let mut peek = Looker::new(file.as_raw_fd());
         assert_eq!(peek.look(&blocks(BLOCK, BLOCK, BLOCK)), solid(BLOCK));
         assert_eq!(peek.look(&blocks(BLOCK, 100, BLOCK)), unsure(100));
         assert_eq!(peek.look(&blocks(BLOCK, 101, BLOCK)), solid(101));
@@ -186,7 +186,7 @@ mod tests {
         let file = testing::file();
         file.write_all_at(&[1], SAMPLE as u64).unwrap();
         file.set_len(BLOCK).unwrap();
-        let look = || Peek::new(file.as_raw_fd()).look(&blocks(0, BLOCK, BLOCK));
+        let look = || Looker::new(file.as_raw_fd()).look(&blocks(0, BLOCK, BLOCK));
         assert_eq!(look(), unsure(BLOCK));
         file.write_all_at(&[1], SAMPLE as u64 - 1).unwrap();
         assert_eq!(look(), solid(BLOCK));
@@ -199,7 +199,7 @@ mod tests {
     ) -> (Option<Glimpse>, usize) {
         let file = testing::sparse(layout);
         let length = file.metadata().unwrap().len();
-        let mut peek = Peek::new(file.as_raw_fd());
+        let mut peek = Looker::new(file.as_raw_fd());
         let seen = Rc::new(RefCell::new(0));
         let count = Rc::clone(&seen);
         let found = inject::with(
@@ -237,7 +237,7 @@ mod tests {
     fn a_file_system_that_cannot_tell_is_asked_once() {
         let file = testing::sparse(&[Data(4)]);
         for errno in [libc::EOPNOTSUPP, libc::ENOSYS, libc::EINVAL] {
-            let mut peek = Peek::new(file.as_raw_fd());
+            let mut peek = Looker::new(file.as_raw_fd());
             let blocks = blocks(0, 4 * BLOCK, BLOCK);
             let first = inject::with(move |_| Fault::Errno(errno), || peek.look(&blocks));
             assert_eq!(first, None);

@@ -1,25 +1,47 @@
 use super::*;
-use crate::source::FdSource;
+use crate::end::*;
+use crate::section::{Kind, Section};
+use crate::sys::{self, Sys};
 use crate::testing::{self, Random};
-use std::cell::RefCell;
+use crate::wait::Waiting;
+use crate::zero::is_zero;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::rc::Rc;
+use std::sync::Mutex;
+use std::time::Duration;
 
 /// A section of a stream that is kept in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Piece {
     Data(Vec<u8>),
     Hole(u64),
+    Keep(u64),
+}
+
+impl Piece {
+    fn length(&self) -> u64 {
+        match self {
+            Piece::Data(bytes) => bytes.len() as u64,
+            Piece::Hole(length) | Piece::Keep(length) => *length,
+        }
+    }
+
+    fn kind(&self) -> Kind {
+        match self {
+            Piece::Data(_) => Kind::Data,
+            Piece::Hole(_) => Kind::Hole,
+            Piece::Keep(_) => Kind::Keep,
+        }
+    }
 }
 
 /// What the ends were asked to do, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Event {
     Read,
-    Skip(u64),
     Write(usize),
     Hole(u64),
+    Keep(u64),
     SinkFinish,
     SinkAbort(i32),
     SourceFinish,
@@ -27,7 +49,7 @@ enum Event {
 }
 
 /// What an end does instead of its work.
-type Fault = Box<dyn FnMut(Event) -> Answer>;
+type Fault = Box<dyn FnMut(Event) -> Answer + Send>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
@@ -40,17 +62,17 @@ enum Answer {
 }
 
 #[derive(Clone, Default)]
-struct Log(Rc<RefCell<Vec<Event>>>);
+struct Log(Arc<Mutex<Vec<Event>>>);
 
 impl Log {
     fn add(&self, event: Event) {
-        self.0.borrow_mut().push(event);
+        self.0.lock().unwrap().push(event);
     }
 
     fn ends(&self) -> Vec<Event> {
-        let mut events = self.0.borrow().clone();
+        let mut events = self.0.lock().unwrap().clone();
         events.retain(|event| {
-            !matches!(event, Event::Read | Event::Skip(_) | Event::Write(_) | Event::Hole(_))
+            !matches!(event, Event::Read | Event::Write(_) | Event::Hole(_) | Event::Keep(_))
         });
         events
     }
@@ -62,6 +84,7 @@ struct MemorySource {
     at: (usize, u64),
     offset: u64,
     tells: bool,
+    keeps: bool,
     total: Option<u64>,
     fault: Fault,
     log: Log,
@@ -72,6 +95,7 @@ struct MemorySink {
     offset: u64,
     flushed: usize,
     makes: bool,
+    keeps: bool,
     fault: Fault,
     log: Log,
 }
@@ -99,10 +123,7 @@ impl MemorySource {
     fn advance(&mut self, by: u64) {
         self.offset += by;
         self.at.1 += by;
-        let length = match &self.pieces[self.at.0] {
-            Piece::Data(bytes) => bytes.len() as u64,
-            Piece::Hole(length) => *length,
-        };
+        let length = self.pieces[self.at.0].length();
         assert!(self.at.1 <= length);
         if self.at.1 == length {
             self.at = (self.at.0 + 1, 0);
@@ -111,36 +132,24 @@ impl MemorySource {
 }
 
 impl Source for MemorySource {
-    fn tells_holes(&mut self) -> Result<bool> {
-        Ok(self.tells)
+    fn open(&mut self) -> Result<SourceInfo> {
+        let (tells_holes, keeps) = (self.tells, self.keeps);
+        Ok(SourceInfo { total: self.total, tells_holes, keeps, start: 0 })
     }
 
-    fn total(&self) -> Option<u64> {
-        self.total
-    }
-
-    fn section(&mut self) -> Result<Section> {
-        Ok(match self.current() {
-            None => Section::end(self.offset),
-            Some((Piece::Data(bytes), at)) => {
-                Section::new(Kind::Data, self.offset, bytes.len() as u64 - at)
-            }
-            Some((Piece::Hole(length), at)) => Section::new(Kind::Hole, self.offset, length - at),
-        })
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> Result<Read> {
+    fn next(&mut self, buffer: &mut [u8]) -> Result<Next> {
         assert!(!buffer.is_empty());
         let site = (Operation::Read, Side::Source, self.offset);
         let answer = answer(&mut self.fault, &self.log, Event::Read, site)?;
         let (piece, at) = match self.current() {
-            None => return Ok(Read::End),
-            Some((Piece::Hole(_), _)) if self.tells => return Ok(Read::AtHole),
+            None => return Ok(Next::End),
+            Some((Piece::Keep(length), at)) => return Ok(Next::Keep(length - at)),
+            Some((Piece::Hole(length), at)) if self.tells => return Ok(Next::Hole(length - at)),
             Some((Piece::Hole(length), at)) => {
                 let count = (length - at).min(buffer.len() as u64);
                 buffer[..count as usize].fill(0);
                 self.advance(count);
-                return Ok(Read::Data(count as usize));
+                return Ok(Next::Data(count as usize));
             }
             Some((Piece::Data(bytes), at)) => (bytes, at as usize),
         };
@@ -151,16 +160,24 @@ impl Source for MemorySource {
         buffer[..count].copy_from_slice(&piece[at..at + count]);
         let told = if answer == Answer::TooMuch { buffer.len() + 1 } else { count };
         self.advance(count as u64);
-        Ok(Read::Data(told))
+        Ok(Next::Data(told))
     }
 
-    fn skip(&mut self, length: u64) -> Result<()> {
-        let site = (Operation::Skip, Side::Source, self.offset);
-        answer(&mut self.fault, &self.log, Event::Skip(length), site)?;
+    fn look(&mut self) -> Result<Look> {
+        Ok(match self.current() {
+            None => Look { kind: Kind::End, length: Some(0) },
+            Some((piece, at)) => Look { kind: piece.kind(), length: Some(piece.length() - at) },
+        })
+    }
+
+    fn consume(&mut self, length: u64) {
         self.advance(length);
-        Ok(())
     }
+}
 
+impl SourceWays for MemorySource {}
+
+impl End for MemorySource {
     fn finish(&mut self) -> Result<()> {
         let site = (Operation::Finish, Side::Source, self.offset);
         answer(&mut self.fault, &self.log, Event::SourceFinish, site).map(drop)
@@ -176,8 +193,8 @@ impl Source for MemorySource {
 }
 
 impl Sink for MemorySink {
-    fn makes_holes(&mut self) -> Result<bool> {
-        Ok(self.makes)
+    fn open(&mut self, _plan: &Plan) -> Result<SinkInfo> {
+        Ok(SinkInfo { makes_holes: self.makes, keeps: self.keeps, held: 0 })
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
@@ -197,12 +214,13 @@ impl Sink for MemorySink {
         Ok(count)
     }
 
-    fn hole(&mut self, length: u64) -> Result<u64> {
+    fn hole(&mut self, length: u64) -> Result<Made> {
         let site = (Operation::Hole, Side::Sink, self.offset);
         let answer = answer(&mut self.fault, &self.log, Event::Hole(length), site)?;
+        let way = HoleWay::Passed;
         let made = match answer {
             Answer::Short(most) => length.min(most as u64),
-            Answer::TooMuch => return Ok(length + 1),
+            Answer::TooMuch => return Ok(Made { length: length + 1, way }),
             _ => length,
         };
         self.offset += made;
@@ -210,14 +228,44 @@ impl Sink for MemorySink {
             Some(Piece::Hole(length)) => *length += made,
             _ => self.pieces.push(Piece::Hole(made)),
         }
-        Ok(made)
+        Ok(Made { length: made, way })
     }
 
-    fn flush(&mut self) -> Result<()> {
+    fn keep(&mut self, length: u64) -> Result<u64> {
+        let site = (Operation::Keep, Side::Sink, self.offset);
+        let answer = answer(&mut self.fault, &self.log, Event::Keep(length), site)?;
+        let kept = match answer {
+            Answer::Short(most) => length.min(most as u64),
+            Answer::TooMuch => return Ok(length + 1),
+            _ => length,
+        };
+        self.offset += kept;
+        match self.pieces.last_mut() {
+            Some(Piece::Keep(length)) => *length += kept,
+            _ => self.pieces.push(Piece::Keep(kept)),
+        }
+        Ok(kept)
+    }
+}
+
+impl SinkWays for MemorySink {}
+
+impl Peer for MemorySink {
+    fn signs(&self) -> u64 {
+        0
+    }
+
+    fn flush(&mut self, _now: Instant) -> Result<()> {
         self.flushed += 1;
         Ok(())
     }
 
+    fn flush_by(&self) -> Option<Instant> {
+        None
+    }
+}
+
+impl End for MemorySink {
     fn finish(&mut self) -> Result<()> {
         let site = (Operation::Finish, Side::Sink, self.offset);
         answer(&mut self.fault, &self.log, Event::SinkFinish, site).map(drop)
@@ -229,6 +277,10 @@ impl Sink for MemorySink {
 
     fn waiting(&self) -> Waiting {
         Waiting::Owner
+    }
+
+    fn peer(&mut self) -> Option<&mut dyn Peer> {
+        Some(self)
     }
 }
 
@@ -250,6 +302,7 @@ impl Stand {
                 at: (0, 0),
                 offset: 0,
                 tells: true,
+                keeps: true,
                 total: None,
                 fault: work(),
                 log: log.clone(),
@@ -259,6 +312,7 @@ impl Stand {
                 offset: 0,
                 flushed: 0,
                 makes: true,
+                keeps: true,
                 fault: work(),
                 log: log.clone(),
             },
@@ -267,11 +321,11 @@ impl Stand {
     }
 
     /// Both ends ask one fault, in the order of their calls.
-    fn with_fault(mut self, fault: impl FnMut(Event) -> Answer + 'static) -> Self {
-        let shared = Rc::new(RefCell::new(fault));
-        let other = Rc::clone(&shared);
-        self.source.fault = Box::new(move |event| (shared.borrow_mut())(event));
-        self.sink.fault = Box::new(move |event| (other.borrow_mut())(event));
+    fn with_fault(mut self, fault: impl FnMut(Event) -> Answer + Send + 'static) -> Self {
+        let shared = Arc::new(Mutex::new(fault));
+        let other = Arc::clone(&shared);
+        self.source.fault = Box::new(move |event| (shared.lock().unwrap())(event));
+        self.sink.fault = Box::new(move |event| (other.lock().unwrap())(event));
         self
     }
 
@@ -331,18 +385,18 @@ fn what_goes_in_comes_out() {
 
 /// How many calls of the ends a whole transfer makes.
 fn calls(pieces: &[Piece], options: &Options) -> usize {
-    let count = Rc::new(RefCell::new(0));
-    let counted = Rc::clone(&count);
+    let count = Arc::new(Mutex::new(0));
+    let counted = Arc::clone(&count);
     let mut stand = Stand::new(pieces).with_fault(move |_| {
-        *counted.borrow_mut() += 1;
+        *counted.lock().unwrap() += 1;
         Answer::Work
     });
     stand.run(&mut Transfer::new(options).unwrap()).unwrap();
-    count.take()
+    *count.lock().unwrap()
 }
 
 /// The n-th call of all gives this answer.
-fn at_call(n: usize, answer: Answer) -> impl FnMut(Event) -> Answer {
+fn at_call(n: usize, answer: Answer) -> impl FnMut(Event) -> Answer + Send {
     let mut call = 0;
     move |_| {
         call += 1;
@@ -431,7 +485,7 @@ fn any_layout_any_answers_same_stream() {
             if number % 2 == seed % 2 {
                 let mut bytes = match data(1 + random.below(20_000) as usize, seed as u8) {
                     Piece::Data(bytes) => bytes,
-                    Piece::Hole(_) => unreachable!(),
+                    Piece::Hole(_) | Piece::Keep(_) => unreachable!(),
                 };
                 if random.once_in(2) {
                     let from = random.below(bytes.len() as u64) as usize;
@@ -483,7 +537,9 @@ fn bytes_of(pieces: &[Piece]) -> Vec<u8> {
     for piece in pieces {
         match piece {
             Piece::Data(bytes) => all.extend_from_slice(bytes),
-            Piece::Hole(length) => all.resize(all.len() + *length as usize, 0),
+            Piece::Hole(length) | Piece::Keep(length) => {
+                all.resize(all.len() + *length as usize, 0);
+            }
         }
     }
     all
@@ -494,7 +550,7 @@ fn assert_no_zero_blocks(pieces: &[Piece], block: usize, seed: u64) {
     let mut place = 0;
     for piece in pieces {
         match piece {
-            Piece::Hole(length) => place += *length as usize,
+            Piece::Hole(length) | Piece::Keep(length) => place += *length as usize,
             Piece::Data(bytes) => {
                 let first = place.next_multiple_of(block) - place;
                 for whole in bytes.get(first..).unwrap_or_default().chunks_exact(block) {
@@ -578,21 +634,33 @@ struct FetchingSink {
 }
 
 impl Sink for FetchingSink {
-    fn makes_holes(&mut self) -> Result<bool> {
-        self.inner.makes_holes()
+    fn open(&mut self, plan: &Plan) -> Result<SinkInfo> {
+        self.inner.open(plan)
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
         self.inner.write(buffer)
     }
 
-    fn fetches(&mut self) -> bool {
-        true
+    fn hole(&mut self, length: u64) -> Result<Made> {
+        self.inner.hole(length)
     }
 
-    fn fetch(&mut self, extent: &Extent) -> Result<Option<u64>> {
+    fn keep(&mut self, length: u64) -> Result<u64> {
+        self.inner.keep(length)
+    }
+}
+
+impl SinkWays for FetchingSink {
+    fn fetch(&mut self) -> Option<&mut dyn Fetch> {
+        Some(self)
+    }
+}
+
+impl Fetch for FetchingSink {
+    fn fetch_extent(&mut self, extent: &Extent) -> Result<Attempt> {
         match self.random.below(50) {
-            0 => return Ok(None),
+            0 => return Ok(Attempt::Declined(None)),
             1 => {
                 return Err(Error::at(
                     Operation::Write,
@@ -608,13 +676,11 @@ impl Sink for FetchingSink {
         assert_eq!(sys::pread(extent.fd, &mut bytes, extent.offset), Ok(bytes.len()));
         let taken = self.inner.write(&bytes)?;
         self.fetched += taken as u64;
-        Ok(Some(taken as u64))
+        Ok(Attempt::Moved(taken as u64))
     }
+}
 
-    fn hole(&mut self, length: u64) -> Result<u64> {
-        self.inner.hole(length)
-    }
-
+impl End for FetchingSink {
     fn finish(&mut self) -> Result<()> {
         self.inner.finish()
     }
@@ -671,7 +737,7 @@ fn zeros_are_found_in_a_file_of_which_data_is_fetched() {
         let bytes = random_blocks(&mut random, block);
         let file = testing::file();
         file.write_all_at(&bytes, 0).unwrap();
-        let mut source = FdSource::new(file.as_raw_fd(), &Default::default()).unwrap();
+        let mut source = crate::source::from_fd(file.as_raw_fd(), &Default::default()).unwrap();
         let mut sink =
             FetchingSink { inner: Stand::new(&[]).sink, random: random.clone(), fetched: 0 };
         let buffer_size = block as u64 * (1 + random.below(16)) + random.below(2) * 4096;
@@ -684,7 +750,7 @@ fn zeros_are_found_in_a_file_of_which_data_is_fetched() {
         let mut transfer = Transfer::new(&options).unwrap();
         let budget = random.once_in(2).then(|| 1 + random.below(1 << 20));
         loop {
-            match transfer.run(&mut source, &mut sink, &mut (), budget, Patience::None) {
+            match transfer.run(source.as_mut(), &mut sink, &mut (), budget, Patience::None) {
                 Ok(Progress::Finished) => break,
                 Ok(Progress::BudgetUsed) => assert!(budget.is_some()),
                 Err(error) => assert!(error.would_block(), "seed {seed}: {error}"),
@@ -717,7 +783,7 @@ fn zeros_are_found_whatever_the_counts() {
 fn hole(piece: &Piece) -> Option<u64> {
     match piece {
         Piece::Hole(length) => Some(*length),
-        Piece::Data(_) => None,
+        Piece::Data(_) | Piece::Keep(_) => None,
     }
 }
 
@@ -735,7 +801,7 @@ fn the_sparse_request_is_met_or_refused_before_a_byte_moves() {
                 assert_eq!((error.errno(), error.side()), (libc::EOPNOTSUPP, side));
                 let errno = libc::EOPNOTSUPP;
                 let events = [Event::SinkAbort(errno), Event::SourceAbort(errno)];
-                assert_eq!(*stand.log.0.borrow(), events);
+                assert_eq!(*stand.log.0.lock().unwrap(), events);
                 continue;
             }
             assert_eq!(result, Ok(Progress::Finished));
@@ -770,17 +836,17 @@ fn a_budget_bounds_a_run() {
 fn a_cancel_acts_before_the_next_step_and_is_final() {
     for n in 1..calls(&layout(), &small()) {
         let mut transfer = Transfer::new(&small()).unwrap();
-        let cancel = transfer.canceller();
+        let control = transfer.control();
         let mut call = 0;
         let mut stand = Stand::new(&layout()).with_fault(move |event| {
             call += 1;
             if call == n && event != Event::SinkFinish {
-                cancel.store(true, Ordering::Relaxed);
+                control.cancel();
             }
             Answer::Work
         });
         let result = stand.run_out(&mut transfer);
-        let last = *stand.log.0.borrow().last().unwrap();
+        let last = *stand.log.0.lock().unwrap().last().unwrap();
         if last == Event::SourceFinish {
             assert_eq!(result, Ok(()));
             continue;
@@ -822,10 +888,7 @@ fn progress_and_sections_are_told() {
     let expected: Vec<_> = layout()
         .iter()
         .map(|piece| {
-            let (kind, length) = match piece {
-                Piece::Data(bytes) => (Kind::Data, bytes.len() as u64),
-                Piece::Hole(length) => (Kind::Hole, *length),
-            };
+            let (kind, length) = (piece.kind(), piece.length());
             at += length;
             (kind, at - length, length)
         })
@@ -912,4 +975,159 @@ fn options_are_checked() {
     ] {
         assert_eq!(Transfer::new(&options).unwrap_err().errno(), libc::EINVAL, "{options:?}");
     }
+}
+
+/// A stream with sections to keep among the others.
+fn incremental() -> Vec<Piece> {
+    vec![
+        Piece::Keep(5000),
+        data(9000, 3),
+        Piece::Keep(1 << 41),
+        Piece::Hole(70_000),
+        Piece::Keep(1),
+        data(1, 5),
+    ]
+}
+
+#[test]
+fn kept_sections_are_passed_on_and_counted() {
+    for sparse in [Sparse::Auto, Sparse::Required] {
+        let mut stand = Stand::new(&incremental());
+        let mut watcher = Watcher::default();
+        let mut transfer = Transfer::new(&Options { sparse, ..small() }).unwrap();
+        let (source, sink) = (&mut stand.source, &mut stand.sink);
+        transfer.run(source, sink, &mut watcher, None, Patience::None).unwrap();
+        assert_eq!(stand.sink.pieces, incremental());
+        let stats = transfer.stats();
+        assert_eq!((stats.keep_bytes, stats.keep_sections), (5001 + (1 << 41), 3));
+        assert_eq!(stats.position, stats.keep_bytes + stats.data_bytes + stats.hole_bytes);
+        let kinds: Vec<_> = watcher.sections.iter().map(|(kind, ..)| *kind).collect();
+        let expected: Vec<_> = incremental().iter().map(Piece::kind).collect();
+        assert_eq!(kinds, expected);
+    }
+}
+
+#[test]
+fn kept_sections_survive_every_answer_of_the_ends() {
+    for errno in [libc::EAGAIN, libc::EINTR] {
+        for n in 1..40 {
+            let mut stand = Stand::new(&incremental()).with_fault(at_call(n, Answer::Errno(errno)));
+            stand.run_out(&mut Transfer::new(&small()).unwrap()).unwrap();
+            assert_eq!(stand.sink.pieces, incremental(), "{errno} at call {n}");
+        }
+    }
+    let mut stand = Stand::new(&incremental()).with_fault(|event| match event {
+        Event::Keep(_) => Answer::Short(1 << 40),
+        _ => Answer::Work,
+    });
+    stand.run(&mut Transfer::new(&small()).unwrap()).unwrap();
+    assert_eq!(stand.sink.pieces, incremental());
+}
+
+#[test]
+fn a_sink_that_cannot_keep_is_refused_before_a_byte_moves() {
+    let mut stand = Stand::new(&incremental());
+    stand.sink.keeps = false;
+    let error = stand.run(&mut Transfer::new(&small()).unwrap()).unwrap_err();
+    let found = (error.errno(), error.side(), error.operation());
+    assert_eq!(found, (libc::EOPNOTSUPP, Side::Sink, Operation::Keep));
+    let events = [Event::SinkAbort(libc::EOPNOTSUPP), Event::SourceAbort(libc::EOPNOTSUPP)];
+    assert_eq!(*stand.log.0.lock().unwrap(), events);
+}
+
+#[test]
+fn an_undeclared_kept_section_is_a_fault_of_the_source() {
+    let mut stand = Stand::new(&[data(10, 1), Piece::Keep(5)]);
+    stand.source.keeps = false;
+    let error = stand.run(&mut Transfer::new(&small()).unwrap()).unwrap_err();
+    let found = (error.errno(), error.side(), error.offset());
+    assert_eq!(found, (libc::EPROTO, Side::Source, Some(10)));
+}
+
+#[test]
+fn a_kept_section_ends_a_block_of_zeros_as_a_hole_does() {
+    let pieces = [Piece::Data(vec![0; 100]), Piece::Keep(1000), Piece::Data(vec![0; 3000])];
+    let mut stand = Stand::new(&pieces);
+    let options = Options { detect_zeroes: true, zero_block: 512, ..small() };
+    stand.run(&mut Transfer::new(&options).unwrap()).unwrap();
+    assert_eq!(stand.sink.pieces, [Piece::Hole(100), Piece::Keep(1000), Piece::Hole(3000)]);
+}
+
+#[test]
+fn a_kept_section_is_one_step_of_a_budget_and_free_of_the_rate() {
+    let pieces: Vec<_> = (0..20).map(|_| Piece::Keep(1 << 30)).collect();
+    let mut stand = Stand::new(&pieces);
+    let mut transfer = Transfer::new(&Options { rate: 1, ..small() }).unwrap();
+    let mut runs = 1;
+    loop {
+        let (source, sink) = (&mut stand.source, &mut stand.sink);
+        match transfer.run(source, sink, &mut (), Some(2 * STEP_COST), Patience::None).unwrap() {
+            Progress::BudgetUsed => runs += 1,
+            Progress::Finished => break,
+        }
+    }
+    assert!((10..=12).contains(&runs), "{runs}");
+}
+
+#[test]
+fn a_failure_from_outside_is_the_result() {
+    let mut stand = Stand::new(&layout());
+    let mut transfer = Transfer::new(&small()).unwrap();
+    let error = Error::at(Operation::Read, Side::Source, 7, libc::ECONNRESET);
+    transfer.control().fail(error);
+    transfer.control().fail(Error::at(Operation::Read, Side::Source, 8, libc::EIO));
+    assert_eq!(stand.run(&mut transfer), Err(error));
+    let events = [Event::SinkAbort(libc::ECONNRESET), Event::SourceAbort(libc::ECONNRESET)];
+    assert_eq!(stand.log.ends(), events);
+}
+
+#[derive(Default)]
+struct Tracer(Vec<(u64, crate::trace::Event)>);
+
+impl Observe for Tracer {
+    fn traces(&self) -> bool {
+        true
+    }
+
+    fn trace(&mut self, position: u64, event: crate::trace::Event) {
+        self.0.push((position, event));
+    }
+}
+
+#[test]
+fn stages_ways_and_fallbacks_are_traced() {
+    use crate::trace::{Event as Traced, StageName, Way};
+    let file = testing::file();
+    file.write_all_at(&[1; 1 << 20], 0).unwrap();
+    let mut source = crate::source::from_fd(file.as_raw_fd(), &Default::default()).unwrap();
+    let target = testing::file();
+    let mut sink = crate::sink::from_fd(target.as_raw_fd(), &Default::default(), ()).unwrap();
+    let mut transfer = Transfer::new(&Options::default()).unwrap();
+    let mut tracer = Tracer::default();
+    let refuse = |call| match call {
+        sys::Call::CopyFileRange | sys::Call::Splice => sys::inject::Fault::Errno(libc::EXDEV),
+        _ => sys::inject::Fault::None,
+    };
+    sys::inject::with(refuse, || {
+        transfer.run(source.as_mut(), sink.as_mut(), &mut tracer, None, Patience::None).unwrap();
+    });
+    let events: Vec<_> = tracer.0.iter().map(|(_, event)| *event).collect();
+    let stages: Vec<_> = events
+        .iter()
+        .filter_map(|event| if let Traced::Stage(name) = event { Some(*name) } else { None })
+        .collect();
+    let expected = [
+        StageName::Open,
+        StageName::Move,
+        StageName::Drain,
+        StageName::FinishSink,
+        StageName::FinishSource,
+        StageName::Finished,
+    ];
+    assert_eq!(stages, expected);
+    let errno = Some(libc::EXDEV);
+    assert!(events.contains(&Traced::WayDeclined { way: Way::Splice, errno, next: Way::Copy }));
+    assert!(events.contains(&Traced::WayChosen(Way::Copy)));
+    assert_eq!(transfer.stats().ways.data(Way::Copy), 1 << 20);
+    assert_eq!(tracer.0.last().unwrap().0, 1 << 20);
 }

@@ -3,6 +3,7 @@
 use super::frame::{HEADER, Header, Kind, MAX_BODY, Malformed};
 use crate::buffer::Buffer;
 use crate::byte_end::ByteEnd;
+use crate::end::Attempt;
 use crate::error::{Error, Operation, Result, Side};
 use crate::pipe::Pipe;
 use crate::sys::{Fd, Sys};
@@ -68,10 +69,10 @@ impl Inbox {
     }
 
     /// Gives what has not come in yet to a pipe. Nothing may be held.
-    pub(super) fn feed(&mut self, pipe: &mut Pipe, most: u64) -> Sys<Option<u64>> {
-        let count = self.from.feed(pipe, most)?;
-        self.ended = count == Some(0);
-        Ok(count)
+    pub(super) fn feed(&mut self, pipe: &mut Pipe, most: u64) -> Sys<Attempt> {
+        let attempt = self.from.feed(pipe, most)?;
+        self.ended = attempt == Attempt::Moved(0);
+        Ok(attempt)
     }
 
     /// Reads into the caller's buffer while nothing is held, and what comes behind that into this

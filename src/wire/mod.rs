@@ -23,8 +23,10 @@ pub mod sequence;
 mod tests;
 pub mod writer;
 
+use crate::end::{Description, Look, Next};
 use crate::section::Kind;
-use crate::source::{Description, FdSource, Options, Read, Source};
+use crate::section::{Readable, readable};
+use crate::source::{self, Options};
 use crate::sys::{self, Fd, FileKind};
 use digest::Digest;
 pub use reader::Reader;
@@ -50,18 +52,19 @@ pub fn describe(fd: Fd, offset: u64, length: u64) -> Result<Description> {
     if stat.kind == FileKind::Block {
         identity[2] = size;
     }
-    let mut source = FdSource::new(fd, &Options { offset, length, ignore_map: false })?;
-    let length = source.total();
+    let mut source = source::from_fd(fd, &Options { offset, length, ignore_map: false })?;
+    let length = source.open()?.total;
     let mut data_bytes = 0;
     if length.is_some() {
         loop {
-            let section = source.section()?;
-            match section.kind {
+            let Look { kind, length } = source.look()?;
+            let length = length.unwrap_or(0);
+            match kind {
                 Kind::End => break,
-                Kind::Data => data_bytes += section.length,
-                Kind::Hole => {}
+                Kind::Data => data_bytes += length,
+                Kind::Hole | Kind::Keep => {}
             }
-            source.skip(section.length)?;
+            source.consume(length);
         }
     }
     source.finish()?;
@@ -86,20 +89,19 @@ pub fn digest_of(fd: Fd, offset: u64, length: u64) -> Result<u64> {
     if length == 0 {
         return Ok(digest.value());
     }
-    let mut source = FdSource::new(fd, &Options { offset, length, ignore_map: false })?;
-    if let FdSource::Bytes(_) = source {
+    if let Readable::Stream(_) = readable(fd)? {
         return Err(Error::nowhere(Operation::Open, Side::Source, libc::ESPIPE));
     }
+    let mut source = source::from_fd(fd, &Options { offset, length, ignore_map: false })?;
     let mut buffer = crate::buffer::Buffer::new(1 << 18)?;
     loop {
-        match source.read(buffer.bytes_mut()) {
-            Ok(Read::Data(count)) => digest.data(&buffer.bytes()[..count]),
-            Ok(Read::AtHole) => {
-                let length = source.section()?.length;
-                source.skip(length)?;
+        match source.next(buffer.bytes_mut()) {
+            Ok(Next::Data(count)) => digest.data(&buffer.bytes()[..count]),
+            Ok(Next::Hole(length) | Next::Keep(length)) => {
+                source.consume(length);
                 digest.hole(length);
             }
-            Ok(Read::End) => break,
+            Ok(Next::End) => break,
             Err(error) if error.interrupted() => {}
             Err(error) => return Err(error),
         }

@@ -3,8 +3,8 @@
 use super::frame::HEADER;
 use crate::buffer::Buffer;
 use crate::byte_end::ByteEnd;
+use crate::end::{Attempt, Extent};
 use crate::error::{Error, Operation, Result, Side};
-use crate::source::Extent;
 use crate::sys::{Fd, Sys};
 use crate::wait::Waiting;
 use std::ops::Range;
@@ -98,9 +98,8 @@ impl Outbox {
         self.to.sends_from_files()
     }
 
-    /// Sends what goes of a part of a file, without a copy, while nothing waits. 0 means that this is
-    /// not the way.
-    pub(super) fn send_from(&mut self, extent: &Extent) -> Sys<u64> {
+    /// Sends some of a part of a file, without a copy, while nothing waits.
+    pub(super) fn send_from(&mut self, extent: &Extent) -> Sys<Attempt> {
         self.to.send_from(extent)
     }
 

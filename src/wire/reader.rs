@@ -8,12 +8,16 @@ use super::frame::{
 use super::inbox::Inbox;
 use super::outbox::Outbox;
 use super::sequence::{Limits, Refused, Sequence};
+use crate::end::{
+    Attempt, Description, End as AnEnd, Extent, Feed, Introduced, Introduction, Lent, Look, Next,
+    Peer, Source, SourceInfo, SourceWays,
+};
 use crate::error::{Error, Operation, Result, Side};
 use crate::pipe::Pipe;
-use crate::section::{self, Section};
-use crate::source::{Ahead, Description, Read, Source, Told};
+use crate::section;
 use crate::sys::{Fd, Sys};
 use crate::wait::Waiting;
+use std::time::Instant;
 
 /// What one read takes at most beside the caller's buffer.
 const INBOX: usize = 256 << 10;
@@ -175,16 +179,14 @@ impl Reader {
             return Err(error);
         }
         let result = body(self);
-        if let Err(error) = &result
-            && !error.would_block()
-            && !error.interrupted()
-        {
-            if error.is_peers() {
+        match &result {
+            Err(error) if error.would_block() || error.interrupted() => {}
+            Err(error) if error.is_peers() => {
                 // It knows.
                 self.state = State::Failed(*error);
-            } else {
-                self.fail(*error);
             }
+            Err(error) => self.fail(*error),
+            Ok(_) => {}
         }
         result
     }
@@ -390,7 +392,7 @@ impl Reader {
                     return Err(Malformed::Unused.into());
                 };
                 self.piece = Piece::Data { left: header.length, checksum: 0, expected };
-                self.feeds &= u64::from(header.length) >= Ahead::LEAST;
+                self.feeds &= u64::from(header.length) >= Extent::LEAST;
             }
             Kind::Hole => {
                 sequence.hole(header)?;
@@ -436,8 +438,10 @@ impl Reader {
         if !held.is_empty() {
             let count = most.min(held.len());
             buffer[..count].copy_from_slice(&held[..count]);
-            self.take(count)?;
-            return Ok(count);
+            return match self.take_held(count) {
+                true => Ok(count),
+                false => Err(self.because(Malformed::BodyChecksum.into())),
+            };
         }
         let count = self
             .inbox
@@ -456,12 +460,11 @@ impl Reader {
     /// Sends what answers are due, as far as that goes without waiting.
     fn answer(&mut self) -> Sys<()> {
         let Some(outbox) = &mut self.outbox else { return Ok(()) };
-        if let Some(durable) = self.durable
-            && outbox.waits() == 0
-        {
+        if outbox.waits() == 0 {
             // What is due meanwhile is told by the last of them alone.
-            outbox.push(&Header::new(Kind::Ack, durable, 0).encode());
-            self.durable = None;
+            if let Some(durable) = self.durable.take() {
+                outbox.push(&Header::new(Kind::Ack, durable, 0).encode());
+            }
         }
         outbox.flush()
     }
@@ -491,45 +494,80 @@ const UNEXPECTED: Refused = Refused { why: "a frame out of place", errno: libc::
 const DAMAGED: Refused = Refused { why: "the digest of what came is wrong", errno: libc::EBADMSG };
 
 impl Source for Reader {
-    fn prepare(&mut self) -> Result<()> {
+    fn open(&mut self) -> Result<SourceInfo> {
+        self.greeted()?;
+        let total = self.hello.map(|hello| hello.length).filter(|length| *length != UNKNOWN);
+        Ok(SourceInfo { total, tells_holes: true, keeps: false, start: self.start() })
+    }
+
+    fn next(&mut self, buffer: &mut [u8]) -> Result<Next> {
+        self.answer_if_ready();
         self.lasting(|reader| {
-            for _ in 0..FRAMES_AT_ONCE {
-                if !matches!(reader.state, State::Greeting | State::Offered) {
-                    return Ok(());
-                }
-                let result = reader.next().and_then(|header| {
-                    reader.accept(&header)?;
-                    reader.inbox.take(HEADER + header.length as usize);
-                    Ok(())
-                });
-                reader.answer_if_ready();
-                result?;
+            reader.advance()?;
+            match reader.piece {
+                Piece::None => Ok(Next::End),
+                Piece::Hole { left } => Ok(Next::Hole(left)),
+                Piece::Data { left, .. } => reader.read_data(buffer, left).map(Next::Data),
             }
-            Err(reader.error(Operation::Read, libc::EINTR))
         })
     }
 
-    fn tells_holes(&mut self) -> Result<bool> {
-        Ok(true)
-    }
-
-    fn total(&self) -> Option<u64> {
-        self.hello.map(|hello| hello.length).filter(|length| *length != UNKNOWN)
-    }
-
-    fn start(&self) -> u64 {
-        self.sequence.map_or(0, |sequence| sequence.start())
-    }
-
-    fn stored(&mut self, durable: u64) {
-        self.durable = Some(durable);
+    fn look(&mut self) -> Result<Look> {
         self.answer_if_ready();
+        self.lasting(|reader| {
+            reader.advance()?;
+            Ok(match reader.piece {
+                Piece::None => Look { kind: section::Kind::End, length: Some(0) },
+                Piece::Hole { left } => Look { kind: section::Kind::Hole, length: Some(left) },
+                Piece::Data { left, .. } => {
+                    Look { kind: section::Kind::Data, length: Some(left.into()) }
+                }
+            })
+        })
     }
 
-    fn told(&mut self) -> Result<Option<Told>> {
-        self.prepare()?;
+    fn consume(&mut self, length: u64) {
+        match &mut self.piece {
+            Piece::None => {}
+            Piece::Hole { left } => {
+                *left = left.saturating_sub(length);
+                if *left == 0 {
+                    self.piece = Piece::None;
+                }
+                self.at += length;
+            }
+            Piece::Data { .. } => {
+                // Damage that shows now is reported by the next call.
+                if !self.take_held(length as usize) {
+                    let error = self.because(Malformed::BodyChecksum.into());
+                    self.fail(error);
+                }
+            }
+        }
+    }
+}
+
+impl SourceWays for Reader {
+    fn feed(&mut self) -> Option<&mut dyn Feed> {
+        // Whoever checks the data must see it.
+        if self.digest.is_some() || self.features & CHECKSUM != 0 { None } else { Some(self) }
+    }
+
+    fn lent(&mut self) -> Option<&mut dyn Lent> {
+        Some(self)
+    }
+
+    fn introduced(&mut self) -> Option<&mut dyn Introduced> {
+        Some(self)
+    }
+}
+
+impl Introduced for Reader {
+    fn introduction(&mut self) -> Result<Introduction> {
+        self.greeted()?;
         let known = |size: u64| (size != UNKNOWN).then_some(size);
-        Ok(self.hello.map(|hello| Told {
+        let Some(hello) = self.hello else { return Err(Error::Internal) };
+        Ok(Introduction {
             description: Description {
                 length: known(hello.length),
                 source_size: known(hello.source_size),
@@ -542,118 +580,87 @@ impl Source for Reader {
             checksum: self.features & CHECKSUM != 0,
             digest: self.features & DIGEST != 0,
             start: self.start(),
-        }))
-    }
-
-    fn section(&mut self) -> Result<Section> {
-        let kind = section::Kind::Data;
-        match (self.piece, self.state) {
-            (_, State::Failed(error)) => Err(error),
-            (Piece::Hole { left }, _) => Ok(Section::new(section::Kind::Hole, self.at, left)),
-            (Piece::Data { left, .. }, _) => Ok(Section::new(kind, self.at, u64::from(left))),
-            (Piece::None, State::Ended | State::Finishing | State::Finished) => {
-                Ok(Section::end(self.at))
-            }
-            // That it is not known yet breaks nothing.
-            (Piece::None, _) => Err(self.error(Operation::Map, libc::EOPNOTSUPP)),
-        }
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> Result<Read> {
-        self.answer_if_ready();
-        self.lasting(|reader| {
-            reader.advance()?;
-            match reader.piece {
-                Piece::None => Ok(Read::End),
-                Piece::Hole { .. } => Ok(Read::AtHole),
-                Piece::Data { left, .. } => reader.read_data(buffer, left).map(Read::Data),
-            }
         })
     }
+}
 
-    fn ahead(&mut self) -> Result<Ahead> {
+impl Feed for Reader {
+    fn feedable(&mut self) -> Result<u64> {
         self.answer_if_ready();
         self.lasting(|reader| {
             reader.advance()?;
             Ok(match reader.piece {
-                // Who checks it must see it.
-                _ if reader.digest.is_some() || reader.features & CHECKSUM != 0 => Ahead::Unknown,
-                // To read the rest of a frame that was fed would take what is behind it too.
+                // Reading the rest of a frame that was fed would take what is behind it too.
                 Piece::Data { left, .. }
                     if reader.inbox.bytes().is_empty()
-                        && (reader.feeds || u64::from(left) >= Ahead::LEAST) =>
+                        && (reader.feeds || u64::from(left) >= Extent::LEAST) =>
                 {
-                    Ahead::Fed(left.into())
+                    left.into()
                 }
-                _ => Ahead::Unknown,
+                Piece::Data { .. } | Piece::Hole { .. } | Piece::None => 0,
             })
         })
     }
 
-    fn feed(&mut self, pipe: &mut Pipe, most: u64) -> Result<Option<u64>> {
-        let Ahead::Fed(length) = self.ahead()? else { return Ok(None) };
+    fn feed_pipe(&mut self, pipe: &mut Pipe, most: u64) -> Result<Attempt> {
         self.lasting(|reader| {
-            let fed = reader.inbox.feed(pipe, most.min(length));
-            let count = match fed.map_err(|errno| reader.error(Operation::Read, errno))? {
-                None => return Ok(None),
-                Some(0) => return Err(reader.ended_early()),
-                Some(count) => count,
-            };
-            reader.feeds = true;
-            reader.hand_out(count as u32);
-            Ok(Some(count))
+            let fed = reader.inbox.feed(pipe, most);
+            let attempt = fed.map_err(|errno| reader.error(Operation::Read, errno))?;
+            if let Attempt::Moved(count) = attempt {
+                if count == 0 {
+                    return Err(reader.ended_early());
+                }
+                reader.feeds = true;
+                reader.hand_out(count as u32);
+            }
+            Ok(attempt)
         })
     }
+}
 
-    fn lends(&self) -> bool {
-        true
-    }
-
-    fn lent(&mut self) -> Result<&[u8]> {
+impl Lent for Reader {
+    fn bytes(&mut self) -> Result<&[u8]> {
         self.answer_if_ready();
         self.lasting(|reader| {
             reader.advance()?;
             // A frame that is here as a whole is looked at before any of it is handed out.
-            if let Piece::Data { left, checksum, expected: Some(expected) } = reader.piece
-                && let Some(rest) = reader.inbox.bytes().get(..left as usize)
-                && crc32c::crc32c_append(checksum, rest) != expected
-            {
-                return Err(reader.because(Malformed::BodyChecksum.into()));
+            let Piece::Data { left, checksum, expected: Some(expected) } = reader.piece else {
+                return Ok(());
+            };
+            match reader.inbox.bytes().get(..left as usize) {
+                Some(rest) if crc32c::crc32c_append(checksum, rest) != expected => {
+                    Err(reader.because(Malformed::BodyChecksum.into()))
+                }
+                _ => Ok(()),
             }
-            Ok(())
         })?;
         let Piece::Data { left, .. } = self.piece else { return Ok(&[]) };
         let held = self.inbox.bytes();
         Ok(&held[..held.len().min(left as usize)])
     }
+}
 
-    fn take(&mut self, count: usize) -> Result<()> {
-        self.lasting(|reader| {
-            let bytes = reader.inbox.bytes().get(..count).ok_or(Error::Internal)?;
-            if !see(&mut reader.digest, &mut reader.piece, bytes) {
-                return Err(reader.because(Malformed::BodyChecksum.into()));
-            }
-            reader.inbox.take(count);
-            reader.hand_out(count as u32);
-            Ok(())
-        })
+impl Peer for Reader {
+    fn signs(&self) -> u64 {
+        self.signs
     }
 
-    fn skip(&mut self, length: u64) -> Result<()> {
-        match &mut self.piece {
-            _ if length == 0 => Ok(()),
-            Piece::Hole { left } if length <= *left => {
-                *left -= length;
-                if *left == 0 {
-                    self.piece = Piece::None;
-                }
-                self.at += length;
-                Ok(())
-            }
-            _ => Err(Error::argument("length", "is not within a hole that is known", libc::EINVAL)),
-        }
+    fn flush(&mut self, _now: Instant) -> Result<()> {
+        self.answer_if_ready();
+        Ok(())
     }
 
+    fn flush_by(&self) -> Option<Instant> {
+        None
+    }
+
+    fn durable(&mut self, offset: u64) {
+        self.durable = Some(offset);
+        self.answer_if_ready();
+    }
+}
+
+impl AnEnd for Reader {
     fn finish(&mut self) -> Result<()> {
         self.lasting(|reader| {
             match reader.state {
@@ -695,8 +702,42 @@ impl Source for Reader {
         }
     }
 
-    fn signs(&self) -> u64 {
-        self.signs
+    fn peer(&mut self) -> Option<&mut dyn Peer> {
+        Some(self)
+    }
+}
+
+impl Reader {
+    /// Hears HELLO, and what follows it before the stream.
+    fn greeted(&mut self) -> Result<()> {
+        self.lasting(|reader| {
+            for _ in 0..FRAMES_AT_ONCE {
+                if !matches!(reader.state, State::Greeting | State::Offered) {
+                    return Ok(());
+                }
+                let result = reader.next().and_then(|header| {
+                    reader.accept(&header)?;
+                    reader.inbox.take(HEADER + header.length as usize);
+                    Ok(())
+                });
+                reader.answer_if_ready();
+                result?;
+            }
+            Err(reader.error(Operation::Read, libc::EINTR))
+        })
+    }
+
+    fn start(&self) -> u64 {
+        self.sequence.map_or(0, |sequence| sequence.start())
+    }
+
+    /// Hands out data that has come in. Returns whether it is undamaged, as far as that is known.
+    fn take_held(&mut self, count: usize) -> bool {
+        let Some(bytes) = self.inbox.bytes().get(..count) else { return false };
+        let whole = see(&mut self.digest, &mut self.piece, bytes);
+        self.inbox.take(count);
+        self.hand_out(count as u32);
+        whole
     }
 }
 

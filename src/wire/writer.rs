@@ -9,9 +9,11 @@ use super::inbox::{Inbox, LEAST_ROOM};
 use super::milliseconds;
 use super::outbox::Outbox;
 use super::sequence::Refused;
+use crate::end::{
+    Attempt, Description, End as AnEnd, Extent, Fetch, Held, HoleWay, Lend, Made, Peer, Plan, Sink,
+    SinkInfo, SinkWays,
+};
 use crate::error::{Error, Operation, Result, Side};
-use crate::sink::Sink;
-use crate::source::{Description, Extent};
 use crate::sys::{Fd, Sys};
 use crate::wait::Waiting;
 use std::time::{Duration, Instant};
@@ -199,16 +201,14 @@ impl Writer {
             return Err(error);
         }
         let result = body(self);
-        if let Err(error) = &result
-            && !error.would_block()
-            && !error.interrupted()
-        {
-            if error.is_peers() {
+        match &result {
+            Err(error) if error.would_block() || error.interrupted() => {}
+            Err(error) if error.is_peers() => {
                 // It knows.
                 self.state = State::Failed(*error);
-            } else {
-                self.fail(*error);
             }
+            Err(error) => self.fail(*error),
+            Ok(_) => {}
         }
         result
     }
@@ -450,73 +450,21 @@ const DISAGREES: Refused =
     Refused { why: "the receiver has stored something else", errno: libc::EBADMSG };
 
 impl Sink for Writer {
-    fn makes_holes(&mut self) -> Result<bool> {
-        Ok(true)
-    }
-
-    fn announce(&mut self, total: u64) -> Result<()> {
-        if !matches!(self.state, State::New) {
-            return Ok(());
+    fn open(&mut self, plan: &Plan) -> Result<SinkInfo> {
+        if plan.keeps {
+            return Ok(SinkInfo { makes_holes: true, ..SinkInfo::default() });
         }
-        if total > MAX_OFFSET {
-            return Err(self.error(Operation::Write, libc::EOVERFLOW));
+        if let Some(total) = plan.total {
+            self.announce(total)?;
         }
-        let hello = Hello { length: total, ..self.hello };
-        let told = self.hello.length;
-        if told != UNKNOWN && told != total || Hello::decode(&hello.encode()).is_err() {
-            let why = "is not the length of what is sent";
-            return Err(Error::argument("options.length", why, libc::EINVAL));
-        }
-        self.hello = hello;
-        Ok(())
-    }
-
-    fn held(&mut self) -> Result<u64> {
-        self.lasting(|writer| {
+        let held = self.lasting(|writer| {
             writer.greet()?;
             Ok(match writer.state {
                 State::Offered(offer) => offer.length,
                 _ => 0,
             })
-        })
-    }
-
-    fn check(&mut self, buffer: &[u8]) {
-        self.digest.data(buffer);
-        self.at += buffer.len() as u64;
-        // A receiver that waits for a long comparison is told that somebody is there. What goes
-        // wrong shows when the first frame is sent.
-        let _ = self.flush();
-    }
-
-    fn check_hole(&mut self, length: u64) {
-        self.digest.hole(length);
-        self.at += length;
-    }
-
-    fn agrees(&mut self) -> Result<bool> {
-        self.lasting(|writer| {
-            let State::Offered(offer) = writer.state else { return Ok(true) };
-            if writer.outbox.waits() > 0 {
-                writer.flush_all(Operation::Open)?;
-            }
-            let same = writer.at == offer.length && writer.digest.value() == offer.digest;
-            let reason = if same {
-                Reason::None
-            } else if writer.restart && offer.restart {
-                writer.at = 0;
-                writer.digest = Digest::default();
-                Reason::Content
-            } else {
-                let why = "what the receiver holds is not what the source has";
-                return Err(writer.because(Refused { why, errno: libc::ESTALE }));
-            };
-            let header = Header::new(Kind::Begin, writer.at, u64::from(reason.code()));
-            writer.outbox.push(&header.encode());
-            (writer.checkpoint, writer.heard) = (writer.at, writer.at);
-            writer.state = State::Open;
-            Ok(same)
-        })
+        })?;
+        Ok(SinkInfo { makes_holes: true, keeps: false, held })
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
@@ -550,11 +498,82 @@ impl Sink for Writer {
         })
     }
 
-    fn lends(&self) -> bool {
-        true
+    fn hole(&mut self, length: u64) -> Result<Made> {
+        self.lasting(|writer| {
+            writer.refuse_beyond(Operation::Hole, length)?;
+            if writer.owed > 0 {
+                // What was data when its frame began has become a hole.
+                let count = length.min(writer.owed.into()).min(SMALL as u64);
+                writer.ready(Operation::Hole, count as usize)?;
+                writer.outbox.push_zeros(count as usize);
+                writer.paid(count as u32);
+                return Ok(Made { length: count, way: HoleWay::Written });
+            }
+            writer.ready(Operation::Hole, HEADER)?;
+            writer.outbox.push(&Header::new(Kind::Hole, writer.at, length).encode());
+            if writer.digests() {
+                writer.digest.hole(length);
+            }
+            writer.at += length;
+            writer.counts.hole_bytes += length;
+            Ok(Made { length, way: HoleWay::Passed })
+        })
     }
 
-    fn lend(&mut self) -> Result<Option<&mut [u8]>> {
+    fn keep(&mut self, _length: u64) -> Result<u64> {
+        Err(self.error(Operation::Keep, libc::EOPNOTSUPP))
+    }
+
+    fn durable(&self) -> Option<u64> {
+        self.durable
+    }
+}
+
+impl SinkWays for Writer {
+    fn fetch(&mut self) -> Option<&mut dyn Fetch> {
+        // One-way nobody reports when the file may change again.
+        let lasts = self.answers.is_some() || self.outbox.copies();
+        if self.features & (CHECKSUM | DIGEST) == 0 && lasts { Some(self) } else { None }
+    }
+
+    fn lend(&mut self) -> Option<&mut dyn Lend> {
+        Some(self)
+    }
+
+    fn held(&mut self) -> Option<&mut dyn Held> {
+        Some(self)
+    }
+}
+
+impl Fetch for Writer {
+    fn fetch_extent(&mut self, extent: &Extent) -> Result<Attempt> {
+        self.lasting(|writer| {
+            let operation = Operation::Write;
+            writer.refuse_beyond(operation, 1)?;
+            writer.ready(operation, 0)?;
+            if !writer.fetches() {
+                return Ok(Attempt::Declined(None));
+            }
+            if writer.owed == 0 {
+                let length = writer.most(extent.length).min(writer.max_payload.into()) as u32;
+                let header = Header { length, ..Header::new(Kind::Data, writer.at, 0) };
+                writer.outbox.push(&header.encode());
+                writer.owed = length;
+            }
+            let most = extent.length.min(writer.owed.into());
+            writer.flush_all(operation)?;
+            let result = writer.outbox.send_from(&Extent { length: most, ..*extent });
+            let attempt = writer.sent(operation, result)?;
+            if let Attempt::Moved(count) = attempt {
+                writer.paid(count as u32);
+            }
+            Ok(attempt)
+        })
+    }
+}
+
+impl Lend for Writer {
+    fn room(&mut self) -> Result<Option<&mut [u8]>> {
         let most = self.lasting(|writer| {
             let most = writer.most(PAYLOAD as u64) as usize;
             // Whether more than was announced comes is not known yet.
@@ -567,72 +586,64 @@ impl Sink for Writer {
         Ok((most > 0).then(|| self.outbox.lend(most)))
     }
 
-    fn keep(&mut self, count: usize) -> Result<()> {
+    fn committed(&mut self, count: usize) {
+        let header = self.data_header(self.outbox.lent(count));
+        if self.digests() {
+            self.digest.data(self.outbox.lent(count));
+        }
+        self.outbox.keep(&header, count);
+        self.count(count);
+    }
+}
+
+impl Held for Writer {
+    fn check(&mut self, buffer: &[u8]) {
+        self.digest.data(buffer);
+        self.at += buffer.len() as u64;
+        // A receiver that waits for a long comparison is sent a sign of life. A failure shows when the
+        // first frame is sent.
+        let _ = self.flush(Instant::now());
+    }
+
+    fn check_hole(&mut self, length: u64) {
+        self.digest.hole(length);
+        self.at += length;
+    }
+
+    fn agrees(&mut self) -> Result<bool> {
         self.lasting(|writer| {
-            let header = writer.data_header(writer.outbox.lent(count));
-            if writer.digests() {
-                writer.digest.data(writer.outbox.lent(count));
+            let State::Offered(offer) = writer.state else { return Ok(true) };
+            if writer.outbox.waits() > 0 {
+                writer.flush_all(Operation::Open)?;
             }
-            writer.outbox.keep(&header, count);
-            writer.count(count);
-            Ok(())
+            let same = writer.at == offer.length && writer.digest.value() == offer.digest;
+            let reason = if same {
+                Reason::None
+            } else if writer.restart && offer.restart {
+                writer.at = 0;
+                writer.digest = Digest::default();
+                Reason::Content
+            } else {
+                let why = "what the receiver holds is not what the source has";
+                return Err(writer.because(Refused { why, errno: libc::ESTALE }));
+            };
+            let header = Header::new(Kind::Begin, writer.at, u64::from(reason.code()));
+            writer.outbox.push(&header.encode());
+            (writer.checkpoint, writer.heard) = (writer.at, writer.at);
+            writer.state = State::Open;
+            Ok(same)
         })
     }
+}
 
-    fn fetches(&mut self) -> bool {
-        // One-way nobody says when the file may change again.
-        let lasts = self.answers.is_some() || self.outbox.copies();
-        self.features & (CHECKSUM | DIGEST) == 0 && lasts && self.outbox.sends_from_files()
+impl Peer for Writer {
+    fn signs(&self) -> u64 {
+        self.signs
     }
 
-    fn fetch(&mut self, extent: &Extent) -> Result<Option<u64>> {
+    fn flush(&mut self, now: Instant) -> Result<()> {
         self.lasting(|writer| {
-            let operation = Operation::Write;
-            writer.refuse_beyond(operation, 1)?;
-            writer.ready(operation, 0)?;
-            if !writer.fetches() {
-                return Ok(None);
-            }
-            if writer.owed == 0 {
-                let length = writer.most(extent.length).min(writer.max_payload.into()) as u32;
-                let header = Header { length, ..Header::new(Kind::Data, writer.at, 0) };
-                writer.outbox.push(&header.encode());
-                writer.owed = length;
-            }
-            let most = extent.length.min(writer.owed.into());
-            writer.flush_all(operation)?;
-            let result = writer.outbox.send_from(&Extent { length: most, ..*extent });
-            let count = writer.sent(operation, result)?;
-            writer.paid(count as u32);
-            Ok((count > 0).then_some(count))
-        })
-    }
-
-    fn hole(&mut self, length: u64) -> Result<u64> {
-        self.lasting(|writer| {
-            writer.refuse_beyond(Operation::Hole, length)?;
-            if writer.owed > 0 {
-                // What was data when its frame began has become a hole.
-                let count = length.min(writer.owed.into()).min(SMALL as u64);
-                writer.ready(Operation::Hole, count as usize)?;
-                writer.outbox.push_zeros(count as usize);
-                writer.paid(count as u32);
-                return Ok(count);
-            }
-            writer.ready(Operation::Hole, HEADER)?;
-            writer.outbox.push(&Header::new(Kind::Hole, writer.at, length).encode());
-            if writer.digests() {
-                writer.digest.hole(length);
-            }
-            writer.at += length;
-            writer.counts.hole_bytes += length;
-            Ok(length)
-        })
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        self.lasting(|writer| {
-            if writer.flush_by().is_some_and(|due| due <= Instant::now()) {
+            if writer.flush_by().is_some_and(|due| due <= now) {
                 // While it is compared the stream is still at its start.
                 let at = if matches!(writer.state, State::Open) { writer.at } else { 0 };
                 writer.outbox.push(&Header::new(Kind::Keepalive, at, 0).encode());
@@ -650,11 +661,9 @@ impl Sink for Writer {
             .then(|| self.said.checked_add(self.keepalive))
             .flatten()
     }
+}
 
-    fn durable(&self) -> Option<u64> {
-        self.durable
-    }
-
+impl AnEnd for Writer {
     fn finish(&mut self) -> Result<()> {
         self.lasting(|writer| {
             let operation = Operation::Finish;
@@ -705,12 +714,35 @@ impl Sink for Writer {
         }
     }
 
-    fn signs(&self) -> u64 {
-        self.signs
+    fn peer(&mut self) -> Option<&mut dyn Peer> {
+        Some(self)
     }
 }
 
 impl Writer {
+    /// Takes the length of the stream into HELLO, if that was not sent yet.
+    fn announce(&mut self, total: u64) -> Result<()> {
+        if !matches!(self.state, State::New) {
+            return Ok(());
+        }
+        if total > MAX_OFFSET {
+            return Err(self.error(Operation::Write, libc::EOVERFLOW));
+        }
+        let hello = Hello { length: total, ..self.hello };
+        let told = self.hello.length;
+        if told != UNKNOWN && told != total || Hello::decode(&hello.encode()).is_err() {
+            let why = "is not the length of what is sent";
+            return Err(Error::argument("options.length", why, libc::EINVAL));
+        }
+        self.hello = hello;
+        Ok(())
+    }
+
+    fn fetches(&self) -> bool {
+        self.features & (CHECKSUM | DIGEST) == 0
+            && (self.owed > 0 || self.outbox.sends_from_files())
+    }
+
     /// Whether an answer is what it waits for.
     fn hears(&self) -> bool {
         matches!(self.state, State::Greeting | State::Ending)

@@ -11,13 +11,10 @@ use syn::{Attribute, Expr, ItemFn, ReturnType, Stmt};
 const GUARDS: [&str; 5] = ["code", "count", "text", "quiet", "signal_safe"];
 /// Attributes that export a symbol.
 const EXPORTING: [&str; 2] = ["no_mangle", "export_name"];
-/// What the name of a function starts with that the library's own parts, and no program, know by its name.
-const PRIVATE: &str = "sparsestream_private_";
 /// The linker's list of exports, below the project's directory.
 const MAP: &str = "build-aux/sparsestream.map";
 
-/// Fails unless every export is one call of a guard, stands in `src/ffi`, and is in the version map,
-/// from which private names are missing.
+/// Fails unless every export is one call of a guard, stands in `src/ffi`, and is in the version map.
 pub fn check(root: &Path) -> Outcome {
     let sources = source::below(root, "src")?;
     let map = source::read(&root.join(MAP))?;
@@ -40,46 +37,31 @@ pub fn check(root: &Path) -> Outcome {
 /// The names that a file exports; what is wrong with them goes to `problems`.
 fn check_source(source: &Source, problems: &mut Vec<String>) -> Vec<String> {
     let mut names = Vec::new();
-    let mut private = 0;
     source::for_each_item(&source.file.items, &mut |item| {
-        if let syn::Item::Fn(function) = item
-            && function.attrs.iter().any(exports)
-        {
-            let line = function.sig.ident.span().start().line;
-            let name = function.sig.ident.to_string();
-            let checked = if name.starts_with(PRIVATE) {
-                private += 1;
-                check_private(function)
-            } else {
-                names.push(name.clone());
-                check_function(function)
-            };
-            if let Err(reason) = checked {
-                problems.push(format!("{}:{line}: {name}: {reason}", source.path.display()));
-            }
+        let syn::Item::Fn(function) = item else { return };
+        if !function.attrs.iter().any(exports) {
+            return;
         }
+        let line = function.sig.ident.span().start().line;
+        let name = function.sig.ident.to_string();
+        if let Err(reason) = check_function(function) {
+            problems.push(format!("{}:{line}: {name}: {reason}", source.path.display()));
+        }
+        names.push(name);
     });
-    if names.len() + private != 0 && !source.path.starts_with("src/ffi") {
+    if !names.is_empty() && !source.path.starts_with("src/ffi") {
         problems.push(format!("{}: exports belong in src/ffi", source.path.display()));
     }
     let written = source::count_identifiers(&source.tokens, &EXPORTING);
-    if written != names.len() + private {
+    if written != names.len() {
         problems.push(format!(
             "{}: {written} attributes that export, but {} functions that carry one: \
              an export is a plain function, not a static, a method or a macro's work",
             source.path.display(),
-            names.len() + private
+            names.len()
         ));
     }
     names
-}
-
-/// It is no part of the C ABI.
-fn check_private(function: &ItemFn) -> Result<(), String> {
-    if !matches!(function.vis, syn::Visibility::Inherited) || function.sig.abi.is_some() {
-        return Err("what is private is neither pub nor extern".to_owned());
-    }
-    Ok(())
 }
 
 fn exports(attribute: &Attribute) -> bool {
@@ -224,19 +206,6 @@ mod tests {
             "/// Doc.\n#[unsafe(no_mangle)] pub static SPARSESTREAM: u8 = 0;",
             "struct S; impl S { /// Doc.\n#[unsafe(no_mangle)] pub extern \"C\" fn sparsestream_a() { guard::quiet(|| ()) } }",
             "macro_rules! m { () => { #[unsafe(no_mangle)] pub extern \"C\" fn sparsestream_a() {} } } m!();",
-        ] {
-            assert_eq!(examine("src/ffi/a.rs", bad).0.len(), 1, "{bad}");
-        }
-    }
-
-    #[test]
-    fn what_is_private_is_no_export() {
-        let text = "#[unsafe(no_mangle)] fn sparsestream_private_a() {}";
-        assert_eq!(examine("src/ffi/a.rs", text), (vec![], vec![]));
-        assert_eq!(examine("src/transfer.rs", text).0.len(), 1);
-        for bad in [
-            "#[unsafe(no_mangle)] pub fn sparsestream_private_a() {}",
-            "#[unsafe(no_mangle)] extern \"C\" fn sparsestream_private_a() {}",
         ] {
             assert_eq!(examine("src/ffi/a.rs", bad).0.len(), 1, "{bad}");
         }

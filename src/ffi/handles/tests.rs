@@ -1,7 +1,9 @@
 use super::*;
+use crate::end::{
+    self, HoleWay, Look, Made, Next, Plan, SinkInfo, SinkWays, SourceInfo, SourceWays,
+};
 use crate::error::Side;
-use crate::section::{Kind, Section};
-use crate::source::Read;
+use crate::section::Kind;
 use crate::wait::Waiting;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Barrier;
@@ -170,52 +172,36 @@ impl Drop for End {
 }
 
 impl Source for End {
-    fn tells_holes(&mut self) -> Result<bool> {
-        Ok(true)
+    fn open(&mut self) -> Result<SourceInfo> {
+        Ok(SourceInfo { total: Some(self.length), tells_holes: true, ..SourceInfo::default() })
     }
 
-    fn total(&self) -> Option<u64> {
-        Some(self.length)
-    }
-
-    fn section(&mut self) -> Result<Section> {
-        Ok(match self.length - self.at {
-            0 => Section::end(self.at),
-            left => Section::new(Kind::Data, self.at, left),
-        })
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> Result<Read> {
+    fn next(&mut self, buffer: &mut [u8]) -> Result<Next> {
         if let Some(gates) = self.gates.take() {
             gates.0.wait();
             gates.1.wait();
         }
         let count = (buffer.len() as u64).min(self.length - self.at);
         self.at += count;
-        Ok(if count == 0 { Read::End } else { Read::Data(count as usize) })
+        Ok(if count == 0 { Next::End } else { Next::Data(count as usize) })
     }
 
-    fn skip(&mut self, length: u64) -> Result<()> {
+    fn look(&mut self) -> Result<Look> {
+        let left = self.length - self.at;
+        let kind = if left == 0 { Kind::End } else { Kind::Data };
+        Ok(Look { kind, length: Some(left) })
+    }
+
+    fn consume(&mut self, length: u64) {
         self.at += length;
-        Ok(())
-    }
-
-    fn finish(&mut self) -> Result<()> {
-        self.ends.finish()
-    }
-
-    fn abort(&mut self, error: &Error) {
-        self.ends.abort(error);
-    }
-
-    fn waiting(&self) -> Waiting {
-        Waiting::Owner
     }
 }
 
+impl SourceWays for End {}
+
 impl Sink for End {
-    fn makes_holes(&mut self) -> Result<bool> {
-        Ok(true)
+    fn open(&mut self, _plan: &Plan) -> Result<SinkInfo> {
+        Ok(SinkInfo { makes_holes: true, ..SinkInfo::default() })
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
@@ -223,11 +209,20 @@ impl Sink for End {
         Ok(buffer.len())
     }
 
-    fn hole(&mut self, length: u64) -> Result<u64> {
+    fn hole(&mut self, length: u64) -> Result<Made> {
+        self.at += length;
+        Ok(Made { length, way: HoleWay::Passed })
+    }
+
+    fn keep(&mut self, length: u64) -> Result<u64> {
         self.at += length;
         Ok(length)
     }
+}
 
+impl SinkWays for End {}
+
+impl end::End for End {
     fn finish(&mut self) -> Result<()> {
         self.ends.finish()
     }
@@ -260,8 +255,8 @@ const PIECE: u64 = 4096;
 impl Handles {
     fn new(ends: &Arc<Ends>, gates: Option<Arc<(Barrier, Barrier)>>) -> Handles {
         let end = |gates| End { ends: Arc::clone(ends), at: 0, length: LENGTH, gates };
-        let source = new_source(end(gates)).unwrap();
-        let sink = new_sink(end(None)).unwrap();
+        let source = new_source(Box::new(end(gates))).unwrap();
+        let sink = new_sink(Box::new(end(None))).unwrap();
         let options = Options { zero_block: 4096, buffer_size: PIECE, ..Options::default() };
         let observer = Observer::new(&options::sparsestream_transfer_options::default());
         let transfer = new_transfer(source, sink, &options, observer).unwrap();

@@ -25,15 +25,15 @@ fn limits(stall_ms: u64, idle_ms: u64) -> Transfer {
 /// A sender of a pipe into which nobody writes, and a receiver: runs them for this long or until the
 /// receiver has failed, each no earlier than it asked for.
 fn run_beside_a_slow_source(options: Transfer, most: Duration) -> (Option<Result<()>>, Duration) {
-    let (out, _into) = std::io::pipe().unwrap();
+    let (out, _into) = crate::sys::blocking_pipe();
     let copy = testing::file();
     let ends = socket();
     let writer = WriterOptions { keepalive: KEEPALIVE, ..WriterOptions::default() };
     let (mut writer, mut reader) = wire(&ends, &writer, &ReaderOptions::default());
-    let mut source = FdSource::new(out.as_raw_fd(), &source::Options::default()).unwrap();
+    let mut source = source::from_fd(out.as_raw_fd(), &source::Options::default()).unwrap();
     let mut sink = to(&copy);
-    let mut sender = Moving::new(&mut source, &mut writer);
-    let mut receiver = Moving { transfer: options, ..Moving::new(&mut reader, &mut sink) };
+    let mut sender = Moving::new(source.as_mut(), &mut writer);
+    let mut receiver = Moving { transfer: options, ..Moving::new(&mut reader, sink.as_mut()) };
     let begun = Instant::now();
     sender.turn();
     while begun.elapsed() < most {
@@ -108,7 +108,7 @@ fn a_flood_of_signs_is_no_way_around_the_limit() {
     let mut sink = to(&copy);
     let mut reader = Reader::new(near.as_raw_fd(), None, &ReaderOptions::default()).unwrap();
     let mut transfer = limits(100, 200);
-    let result = transfer.run(&mut reader, &mut sink, &mut (), None, Patience::Any);
+    let result = transfer.run(&mut reader, sink.as_mut(), &mut (), None, Patience::Any);
     late(Some(result.map(drop)));
     drop((reader, near));
     flood.join().unwrap();
@@ -121,7 +121,8 @@ fn a_receiver_that_acknowledges_is_not_late() {
     let (mut writer, mut reader) =
         wire(&ends, &WriterOptions::default(), &ReaderOptions::default());
     let mut source = from(&file);
-    let mut sender = Moving { transfer: limits(200, 200), ..Moving::new(&mut source, &mut writer) };
+    let mut sender =
+        Moving { transfer: limits(200, 200), ..Moving::new(source.as_mut(), &mut writer) };
     sender.turn();
     let mut buffer = [0; 1 << 14];
     let mut taken = 0;
@@ -129,12 +130,12 @@ fn a_receiver_that_acknowledges_is_not_late() {
     // It takes its time: each piece is on its medium long before the sender gives up.
     while taken < 4 * testing::BLOCK {
         sender.turn();
-        match reader.prepare().and_then(|()| reader.read(&mut buffer)) {
-            Ok(source::Read::Data(count)) => taken += count as u64,
+        match reader.open().and_then(|_| reader.next(&mut buffer)) {
+            Ok(Next::Data(count)) => taken += count as u64,
             Ok(other) => panic!("{other:?}"),
             Err(error) => assert!(error.would_block()),
         }
-        reader.stored(taken);
+        reader.durable(taken);
         std::thread::sleep(Duration::from_millis(50));
     }
     waits(&mut sender);

@@ -2,7 +2,6 @@
 //! refuses what is refused here.
 
 use super::*;
-use crate::source::Read;
 use crate::wire::reader::ReaderOptions;
 use crate::wire::writer::WriterOptions;
 use std::fmt::Write as _;
@@ -53,7 +52,7 @@ fn write_stream(random: &mut Random, file: &File) {
             writer.hole(1 + random.below(most)).unwrap();
         }
         if random.below(4) == 0 {
-            writer.flush().unwrap();
+            writer.flush(std::time::Instant::now()).unwrap();
         }
     }
     writer.finish().unwrap();
@@ -65,8 +64,8 @@ fn read_stream(file: &File) -> String {
     let mut reader = Reader::new(file.as_raw_fd(), None, &ReaderOptions::default()).unwrap();
     let (mut text, mut at, mut buffer) = (String::new(), 0, vec![0; 5000]);
     loop {
-        match reader.read(&mut buffer) {
-            Ok(Read::Data(count)) => {
+        match reader.next(&mut buffer) {
+            Ok(Next::Data(count)) => {
                 write!(text, "data {at} ").unwrap();
                 for byte in &buffer[..count] {
                     write!(text, "{byte:02x}").unwrap();
@@ -74,13 +73,13 @@ fn read_stream(file: &File) -> String {
                 text.push('\n');
                 at += count as u64;
             }
-            Ok(Read::AtHole) => {
-                let length = reader.section().unwrap().length;
-                reader.skip(length).unwrap();
+            Ok(Next::Hole(length)) => {
+                reader.consume(length);
                 writeln!(text, "hole {at} {length}").unwrap();
                 at += length;
             }
-            Ok(Read::End) => {
+            Ok(Next::Keep(_)) => unreachable!("nothing is kept"),
+            Ok(Next::End) => {
                 writeln!(text, "end {at}").unwrap();
                 return merged(&text);
             }

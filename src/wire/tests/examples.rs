@@ -3,8 +3,8 @@
 //! With `SPARSESTREAM_WRITE_EXAMPLES` set they are written there instead of being compared.
 
 use super::*;
+use crate::end::{Description, Held as _};
 use crate::error::{Operation, Side};
-use crate::source::{Description, Read};
 use crate::wire::digest::Digest;
 use crate::wire::reader::{Held, ReaderOptions};
 use crate::wire::writer::WriterOptions;
@@ -100,13 +100,13 @@ impl Between {
 
 fn read_out(reader: &mut Reader) {
     loop {
-        match reader.read(&mut [0; 100]).unwrap() {
-            Read::Data(_) => {}
-            Read::AtHole => {
-                let length = reader.section().unwrap().length;
-                reader.skip(length).unwrap();
+        match reader.next(&mut [0; 100]).unwrap() {
+            Next::Data(_) => {}
+            Next::Hole(length) => {
+                reader.consume(length);
             }
-            Read::End => return,
+            Next::Keep(_) => unreachable!("nothing is kept"),
+            Next::End => return,
         }
     }
 }
@@ -115,7 +115,7 @@ fn finish(between: &mut Between, writer: &mut Writer, reader: &mut Reader) {
     assert!(writer.finish().unwrap_err().would_block());
     between.pass();
     read_out(reader);
-    reader.stored(LENGTH);
+    reader.durable(LENGTH);
     reader.finish().unwrap();
     between.pass_back();
     writer.finish().unwrap();
@@ -134,9 +134,9 @@ fn one_way() -> Vec<u8> {
 fn two_way() -> Between {
     let mut between = Between::new();
     let (mut writer, mut reader) = between.ends(&sender(true), &ReaderOptions::default());
-    assert!(writer.held().unwrap_err().would_block());
+    assert!(offered(&mut writer).unwrap_err().would_block());
     between.pass();
-    reader.prepare().unwrap();
+    reader.open().unwrap();
     between.pass_back();
     writer.write(b"data").unwrap();
     writer.hole(HOLE).unwrap();
@@ -154,11 +154,11 @@ fn resumed() -> Between {
         &WriterOptions { resume: true, ..sender(true) },
         &ReaderOptions { held: Some(held), ..ReaderOptions::default() },
     );
-    assert!(writer.held().unwrap_err().would_block());
+    assert!(offered(&mut writer).unwrap_err().would_block());
     between.pass();
-    assert!(reader.prepare().unwrap_err().would_block());
+    assert!(reader.open().unwrap_err().would_block());
     between.pass_back();
-    assert_eq!(writer.held(), Ok(4));
+    assert_eq!(offered(&mut writer), Ok(4));
     writer.check(b"data");
     assert_eq!(writer.agrees(), Ok(true));
     between.said.clear();
@@ -173,9 +173,9 @@ fn resumed() -> Between {
 fn failure() -> Vec<u8> {
     let mut between = Between::new();
     let (mut writer, mut reader) = between.ends(&sender(true), &ReaderOptions::default());
-    assert!(writer.held().unwrap_err().would_block());
+    assert!(offered(&mut writer).unwrap_err().would_block());
     between.pass();
-    reader.prepare().unwrap();
+    reader.open().unwrap();
     between.pass_back();
     between.answered.clear();
     reader.abort(&Error::at(Operation::Write, Side::Sink, HOLE + 4, libc::ENOSPC));

@@ -1,7 +1,6 @@
 //! Frames that no honest sender sends. Each ends in a clear error, with nothing extended.
 
 use super::*;
-use crate::source::Read;
 use crate::testing;
 use crate::wire::frame::{
     ANSWERS, Accept, CHECKSUM, DIGEST, End, FEATURES, HEADER, Header, Hello, Kind, MAX_OFFSET,
@@ -75,7 +74,7 @@ fn received(bytes: &[u8], options: &ReaderOptions) -> (Error, u64) {
     let copy = testing::file();
     let mut reader = Reader::new(b.as_raw_fd(), Some(b.as_raw_fd()), options).unwrap();
     let mut sink = to(&copy);
-    let mut receiver = Moving::new(&mut reader, &mut sink);
+    let mut receiver = Moving::new(&mut reader, sink.as_mut());
     for _ in 0..100 {
         receiver.turn();
     }
@@ -367,10 +366,10 @@ fn a_flood_of_nothing_leaves_time_for_other_work() {
     a.write_all(&after_hello(std::slice::from_ref(&flood))).unwrap();
     let mut reader =
         Reader::new(b.as_raw_fd(), Some(b.as_raw_fd()), &ReaderOptions::default()).unwrap();
-    assert!(reader.read(&mut [0]).unwrap_err().interrupted());
-    assert!(reader.read(&mut [0]).unwrap_err().would_block());
+    assert!(reader.next(&mut [0]).unwrap_err().interrupted());
+    assert!(reader.next(&mut [0]).unwrap_err().would_block());
     a.write_all(&data(0, b"x")).unwrap();
-    assert_eq!(reader.read(&mut [0]), Ok(Read::Data(1)));
+    assert_eq!(reader.next(&mut [0]), Ok(Next::Data(1)));
 
     let (a, mut b) = socket();
     let mut writer =
@@ -385,7 +384,7 @@ fn a_flood_of_nothing_leaves_time_for_other_work() {
         flags: 0,
     };
     b.write_all(&with_body(Kind::Accept, 0, 0, &accept.encode())).unwrap();
-    assert_eq!(writer.held(), Ok(0));
+    assert_eq!(offered(&mut writer), Ok(0));
     b.write_all(&[flood, bare(Kind::Status, 0, 0)].concat()).unwrap();
     assert!(writer.finish().unwrap_err().would_block());
     assert_eq!(writer.finish(), Ok(()));
@@ -413,8 +412,8 @@ fn a_later_version_is_understood() {
     a.write_all(&bytes).unwrap();
     let mut reader =
         Reader::new(b.as_raw_fd(), Some(b.as_raw_fd()), &ReaderOptions::default()).unwrap();
-    assert_eq!(reader.read(&mut [0; 8]), Ok(Read::Data(4)));
-    assert_eq!(reader.read(&mut [0; 8]), Ok(Read::End));
+    assert_eq!(reader.next(&mut [0; 8]), Ok(Next::Data(4)));
+    assert_eq!(reader.next(&mut [0; 8]), Ok(Next::End));
     reader.finish().unwrap();
 }
 
@@ -423,8 +422,8 @@ fn answered(bytes: &[u8], options: &WriterOptions) -> Error {
     let (a, mut b) = socket();
     b.write_all(bytes).unwrap();
     let mut writer = Writer::new(a.as_raw_fd(), Some(a.as_raw_fd()), options).unwrap();
-    writer.announce(4).unwrap();
-    let mut send = || writer.held().and_then(|_| writer.write(b"data")).map(drop);
+    let _ = announce(&mut writer, 4);
+    let mut send = || offered(&mut writer).and_then(|_| writer.write(b"data")).map(drop);
     let mut result = send().and_then(|()| writer.finish());
     if result.is_err_and(|error| error.would_block()) {
         b.shutdown(std::net::Shutdown::Write).unwrap();

@@ -9,10 +9,11 @@ mod random;
 mod resume;
 
 use super::{Reader, Writer};
+use crate::end::{End as _, Introduced as _, Next, Peer as _, Plan, Sink, SinkInfo, Source};
 use crate::error::{Error, Result};
 use crate::section::Section;
-use crate::sink::{self, FdSink, Sink};
-use crate::source::{self, FdSource, Source};
+use crate::sink;
+use crate::source;
 use crate::sys::Fd;
 use crate::transfer::{Options, Patience, Progress, Stats, Transfer};
 use std::fs::File;
@@ -93,6 +94,11 @@ impl<'a> Moving<'a> {
     }
 }
 
+/// The counts that both ends share: the ways in which data moves may differ.
+pub fn counts(stats: Stats) -> Stats {
+    Stats { ways: Default::default(), ..stats }
+}
+
 /// Runs a sender and a receiver by turns until both have ended.
 pub fn run(sender: &mut Moving, receiver: &mut Moving) -> (Result<()>, Result<()>) {
     for _ in 0..1_000_000 {
@@ -109,12 +115,22 @@ pub fn socket() -> (UnixStream, UnixStream) {
     UnixStream::pair().unwrap()
 }
 
-pub fn from(file: &File) -> FdSource {
-    FdSource::new(file.as_raw_fd(), &source::Options::default()).unwrap()
+pub fn from(file: &File) -> Box<dyn Source> {
+    source::from_fd(file.as_raw_fd(), &source::Options::default()).unwrap()
 }
 
-pub fn to(file: &File) -> FdSink<()> {
-    FdSink::new(file.as_raw_fd(), &sink::Options::default(), ()).unwrap()
+pub fn to(file: &File) -> Box<dyn Sink> {
+    sink::from_fd(file.as_raw_fd(), &sink::Options::default(), ()).unwrap()
+}
+
+/// Announces the length of a stream.
+pub fn announce(writer: &mut Writer, total: u64) -> Result<SinkInfo> {
+    writer.open(&Plan { total: Some(total), ..Plan::default() })
+}
+
+/// How much the receiver says that it holds.
+pub fn offered(writer: &mut Writer) -> Result<u64> {
+    writer.open(&Plan::default()).map(|info| info.held)
 }
 
 pub fn content(file: &File) -> Vec<u8> {

@@ -1,7 +1,6 @@
 //! Random streams, cut anywhere, by ends that are never quite ready.
 
 use super::*;
-use crate::source::Read;
 use crate::sys::Call;
 use crate::sys::inject::{self, Fault};
 use crate::wire::reader::ReaderOptions;
@@ -67,7 +66,7 @@ fn through(pieces: &[Piece], mut writer: Writer, mut reader: Reader) -> Vec<Piec
             }
             Some(Piece::Hole(length)) => {
                 if let Some(made) = later(writer.hole(*length)) {
-                    assert_eq!(made, *length);
+                    assert_eq!(made.length, *length);
                     next += 1;
                 }
             }
@@ -75,14 +74,14 @@ fn through(pieces: &[Piece], mut writer: Writer, mut reader: Reader) -> Vec<Piec
             None => {}
         }
         if !ended {
-            match later(reader.read(&mut buffer)) {
-                Some(Read::Data(count)) => came.push(Piece::Data(buffer[..count].to_vec())),
-                Some(Read::AtHole) => {
-                    let length = reader.section().unwrap().length;
-                    reader.skip(length).unwrap();
+            match later(reader.next(&mut buffer)) {
+                Some(Next::Data(count)) => came.push(Piece::Data(buffer[..count].to_vec())),
+                Some(Next::Hole(length)) => {
+                    reader.consume(length);
                     came.push(Piece::Hole(length));
                 }
-                Some(Read::End) => ended = true,
+                Some(Next::Keep(_)) => unreachable!("nothing is kept"),
+                Some(Next::End) => ended = true,
                 None => {}
             }
         } else if !received {
@@ -113,7 +112,7 @@ fn random_streams_come_whole_through_ends_that_falter() {
         let two_way = random.below(2) == 0;
         let ends = socket();
         let (a, b) = (ends.0.as_raw_fd(), ends.1.as_raw_fd());
-        let pipe = std::io::pipe().unwrap();
+        let pipe = crate::sys::blocking_pipe();
         let (from, to) = if two_way { (b, a) } else { (pipe.0.as_raw_fd(), pipe.1.as_raw_fd()) };
         let writer = Writer::new(to, two_way.then_some(a), &options(&mut random)).unwrap();
         let reader = Reader::new(from, two_way.then_some(b), &ReaderOptions::default()).unwrap();
@@ -159,13 +158,13 @@ fn no_changed_byte_goes_unnoticed() {
             drop(a);
             let mut reader = Reader::new(b.as_raw_fd(), None, &ReaderOptions::default()).unwrap();
             let result = loop {
-                match reader.read(&mut [0; 100]) {
-                    Ok(Read::Data(_)) => {}
-                    Ok(Read::AtHole) => {
-                        let length = reader.section().unwrap().length;
-                        reader.skip(length).unwrap();
+                match reader.next(&mut [0; 100]) {
+                    Ok(Next::Data(_)) => {}
+                    Ok(Next::Hole(length)) => {
+                        reader.consume(length);
                     }
-                    Ok(Read::End) => break Ok(()),
+                    Ok(Next::Keep(_)) => unreachable!("nothing is kept"),
+                    Ok(Next::End) => break Ok(()),
                     Err(error) => break Err(error.errno()),
                 }
             };

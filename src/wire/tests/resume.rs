@@ -7,17 +7,17 @@ use crate::testing::{self, BLOCK, Piece};
 use crate::wire::reader::{Held, ReaderOptions};
 use crate::wire::writer::WriterOptions;
 use crate::wire::{describe, digest_of};
-use std::cell::Cell;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 const INTERVAL: u64 = 3 * BLOCK;
 
 /// What a receiver writes down after each fsync.
-struct Record(Rc<Cell<u64>>);
+struct Record(Arc<AtomicU64>);
 
 impl Checkpoint for Record {
     fn reached(&mut self, durable: u64) -> Sys<()> {
-        self.0.set(durable);
+        self.0.store(durable, Relaxed);
         Ok(())
     }
 }
@@ -32,7 +32,7 @@ fn layout(random: &mut Random) -> Vec<Piece> {
 }
 
 /// One attempt, which dies after so many turns. Returns whether it came to its end.
-fn attempt(file: &File, copy: &File, record: &Rc<Cell<u64>>, turns: u64) -> bool {
+fn attempt(file: &File, copy: &File, record: &Arc<AtomicU64>, turns: u64) -> bool {
     let description = describe(file.as_raw_fd(), 0, 0).unwrap();
     let writer_options = WriterOptions {
         description,
@@ -41,7 +41,7 @@ fn attempt(file: &File, copy: &File, record: &Rc<Cell<u64>>, turns: u64) -> bool
         checkpoint_interval: BLOCK,
         ..WriterOptions::default()
     };
-    let length = record.get();
+    let length = record.load(Relaxed);
     let held = Held {
         length,
         digest: digest_of(copy.as_raw_fd(), 0, length).unwrap(),
@@ -52,19 +52,19 @@ fn attempt(file: &File, copy: &File, record: &Rc<Cell<u64>>, turns: u64) -> bool
     let ends = socket();
     let (mut writer, mut reader) = wire(&ends, &writer_options, &reader_options);
     let mut source = from(file);
-    let mut sender = Moving::small(&mut source, &mut writer);
+    let mut sender = Moving::small(source.as_mut(), &mut writer);
     let start = loop {
         sender.turn();
-        match reader.told() {
-            Ok(told) => break told.unwrap().start,
+        match reader.introduction() {
+            Ok(told) => break told.start,
             Err(error) => assert!(error.would_block(), "{error}"),
         }
     };
     assert_eq!(start, length, "all that is held is kept");
     let options =
         sink::Options { offset: start, sync_interval: INTERVAL, ..sink::Options::default() };
-    let mut sink = FdSink::new(copy.as_raw_fd(), &options, Record(Rc::clone(record))).unwrap();
-    let mut receiver = Moving::small(&mut reader, &mut sink);
+    let mut sink = sink::from_fd(copy.as_raw_fd(), &options, Record(Arc::clone(record))).unwrap();
+    let mut receiver = Moving::small(&mut reader, sink.as_mut());
     for _ in 0..turns {
         sender.turn();
         receiver.turn();
@@ -74,7 +74,7 @@ fn attempt(file: &File, copy: &File, record: &Rc<Cell<u64>>, turns: u64) -> bool
         }
     }
     // At most what one piece can add to an interval is lost, and sent again.
-    let lost = receiver.stats().position - record.get().max(start);
+    let lost = receiver.stats().position - record.load(Relaxed).max(start);
     assert!(lost <= INTERVAL + 12 * BLOCK, "{lost}");
     drop((sender, receiver));
     // Killed: nobody says goodbye.
@@ -89,18 +89,18 @@ fn whatever_dies_when_the_next_goes_on_from_the_record() {
         let mut random = Random::new(seed);
         let file = testing::sparse(&layout(&mut random));
         let copy = testing::file();
-        let record = Rc::new(Cell::new(0));
+        let record = Arc::new(AtomicU64::new(0));
         loop {
             let turns = 1 + random.below(40);
             if attempt(&file, &copy, &record, turns) {
                 break;
             }
             broken += 1;
-            went_on += usize::from(record.get() > 0);
+            went_on += usize::from(record.load(Relaxed) > 0);
             // What was not durable is anything now.
             let size = copy.metadata().unwrap().len();
-            if size > record.get() {
-                let at = record.get() + random.below(size - record.get());
+            if size > record.load(Relaxed) {
+                let at = record.load(Relaxed) + random.below(size - record.load(Relaxed));
                 let most = (size - at).min(100) as usize;
                 copy.write_all_at(&random.bytes(most), at).unwrap();
             }
@@ -129,8 +129,8 @@ fn a_record_that_claims_too_much_is_found_out() {
         &ReaderOptions { held: Some(held), ..ReaderOptions::default() },
     );
     let (mut source, mut sink) = (from(&file), to(&copy));
-    let mut sender = Moving::new(&mut source, &mut writer);
-    let mut receiver = Moving::new(&mut reader, &mut sink);
+    let mut sender = Moving::new(source.as_mut(), &mut writer);
+    let mut receiver = Moving::new(&mut reader, sink.as_mut());
     let (sent, received) = run(&mut sender, &mut receiver);
     assert_eq!(sent.unwrap_err().errno(), libc::ESTALE);
     assert_eq!(received.unwrap_err().errno(), libc::ESTALE);

@@ -1,0 +1,156 @@
+//! How a regular file grows: what is left out past its end, and its size.
+//!
+//! Past the end a hole costs nothing: nothing is written there, and one ftruncate(2) at the finish
+//! makes the size. Where that is refused, by a target that can only be written in order or whose
+//! size cannot be set, zeros are written instead.
+
+use crate::end::{HoleWay, Made};
+use crate::filesystem::FileSystem;
+use crate::sys::{self, Fd, Sys};
+
+use super::zeroing::write_zeros;
+
+/// Zeros that one call writes at most, so that a cancel acts in time.
+const FILL_MOST: u64 = 16 << 20;
+
+/// Where the blocks begin that are given back: at least the largest page of any machine would do,
+/// but the blocks of XFS are hardly ever larger than this.
+const BLOCK: u64 = 4096;
+
+/// What may be done past the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// Anything.
+    Any,
+    /// Only the next byte can be written.
+    Sequential,
+}
+
+/// The end of a regular file that is written.
+#[derive(Debug)]
+pub(super) struct Growth {
+    fd: Fd,
+    /// The size, as far as it is known: that at the start, and what was written since.
+    size: u64,
+    order: Order,
+    /// Whether blocks are reserved past what was written, which are to be given back where a hole
+    /// is left out. `None` before it is known.
+    reserves: Option<bool>,
+}
+
+impl Growth {
+    pub(super) fn new(fd: Fd, size: u64) -> Self {
+        Growth { fd, size, order: Order::Any, reserves: None }
+    }
+
+    /// The size, as far as it is known.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Data was written up to this offset.
+    pub(super) fn reached(&mut self, end: u64) {
+        self.size = self.size.max(end);
+    }
+
+    /// The file was given this size.
+    pub(super) fn set(&mut self, size: u64) {
+        self.size = size;
+    }
+
+    /// Is called before anything is put at an offset: fills what was left out before it, where it
+    /// must be. `EINTR` means that a part of it is done.
+    #[inline]
+    pub(super) fn prepare(&mut self, at: u64) -> Sys<()> {
+        match self.order {
+            Order::Sequential if at > self.size => self.fill(at),
+            Order::Sequential | Order::Any => Ok(()),
+        }
+    }
+
+    /// Whether a write at an offset that failed is to be made again, because something was left out
+    /// before it and will not be from now on.
+    #[cold]
+    pub(super) fn write_in_order(&mut self, at: u64, errno: i32) -> bool {
+        let refused = matches!(errno, libc::ESPIPE | libc::EINVAL | libc::EOPNOTSUPP);
+        if !refused || self.order == Order::Sequential || at <= self.size {
+            return false;
+        }
+        // Somebody else may have made it longer.
+        self.size = sys::size(self.fd).unwrap_or(self.size);
+        self.order = Order::Sequential;
+        at > self.size
+    }
+
+    /// Leaves out a hole at an offset that is not before the end, or writes it. Returns how much.
+    pub(super) fn leave_out(
+        &mut self,
+        file_system: impl FnOnce() -> FileSystem,
+        at: u64,
+        length: u64,
+    ) -> Sys<Made> {
+        if self.order == Order::Sequential {
+            self.prepare(at)?;
+            let count = write_zeros(self.fd, at, length)?;
+            self.reached(at + count);
+            return Ok(Made { length: count, way: HoleWay::Written });
+        }
+        if self.size > 0 && *self.reserves.get_or_insert_with(|| file_system().reserves_past_end())
+        {
+            let from = at.next_multiple_of(BLOCK);
+            let end = at + length;
+            // A refusal costs disk space and nothing else.
+            if from < end
+                && !matches!(sys::punch_hole(self.fd, from, end - from), Ok(()) | Err(libc::EINTR))
+            {
+                self.reserves = Some(false);
+            }
+        }
+        Ok(Made { length, way: HoleWay::Extended })
+    }
+
+    /// Makes the file at least this long. `EINTR` means that a part of it is done.
+    pub(super) fn extend(&mut self, to: u64) -> Sys<()> {
+        if to <= self.size {
+            return Ok(());
+        }
+        // Somebody else may have made it longer meanwhile.
+        self.size = sys::size(self.fd)?;
+        if to <= self.size {
+            return Ok(());
+        }
+        // To set or write it beyond the limit would raise SIGXFSZ, which kills.
+        if to > sys::file_size_limit()? {
+            return Err(libc::EFBIG);
+        }
+        if self.order == Order::Any {
+            match sys::truncate(self.fd, to) {
+                Ok(()) => {
+                    self.size = to;
+                    return Ok(());
+                }
+                Err(
+                    libc::EPERM
+                    | libc::EACCES
+                    | libc::ENOSYS
+                    | libc::EOPNOTSUPP
+                    | libc::EINVAL
+                    | libc::ESPIPE,
+                ) => self.order = Order::Sequential,
+                Err(errno) => return Err(errno),
+            }
+        }
+        self.fill(to)
+    }
+
+    /// Writes zeros from the end up to an offset, a bounded step of them. `EINTR` means that some
+    /// are left.
+    #[cold]
+    fn fill(&mut self, to: u64) -> Sys<()> {
+        let stop = to.min(self.size.saturating_add(FILL_MOST));
+        while self.size < stop {
+            self.size += write_zeros(self.fd, self.size, stop - self.size)?;
+        }
+        if stop < to { Err(libc::EINTR) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,368 @@
+//! Moves the stream, piece by piece.
+//!
+//! Three things may be on their way between two steps, in the order of the stream: the gap (a hole that
+//! has come and was not made yet), pending data in the pool, and data in the pipe of the ladder. A step
+//! pushes one of them, or pulls when there is nothing to push. Whatever an end answers, nothing that is
+//! on its way changes before the sink has taken it, so that every step can be made again.
+
+use super::ladder::{Ladder, Tried};
+use super::meter::Part;
+use super::options::Options;
+use super::pool::Pool;
+use super::turn::{Done, STEP_COST, Turn};
+use super::zeros::{Run, Zeros};
+use crate::end::{HoleWay, Next, Sink, Source};
+use crate::error::{Error, Operation, Result, Side};
+use crate::trace::{Event, Way};
+use std::time::Instant;
+
+/// A microsecond spent on making a hole counts at least this many bytes in a budget: zeroing a device
+/// may take its time.
+const ZEROING_COST: u64 = 64;
+
+/// A hole that has come and was not made yet.
+#[derive(Debug, Default)]
+struct Gap {
+    length: u64,
+    /// Of it, bytes that came as data and are zeros.
+    zeros: u64,
+    /// Zeros that are found in the data that comes next may still extend it.
+    open: bool,
+}
+
+/// How the sink takes holes and kept sections.
+#[derive(Debug, Clone, Copy)]
+struct Kinds {
+    /// Holes are made. If not, zeros are written.
+    holes: bool,
+    /// The source has declared kept sections.
+    keeps: bool,
+}
+
+/// The stream on its way from the source to the sink.
+#[derive(Debug)]
+pub(super) struct Flow {
+    pool: Pool,
+    gap: Gap,
+    zeros: Option<Zeros>,
+    ladder: Ladder,
+    kinds: Kinds,
+    /// How the last hole was made.
+    hole_way: Option<HoleWay>,
+}
+
+impl Flow {
+    pub(super) fn new(
+        options: &Options,
+        source: &mut dyn Source,
+        sink: &mut dyn Sink,
+        holes: bool,
+        keeps: bool,
+    ) -> Result<Self> {
+        let detects = options.detect_zeroes && holes;
+        let ladder = Ladder::new(source, sink, detects);
+        let peeks = ladder.may(Way::Fetch) && source.peek().is_some();
+        Ok(Flow {
+            pool: Pool::new(options.buffer_size)?,
+            gap: Gap::default(),
+            zeros: detects.then(|| Zeros::new(options.zero_block, peeks)),
+            ladder,
+            kinds: Kinds { holes, keeps },
+            hole_way: None,
+        })
+    }
+
+    /// The memory, while nothing is on its way.
+    pub(super) fn pool(&mut self) -> &mut Pool {
+        self.pool.clear();
+        &mut self.pool
+    }
+
+    /// Makes one step: pushes what is on its way, or else pulls.
+    #[inline]
+    pub(super) fn step(&mut self, turn: &mut Turn) -> Result<Done> {
+        // Most steps begin with nothing to push: to see that here costs less than to call.
+        let nothing = self.pool.is_empty()
+            && self.gap.length == 0
+            && self.ladder.under_way() == 0
+            && !self.wants_glimpse();
+        if !nothing {
+            if let Some(done) = self.push(false, turn)? {
+                return Ok(done);
+            }
+        }
+        if let Some(done) = self.pull(turn)? {
+            return Ok(done);
+        }
+        // In the same step: most of what is pulled can be pushed at once.
+        Ok(self.push(false, turn)?.unwrap_or(Done::Worked(0)))
+    }
+
+    /// Pushes what is on its way after the source has ended. `None` when nothing is left.
+    pub(super) fn drain(&mut self, turn: &mut Turn) -> Result<Option<Done>> {
+        if let Some(zeros) = &mut self.zeros {
+            zeros.settle();
+        }
+        self.push(true, turn)
+    }
+
+    fn wants_glimpse(&self) -> bool {
+        self.zeros.as_ref().is_some_and(Zeros::wants_glimpse)
+    }
+
+    /// Where the pending data lies in the stream.
+    fn place(&self, turn: &Turn) -> u64 {
+        turn.meter.position() + self.gap.length
+    }
+
+    /// Gives the sink one piece of what is on its way. `None` if something must be pulled first.
+    #[inline]
+    fn push(&mut self, draining: bool, turn: &mut Turn) -> Result<Option<Done>> {
+        if !self.pool.is_empty() {
+            return self.push_pending(turn).map(Some);
+        }
+        if self.ladder.under_way() > 0 {
+            return self.ladder.drain(&mut self.pool, turn).map(Some);
+        }
+        // A gap that cannot grow goes out before anything is asked.
+        if !draining && (self.gap.length == 0 || self.gap.open) && self.wants_glimpse() {
+            self.glimpse(turn)?;
+        }
+        if self.gap.length > 0 && (draining || !self.gap.open) {
+            return self.push_gap(turn).map(Some);
+        }
+        Ok(None)
+    }
+
+    /// Pushes some of the pending data, or what must come before it.
+    #[inline]
+    fn push_pending(&mut self, turn: &mut Turn) -> Result<Done> {
+        let place = self.place(turn);
+        let count = match &mut self.zeros {
+            None => self.pool.pending().len(),
+            Some(zeros) => {
+                if let Some(room) = zeros.wants_more(place, &self.pool) {
+                    return self.pull_more(room, turn);
+                }
+                match zeros.run(place, &self.pool) {
+                    Run::Data(count) => count,
+                    Run::Zeros(count) => return Ok(self.join_gap(count, turn)),
+                    Run::Unknown => return Err(Error::Internal),
+                }
+            }
+        };
+        if self.gap.length > 0 { self.push_gap(turn) } else { self.push_data(count, turn) }
+    }
+
+    /// Pending zeros become a part of the gap.
+    fn join_gap(&mut self, count: usize, turn: &mut Turn) -> Done {
+        self.pool.take(count);
+        if let Some(zeros) = &mut self.zeros {
+            zeros.took(count);
+        }
+        self.gap.length += count as u64;
+        self.gap.zeros += count as u64;
+        self.gap.open = true;
+        // Reading is progress and work, though nothing has moved and it becomes a hole.
+        turn.progressed();
+        Done::Worked(count as u64)
+    }
+
+    fn push_data(&mut self, count: usize, turn: &mut Turn) -> Result<Done> {
+        let most = match turn.pace.allowance(turn.now) {
+            Ok(allowed) => usize::try_from(allowed).unwrap_or(usize::MAX),
+            Err(when) => return Ok(Done::TooEarly(when)),
+        };
+        let piece = &self.pool.pending()[..count.min(most)];
+        let length = piece.len() as u64;
+        let taken = turn.sink.write(piece)? as u64;
+        let taken = turn.taken(Operation::Write, taken, length)?;
+        self.pool.take(taken as usize);
+        if let Some(zeros) = &mut self.zeros {
+            zeros.took(taken as usize);
+        }
+        self.ladder.moved(Way::Copy, taken, turn)
+    }
+
+    /// Makes a hole of the gap, or writes zeros.
+    fn push_gap(&mut self, turn: &mut Turn) -> Result<Done> {
+        if !self.kinds.holes {
+            return self.write_gap(turn);
+        }
+        let begun = turn.timed.then(Instant::now);
+        let made = turn.sink.hole(self.gap.length)?;
+        let length = turn.taken(Operation::Hole, made.length, self.gap.length)?;
+        let took = begun.map_or(0, |begun| begun.elapsed().as_micros());
+        let took = u64::try_from(took).unwrap_or(u64::MAX);
+        self.gap.length -= length;
+        // Zeros that came as data are counted first. Within one gap nobody sees the difference.
+        let zeros = self.gap.zeros.min(length);
+        self.gap.zeros -= zeros;
+        if self.hole_way != Some(made.way) {
+            self.hole_way = Some(made.way);
+            turn.trace(Event::HoleChosen(made.way));
+        }
+        turn.moved(Part::Hole(made.way, zeros), length)?;
+        Ok(Done::Worked(STEP_COST.max(took.saturating_mul(ZEROING_COST))))
+    }
+
+    /// Writes zeros where the sink makes no holes. Nothing is pending then: no zeros are looked for.
+    fn write_gap(&mut self, turn: &mut Turn) -> Result<Done> {
+        let most = match turn.pace.allowance(turn.now) {
+            Ok(allowed) => self.gap.length.min(allowed),
+            Err(when) => return Ok(Done::TooEarly(when)),
+        };
+        let piece = self.pool.zeros(usize::try_from(most).unwrap_or(usize::MAX));
+        let length = piece.len() as u64;
+        let taken = turn.sink.write(piece)? as u64;
+        let taken = turn.taken(Operation::Write, taken, length)?;
+        self.gap.length -= taken;
+        self.ladder.moved(Way::Copy, taken, turn)
+    }
+
+    /// Looks which part of the data that comes next need not be read.
+    fn glimpse(&mut self, turn: &mut Turn) -> Result<()> {
+        let place = self.place(turn);
+        let size = self.pool.size();
+        let (Some(zeros), Some(source)) = (&mut self.zeros, turn.source.peek()) else {
+            return Ok(());
+        };
+        if zeros.glimpse(source, place, size)? {
+            // The gap goes out before that data.
+            self.gap.open = false;
+        }
+        Ok(())
+    }
+
+    /// Moves what comes next if that is possible without the pool, or else reads it into the pool. `None` if
+    /// it was read, or if the gap must go out first.
+    #[inline]
+    fn pull(&mut self, turn: &mut Turn) -> Result<Option<Done>> {
+        let solid = self.zeros.as_ref().map_or(u64::MAX, Zeros::solid);
+        if self.gap.length == 0 && solid > 0 {
+            match self.ladder.climb(solid, self.zeros.is_some(), turn)? {
+                Tried::Done(done) => {
+                    self.passed(done);
+                    return Ok(Some(done));
+                }
+                Tried::Came(next) => return self.came(next, turn),
+                Tried::Nothing => self.passed(Done::Worked(0)),
+            }
+        }
+        if self.gap.length > 0 {
+            // There may be much to read before anything moves: nobody waits for what is kept back meanwhile,
+            // nor for a sign of life.
+            turn.flush()?;
+        }
+        let next = match self.read(turn) {
+            Err(error) if error.would_block() && self.gap.length > 0 => {
+                // What is known goes out before anybody waits.
+                self.gap.open = false;
+                return Ok(None);
+            }
+            other => other?,
+        };
+        self.came(next, turn)
+    }
+
+    /// Data moved past the search for zeros.
+    fn passed(&mut self, done: Done) {
+        let Some(zeros) = &mut self.zeros else { return };
+        if let Done::Worked(count) = done {
+            zeros.moved(count);
+        }
+        if !self.ladder.may(Way::Fetch) {
+            zeros.stop_peeking();
+        }
+    }
+
+    /// Reads into the empty pool.
+    #[inline]
+    fn read(&mut self, turn: &mut Turn) -> Result<Next> {
+        self.pool.clear();
+        let (place, size) = (self.place(turn), self.pool.size());
+        let room = self.zeros.as_mut().map_or(size, |zeros| zeros.begin(place, size));
+        let buffer = self.pool.room(room);
+        let most = buffer.len();
+        let next = turn.source.next(buffer)?;
+        if let Next::Data(count) = next {
+            let count = turn.came(count, most)?;
+            self.pool.filled(count);
+            if let Some(zeros) = &mut self.zeros {
+                zeros.filled(count);
+            }
+        }
+        Ok(next)
+    }
+
+    /// Reads on behind the pending data, unless something else than data comes next.
+    fn pull_more(&mut self, room: usize, turn: &mut Turn) -> Result<Done> {
+        let buffer = self.pool.room(room);
+        let most = buffer.len();
+        let settled = match turn.source.next(buffer) {
+            Ok(Next::Data(count)) => {
+                let count = turn.came(count, most)?;
+                self.pool.filled(count);
+                false
+            }
+            Ok(Next::Hole(_) | Next::Keep(_) | Next::End) => true,
+            Err(error) if error.would_block() => true,
+            Err(error) => return Err(error),
+        };
+        if let (true, Some(zeros)) = (settled, &mut self.zeros) {
+            zeros.settle();
+        }
+        Ok(Done::Worked(0))
+    }
+
+    /// Takes in what the source has reported. `None` if it can be pushed now.
+    #[inline]
+    fn came(&mut self, next: Next, turn: &mut Turn) -> Result<Option<Done>> {
+        let place = self.place(turn);
+        match next {
+            Next::Data(_) => Ok(None),
+            Next::Hole(length) => {
+                within_offsets(place, length)?;
+                turn.source.consume(length);
+                self.gap.length += length;
+                self.gap.open = false;
+                Ok(None)
+            }
+            Next::Keep(length) => {
+                within_offsets(place, length)?;
+                if self.gap.length > 0 {
+                    // It is reported again when the gap is made.
+                    self.gap.open = false;
+                    return Ok(None);
+                }
+                self.keep(length, turn).map(Some)
+            }
+            Next::End => Ok(Some(Done::AtEnd)),
+        }
+    }
+
+    fn keep(&mut self, length: u64, turn: &mut Turn) -> Result<Done> {
+        if !self.kinds.keeps {
+            return Err(Error::Because {
+                operation: Operation::Keep,
+                side: Side::Source,
+                offset: turn.meter.position(),
+                errno: libc::EPROTO,
+                why: "the source did not declare that it keeps sections",
+            });
+        }
+        let kept = turn.sink.keep(length)?;
+        let kept = turn.taken(Operation::Keep, kept, length)?;
+        turn.source.consume(kept);
+        turn.moved(Part::Keep, kept)?;
+        Ok(Done::Worked(STEP_COST))
+    }
+}
+
+/// Refuses a section that ends beyond every offset.
+fn within_offsets(place: u64, length: u64) -> Result<()> {
+    match i64::try_from(place.saturating_add(length)) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Error::at(Operation::Read, Side::Source, place, libc::EOVERFLOW)),
+    }
+}

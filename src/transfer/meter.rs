@@ -1,0 +1,204 @@
+//! Counts what has moved: statistics, sections, progress.
+
+use super::options::{Observe, Options};
+use crate::end::HoleWay;
+use crate::error::{Error, Operation, Result, Side};
+use crate::section::{Kind, Section};
+use crate::trace::Way;
+use std::time::{Duration, Instant};
+
+/// What has been done so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// How far the stream has come: bytes that the sink took, and bytes that it held already.
+    pub position: u64,
+    /// Bytes of the whole stream, if known.
+    pub total: Option<u64>,
+    /// Of the bytes: those taken as data.
+    pub data_bytes: u64,
+    /// Of the bytes: those taken as holes.
+    pub hole_bytes: u64,
+    /// Of the bytes: those kept as they were.
+    pub keep_bytes: u64,
+    /// Sections of data begun.
+    pub data_sections: u64,
+    /// Holes begun.
+    pub hole_sections: u64,
+    /// Kept sections begun.
+    pub keep_sections: u64,
+    /// Of the bytes taken as holes: those that came as data and were found to be zeros.
+    pub zero_bytes: u64,
+    /// How the bytes moved.
+    pub ways: Ways,
+}
+
+/// Bytes by the way in which they moved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ways {
+    data: [u64; Way::ALL.len()],
+    holes: [u64; HoleWay::ALL.len()],
+}
+
+impl Ways {
+    /// Bytes of data that moved this way.
+    #[must_use]
+    pub fn data(&self, way: Way) -> u64 {
+        self.data[way.index()]
+    }
+
+    /// Bytes of holes that were made this way.
+    #[must_use]
+    pub fn holes(&self, way: HoleWay) -> u64 {
+        self.holes[way.index()]
+    }
+}
+
+/// A part of the stream that the sink took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Data, and how it moved.
+    Data(Way),
+    /// A hole, how it was made, and the bytes of it that came as data.
+    Hole(HoleWay, u64),
+    /// Bytes that stay as they are.
+    Keep,
+}
+
+impl Part {
+    fn kind(self) -> Kind {
+        match self {
+            Part::Data(_) => Kind::Data,
+            Part::Hole(..) => Kind::Hole,
+            Part::Keep => Kind::Keep,
+        }
+    }
+}
+
+/// Progress as it was last reported.
+#[derive(Debug, Clone, Copy)]
+struct Reported {
+    position: u64,
+    time: Instant,
+}
+
+/// Counts, and reports to an observer.
+#[derive(Debug)]
+pub(super) struct Meter {
+    stats: Stats,
+    /// The section that the sink is in.
+    section: Option<Section>,
+    reported: Reported,
+    every_bytes: u64,
+    every: Option<Duration>,
+}
+
+impl Meter {
+    pub(super) fn new(options: &Options, now: Instant) -> Self {
+        Meter {
+            stats: Stats::default(),
+            section: None,
+            reported: Reported { position: 0, time: now },
+            every_bytes: options.progress_bytes,
+            every: (options.progress_ms != 0).then(|| Duration::from_millis(options.progress_ms)),
+        }
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    pub(super) fn position(&self) -> u64 {
+        self.stats.position
+    }
+
+    /// Whether it needs to be given the time.
+    pub(super) fn needs_time(&self) -> bool {
+        self.every.is_some()
+    }
+
+    /// The stream begins, or begins again, at this position.
+    pub(super) fn begin(&mut self, position: u64, total: Option<u64>, now: Instant) {
+        self.stats.position = position;
+        self.stats.total = total;
+        self.reported = Reported { position, time: now };
+    }
+
+    /// The sink holds this many bytes more already.
+    pub(super) fn compared(&mut self, length: u64) {
+        self.stats.position += length;
+    }
+
+    /// The sink took this.
+    #[inline]
+    pub(super) fn moved(
+        &mut self,
+        part: Part,
+        length: u64,
+        now: Instant,
+        observer: &mut dyn Observe,
+    ) -> Result<()> {
+        let (kind, offset) = (part.kind(), self.stats.position);
+        let stats = &mut self.stats;
+        stats.position += length;
+        match part {
+            Part::Data(way) => {
+                stats.data_bytes += length;
+                stats.ways.data[way.index()] += length;
+            }
+            Part::Hole(way, zeros) => {
+                stats.hole_bytes += length;
+                stats.zero_bytes += zeros;
+                stats.ways.holes[way.index()] += length;
+            }
+            Part::Keep => stats.keep_bytes += length,
+        }
+        match &mut self.section {
+            Some(section) if section.kind == kind => section.length += length,
+            other => {
+                match part {
+                    Part::Data(_) => stats.data_sections += 1,
+                    Part::Hole(..) => stats.hole_sections += 1,
+                    Part::Keep => stats.keep_sections += 1,
+                }
+                if let Some(whole) = other.replace(Section::new(kind, offset, length)) {
+                    self.report_section(whole, observer)?;
+                }
+            }
+        }
+        let reported = self.reported;
+        if self.every_bytes != 0 && self.stats.position - reported.position >= self.every_bytes
+            || self.every.is_some_and(|every| now.saturating_duration_since(reported.time) >= every)
+        {
+            self.report(now, observer)?;
+        }
+        Ok(())
+    }
+
+    /// Nothing more comes: reports the last section and the final counts.
+    pub(super) fn end(&mut self, now: Instant, observer: &mut dyn Observe) -> Result<()> {
+        if let Some(last) = self.section.take() {
+            self.report_section(last, observer)?;
+        }
+        self.report(now, observer)
+    }
+
+    fn report_section(&self, whole: Section, observer: &mut dyn Observe) -> Result<()> {
+        observer.section(whole).map_err(|errno| self.stopped(errno))
+    }
+
+    fn report(&mut self, now: Instant, observer: &mut dyn Observe) -> Result<()> {
+        self.reported = Reported { position: self.stats.position, time: now };
+        observer.progress(&self.stats).map_err(|errno| self.stopped(errno))
+    }
+
+    /// An observer ended the transfer. That is final, whatever errno it gave.
+    fn stopped(&self, errno: i32) -> Error {
+        Error::Because {
+            operation: Operation::Progress,
+            side: Side::None,
+            offset: self.stats.position,
+            errno,
+            why: "the callback ended the transfer",
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The one loop: a source is pulled, a sink is pushed.
+//!
+//! ```text
+//!     New -> Open -> (Compare) -> Move -> Drain -> FinishSink -> FinishSource -> Ended
+//!              |         |          |       |          |              |            ^
+//!              +---------+----------+-------+----------+--------------+--- fail ---+
+//! ```
+//!
+//! | module | its one job |
+//! |---|---|
+//! | this one | runs steps until the budget is used, an end is not ready, or all is done |
+//! | [`options`] | what the caller decides |
+//! | [`stages`] | the stages, and one step of each |
+//! | [`flow`] | moves the stream, piece by piece |
+//! | [`ladder`] | which way the next piece moves, and which ways are given up |
+//! | [`zeros`] | finds zeros in data |
+//! | [`pool`] | the memory |
+//! | [`compare`] | the part that a resuming receiver holds |
+//! | [`pace`] | rate, stall and idle limits; reads no clock |
+//! | [`meter`] | statistics, sections, progress |
+//! | [`patience`] | an end that is not ready |
+//! | [`control`] | cancel and failure from outside |
+//! | [`turn`] | what one step works with |
+
+mod compare;
+mod control;
+mod flow;
+mod ladder;
+mod meter;
+mod options;
+mod pace;
+mod patience;
+mod pool;
+mod stages;
+mod turn;
+mod zeros;
+
+use crate::end::{Extent, Sink, Source};
+use crate::error::{Error, Operation, Result, Side};
+use crate::trace::{Event, Limit};
+use crate::wait::Wait;
+pub use control::Control;
+use meter::Meter;
+pub use meter::{Stats, Ways};
+pub use options::{Observe, Options, Patience, Progress, Sparse};
+use pace::Pace;
+use patience::Rest;
+use stages::{Course, Stage, Step};
+use std::sync::Arc;
+use std::time::Instant;
+use turn::{STEP_COST, Turn};
+
+/// One step moves no more than this, so that a cancel acts in time.
+const STEP_MOST: u64 = 16 << 20;
+
+/// A transfer. Its two ends are handed in for each run.
+#[derive(Debug)]
+pub struct Transfer {
+    course: Course,
+    meter: Meter,
+    pace: Pace,
+    control: Arc<Control>,
+    wait: Wait,
+}
+
+impl Transfer {
+    /// A transfer that has not begun.
+    pub fn new(options: &Options) -> Result<Self> {
+        let options = options.checked()?;
+        let now = Instant::now();
+        Ok(Transfer {
+            course: Course::new(options),
+            meter: Meter::new(&options, now),
+            pace: Pace::new(&options, now),
+            control: Arc::default(),
+            wait: Wait::NOTHING,
+        })
+    }
+
+    /// The switch that ends it from outside.
+    #[must_use]
+    pub fn control(&self) -> Arc<Control> {
+        Arc::clone(&self.control)
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.meter.stats()
+    }
+
+    /// What it waits for, after a run that was not ready.
+    #[must_use]
+    pub fn wait(&self) -> Wait {
+        self.wait
+    }
+
+    /// The error that ended it, if it failed.
+    #[must_use]
+    pub fn error(&self) -> Option<Error> {
+        self.ended().and_then(Result::err)
+    }
+
+    /// Whether it was run and has not ended, so that its ends are still owed a finish or an abort.
+    #[must_use]
+    pub fn under_way(&self) -> bool {
+        !matches!(self.course.stage(), Stage::New | Stage::Ended(_))
+    }
+
+    fn ended(&self) -> Option<Result<()>> {
+        if let Stage::Ended(result) = self.course.stage() { Some(*result) } else { None }
+    }
+
+    /// Runs for about `budget` bytes of work, or to the end.
+    ///
+    /// An error that would block does not end it: run it again when [`Transfer::wait`] says so. Any other
+    /// has ended it, and both ends were told.
+    pub fn run(
+        &mut self,
+        source: &mut dyn Source,
+        sink: &mut dyn Sink,
+        observer: &mut dyn Observe,
+        budget: Option<u64>,
+        patience: Patience,
+    ) -> Result<Progress> {
+        if let Some(result) = self.ended() {
+            return result.map(|()| Progress::Finished);
+        }
+        let mut now = Instant::now();
+        if matches!(self.course.stage(), Stage::New) {
+            self.pace.progress(now);
+            self.course.enter(Stage::Open, 0, observer);
+        }
+        self.wait = Wait::NOTHING;
+        let ticks = self.pace.needs_time() || self.meter.needs_time();
+        let mut left = budget.unwrap_or(u64::MAX);
+        loop {
+            if ticks {
+                now = Instant::now();
+            }
+            let mut turn = Turn {
+                source: &mut *source,
+                sink: &mut *sink,
+                observer: &mut *observer,
+                meter: &mut self.meter,
+                pace: &mut self.pace,
+                now,
+                ticks,
+                most: left.clamp(Extent::LEAST, STEP_MOST),
+                timed: budget.is_some(),
+            };
+            let stopped =
+                self.control.pulled() && !matches!(self.course.stage(), Stage::FinishSource);
+            let result =
+                if stopped { Err(stop(&self.control, &turn)) } else { self.course.step(&mut turn) };
+            self.course.report_durable(&mut turn);
+            turn.trace_ends();
+            let rest = match result {
+                Ok(Step::Worked(bytes)) => {
+                    left = left.saturating_sub(bytes);
+                    Ok(Rest::Over)
+                }
+                Ok(Step::TooEarly(when)) => turn.wait_until(when, patience),
+                Ok(Step::Finished) => {
+                    self.course.enter(Stage::Ended(Ok(())), self.meter.position(), observer);
+                    return Ok(Progress::Finished);
+                }
+                Err(error) if error.interrupted() => {
+                    left = left.saturating_sub(STEP_COST);
+                    turn.is_in_time(error.side())
+                }
+                Err(error) if error.would_block() && self.control.pulled() => {
+                    Err(stop(&self.control, &turn))
+                }
+                Err(error) if error.would_block() => turn.wait_for_end(error, patience),
+                Err(error) => Err(error),
+            };
+            match rest {
+                Ok(Rest::Over) if left == 0 && budget.is_some() => {
+                    turn.trace(Event::Limit(Limit::Budget));
+                    return Ok(Progress::BudgetUsed);
+                }
+                Ok(Rest::Over) => {}
+                Ok(Rest::Callers(wait, error)) => {
+                    self.wait = wait;
+                    return Err(error);
+                }
+                Err(error) => return Err(self.fail(error, source, sink, observer)),
+            }
+        }
+    }
+
+    /// Ends it with an error: tells both ends, each once. Returns the error that ended it.
+    pub fn fail(
+        &mut self,
+        error: Error,
+        source: &mut dyn Source,
+        sink: &mut dyn Sink,
+        observer: &mut dyn Observe,
+    ) -> Error {
+        if let Some(result) = self.ended() {
+            return result.err().unwrap_or(error);
+        }
+        if !matches!(self.course.stage(), Stage::FinishSource) {
+            sink.abort(&error);
+        }
+        source.abort(&error);
+        self.course.enter(Stage::Ended(Err(error)), self.meter.position(), observer);
+        self.wait = Wait::NOTHING;
+        error
+    }
+
+    /// The error of a transfer that was cancelled.
+    #[must_use]
+    pub fn cancelled(&self) -> Error {
+        cancelled(self.meter.position())
+    }
+}
+
+/// The error of a transfer that was ended from outside.
+fn stop(control: &Control, turn: &Turn) -> Error {
+    control.reason().unwrap_or_else(|| cancelled(turn.meter.position()))
+}
+
+fn cancelled(position: u64) -> Error {
+    Error::at(Operation::Wait, Side::None, position, libc::ECANCELED)
+}
+
+#[cfg(test)]
+mod tests;

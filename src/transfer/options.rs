@@ -1,0 +1,120 @@
+//! What the caller of a transfer decides, checked.
+
+use crate::error::{Error, Result};
+use crate::section::Section;
+use crate::sys::Sys;
+use crate::trace::Event;
+
+use super::meter::Stats;
+
+/// What is asked of the holes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sparse {
+    /// Holes stay holes where both ends can.
+    #[default]
+    Auto,
+    /// Both ends must be able to, or nothing moves.
+    Required,
+    /// Holes are written as zeros.
+    Never,
+}
+
+/// How a transfer goes. Zero stands for the default of each number.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// What is asked of the holes.
+    pub sparse: Sparse,
+    /// Blocks of data that are all zeros become holes.
+    pub detect_zeroes: bool,
+    /// The size of such a block in bytes.
+    pub zero_block: u32,
+    /// The size of the buffer in bytes.
+    pub buffer_size: u64,
+    /// Progress is reported each time this many bytes have moved.
+    pub progress_bytes: u64,
+    /// Progress is reported each time this many milliseconds have passed.
+    pub progress_ms: u64,
+    /// The transfer fails after this many milliseconds without progress and without a sign of life of a
+    /// peer.
+    pub stall_ms: u64,
+    /// The transfer fails after this many milliseconds without progress, whatever a peer shows.
+    pub idle_ms: u64,
+    /// The most bytes of data in a second.
+    pub rate: u64,
+}
+
+const DEFAULT_BUFFER: u64 = 1 << 20;
+const BUFFER_SIZES: std::ops::RangeInclusive<u64> = 4096..=64 << 20;
+const DEFAULT_ZERO_BLOCK: u32 = 65536;
+const ZERO_BLOCKS: std::ops::RangeInclusive<u32> = 512..=1 << 20;
+
+impl Options {
+    /// The options with each default in its place.
+    pub(super) fn checked(mut self) -> Result<Self> {
+        if self.buffer_size == 0 {
+            self.buffer_size = DEFAULT_BUFFER;
+        }
+        if !BUFFER_SIZES.contains(&self.buffer_size) {
+            let why = "is not from 4096 to 67108864";
+            return Err(Error::argument("options.buffer_size", why, libc::EINVAL));
+        }
+        if self.zero_block == 0 {
+            self.zero_block = DEFAULT_ZERO_BLOCK;
+        }
+        if !ZERO_BLOCKS.contains(&self.zero_block) || !self.zero_block.is_power_of_two() {
+            let why = "is not a power of two from 512 to 1048576";
+            return Err(Error::argument("options.zero_block", why, libc::EINVAL));
+        }
+        if self.detect_zeroes {
+            self.buffer_size = self.buffer_size.max(self.zero_block.into());
+        }
+        Ok(self)
+    }
+}
+
+/// Watches a transfer. An errno ends it.
+pub trait Observe {
+    /// This much has been done.
+    fn progress(&mut self, stats: &Stats) -> Sys<()> {
+        let _ = stats;
+        Ok(())
+    }
+
+    /// The sink took all of this section.
+    fn section(&mut self, section: Section) -> Sys<()> {
+        let _ = section;
+        Ok(())
+    }
+
+    /// Whether anybody wants to see [`Observe::trace`].
+    fn traces(&self) -> bool {
+        false
+    }
+
+    /// Something was decided, or happened, at this position of the stream.
+    fn trace(&mut self, position: u64, event: Event) {
+        let _ = (position, event);
+    }
+}
+
+impl Observe for () {}
+
+/// What a transfer may wait for by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// Nothing.
+    None,
+    /// Descriptors that their owner left in blocking mode, and time.
+    Blocking,
+    /// Any descriptor, and time.
+    Any,
+}
+
+/// How far a run came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// To the end, with success.
+    Finished,
+    /// As far as its budget allowed.
+    BudgetUsed,
+}

@@ -1,0 +1,108 @@
+//! What happens when an end is not ready.
+
+use super::options::Patience;
+use super::pace::sooner;
+use super::turn::Turn;
+use crate::error::{Error, Operation, Result, Side};
+use crate::sys::{self, Fd};
+use crate::trace::{Event, Limit};
+use crate::wait::{Wait, Waiting};
+use std::time::{Duration, Instant};
+
+/// The longest wait before a cancel is looked for.
+const GLANCE: Duration = Duration::from_millis(50);
+
+/// The answer when an end is not ready.
+pub(super) enum Rest {
+    /// It was waited for. Try again.
+    Over,
+    /// The caller must wait for this, and gets this error, which would block.
+    Callers(Wait, Error),
+}
+
+impl Turn<'_> {
+    /// Sends what the sink's peer was not sent yet. Returns whether nothing is kept back.
+    pub(super) fn flush(&mut self) -> Result<bool> {
+        let now = Instant::now();
+        match self.sink.peer().map_or(Ok(()), |peer| peer.flush(now)) {
+            Ok(()) => Ok(true),
+            Err(error) if error.would_block() || error.interrupted() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes notice of the signs of life that both peers have given.
+    pub(super) fn see_signs(&mut self, now: Instant) {
+        let source = self.source.peer().map_or(0, |peer| peer.signs());
+        let sink = self.sink.peer().map_or(0, |peer| peer.signs());
+        self.pace.see_signs(source.wrapping_add(sink), now);
+    }
+
+    fn flush_in(&mut self, now: Instant) -> Option<Duration> {
+        let due = self.sink.peer().and_then(|peer| peer.flush_by())?;
+        Some(due.saturating_duration_since(now))
+    }
+
+    /// Waits, or has the caller wait, until a time.
+    pub(super) fn wait_until(&mut self, when: Instant, patience: Patience) -> Result<Rest> {
+        self.trace(Event::Limit(Limit::Rate));
+        self.flush()?;
+        let now = Instant::now();
+        // Nobody is late who is held up.
+        self.pace.progress(now);
+        let left = when.saturating_duration_since(now);
+        let left = self.flush_in(now).map_or(left, |flush_in| left.min(flush_in));
+        if patience == Patience::None {
+            let wait = Wait { side: Side::None, fd: None, events: 0, timeout: Some(left) };
+            let position = self.meter.position();
+            let error = Error::at(Operation::Wait, Side::None, position, libc::EAGAIN);
+            return Ok(Rest::Callers(wait, error));
+        }
+        rest(-1, 0, left).map(|()| Rest::Over)
+    }
+
+    /// An end answered `EINTR` and is asked again, unless it is too late: a peer that never stops sending
+    /// nothing is never waited for.
+    pub(super) fn is_in_time(&mut self, side: Side) -> Result<Rest> {
+        let now = Instant::now();
+        self.see_signs(now);
+        self.pace.time_left(now, side, self.meter.position())?;
+        Ok(Rest::Over)
+    }
+
+    /// Waits, or has the caller wait, for an end that answered `EAGAIN` with this error.
+    pub(super) fn wait_for_end(&mut self, error: Error, patience: Patience) -> Result<Rest> {
+        // Anything that the sink keeps back is due before anything new.
+        let side = error.side();
+        let side = if side == Side::Source && !self.flush()? { Side::Sink } else { side };
+        let waiting = match side {
+            Side::Source => self.source.waiting(),
+            Side::Sink => self.sink.waiting(),
+            Side::None => Waiting::Owner,
+        };
+        self.trace(Event::Waits(side));
+        let now = Instant::now();
+        self.see_signs(now);
+        let late_in = self.pace.time_left(now, side, self.meter.position())?;
+        let timeout = sooner(late_in, self.flush_in(now));
+        match waiting {
+            Waiting::Descriptor { fd, events, blocking }
+                if patience == Patience::Any || blocking && patience == Patience::Blocking =>
+            {
+                rest(fd, events, timeout.unwrap_or(GLANCE)).map(|()| Rest::Over)
+            }
+            Waiting::Descriptor { fd, events, .. } => {
+                Ok(Rest::Callers(Wait { side, fd: Some(fd), events, timeout }, error))
+            }
+            Waiting::Owner => Ok(Rest::Callers(Wait { side, fd: None, events: 0, timeout }, error)),
+        }
+    }
+}
+
+/// Waits, but not so long that a cancel is seen late.
+fn rest(fd: Fd, events: i16, time: Duration) -> Result<()> {
+    match sys::poll(fd, events, time.min(GLANCE)) {
+        Ok(_) | Err(libc::EINTR | libc::EAGAIN) => Ok(()),
+        Err(errno) => Err(Error::nowhere(Operation::Wait, Side::None, errno)),
+    }
+}

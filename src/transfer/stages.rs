@@ -1,0 +1,203 @@
+//! The stages of a transfer, and one step of each.
+
+use super::compare::{self, Compared};
+use super::flow::Flow;
+use super::options::{Observe, Options, Sparse};
+use super::turn::{Done, STEP_COST, Turn};
+use crate::end::{Plan, SinkInfo, SourceInfo};
+use crate::error::{Error, Operation, Result, Side};
+use crate::trace::{Event, StageName};
+use std::time::Instant;
+
+/// Where a transfer is.
+#[derive(Debug)]
+pub(super) enum Stage {
+    New,
+    Open,
+    /// This many bytes that the sink holds are still to be compared.
+    Compare(Flow, u64),
+    Move(Flow),
+    /// The source has ended; what is on its way is moved.
+    Drain(Flow),
+    FinishSink,
+    FinishSource,
+    Ended(Result<()>),
+}
+
+/// The result of one step of any stage.
+pub(super) enum Step {
+    /// Work of about this many bytes.
+    Worked(u64),
+    /// The rate allows nothing before this time.
+    TooEarly(Instant),
+    /// All is done.
+    Finished,
+}
+
+impl Stage {
+    fn name(&self) -> StageName {
+        match self {
+            Stage::New | Stage::Open => StageName::Open,
+            Stage::Compare(..) => StageName::Compare,
+            Stage::Move(_) => StageName::Move,
+            Stage::Drain(_) => StageName::Drain,
+            Stage::FinishSink => StageName::FinishSink,
+            Stage::FinishSource => StageName::FinishSource,
+            Stage::Ended(Ok(())) => StageName::Finished,
+            Stage::Ended(Err(_)) => StageName::Failed,
+        }
+    }
+}
+
+/// The stage of a transfer, with what is on its way in it.
+#[derive(Debug)]
+pub(super) struct Course {
+    options: Options,
+    stage: Stage,
+    durable: Durable,
+}
+
+/// What the sink has made durable.
+#[derive(Debug, Clone, Copy, Default)]
+struct Durable {
+    /// The offset of the sink's first byte in the source's stream.
+    begins: u64,
+    /// Bytes from there on that are durable.
+    length: u64,
+}
+
+impl Course {
+    pub(super) fn new(options: Options) -> Self {
+        Course { options, stage: Stage::New, durable: Durable::default() }
+    }
+
+    pub(super) fn stage(&self) -> &Stage {
+        &self.stage
+    }
+
+    pub(super) fn enter(&mut self, stage: Stage, position: u64, observer: &mut dyn Observe) {
+        if observer.traces() {
+            observer.trace(position, Event::Stage(stage.name()));
+        }
+        self.stage = stage;
+    }
+
+    fn next(&mut self, stage: Stage, turn: &mut Turn) {
+        self.enter(stage, turn.meter.position(), turn.observer);
+    }
+
+    /// Makes one step. Whatever fails can be done again.
+    #[inline]
+    pub(super) fn step(&mut self, turn: &mut Turn) -> Result<Step> {
+        match &mut self.stage {
+            Stage::Move(flow) => match flow.step(turn)? {
+                Done::Worked(bytes) => Ok(Step::Worked(bytes)),
+                Done::TooEarly(when) => Ok(Step::TooEarly(when)),
+                Done::AtEnd => {
+                    self.drain_flow(turn);
+                    Ok(Step::Worked(0))
+                }
+            },
+            Stage::Drain(flow) => match flow.drain(turn)? {
+                Some(Done::Worked(bytes)) => Ok(Step::Worked(bytes)),
+                Some(Done::TooEarly(when)) => Ok(Step::TooEarly(when)),
+                Some(Done::AtEnd) => Err(Error::Internal),
+                None => {
+                    turn.meter.end(turn.now, turn.observer)?;
+                    self.next(Stage::FinishSink, turn);
+                    Ok(Step::Worked(0))
+                }
+            },
+            Stage::New | Stage::Open => self.open(turn),
+            Stage::Compare(..) => self.compare(turn),
+            Stage::FinishSink => {
+                turn.sink.finish()?;
+                self.next(Stage::FinishSource, turn);
+                Ok(Step::Worked(STEP_COST))
+            }
+            Stage::FinishSource => {
+                turn.source.finish()?;
+                Ok(Step::Finished)
+            }
+            Stage::Ended(result) => (*result).map(|()| Step::Finished),
+        }
+    }
+
+    fn drain_flow(&mut self, turn: &mut Turn) {
+        if let Stage::Move(flow) = std::mem::replace(&mut self.stage, Stage::Open) {
+            self.next(Stage::Drain(flow), turn);
+        }
+    }
+
+    /// Opens both ends. Everything that can be refused is refused here, before a byte moves.
+    fn open(&mut self, turn: &mut Turn) -> Result<Step> {
+        let from = turn.source.open()?;
+        let Options { sparse, .. } = self.options;
+        if sparse == Sparse::Required && !from.tells_holes {
+            return Err(unable(Side::Source, Operation::Sparse, "cannot tell its holes"));
+        }
+        let begins = from.start;
+        let plan = Plan {
+            total: from.total.map(|total| total.saturating_sub(begins)),
+            holes: sparse != Sparse::Never,
+            keeps: from.keeps,
+        };
+        let to = turn.sink.open(&plan)?;
+        if sparse == Sparse::Required && !to.makes_holes {
+            return Err(unable(Side::Sink, Operation::Sparse, "cannot make holes"));
+        }
+        if from.keeps && !to.keeps {
+            return Err(unable(Side::Sink, Operation::Keep, "cannot keep bytes as they are"));
+        }
+        let flow = self.flow(&from, &to, turn)?;
+        self.durable = Durable { begins, length: 0 };
+        turn.meter.begin(begins, from.total, turn.now);
+        let stage = if to.held == 0 { Stage::Move(flow) } else { Stage::Compare(flow, to.held) };
+        self.next(stage, turn);
+        Ok(Step::Worked(0))
+    }
+
+    fn flow(&self, from: &SourceInfo, to: &SinkInfo, turn: &mut Turn) -> Result<Flow> {
+        let holes = self.options.sparse != Sparse::Never && to.makes_holes;
+        Flow::new(&self.options, turn.source, turn.sink, holes, from.keeps)
+    }
+
+    fn compare(&mut self, turn: &mut Turn) -> Result<Step> {
+        let Stage::Compare(flow, left) = &mut self.stage else { return Err(Error::Internal) };
+        let before = turn.meter.position();
+        let same = match compare::step(*left, flow.pool(), turn)? {
+            Compared::Worked(cost) => {
+                *left = left.saturating_sub(turn.meter.position() - before);
+                return Ok(Step::Worked(cost));
+            }
+            Compared::Same => true,
+            Compared::Differs => false,
+        };
+        if let Stage::Compare(flow, _) = std::mem::replace(&mut self.stage, Stage::Open) {
+            let position = if same { before } else { self.durable.begins };
+            turn.meter.begin(position, turn.meter.stats().total, turn.now);
+            self.next(Stage::Move(flow), turn);
+        }
+        Ok(Step::Worked(0))
+    }
+
+    /// Reports to the source's peer what the sink has made durable since the last time.
+    #[inline]
+    pub(super) fn report_durable(&mut self, turn: &mut Turn) {
+        if let Some(length) = turn.sink.durable() {
+            if length > self.durable.length {
+                self.durable.length = length;
+                let offset = self.durable.begins + length;
+                turn.progressed();
+                turn.trace(Event::Checkpoint(offset));
+                if let Some(peer) = turn.source.peer() {
+                    peer.durable(offset);
+                }
+            }
+        }
+    }
+}
+
+fn unable(side: Side, operation: Operation, why: &'static str) -> Error {
+    Error::Because { operation, side, offset: 0, errno: libc::EOPNOTSUPP, why }
+}

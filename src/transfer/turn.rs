@@ -1,0 +1,117 @@
+//! One step of a transfer: the ends, the counters and the time that it is made with.
+
+use super::meter::{Meter, Part};
+use super::options::Observe;
+use super::pace::Pace;
+use crate::end::{Sink, Source};
+use crate::error::{Error, Operation, Result, Side};
+use crate::trace::Event;
+use std::time::Instant;
+
+/// A hole, or any step that moves no data, counts as this many bytes in a budget.
+pub(super) const STEP_COST: u64 = 4096;
+
+/// The result of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Done {
+    /// Work of about this many bytes.
+    Worked(u64),
+    /// The source has ended.
+    AtEnd,
+    /// The rate allows nothing before this time.
+    TooEarly(Instant),
+}
+
+/// Everything that a step works with.
+pub(super) struct Turn<'a> {
+    pub(super) source: &'a mut dyn Source,
+    pub(super) sink: &'a mut dyn Sink,
+    pub(super) observer: &'a mut dyn Observe,
+    pub(super) meter: &'a mut Meter,
+    pub(super) pace: &'a mut Pace,
+    /// The time of this step.
+    pub(super) now: Instant,
+    /// Somebody needs to know the time exactly. If not, `now` is the time at which the run began.
+    pub(super) ticks: bool,
+    /// What one step may move at most.
+    pub(super) most: u64,
+    /// There is a budget, in which time counts too.
+    pub(super) timed: bool,
+}
+
+impl Turn<'_> {
+    /// The sink took this.
+    #[inline]
+    pub(super) fn moved(&mut self, part: Part, length: u64) -> Result<()> {
+        self.progressed();
+        self.meter.moved(part, length, self.now, self.observer)
+    }
+
+    /// There was progress. It may have taken its time.
+    #[inline]
+    pub(super) fn progressed(&mut self) {
+        if self.ticks {
+            self.now = Instant::now();
+        }
+        self.pace.progress(self.now);
+    }
+
+    /// Reports an event, if anybody wants to see it.
+    pub(super) fn trace(&mut self, event: Event) {
+        if self.observer.traces() {
+            self.observer.trace(self.meter.position(), event);
+        }
+    }
+
+    /// Reports the decisions of both ends, if anybody wants to see them.
+    #[inline]
+    pub(super) fn trace_ends(&mut self) {
+        if self.observer.traces() {
+            self.trace_trails();
+        }
+    }
+
+    #[cold]
+    fn trace_trails(&mut self) {
+        let position = self.meter.position();
+        for trail in [self.source.trail(), self.sink.trail()].into_iter().flatten() {
+            for event in trail.take() {
+                self.observer.trace(position, event);
+            }
+        }
+    }
+
+    /// The count that the sink says it took, checked.
+    #[inline]
+    pub(super) fn taken(&self, operation: Operation, count: u64, most: u64) -> Result<u64> {
+        checked(operation, count, most, self.meter.position())
+    }
+
+    /// The count that the source says it read, checked.
+    #[inline]
+    pub(super) fn came(&self, count: usize, most: usize) -> Result<usize> {
+        if count == 0 || count > most {
+            return Err(Error::Nonsense {
+                operation: Operation::Read,
+                side: Side::Source,
+                offset: self.meter.position(),
+                answer: i64::try_from(count).unwrap_or(i64::MAX),
+            });
+        }
+        Ok(count)
+    }
+}
+
+/// A count that a sink answered, checked: at least one, and not more than it was given.
+#[inline]
+pub(super) fn checked(operation: Operation, count: u64, most: u64, offset: u64) -> Result<u64> {
+    if count == 0 || count > most {
+        return Err(Error::Nonsense {
+            operation,
+            side: Side::Sink,
+            offset,
+            answer: i64::try_from(count).unwrap_or(i64::MAX),
+        });
+    }
+    Ok(count)
+}
