@@ -185,6 +185,20 @@ pub enum Error {
         /// The errno that stands for it.
         errno: i32,
     },
+    /// As [`Error::At`], in the words of whoever failed: the caller's functions.
+    #[error("{}: {} at offset {offset}: {}", side.name(), operation.name(), OwnWords(text, *errno))]
+    InWords {
+        /// The operation that failed.
+        operation: Operation,
+        /// The end that failed.
+        side: Side,
+        /// The offset, in bytes.
+        offset: u64,
+        /// The errno that stands for it.
+        errno: i32,
+        /// The words.
+        text: Text,
+    },
     /// The source ended before its end.
     #[error("source: ended early: at offset {offset} instead of {expected}")]
     EndedEarly {
@@ -283,6 +297,7 @@ impl Error {
             Error::At { errno, .. }
             | Error::Nowhere { errno, .. }
             | Error::Because { errno, .. }
+            | Error::InWords { errno, .. }
             | Error::Argument { errno, .. }
             | Error::TooLong { errno, .. }
             | Error::Peer { errno, .. } => errno,
@@ -300,6 +315,7 @@ impl Error {
             Error::At { operation, .. }
             | Error::Nowhere { operation, .. }
             | Error::Because { operation, .. }
+            | Error::InWords { operation, .. }
             | Error::Nonsense { operation, .. }
             | Error::Peer { operation, .. } => operation,
             Error::EndedEarly { .. } => Operation::Read,
@@ -317,6 +333,7 @@ impl Error {
             Error::At { side, .. }
             | Error::Nowhere { side, .. }
             | Error::Because { side, .. }
+            | Error::InWords { side, .. }
             | Error::Nonsense { side, .. }
             | Error::Late { side, .. }
             | Error::Peer { side, .. } => side,
@@ -332,6 +349,7 @@ impl Error {
         match *self {
             Error::At { offset, .. }
             | Error::Because { offset, .. }
+            | Error::InWords { offset, .. }
             | Error::Nonsense { offset, .. }
             | Error::EndedEarly { offset, .. }
             | Error::TooLong { offset, .. }
@@ -459,6 +477,18 @@ impl fmt::Display for PeerWords<'_> {
             write!(f, " at offset {offset}")?;
         }
         write!(f, ": {}", Words(*self.errno))
+    }
+}
+
+/// Somebody's own words, with the errno's if there are none.
+struct OwnWords<'a>(&'a Text, i32);
+
+impl fmt::Display for OwnWords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_str() {
+            "" => Words(self.1).fmt(f),
+            text => f.write_str(text),
+        }
     }
 }
 

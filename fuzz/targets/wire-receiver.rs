@@ -267,7 +267,7 @@ impl Run<'_> {
     fn fail(&mut self, fault: impl Into<Fault>) -> Option<i32> {
         let error = error_of(fault.into());
         assert!(error.errno() > 0);
-        self.receiver.fail(&error);
+        if error.is_peers() { self.receiver.abandon() } else { self.receiver.fail(&error) }
         Some(error.errno())
     }
 

@@ -89,9 +89,9 @@ impl Far {
                     match self.receiver.handle_input(here) {
                         Ok(Input::Taken(count)) => from += count,
                         Ok(Input::Incomplete(_)) => break,
-                        Err(Fault::Peer(error)) => {
+                        Err(Fault::Peer(_)) => {
                             self.failed = true;
-                            self.receiver.fail(&error);
+                            self.receiver.abandon();
                             break;
                         }
                         Err(Fault::Refused(refused)) => {
@@ -143,7 +143,10 @@ impl Run {
             match self.sender.handle_input(&self.back[from..]) {
                 Ok(Input::Taken(count)) => from += count,
                 Ok(Input::Incomplete(_)) => break,
-                Err(Fault::Peer(error)) => self.fail(&error),
+                Err(Fault::Peer(_)) => {
+                    self.failed = true;
+                    self.sender.abandon();
+                }
                 Err(Fault::Refused(refused)) => {
                     assert!(!self.honest, "{refused:?} of an honest answer");
                     self.fail(&Error::nowhere(Operation::Finish, Side::Sink, refused.errno));

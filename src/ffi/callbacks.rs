@@ -114,10 +114,10 @@ unsafe impl Sized0 for sparsestream_stream_ops {
     const LEAST: usize = offset_of!(Self, send);
 }
 
-type Free = unsafe extern "C" fn(*mut c_void);
+pub(super) type Free = unsafe extern "C" fn(*mut c_void);
 
 /// The caller's opaque pointer. Its `free` is called when this is dropped, and so exactly once.
-struct Opaque {
+pub(super) struct Opaque {
     pointer: *mut c_void,
     free: Option<Free>,
 }
@@ -125,6 +125,17 @@ struct Opaque {
 // SAFETY: handles may be used by one thread after the other, as the header says, and the caller's functions
 // and their opaque with them.
 unsafe impl Send for Opaque {}
+
+impl Opaque {
+    pub(super) fn pointer(&self) -> *mut c_void {
+        self.pointer
+    }
+}
+
+/// The words that the callback which has just failed attached to this errno.
+pub(super) fn words(_errno: i32) -> Option<crate::error::Text> {
+    None
+}
 
 impl Drop for Opaque {
     fn drop(&mut self) {
@@ -140,7 +151,7 @@ impl Drop for Opaque {
 ///
 /// # Safety
 /// `ops` is null or a table of its size whose functions may be called with `opaque`.
-unsafe fn take<T: Sized0>(
+pub(super) unsafe fn take<T: Sized0>(
     ops: *const T,
     opaque: *mut c_void,
     free: impl FnOnce(&T) -> Option<Free>,

@@ -8,6 +8,8 @@
 //! | `guard` | the wrapper around every export |
 //! | `options` | size-first structs: reading them from, and writing them to, the caller |
 //! | `callbacks` | the caller's callback tables as sources and sinks |
+//! | `transport` | the caller's functions as a transport of the wire |
+//! | `wire_options` | the options of the wire |
 //! | `handles` | what the opaque pointers point to, and who may use them |
 //! | `sections`, `sources`, `sinks`, `transfers`, `wire`, `errors` | the exports, by subject |
 
@@ -25,4 +27,6 @@ pub mod sections;
 pub mod sinks;
 pub mod sources;
 pub mod transfers;
+pub mod transport;
 pub mod wire;
+pub mod wire_options;

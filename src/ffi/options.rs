@@ -28,7 +28,8 @@ pub const SPARSESTREAM_DETECT_ZEROES: u64 = 16;
 /// checksums is refused (-EOPNOTSUPP).
 pub const SPARSESTREAM_WIRE_CHECKSUM: u64 = 32;
 /// Flag of `sparsestream_wire_options`: a digest of the whole stream, holes included, is sent at
-/// checkpoints and at the end, and compared. At a receiver as `SPARSESTREAM_WIRE_CHECKSUM`.
+/// checkpoints and at the end, and compared: 32 bytes of BLAKE3, which nobody can forge. At a receiver as
+/// `SPARSESTREAM_WIRE_CHECKSUM`.
 pub const SPARSESTREAM_WIRE_DIGEST: u64 = 64;
 /// Flag of `sparsestream_wire_options`, for a sender: the receiver may offer to go on from what it
 /// holds.
@@ -42,6 +43,12 @@ pub const SPARSESTREAM_WIRE_RESTART: u64 = 256;
 /// Flag of `sparsestream_wire_options`: `length`, `source_size`, `source_offset` and `data_bytes`
 /// are set; -1 stands for what is not known.
 pub const SPARSESTREAM_WIRE_SIZES: u64 = 512;
+
+/// Flag of `sparsestream_wire_options`. Sender: sections to be kept may come; a transfer whose source
+/// declares that needs no flag. Receiver: a stream that keeps parts of the target is accepted; without
+/// the flag it is refused (-EOPNOTSUPP), since it is right only on top of the right content. Such a
+/// stream cannot be resumed.
+pub const SPARSESTREAM_WIRE_KEEP: u64 = 1024;
 
 /// Sparse request (`sparse` of `sparsestream_transfer_options`): holes are kept where both ends
 /// can; else they are sent as zeros. The default.

@@ -522,7 +522,12 @@ impl Receiver {
         }
     }
 
-    /// It failed, by this error, which the sender is told unless it told it itself.
+    /// The sender has failed: nothing more is said.
+    pub fn abandon(&mut self) {
+        self.stage = Stage::Failed;
+    }
+
+    /// It failed, by this error, which the sender is told.
     pub fn fail(&mut self, error: &Error) {
         let stage = std::mem::replace(&mut self.stage, Stage::Failed);
         let status = HEADER + LENGTH;
@@ -536,7 +541,7 @@ impl Receiver {
         }
         // Whatever is on the way back of something that is not a stream, a terminal perhaps, is told
         // nothing.
-        if self.answers && !error.is_peers() {
+        if self.answers {
             let (header, failure) = Failure::encode(error);
             if self.queue.has_room(HEADER + failure.body().len()) {
                 self.queue.push(&header);

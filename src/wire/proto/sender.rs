@@ -537,8 +537,12 @@ impl Sender {
         if self.digests() { self.digest.root() } else { [0; LENGTH] }
     }
 
-    /// It failed, by this error. The receiver is told, unless it told it itself, or an ERROR cannot
-    /// stand where the stream is.
+    /// The receiver has failed: nothing more is said.
+    pub fn abandon(&mut self) {
+        self.stage = Stage::Failed;
+    }
+
+    /// It failed, by this error. The receiver is told, unless an ERROR cannot stand where the stream is.
     pub fn fail(&mut self, error: &Error) {
         let stage = std::mem::replace(&mut self.stage, Stage::Failed);
         let end = HEADER + End::SIZE;
@@ -550,7 +554,7 @@ impl Sender {
             Stage::Greeting | Stage::Comparing(_) | Stage::Open => {}
         }
         // Whatever completed the frame under way would be data.
-        if self.owed == 0 && !error.is_peers() {
+        if self.owed == 0 {
             let (header, failure) = Failure::encode(error);
             if self.queue.has_room(HEADER + failure.body().len()) {
                 self.queue.push(&header);

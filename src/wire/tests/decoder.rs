@@ -2,8 +2,6 @@
 //! refuses what is refused here.
 
 use super::*;
-use crate::wire::reader::ReaderOptions;
-use crate::wire::writer::WriterOptions;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -42,7 +40,7 @@ fn write_stream(random: &mut Random, file: &File) {
         keepalive: Duration::from_nanos(random.below(2)),
         ..WriterOptions::default()
     };
-    let mut writer = Writer::new(file.as_raw_fd(), None, &options).unwrap();
+    let mut writer = writer_on(file.as_raw_fd(), None, &options).unwrap();
     for _ in 0..random.below(8) {
         if random.below(2) == 0 {
             let length = 1 + random.below(1500) as usize;
@@ -61,7 +59,7 @@ fn write_stream(random: &mut Random, file: &File) {
 /// What the reader makes of it, as the decoder says it, but for frames' borders.
 fn read_stream(file: &File) -> String {
     crate::sys::set_position(file.as_raw_fd(), 0).unwrap();
-    let mut reader = Reader::new(file.as_raw_fd(), None, &ReaderOptions::default()).unwrap();
+    let mut reader = reader_on(file.as_raw_fd(), None, &ReaderOptions::default()).unwrap();
     let (mut text, mut at, mut buffer) = (String::new(), 0, vec![0; 5000]);
     loop {
         match reader.next(&mut buffer) {

@@ -170,7 +170,11 @@ fn give(receiver: &mut Receiver, bytes: &[u8]) -> Result<(), Error> {
         Ok(Input::Incomplete(_)) => panic!("incomplete"),
         Err(fault) => {
             let error = error_of(fault);
-            receiver.fail(&error);
+            if error.is_peers() {
+                receiver.abandon()
+            } else {
+                receiver.fail(&error)
+            }
             Err(error)
         }
     }
@@ -182,7 +186,11 @@ fn tell(sender: &mut Sender, bytes: &[u8]) -> Result<(), Error> {
         Ok(Input::Incomplete(_)) => panic!("incomplete"),
         Err(fault) => {
             let error = error_of(fault);
-            sender.fail(&error);
+            if error.is_peers() {
+                sender.abandon()
+            } else {
+                sender.fail(&error)
+            }
             Err(error)
         }
     }
