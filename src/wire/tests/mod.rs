@@ -1,10 +1,11 @@
 //! Both ends together, and each against what it must not believe.
 
 mod alive;
-mod decoder;
+
 mod ends;
 mod examples;
 mod hostile;
+mod python;
 mod random;
 mod resume;
 
