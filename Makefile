@@ -17,7 +17,7 @@ DEMO_PACKAGES = $(BUILD_PACKAGES) e2fsprogs:mke2fs
 CHECK_PACKAGES = $(BUILD_PACKAGES) e2fsprogs:mke2fs g++:c++
 # Without these, tests that need them are skipped.
 CHECK_PACKAGES_OPTIONAL = valgrind:valgrind strace:strace xfsprogs:mkfs.xfs btrfs-progs:mkfs.btrfs \
-    squashfs-tools:mksquashfs erofs-utils:mkfs.erofs mandoc:mandoc
+    squashfs-tools:mksquashfs erofs-utils:mkfs.erofs mandoc:mandoc abigail-tools:abidiff
 
 # The oldest Rust that Cargo.toml allows, as Debian 12 has it; it is called by its path beside any other.
 OLDEST_RUST_PACKAGES = 'rustc-web=1.85*:/usr/bin/rustc' 'cargo-web=1.85*:/usr/bin/cargo' 'libstd-rust-web-dev=1.85*'
@@ -56,6 +56,10 @@ install: build ## install it under $(DESTDIR)$(prefix)
 header: ## write include/sparsestream.h from src/ffi
 	$(CARGO) run --quiet --locked --manifest-path xtask/Cargo.toml --target-dir build/xtask -- header
 
+.PHONY: abi
+abi: abi-deps header ## record the C ABI in abi/, and write Debian's symbols file
+	build-aux/abi record
+
 .PHONY: fmt
 fmt: ## format the Rust sources
 	$(CARGO) fmt
@@ -86,6 +90,10 @@ private: $(private)/build.ninja
 .PHONY: demo-deps
 demo-deps:
 	@build-aux/install-deps --rust $(DEMO_PACKAGES)
+
+.PHONY: abi-deps
+abi-deps:
+	@build-aux/install-deps abigail-tools:abidiff
 
 .PHONY: check-deps
 check-deps:

@@ -825,7 +825,7 @@ static void names_and_versions(void)
     CHECK_STR(sparsestream_operation_name(SPARSESTREAM_OPERATION_WRITE), "write");
     CHECK_STR(sparsestream_operation_name(SPARSESTREAM_OPERATION_ALLOCATE), "allocate");
     CHECK_STR(sparsestream_operation_name(-1), "unknown");
-    CHECK_STR(sparsestream_operation_name(17), "unknown");
+    CHECK_STR(sparsestream_operation_name(18), "unknown");
     CHECK_STR(sparsestream_operation_name(INT32_MAX), "unknown");
     CHECK_STR(sparsestream_operation_name(INT32_MIN), "unknown");
     CHECK_STR(sparsestream_side_name(SPARSESTREAM_SIDE_NONE), "transfer");
@@ -834,7 +834,20 @@ static void names_and_versions(void)
     CHECK_STR(sparsestream_side_name(-1), "unknown");
     CHECK_STR(sparsestream_side_name(3), "unknown");
     CHECK_STR(sparsestream_version(), SPARSESTREAM_VERSION);
+    char version[32];
+    snprintf(version, sizeof(version), "%d.%d.%d", SPARSESTREAM_VERSION_MAJOR, SPARSESTREAM_VERSION_MINOR,
+        SPARSESTREAM_VERSION_PATCH);
+    CHECK_STR(version, SPARSESTREAM_VERSION);
+    CHECK_CODE(sparsestream_version_number(), SPARSESTREAM_VERSION_NUMBER);
 }
+
+/* In the preprocessor, where it is used. */
+#if !SPARSESTREAM_CHECK_VERSION(SPARSESTREAM_VERSION_MAJOR, SPARSESTREAM_VERSION_MINOR, SPARSESTREAM_VERSION_PATCH)
+#error this header is not of its own version
+#endif
+#if !SPARSESTREAM_CHECK_VERSION(0, 0, 999) || SPARSESTREAM_CHECK_VERSION(SPARSESTREAM_VERSION_MAJOR + 1, 0, 0)
+#error versions are compared wrongly
+#endif
 
 static void *other_thread(void *opaque)
 {

@@ -417,7 +417,8 @@ static void reads_that_fail(void)
 
     for (size_t i = 0; i < COUNT(errors); i++) {
         for (int call = 1; call <= 4; call++) {
-            struct fault fault = FAULT(reading, .call = call, .answer = -errors[i]);
+            /* A read that must not wait is a hint: its failure shows when the same is read in earnest. */
+            struct fault fault = FAULT(reading, .call = call, .stays = true, .answer = -errors[i]);
             struct content taken = { .count = 0 };
             struct end to;
             struct job job;
@@ -431,6 +432,28 @@ static void reads_that_fail(void)
             content_free(&taken);
             close(fd);
         }
+    }
+}
+
+/* One read that must not wait fails, and the one in earnest after it does not. */
+static void a_hint_that_fails_is_not_the_result(void)
+{
+    static const long hints[] = { SYS_preadv2 };
+    const int errors[] = { EIO, EPERM, ENOSYS, EINVAL, EOPNOTSUPP, ESTALE };
+
+    for (size_t i = 0; i < COUNT(errors); i++) {
+        struct fault fault = FAULT(hints, .call = 1, .stays = true, .answer = -errors[i]);
+        struct content taken = { .count = 0 };
+        struct end to;
+        struct job job;
+        int fd;
+
+        context("%s", harness_errno_name(errors[i]));
+        job = send_file(&fault, &taken, &to, &fd);
+        CHECK_INT(job.code, ==, 0);
+        check_sent(&taken);
+        content_free(&taken);
+        close(fd);
     }
 }
 
@@ -696,6 +719,7 @@ TESTS(
     CASE(a_sync_that_fails),
     CASE(no_sync_unless_asked_for),
     CASE(reads_that_fail),
+    CASE(a_hint_that_fails_is_not_the_result),
     CASE(reads_that_are_interrupted_or_do_less),
     CASE(reads_that_find_the_end),
     CASE(copies_that_the_system_does_not_make),

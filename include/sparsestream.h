@@ -12,8 +12,25 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The version of this header; sparsestream_version() is that of the library that runs. */
+/* The version of this header. sparsestream_version() returns that of the library that runs. */
 #define SPARSESTREAM_VERSION "0.1.0"
+#define SPARSESTREAM_VERSION_MAJOR 0
+#define SPARSESTREAM_VERSION_MINOR 1
+#define SPARSESTREAM_VERSION_PATCH 0
+
+/* The version as one number, in which a later version is greater: 1.2.3 is 1002003. */
+#define SPARSESTREAM_MAKE_VERSION(major, minor, patch) ((major) * 1000000 + (minor) * 1000 + (patch))
+#define SPARSESTREAM_VERSION_NUMBER \
+    SPARSESTREAM_MAKE_VERSION(SPARSESTREAM_VERSION_MAJOR, SPARSESTREAM_VERSION_MINOR, SPARSESTREAM_VERSION_PATCH)
+
+/* Whether this header is of the given version or a later one. For #if, and for C. */
+#define SPARSESTREAM_CHECK_VERSION(major, minor, patch) \
+    (SPARSESTREAM_VERSION_NUMBER >= SPARSESTREAM_MAKE_VERSION(major, minor, patch))
+
+/**
+ * Bytes of a digest.
+ */
+#define SPARSESTREAM_DIGEST_SIZE 32
 
 /**
  * An operation: nothing.
@@ -99,6 +116,11 @@
  * An operation: memory was asked for.
  */
 #define SPARSESTREAM_OPERATION_ALLOCATE 16
+
+/**
+ * An operation: a section was kept as it is.
+ */
+#define SPARSESTREAM_OPERATION_KEEP 17
 
 /**
  * A side: neither end.
@@ -211,10 +233,20 @@
 #define SPARSESTREAM_HOLE 2
 
 /**
+ * A section's kind: bytes that the receiver keeps as they are.
+ */
+#define SPARSESTREAM_KEEP 3
+
+/**
  * What `recv` of a stream, and `sparsestream_source_read`, return when the next thing is a hole: a
  * number that is neither a count nor a negative errno.
  */
 #define SPARSESTREAM_AT_HOLE (-4096)
+
+/**
+ * As `SPARSESTREAM_AT_HOLE`, where the next section is to be kept as it is.
+ */
+#define SPARSESTREAM_AT_KEEP (-4097)
 
 /**
  * A sink: where a stream goes.
@@ -230,6 +262,98 @@ typedef struct sparsestream_source sparsestream_source;
  * A transfer from a source to a sink.
  */
 typedef struct sparsestream_transfer sparsestream_transfer;
+
+/**
+ * What a transfer has done so far. Set `size` before it is handed in: a short struct receives
+ * what fits, the tail of a longer one is zeroed.
+ */
+typedef struct sparsestream_stats {
+    /**
+     * `sizeof(sparsestream_stats)`, set by the caller; in `progress` the library's, which may be
+     * that of another version.
+     */
+    uint64_t size;
+    /**
+     * How far the stream has come, from its first byte: what this transfer moved, data and holes
+     * together, and what was there before it where an earlier one is gone on with. While that is
+     * compared it counts up to there, and goes back to 0 if the stream starts again.
+     */
+    int64_t position;
+    /**
+     * Where the stream ends, on the same scale, or -1 where the source cannot tell: a transfer
+     * that goes on with an earlier one moves less than that.
+     */
+    int64_t total;
+    /**
+     * Bytes that the sink took as data from this transfer.
+     */
+    int64_t data_bytes;
+    /**
+     * Bytes that the sink took as holes from this transfer.
+     */
+    int64_t hole_bytes;
+    /**
+     * Data sections begun. Neighbouring pieces of one kind are one section.
+     */
+    int64_t data_sections;
+    /**
+     * Holes begun.
+     */
+    int64_t hole_sections;
+    /**
+     * Of `hole_bytes`: those that the source gave as data and that were found to be zeros.
+     */
+    int64_t zero_bytes;
+} sparsestream_stats;
+
+/**
+ * How a digest is computed. Zero-initialise it and set `size`; NULL means all defaults.
+ */
+typedef struct sparsestream_digest_options {
+    /**
+     * `sizeof(sparsestream_digest_options)`.
+     */
+    uint64_t size;
+    /**
+     * 0 or `SPARSESTREAM_IGNORE_MAP`.
+     */
+    uint64_t flags;
+    /**
+     * First byte to digest, from the start of the file. Must be 0 for a pipe, a socket or a
+     * character device.
+     */
+    int64_t offset;
+    /**
+     * Bytes to digest; 0 means to the end. A descriptor that ends before `length` bytes is an
+     * error (-ENODATA).
+     */
+    int64_t length;
+    /**
+     * `progress` is called each time that this many more bytes were digested, and at the end;
+     * 0 means not by bytes.
+     */
+    int64_t progress_bytes;
+    /**
+     * `progress` is called when this many milliseconds have gone by since the last call and
+     * something was digested, and at the end; 0 means not by time.
+     */
+    int64_t progress_ms;
+    /**
+     * Progress, on the thread that called. If both intervals are 0 it is called once, at the end.
+     * A negative errno, such as -ECANCELED, ends the call with that error. It must not throw,
+     * longjmp, or use the file position of the descriptor. May be NULL.
+     */
+    int (*progress)(void *opaque, const struct sparsestream_stats *stats);
+    /**
+     * Handed to `progress`. The caller's.
+     */
+    void *opaque;
+    /**
+     * Milliseconds after which the call fails with -ETIMEDOUT if a pipe, a socket or a character
+     * device gave no byte; 0 means never.
+     */
+    int64_t stall_ms;
+} sparsestream_digest_options;
 
 /**
  * A run of bytes of one kind.
@@ -425,49 +549,6 @@ typedef struct sparsestream_source_ops {
      */
     int (*skip)(void *opaque, int64_t length);
 } sparsestream_source_ops;
-
-/**
- * What a transfer has done so far. Set `size` before it is handed in: a short struct receives
- * what fits, the tail of a longer one is zeroed.
- */
-typedef struct sparsestream_stats {
-    /**
-     * `sizeof(sparsestream_stats)`, set by the caller; in `progress` the library's, which may be
-     * that of another version.
-     */
-    uint64_t size;
-    /**
-     * How far the stream has come, from its first byte: what this transfer moved, data and holes
-     * together, and what was there before it where an earlier one is gone on with. While that is
-     * compared it counts up to there, and goes back to 0 if the stream starts again.
-     */
-    int64_t position;
-    /**
-     * Where the stream ends, on the same scale, or -1 where the source cannot tell: a transfer
-     * that goes on with an earlier one moves less than that.
-     */
-    int64_t total;
-    /**
-     * Bytes that the sink took as data from this transfer.
-     */
-    int64_t data_bytes;
-    /**
-     * Bytes that the sink took as holes from this transfer.
-     */
-    int64_t hole_bytes;
-    /**
-     * Data sections begun. Neighbouring pieces of one kind are one section.
-     */
-    int64_t data_sections;
-    /**
-     * Holes begun.
-     */
-    int64_t hole_sections;
-    /**
-     * Of `hole_bytes`: those that the source gave as data and that were found to be zeros.
-     */
-    int64_t zero_bytes;
-} sparsestream_stats;
 
 /**
  * How a transfer goes. Zero-initialise it and set `size`; NULL means all defaults.
@@ -755,6 +836,29 @@ extern "C" {
 #endif // __cplusplus
 
 /**
+ * Computes the sparse tree digest of a file or a block device, or of the bytes that a pipe, a
+ * socket or a character device gives until its end. docs/digest.md defines it: a chain of BLAKE3
+ * hashes, which somebody who chooses the content cannot forge. A hole equals as many zero bytes,
+ * and costs the same whatever its length.
+ *
+ * The range is digested as a stream of its own: its first byte is at offset 0 of the digest.
+ *
+ * Blocking: waits with poll(2) for a descriptor that is not ready, also for one in non-blocking
+ * mode. Takes 256 KiB of memory.
+ *
+ * Position: kept, as by `sparsestream_in_data`, but it moves while the call is under way. A pipe,
+ * a socket or a character device is read.
+ *
+ * Returns 0 and `SPARSESTREAM_DIGEST_SIZE` bytes in `digest`, or a negative errno with `digest`
+ * untouched: -EINVAL (an argument, an unknown flag, an offset beyond the end), -E2BIG (options
+ * from a later version), -EBADF, -EISDIR, -ESPIPE (an offset in something without offsets, or a
+ * descriptor that has no content), -EPROTOTYPE (a socket of messages), -ENODATA (it ends before
+ * `length` bytes, or became shorter meanwhile), -ETIMEDOUT, -ENOMEM, what `progress` returned, or
+ * the errno of read(2) or lseek(2).
+ */
+int sparsestream_digest(int fd, const struct sparsestream_digest_options *options, uint8_t *digest);
+
+/**
  * This thread's message for its last call of this library that failed: what was done, to which
  * side, at which offset, and the system's words. "" before the first failure. A call that
  * succeeds leaves it alone, as does one that returns -EAGAIN.
@@ -780,12 +884,20 @@ const char *sparsestream_operation_name(int operation);
 const char *sparsestream_side_name(int side);
 
 /**
- * The version of the library that runs, such as "0.1.0"; `SPARSESTREAM_VERSION` is that of the
- * header a program was compiled with.
+ * The version of the library that runs, such as "0.1.0". `SPARSESTREAM_VERSION` is the version of
+ * the header that a program was compiled with.
  *
  * Returns a constant string. Any thread.
  */
 const char *sparsestream_version(void);
+
+/**
+ * The version of the library that runs, as one number: 1000000 * major + 1000 * minor + patch. A
+ * later version is a greater number. `SPARSESTREAM_VERSION_NUMBER` is that of the header.
+ *
+ * Returns the number. Any thread.
+ */
+int sparsestream_version_number(void);
 
 /**
  * Is the descriptor's file position in data or in a hole, and for how many bytes?
@@ -1006,9 +1118,8 @@ int sparsestream_source_from_stream(const struct sparsestream_stream_ops *ops,
  * Is the source in data or in a hole, and for how many bytes? As `sparsestream_in_data`, from
  * where the source is. At its end: false and 0.
  *
- * A stream knows what comes next only when `sparsestream_source_read` has returned
- * `SPARSESTREAM_AT_HOLE`; before that this fails with -EOPNOTSUPP, as it does for a pipe, socket
- * or character device whose `length` is not given, and for callbacks without `in_data`.
+ * `*length` is -1 where the length is not known before the data is read: on a stream, on a pipe, a
+ * socket or a character device without `length`, and on callbacks without `in_data`.
  *
  * Returns 0 or a negative errno: -EINVAL, -EBUSY (the handle is in use by another call), -EAGAIN,
  * -ENODATA (ended early), or the error of the system or the callback.

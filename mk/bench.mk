@@ -17,3 +17,7 @@ bench-guard: bench-deps build ## system calls, copies, instructions and memory a
 .PHONY: bench-deps
 bench-deps:
 	@build-aux/install-deps $(BENCH_PACKAGES) --optional valgrind:valgrind
+
+.PHONY: bench-digest
+bench-digest: bench-deps build ## measure the digest beside b3sum, blksum and sha256sum; writes docs/digest.md
+	bench/digest --library $(release) --write $(BENCH_OPTIONS)

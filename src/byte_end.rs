@@ -13,6 +13,8 @@ pub struct ByteEnd {
     fd: Fd,
     kind: FileKind,
     way: Way,
+    /// It is a socket whose own calls are allowed.
+    messages: bool,
     /// What a send from a file failed with. If it was the socket's own failure, it is told no more.
     suspect: Option<i32>,
 }
@@ -25,7 +27,7 @@ impl ByteEnd {
             return Err(error(libc::EPROTOTYPE));
         }
         let way = if kind == FileKind::Regular { Way::Plain } else { Way::Flags };
-        Ok(ByteEnd { fd, kind, way, suspect: None })
+        Ok(ByteEnd { fd, kind, way, messages: kind == FileKind::Socket, suspect: None })
     }
 
     /// Examines a descriptor that is to be read (`Side::Source`) or written (`Side::Sink`). A
@@ -47,18 +49,25 @@ impl ByteEnd {
 
     /// Reads what is there, into one buffer and what is more into the next. 0 means the end.
     pub fn read(&mut self, first: &mut [u8], second: &mut [u8]) -> Sys<usize> {
-        if self.kind == FileKind::Socket {
-            return sys::recv(self.fd, first, second);
+        if self.messages {
+            match sys::recv(self.fd, first, second) {
+                Err(errno) if sys::is_refusal(errno) => self.messages = false,
+                answer => return answer,
+            }
         }
         self.in_best_way(|fd, way| sys::read(fd, first, second, way))
     }
 
     /// Writes what goes of one buffer and then of the next. Never 0.
     pub fn write(&mut self, first: &[u8], second: &[u8]) -> Sys<usize> {
-        let count = if self.kind == FileKind::Socket {
-            sys::send(self.fd, first, second)
-        } else {
-            self.in_best_way(|fd, way| sys::write(fd, first, second, way))
+        let count =
+            if self.messages { sys::send(self.fd, first, second) } else { Err(libc::ENOSYS) };
+        let count = match count {
+            Err(errno) if sys::is_refusal(errno) => {
+                self.messages = false;
+                self.in_best_way(|fd, way| sys::write(fd, first, second, way))
+            }
+            count => count,
         };
         let count = count.map_err(|errno| match (errno, self.suspect) {
             (libc::EPIPE, Some(suspect)) => suspect,
@@ -133,9 +142,7 @@ impl ByteEnd {
     fn in_best_way<T>(&mut self, mut make: impl FnMut(Fd, Way) -> Sys<T>) -> Sys<T> {
         loop {
             match (make(self.fd, self.way), self.way.lesser()) {
-                (Err(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS), Some(lesser)) => {
-                    self.way = lesser;
-                }
+                (Err(errno), Some(lesser)) if sys::is_refusal(errno) => self.way = lesser,
                 (answer, _) => return answer,
             }
         }

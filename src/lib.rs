@@ -18,6 +18,7 @@
 //! | [`pipe`] | a pipe between two descriptors, for data that is not copied |
 //! | [`wait`] | what an end that is not ready waits for |
 //! | [`filesystem`] | the file system that a file is on, and what is known of it |
+//! | [`device`] | what a block device is asked for |
 //! | [`error`] | what can go wrong |
 //! | [`sys`] | every system call |
 //! | [`ffi`] | the C ABI |
@@ -27,6 +28,7 @@
 
 pub mod buffer;
 pub mod byte_end;
+pub mod device;
 pub mod digest;
 pub mod end;
 pub mod error;

@@ -4,6 +4,7 @@
 //! be wrong. What is answered here always makes progress, and never calls data a hole unless the
 //! file system said so without contradicting itself, and could know what is in the page cache.
 
+use crate::device;
 use crate::error::{Error, Operation, Result, Side};
 use crate::filesystem;
 use crate::sys::{self, Fd, FileKind, Sys};
@@ -305,7 +306,7 @@ fn special(fd: Fd, kind: FileKind) -> Sys<Readable> {
         FileKind::Regular | FileKind::Other => Err(libc::ESPIPE),
         FileKind::Directory => Err(libc::EISDIR),
         FileKind::Block => {
-            let end = steadily(|| sys::device_size(fd))?;
+            let end = steadily(|| device::size(fd))?;
             Ok(Readable::Seekable(Seekable { end, map: false, allocated: true }))
         }
         FileKind::Pipe | FileKind::Socket | FileKind::Character => Ok(Readable::Stream(kind)),

@@ -110,6 +110,16 @@ fn errno() -> i32 {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }
 
+/// Whether an errno means that the system does not know a call, or a sandbox does not allow it. Some
+/// launchers answer `EPERM` for all that they do not know.
+#[must_use]
+pub fn is_refusal(errno: i32) -> bool {
+    matches!(
+        errno,
+        libc::ENOSYS | libc::EPERM | libc::EACCES | libc::EINVAL | libc::EOPNOTSUPP | libc::ENOTTY
+    )
+}
+
 /// Offsets that the kernel takes are signed.
 fn offset(value: u64) -> Sys<off_t> {
     off_t::try_from(value).map_err(|_| libc::EOVERFLOW)
@@ -254,6 +264,11 @@ pub fn position(fd: Fd) -> Sys<u64> {
 /// Sets the file position: lseek(2) SEEK_SET.
 pub fn set_position(fd: Fd, to: u64) -> Sys<()> {
     seek(fd, to, libc::SEEK_SET).map(drop)
+}
+
+/// Sets the file position to the end, and returns it: lseek(2) SEEK_END.
+pub fn seek_end(fd: Fd) -> Sys<u64> {
+    seek(fd, 0, libc::SEEK_END)
 }
 
 /// The start of the next data at or after `from`: lseek(2) SEEK_DATA. Moves the position.
@@ -734,6 +749,17 @@ pub fn poll(fd: Fd, events: i16, time: Duration) -> Sys<i16> {
     // SAFETY: one whole pollfd.
     call(Call::Poll, 0, |_| unsafe { libc::poll(&raw mut entry, 1, milliseconds) } as isize)?;
     Ok(entry.revents)
+}
+
+/// Sleeps: nanosleep(2). A signal ends it early.
+pub fn sleep(time: Duration) {
+    let time = libc::timespec {
+        tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
+        // Less than a second in nanoseconds fits.
+        tv_nsec: time.subsec_nanos() as libc::c_long,
+    };
+    // SAFETY: a whole timespec, and nowhere to put the rest.
+    unsafe { libc::nanosleep(&raw const time, std::ptr::null_mut()) };
 }
 
 /// An errno in the system's words, in the thread's language: strerror_r(3).

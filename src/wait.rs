@@ -1,7 +1,7 @@
 //! What an end that is not ready waits for.
 
 use crate::error::Side;
-use crate::sys::{self, Fd};
+use crate::sys::{self, Fd, Sys};
 use std::time::Duration;
 
 /// What `EAGAIN` of an end means.
@@ -37,6 +37,22 @@ impl Wait {
     /// Nothing: it can go on at once.
     pub const NOTHING: Wait =
         Wait { side: Side::None, fd: None, events: 0, timeout: Some(Duration::ZERO) };
+}
+
+/// Between two attempts where a descriptor cannot be waited for.
+const NAP: Duration = Duration::from_millis(5);
+
+/// Waits until a descriptor may be ready, or the time is over; a negative one only waits. Returning
+/// early is harmless: who waits tries again. Where poll(2) is forbidden it naps.
+pub fn until_ready(fd: Fd, events: i16, time: Duration) -> Sys<()> {
+    match sys::poll(fd, events, time) {
+        Ok(_) | Err(libc::EINTR | libc::EAGAIN) => Ok(()),
+        Err(errno) if sys::is_refusal(errno) => {
+            sys::sleep(time.min(NAP));
+            Ok(())
+        }
+        Err(errno) => Err(errno),
+    }
 }
 
 /// Whether a descriptor is in blocking mode. Asked anew each time: whoever shares it may change that.

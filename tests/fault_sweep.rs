@@ -4,9 +4,10 @@
 //! the side that was asked and an offset; never wrong bytes with success, never a hang, never an
 //! open descriptor more. Block devices are swept as root only.
 
+use sparsestream::digest::Digest;
 use sparsestream::end::{Sink, Source};
 use sparsestream::error::{Error, Result, Side};
-use sparsestream::sink;
+use sparsestream::sink::{self, DigestSink};
 use sparsestream::source;
 use sparsestream::sys::inject::{self, Fault};
 use sparsestream::sys::{self, Call};
@@ -115,9 +116,10 @@ enum Target {
     FromPipe,
     Wire,
     WireDetecting,
+    Digest,
 }
 
-const TARGETS: [Target; 10] = [
+const TARGETS: [Target; 11] = [
     Target::NewFile,
     Target::OldContent,
     Target::Durable,
@@ -128,6 +130,7 @@ const TARGETS: [Target; 10] = [
     Target::FromPipe,
     Target::Wire,
     Target::WireDetecting,
+    Target::Digest,
 ];
 
 #[derive(Debug, Clone, Copy)]
@@ -238,6 +241,12 @@ fn run(target: Target, device: Option<&File>, nth: usize, what: Injected) -> Out
         Target::NewFile | Target::FromPipe | Target::Wire | Target::WireDetecting => {
             unnamed().into()
         }
+        Target::Digest => {
+            let mut digest = Digest::default();
+            digest.data(&image);
+            expected = digest.root().to_vec();
+            unnamed().into()
+        }
         Target::OldContent | Target::Durable | Target::Range => {
             let file = unnamed();
             file.write_all_at(&old, 0).expect("room");
@@ -294,6 +303,15 @@ fn run(target: Target, device: Option<&File>, nth: usize, what: Injected) -> Out
             return over_a_wire(&from, &to, target == Target::WireDetecting);
         }
         let mut source = source::from_fd(from.as_raw_fd(), &source::Options::default())?;
+        if target == Target::Digest {
+            let mut digest = DigestSink::default();
+            let mut transfer = Transfer::new(&Options::default())?;
+            transfer.run(source.as_mut(), &mut digest, &mut (), None, Patience::Any)?;
+            File::from(to.try_clone().expect("a descriptor"))
+                .write_all_at(&digest.root(), 0)
+                .expect("room");
+            return Ok(());
+        }
         let mut sink = sink::from_fd(to.as_raw_fd(), &options, ())?;
         let mut transfer = Transfer::new(&Options {
             detect_zeroes: matches!(target, Target::OldContent | Target::FromPipe),

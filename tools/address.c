@@ -4,6 +4,7 @@
 #include "wire.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -96,12 +97,16 @@ static void tune(int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 }
 
-/* Connects within the time limit, if there is one. Returns a descriptor or a negative errno. */
-static int connect_one(const struct sockaddr *address, socklen_t length, int64_t timeout_ms)
+/* Connects until `end`, unless it is 0. Returns a descriptor or a negative errno. */
+static int connect_one(const struct sockaddr *address, socklen_t length, int64_t end)
 {
-    const struct timeval limit = { timeout_ms / 1000, timeout_ms % 1000 * 1000 }, none = { 0 };
-    int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int64_t left = end == 0 ? 0 : end - now_ms();
+    const struct timeval limit = { left / 1000, left % 1000 * 1000 }, none = { 0 };
+    int fd;
 
+    if (left < 0 || (left == 0 && end != 0))
+        return -ETIMEDOUT;
+    fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
@@ -119,6 +124,7 @@ static int connect_one(const struct sockaddr *address, socklen_t length, int64_t
 static int connect_to(const struct settings *settings, const char *text, int *fd)
 {
     struct sockaddr_un local;
+    int64_t end = settings->timeout_ms == 0 ? 0 : now_ms() + settings->timeout_ms;
     struct addrinfo *found, *at;
     int r;
 
@@ -126,7 +132,7 @@ static int connect_to(const struct settings *settings, const char *text, int *fd
         r = unix_address(settings, "connect", text, &local);
         if (r != 0)
             return r;
-        *fd = connect_one((struct sockaddr *)&local, sizeof(local), settings->timeout_ms);
+        *fd = connect_one((struct sockaddr *)&local, sizeof(local), end);
         return *fd < 0 ? fail_socket(text, "connect", *fd) : 0;
     }
     r = tcp_address(settings, "connect", text, &found);
@@ -134,7 +140,7 @@ static int connect_to(const struct settings *settings, const char *text, int *fd
         return r;
     *fd = -EADDRNOTAVAIL;
     for (at = found; at != NULL && *fd < 0; at = at->ai_next)
-        *fd = connect_one(at->ai_addr, at->ai_addrlen, settings->timeout_ms);
+        *fd = connect_one(at->ai_addr, at->ai_addrlen, end);
     freeaddrinfo(found);
     if (*fd < 0)
         return fail_socket(text, "connect", *fd);
@@ -142,7 +148,8 @@ static int connect_to(const struct settings *settings, const char *text, int *fd
     return 0;
 }
 
-static int listen_unix(const struct settings *settings, const char *text, int *listener)
+/* `bound`: what was made at the path, which is removed in the end. */
+static int listen_unix(const struct settings *settings, const char *text, int *listener, struct stat *bound)
 {
     struct sockaddr_un local;
     mode_t mask;
@@ -159,7 +166,9 @@ static int listen_unix(const struct settings *settings, const char *text, int *l
     umask(mask);
     if (r < 0)
         return fail_socket(text, "bind", errno);
-    signals_remove(text + strlen("unix:"));
+    if (lstat(local.sun_path, bound) < 0)
+        return fail_socket(text, "lstat", errno);
+    signals_remove(text + strlen("unix:"), bound->st_dev, bound->st_ino);
     return 0;
 }
 
@@ -209,20 +218,20 @@ static void tell_address(const char *text, int listener)
 static int accept_one(const struct settings *settings, const char *text, int listener, int *fd)
 {
     struct pollfd ready = { .fd = listener, .events = POLLIN };
-    int timeout = settings->timeout_ms == 0            ? -1
-                  : settings->timeout_ms > INT32_MAX ? INT32_MAX
-                                                     : (int)settings->timeout_ms;
-    int r;
+    int64_t end = now_ms() + settings->timeout_ms;
 
-    if (listen(listener, 1) < 0)
+    /* Whoever connects may be gone again when the connection is accepted. */
+    if (fcntl(listener, F_SETFL, O_NONBLOCK) < 0 || listen(listener, 1) < 0)
         return fail_socket(text, "listen", errno);
     tell_address(text, listener);
     do {
-        r = poll(&ready, 1, timeout);
-        if (r == 0)
+        int64_t left = settings->timeout_ms == 0 ? INT32_MAX : end - now_ms();
+
+        if (left <= 0)
             return fail_socket(text, "accept", ETIMEDOUT);
-        *fd = r < 0 ? -1 : accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-    } while (*fd < 0 && (errno == EINTR || errno == ECONNABORTED));
+        poll(&ready, 1, left > INT32_MAX ? INT32_MAX : (int)left);
+        *fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    } while (*fd < 0 && (errno == EINTR || errno == ECONNABORTED || errno == EAGAIN));
     if (*fd < 0)
         return fail_socket(text, "accept", errno);
     if (is_tcp(text))
@@ -233,16 +242,16 @@ static int accept_one(const struct settings *settings, const char *text, int lis
 static int listen_on(const struct settings *settings, const char *text, int *fd)
 {
     int listener = -1;
-    int r = is_unix(text) ? listen_unix(settings, text, &listener) : listen_tcp(settings, text, &listener);
-    bool bound = r == 0;
+    struct stat bound = { 0 };
+    int r = is_unix(text) ? listen_unix(settings, text, &listener, &bound) : listen_tcp(settings, text, &listener);
 
     if (r == 0)
         r = accept_one(settings, text, listener, fd);
     if (listener >= 0)
         close(listener);
-    if (bound && is_unix(text)) {
-        unlink(text + strlen("unix:"));
-        signals_remove(NULL);
+    if (bound.st_ino != 0) {
+        remove_same(text + strlen("unix:"), bound.st_dev, bound.st_ino);
+        signals_remove(NULL, 0, 0);
     }
     return r;
 }

@@ -3,11 +3,8 @@
 
 #include "tool.h"
 
-#include <errno.h>
 #include <getopt.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* The options by a letter each, by which a command says which it takes. They are no short options. */
 static const struct option options[] = {
@@ -28,6 +25,11 @@ static const struct option options[] = {
     { "list", no_argument, NULL, 'l' },
     { "rows", required_argument, NULL, 'w' },
     { "holes", no_argument, NULL, 'H' },
+    { "check", no_argument, NULL, 'v' },
+    { "status", no_argument, NULL, 'X' },
+    { "strict", no_argument, NULL, 'Y' },
+    { "warn", no_argument, NULL, 'W' },
+    { "ignore-missing", no_argument, NULL, 'G' },
     { "connect", required_argument, NULL, 'c' },
     { "listen", required_argument, NULL, 'L' },
     { "exec", required_argument, NULL, 'x' },
@@ -38,6 +40,13 @@ static const struct option options[] = {
     { "state", required_argument, NULL, 'f' },
     { "checkpoint", required_argument, NULL, 'P' },
     { "max-size", required_argument, NULL, 'm' },
+    { "idle-timeout", required_argument, NULL, 'I' },
+    { "device", no_argument, NULL, 'D' },
+    { "shared", no_argument, NULL, 'B' },
+    { "no-lock", no_argument, NULL, 'K' },
+    { "force", no_argument, NULL, 'F' },
+    { "mode", required_argument, NULL, 'M' },
+    { "preserve", optional_argument, NULL, 'V' },
     { "help", no_argument, NULL, 'h' },
 };
 
@@ -88,17 +97,64 @@ static int take_range(struct settings *settings, const char *text)
     return -1;
 }
 
-static int take_seconds(struct settings *settings, const char *text)
+/* Decimal digits, and if need be a fraction: none of what strtod(3) takes besides, nor the locale's own point. */
+static int take_seconds(const struct settings *settings, const char *name, const char *text, int64_t *ms)
 {
-    char *end;
-    double seconds;
+    const int64_t most = 1000000000;
+    int64_t whole = 0, thousandths = 0, unit = 100;
+    const char *at = text;
 
-    errno = 0;
-    seconds = strtod(text, &end);
-    if (errno != 0 || end == text || *end != '\0' || !(seconds >= 0.001 && seconds <= 1e9))
-        return usage(settings, "--timeout: '%s' is not a number of seconds", text);
-    settings->timeout_ms = (int64_t)(seconds * 1000);
+    for (; *at >= '0' && *at <= '9' && whole <= most; at++)
+        whole = whole * 10 + (*at - '0');
+    if (at != text && *at == '.')
+        for (at++; *at >= '0' && *at <= '9'; at++, unit /= 10)
+            thousandths += (*at - '0') * unit;
+    *ms = whole * 1000 + thousandths;
+    if (at == text || *at != '\0' || *ms < 1 || whole > most)
+        return usage(settings, "--%s: '%s' is not a number of seconds, such as 30 or 0.5", name, text);
     return -1;
+}
+
+static int take_mode(struct settings *settings, const char *text)
+{
+    const char *at;
+
+    settings->mode = 0;
+    for (at = text; *at >= '0' && *at <= '7' && at - text < 4; at++)
+        settings->mode = settings->mode * 8 + (*at - '0');
+    if (at == text || *at != '\0' || settings->mode > 0777)
+        return usage(settings, "--mode: '%s' is not a mode from 0 to 777 in octal digits, such as 640", text);
+    return -1;
+}
+
+static int take_preserve(struct settings *settings, const char *text)
+{
+    static const struct {
+        const char *name;
+        unsigned int bits;
+    } known[] = {
+        { "mode", PRESERVE_MODE },
+        { "ownership", PRESERVE_OWNERSHIP },
+        { "timestamps", PRESERVE_TIMESTAMPS },
+        { "xattr", PRESERVE_XATTR },
+        { "all", PRESERVE_MODE | PRESERVE_OWNERSHIP | PRESERVE_TIMESTAMPS | PRESERVE_XATTR },
+    };
+    const char *at = text != NULL ? text : "mode,ownership,timestamps";
+
+    for (;;) {
+        size_t length = strcspn(at, ","), i;
+
+        for (i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+            if (strlen(known[i].name) == length && strncmp(at, known[i].name, length) == 0)
+                break;
+        if (i == sizeof(known) / sizeof(known[0]))
+            return usage(settings, "--preserve: '%.*s' is none of mode, ownership, timestamps, xattr, all",
+                         (int)length, at);
+        settings->preserve |= known[i].bits;
+        if (at[length] == '\0')
+            return -1;
+        at += length + 1;
+    }
 }
 
 static int take_sparse(struct settings *settings, const char *text)
@@ -155,7 +211,25 @@ static int take(struct settings *settings, int option, const char *text)
     case 'R':
         return take_size(settings, "rate", text, 1, &settings->rate);
     case 'o':
-        return take_seconds(settings, text);
+        return take_seconds(settings, "timeout", text, &settings->timeout_ms);
+    case 'I':
+        return take_seconds(settings, "idle-timeout", text, &settings->idle_ms);
+    case 'M':
+        return take_mode(settings, text);
+    case 'V':
+        return take_preserve(settings, text);
+    case 'D':
+        settings->device = true;
+        return -1;
+    case 'B':
+        settings->shared = true;
+        return -1;
+    case 'K':
+        settings->no_lock = true;
+        return -1;
+    case 'F':
+        settings->force = true;
+        return -1;
     case 'p':
         return take_progress(settings, text);
     case 'P':
@@ -191,6 +265,21 @@ static int take(struct settings *settings, int option, const char *text)
         return -1;
     case 'H':
         settings->holes = true;
+        return -1;
+    case 'v':
+        settings->verify = true;
+        return -1;
+    case 'X':
+        settings->status = true;
+        return -1;
+    case 'Y':
+        settings->strict = true;
+        return -1;
+    case 'W':
+        settings->warn = true;
+        return -1;
+    case 'G':
+        settings->ignore_missing = true;
         return -1;
     case 'c':
         settings->connect = text;
@@ -242,6 +331,7 @@ int parse_options(struct settings *settings, int argc, char **argv, const char *
         .truncate = -1,
         .rows = 1,
         .max_size = -1,
+        .mode = -1,
     };
     for (i = 0; i < OPTIONS; i++)
         if (options[i].val == 'h' || strchr(allowed, options[i].val) != NULL) {

@@ -150,14 +150,14 @@ static int conclude(const struct comparison *comparison, int result, const struc
         if (settings->quiet)
             return result;
         if (comparison->ended != NULL)
-            printf("%s ends at offset %lld, %s goes on\n", comparison->ended->name, at,
+            say("%s ends at offset %lld, %s goes on", comparison->ended->name, at,
                    comparison->ended == a ? b->name : a->name);
         else
-            printf("%s and %s differ at offset %lld\n", a->name, b->name, at);
+            say("%s and %s differ at offset %lld", a->name, b->name, at);
     } else if (result == EXIT_OK && settings->holes && comparison->holes_differ_at >= 0) {
         result = EXIT_OTHER_HOLES;
         if (!settings->quiet)
-            printf("%s and %s have the same bytes; their holes differ at offset %lld\n", a->name, b->name,
+            say("%s and %s have the same bytes; their holes differ at offset %lld", a->name, b->name,
                    (long long)(settings->offset + comparison->holes_differ_at));
     }
     return result;
@@ -171,18 +171,22 @@ int command_check(struct settings *settings, int count, char **operands)
     struct progress progress;
     int i, r = 0;
 
-    if (count != 2)
+    if (count < 2)
         return usage(settings, "check needs two files");
+    if (count > 2)
+        return usage(settings, "check: extra operand '%s'", operands[2]);
     if (settings->holes && settings->ignore_map)
         return usage(settings, "--holes and --ignore-map exclude each other");
     signals_catch();
-    fill_source_options(&options, settings);
     for (i = 0; i < 2 && r == 0; i++) {
         struct side *side = &comparison.sides[i];
 
-        r = open_source(operands[i], &files[i]);
+        r = open_source(settings, operands[i], &files[i]);
+        if (r == 0)
+            r = check_range(settings, &files[i]);
         if (r != 0)
             break;
+        fill_source_options(&options, settings, &files[i]);
         side->name = files[i].name;
         r = sparsestream_source_from_fd(files[i].fd, &options, &side->source);
         if (r < 0)
@@ -194,7 +198,7 @@ int command_check(struct settings *settings, int count, char **operands)
         int64_t total = -1, work = -1;
 
         if (settings->progress != PROGRESS_NONE)
-            measure(files[0].fd, settings, &total, &work);
+            measure(&files[0], settings, &total, &work);
         /* What is data in one only is read too. */
         progress_start(&progress, settings->progress, "check", total, -1);
         r = compare(&comparison, &progress);
@@ -204,6 +208,7 @@ int command_check(struct settings *settings, int count, char **operands)
     }
     for (i = 0; i < 2; i++) {
         sparsestream_source_free(comparison.sides[i].source);
+        standard_advance(&files[i], settings->offset + comparison.at);
         free(comparison.sides[i].buffer);
         if (files[i].fd >= 0)
             close(files[i].fd);

@@ -6,26 +6,27 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 /* What a descriptor is. Returns 0 or a negative errno. */
 static int examine(struct target *end)
 {
-    struct stat st;
-
-    if (fstat(end->fd, &st) < 0)
+    if (fstat(end->fd, &end->st) < 0)
         return -errno;
-    end->regular = S_ISREG(st.st_mode);
-    end->device = S_ISBLK(st.st_mode);
-    end->dev = end->device ? st.st_rdev : st.st_dev;
-    end->ino = end->device ? 0 : st.st_ino;
-    return 0;
+    end->regular = S_ISREG(end->st.st_mode);
+    end->device = S_ISBLK(end->st.st_mode);
+    end->size = end->regular ? end->st.st_size : 0;
+    end->dev = end->device ? end->st.st_rdev : end->st.st_dev;
+    end->ino = end->device ? 0 : end->st.st_ino;
+    return standard_examine(end);
 }
 
-int open_source(const char *path, struct target *source)
+int open_source(const struct settings *settings, const char *path, struct target *source)
 {
     int r;
 
@@ -35,29 +36,33 @@ int open_source(const char *path, struct target *source)
         source->path = NULL;
         source->fd = STDIN_FILENO;
     } else {
-        source->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+        source->fd = open_existing(settings, path, O_RDONLY);
         if (source->fd < 0)
-            return fail_errno(path, NULL, errno);
+            return fail_errno(path, NULL, source->fd);
     }
     r = examine(source);
-    return r < 0 ? fail_errno(source->name, NULL, r) : 0;
+    if (r < 0)
+        return fail_errno(source->name, NULL, r);
+    /* As read(2) finds it there. */
+    if (source->size > 0 && source->position > source->size)
+        source->position = source->size;
+    return 0;
 }
 
-/*
- * A device is opened exclusively: the kernel then refuses one that is mounted, or part of something else.
- * Without O_CREAT this flag means nothing to other files.
- */
-static int open_existing(const char *path, int mode)
+/* Root may open files of /proc and /sys that nobody can write. What write(2) says of it then helps nobody. */
+static bool cannot_be_written(const struct target *target)
 {
-    struct stat st;
-    int exclusive = stat(path, &st) == 0 && S_ISBLK(st.st_mode) ? O_EXCL : 0;
+    struct statfs fs;
 
-    return open(path, mode | O_CLOEXEC | O_NOCTTY | exclusive);
+    return target->regular && (target->st.st_mode & 0222) == 0 && fstatfs(target->fd, &fs) == 0 &&
+           (fs.f_type == PROC_SUPER_MAGIC || fs.f_type == SYSFS_MAGIC);
 }
 
-int open_target(const char *path, bool existing, bool readable, struct target *target)
+int open_target(const struct settings *settings, const char *path, const struct opening *opening,
+                struct target *target)
 {
-    int mode = readable ? O_RDWR : O_WRONLY;
+    int mode = opening->readable ? O_RDWR : O_WRONLY;
+    int r;
 
     *target = (struct target){ .name = path, .path = path, .fd = -1 };
     if (strcmp(path, "-") == 0) {
@@ -65,20 +70,36 @@ int open_target(const char *path, bool existing, bool readable, struct target *t
         target->path = NULL;
         target->fd = STDOUT_FILENO;
     } else {
-        target->fd = open_existing(path, mode);
-        if (target->fd < 0 && errno == ENOENT) {
-            if (existing)
+        target->fd = open_existing(settings, path, mode);
+        if (target->fd == -ENOENT) {
+            if (opening->existing && !settings->device)
                 return 0;
-            target->fd = open(path, mode | O_CREAT | O_EXCL | O_CLOEXEC | O_NOCTTY, 0666);
-            target->created = target->fd >= 0;
+            target->fd = open_new(settings, path, mode, opening->mode, &target->error, &r);
+            if (target->fd < 0)
+                return r;
+            target->created = true;
         }
         if (target->fd < 0) {
-            target->error = errno;
+            target->error = -target->fd;
             return fail_errno(path, NULL, target->error);
         }
     }
     target->error = -examine(target);
-    return target->error != 0 ? fail_errno(target->name, NULL, target->error) : 0;
+    if (target->error != 0)
+        return fail_errno(target->name, NULL, target->error);
+    if (settings->device && !target->device) {
+        target->error = ENOTBLK;
+        return fail(EXIT_REFUSED, "%s: is not a block device", target->name);
+    }
+    if (cannot_be_written(target)) {
+        target->error = EACCES;
+        return fail(EXIT_LOCAL, "%s: is a file of the kernel that cannot be written (EACCES)", target->name);
+    }
+    if (!settings->force && isatty(target->fd)) {
+        target->error = EINVAL;
+        return usage(settings, "%s is a terminal: --force writes to it all the same", target->name);
+    }
+    return 0;
 }
 
 /* The name of a new file is durable once its directory is. */
@@ -107,12 +128,21 @@ int close_target(struct target *target, bool sync)
 
     if (fd < 0)
         return 0;
+    unlock_target(target);
     target->fd = -1;
     if (close(fd) < 0)
         return fail_errno(target->name, "close", errno);
     if (sync && target->created)
         r = sync_directory(target->path);
     return r < 0 ? fail_errno(target->name, "fsync of its directory", r) : 0;
+}
+
+void remove_same(const char *path, dev_t dev, ino_t ino)
+{
+    struct stat st;
+
+    if (lstat(path, &st) == 0 && st.st_dev == dev && st.st_ino == ino)
+        unlink(path);
 }
 
 void abandon_target(struct target *target)
@@ -122,7 +152,8 @@ void abandon_target(struct target *target)
     if (target->fd < 0)
         return;
     if (target->created && fstat(target->fd, &st) == 0 && st.st_size == 0)
-        unlink(target->path);
+        remove_same(target->path, st.st_dev, st.st_ino);
+    unlock_target(target);
     close(target->fd);
     target->fd = -1;
 }
@@ -131,52 +162,4 @@ bool same_file(const struct target *one, const struct target *other)
 {
     return one->regular == other->regular && one->device == other->device && (one->regular || one->device) &&
            one->dev == other->dev && one->ino == other->ino;
-}
-
-struct amount {
-    int64_t total;
-    int64_t data;
-};
-
-static int add(void *opaque, const sparsestream_section *section)
-{
-    struct amount *amount = opaque;
-
-    amount->total += section->length;
-    if (section->kind == SPARSESTREAM_DATA)
-        amount->data += section->length;
-    return 0;
-}
-
-void measure(int fd, const struct settings *settings, int64_t *total, int64_t *work)
-{
-    struct amount amount = { 0 };
-
-    *total = *work = -1;
-    if (sparsestream_map(fd, settings->offset, settings->length, add, &amount) < 0)
-        return;
-    *total = amount.total;
-    /* Where the map is not used, or holes are written, all of it moves. */
-    *work = settings->ignore_map || settings->sparse == SPARSESTREAM_SPARSE_NEVER ? amount.total : amount.data;
-}
-
-void fill_source_options(sparsestream_source_options *options, const struct settings *settings)
-{
-    *options = (sparsestream_source_options){
-        .size = sizeof(*options),
-        .flags = settings->ignore_map ? SPARSESTREAM_IGNORE_MAP : 0,
-        .offset = settings->offset,
-        .length = settings->length,
-    };
-}
-
-void fill_sink_options(sparsestream_sink_options *options, const struct settings *settings, int64_t offset,
-                       bool truncate)
-{
-    *options = (sparsestream_sink_options){
-        .size = sizeof(*options),
-        .flags = (settings->sync ? SPARSESTREAM_SYNC : 0) | (truncate ? SPARSESTREAM_TRUNCATE : 0) |
-                 (settings->known_zero ? SPARSESTREAM_KNOWN_ZERO : 0),
-        .offset = offset,
-    };
 }

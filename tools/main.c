@@ -20,9 +20,9 @@ struct command {
     "  --sparse=auto|required|never  keep holes where that is possible, or fail, or write zeros\n"
 
 #define HELP_TRANSFER                                                                                            \
-    "  --rate BYTES                move at most so many bytes of data a second\n"                                \
-    "  --timeout SECONDS           fail when nothing moved for so long\n"                                        \
-    "  --progress[=bar|json]       tell how far it is, on standard error\n"
+    "  --rate BYTES                move at most this many bytes of data a second\n"                              \
+    "  --timeout SECONDS           fail when nothing has moved for this long\n"                                  \
+    "  --progress[=bar|json]       show the progress on standard error\n"
 
 #define HELP_SOURCE                                                                                              \
     "  --ignore-map                trust no map of holes, read everything\n"
@@ -30,11 +30,16 @@ struct command {
 #define HELP_SINK                                                                                                \
     "  --known-zero                the target reads zero already: do nothing for holes\n"                        \
     "  --sync                      make it durable before success\n"                                             \
-    "  --truncate, --no-truncate   cut a file after what was written, or keep its tail\n"
+    "  --truncate, --no-truncate   cut a file after what was written, or keep its tail\n"                        \
+    "  --device                    fail unless the target is a block device\n"                                   \
+    "  --shared                    open a device together with other writers of its ranges\n"                    \
+    "  --no-lock                   neither lock the files nor look at the locks of others\n"                     \
+    "  --force                     write even to a terminal\n"
 
 #define HELP_WIRE                                                                                                \
     "  --connect ADDRESS           speak over a connection: unix:PATH or tcp:HOST:PORT\n"                        \
     "  --listen ADDRESS            the same, and wait for it; tcp::PORT binds to loopback\n"                     \
+    "  --idle-timeout SECONDS      fail when the peer shows signs of life and nothing else for this long\n"      \
     "  --checksum                  a checksum for each piece of data\n"                                          \
     "  --resume                    go on where a transfer that broke off was durable\n"                          \
     "  --restart                   with --resume: else start again, instead of failing\n"
@@ -48,12 +53,13 @@ static const struct command commands[] = {
       "  --list                      a line for each section: kind, offset, length\n"
       "  --range OFFSET:LENGTH       only these bytes\n"
       "  --rows N                    rows of the picture; 1 unless told\n" },
-    { "copy", command_copy, "raszikStTRop",
+    { "copy", command_copy, "raszikStTRopDBKFV",
       "usage: sparsestream copy [OPTION]... SRC DST\n"
       "Copies a file or a device to another, holes included. `-` is standard input or output.\n"
       "\n"
       "  --range OFFSET:LENGTH       only these bytes of SRC\n"
       "  --at OFFSET                 put them there in DST, and keep the rest of it\n"
+      "  --preserve[=LIST]           keep mode, ownership, timestamps, xattr; the first three unless told\n"
       HELP_ENDS HELP_SOURCE HELP_SINK HELP_TRANSFER },
     { "check", command_check, "riHpq",
       "usage: sparsestream check [OPTION]... A B\n"
@@ -64,17 +70,34 @@ static const struct command commands[] = {
       HELP_SOURCE
       "  --progress[=bar|json]       tell how far it is, on standard error\n"
       "  --quiet                     say nothing of a difference\n" },
-    { "send", command_send, "rsziRopcLxAuUCP",
+    { "checksum", command_checksum, "rijopvqXYWG",
+      "usage: sparsestream checksum [OPTION]... FILE...\n"
+      "Prints the digest of each file or device, or of standard input for `-`. Holes cost nothing.\n"
+      "\n"
+      "  --range OFFSET:LENGTH       only these bytes of each\n"
+      "  --json                      print a JSON array\n"
+      HELP_SOURCE
+      "  --timeout SECONDS           fail when a pipe has given nothing for this long\n"
+      "  --progress[=bar|json]       show the progress on standard error\n"
+      "\n"
+      "  --check                     read digests from each FILE and compare them; exit with 1 if one differs\n"
+      "  --ignore-missing            with --check: skip files that do not exist\n"
+      "  --quiet                     with --check: print no OK\n"
+      "  --status                    with --check: print nothing, the exit code shows the result\n"
+      "  --strict                    with --check: fail if a line is improperly formatted\n"
+      "  --warn                      with --check: warn of each such line\n" },
+    { "send", command_send, "rsziRopcLxAuUCIK",
       "usage: sparsestream send [OPTION]... FILE\n"
       "Sends a file or a device, or standard input for `-`, to `sparsestream recv`: to standard output\n"
       "unless an address or a command is given.\n"
       "\n"
       "  --answers                   hear the receiver on standard input\n"
+      "  --no-lock                   do not look at the locks of others\n"
       "  --exec COMMAND              speak with this command, by its standard input and output\n"
       HELP_WIRE
       "  --range OFFSET:LENGTH       only these bytes\n"
       HELP_ENDS HELP_SOURCE HELP_TRANSFER },
-    { "recv", command_recv, "rszkStTRopcLxuUCfPm",
+    { "recv", command_recv, "rszkStTRopcLxuUCfPmIDBKFM",
       "usage: sparsestream recv [OPTION]... FILE\n"
       "Receives a file or a device, or standard output for `-`, from `sparsestream send`: from standard\n"
       "input unless an address or a command is given.\n"
@@ -84,6 +107,7 @@ static const struct command commands[] = {
       "  --checkpoint BYTES          with --resume: be durable after each so many; 64M unless told\n"
       "  --state STATE               with --resume: the file for what is durable; FILE.sparsestream unless told\n"
       "  --max-size BYTES            refuse a stream that is longer\n"
+      "  --mode MODE                 of a new file; 600 unless told\n"
       "  --range OFFSET:LENGTH       put it there in FILE, and refuse what is longer\n"
       HELP_ENDS HELP_SINK HELP_TRANSFER },
 };
@@ -97,10 +121,12 @@ static const char help[] =
     "  map FILE       show where data and holes are\n"
     "  copy SRC DST   copy a file or a device\n"
     "  check A B      compare two files or devices\n"
+    "  checksum FILE  print the digest of a file or a device, or compare it\n"
     "  send FILE      send a file or a device to `sparsestream recv`\n"
     "  recv FILE      receive what `sparsestream send` sends\n"
     "\n"
-    "  --help         this; `sparsestream COMMAND --help` for the options of a command\n"
+    "  help COMMAND   the options of a command, as `sparsestream COMMAND --help`\n"
+    "  --help         this\n"
     "  --version      the version of the command and of the library\n"
     "\n"
     "Bytes are given as 4096, 64K, 100M, 2G or 1T, in powers of 1024. See sparsestream(1).\n";
@@ -120,24 +146,45 @@ static int version(void)
     return flushed(EXIT_OK);
 }
 
+static const struct command *find(const char *name)
+{
+    int i;
+
+    for (i = 0; i < COMMANDS; i++)
+        if (strcmp(name, commands[i].name) == 0)
+            return &commands[i];
+    return NULL;
+}
+
+/* help [COMMAND] */
+static int show_help(const struct settings *settings, const char *name)
+{
+    const struct command *command = name != NULL ? find(name) : NULL;
+
+    if (name != NULL && command == NULL)
+        return usage(settings, "unknown command '%s'", name);
+    fputs(command != NULL ? command->help : help, stdout);
+    return flushed(EXIT_OK);
+}
+
 int main(int argc, char **argv)
 {
     struct settings settings = { .command = "" };
-    const struct command *command = NULL;
-    int i, r;
+    const struct command *command;
+    int r = standard_occupy();
 
+    if (r != 0)
+        return r;
     setlocale(LC_CTYPE, "");
     if (argc < 2)
         return usage(&settings, "a command is missing");
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
-        fputs(help, stdout);
-        return flushed(EXIT_OK);
-    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
+        return show_help(&settings, NULL);
+    if (strcmp(argv[1], "help") == 0)
+        return show_help(&settings, argv[2]);
     if (strcmp(argv[1], "--version") == 0)
         return version();
-    for (i = 0; i < COMMANDS; i++)
-        if (strcmp(argv[1], commands[i].name) == 0)
-            command = &commands[i];
+    command = find(argv[1]);
     if (command == NULL)
         return usage(&settings, argv[1][0] == '-' ? "unknown option '%s'" : "unknown command '%s'", argv[1]);
     settings.command = command->name;

@@ -150,17 +150,21 @@ static void totals(const struct map *map)
     printf("total  %-10s %19" PRId64 " bytes\n", human(words, sizeof(words), all), all);
 }
 
-static int map_file(int fd, const char *name, const struct settings *settings)
+static int map_file(const struct target *file, const struct settings *settings)
 {
-    struct map map = { .settings = settings, .start = settings->offset, .end = settings->offset };
-    int supported = sparsestream_holes_supported(fd);
+    int64_t offset = file->position + settings->offset;
+    struct map map = { .settings = settings, .start = offset, .end = offset };
+    const char *name = file->name;
+    int fd = file->fd, supported = sparsestream_holes_supported(fd);
     int r;
 
+    if (supported == -ESPIPE)
+        return fail(EXIT_LOCAL, "%s: has no map: it is neither a file nor a block device (ESPIPE)", name);
     if (supported < 0)
         return fail_library(name, supported);
     if (settings->json)
         putchar('[');
-    r = sparsestream_map(fd, settings->offset, settings->length,
+    r = sparsestream_map(fd, offset, settings->length,
                          settings->json ? list_json : settings->list ? list : count, &map);
     if (settings->json)
         puts("]");
@@ -171,7 +175,7 @@ static int map_file(int fd, const char *name, const struct settings *settings)
     if (settings->json || settings->list)
         return 0;
     if (supported == 0)
-        printf("%s: cannot tell its holes: all of it counts as data\n", name);
+        say("%s: cannot tell its holes: all of it counts as data", name);
     if (map.end > map.start) {
         r = picture(fd, name, &map);
         free(map.cells);
@@ -187,14 +191,18 @@ int command_map(struct settings *settings, int count_of, char **operands)
     struct target file;
     int r;
 
-    if (count_of != 1)
+    if (count_of < 1)
         return usage(settings, "map needs one file");
+    if (count_of > 1)
+        return usage(settings, "map: extra operand '%s'", operands[1]);
     if (settings->json && settings->list)
         return usage(settings, "--json and --list exclude each other");
-    r = open_source(operands[0], &file);
+    r = open_source(settings, operands[0], &file);
     if (r != 0)
         return r;
-    r = map_file(file.fd, file.name, settings);
+    r = check_range(settings, &file);
+    if (r == 0)
+        r = map_file(&file, settings);
     close(file.fd);
     return r;
 }

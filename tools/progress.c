@@ -72,11 +72,19 @@ static double part_done(const struct progress *progress)
     return part > 1 ? 1 : part;
 }
 
+/* A peer may announce any length, and what is computed from it may be out of every range. */
+static int64_t whole(double value)
+{
+    const double most = 1e15;
+
+    return (int64_t)(value < 0 ? 0 : value > most ? most : value);
+}
+
 static int64_t rate_of(const struct progress *progress)
 {
     int64_t elapsed = now_ms() - progress->start_ms;
 
-    return elapsed <= 0 ? 0 : (int64_t)((double)progress->done * 1000 / (double)elapsed);
+    return elapsed <= 0 ? 0 : whole((double)progress->done * 1000 / (double)elapsed);
 }
 
 /* -1: nobody can tell. */
@@ -92,7 +100,8 @@ static int64_t seconds_left(const struct progress *progress)
         return 0;
     if (part <= begun || elapsed <= 0)
         return -1;
-    return (int64_t)((1 - part) / (part - begun) * elapsed + 0.5);
+    elapsed = (1 - part) / (part - begun) * elapsed + 0.5;
+    return elapsed > 1e9 ? -1 : whole(elapsed);
 }
 
 static void show_json(const struct progress *progress, const char *event)

@@ -26,6 +26,21 @@ static int64_t place(const struct settings *settings)
     return settings->offset;
 }
 
+/* Whether the target becomes what is received, instead of holding it at some place. */
+static bool truncates(const struct settings *settings, const struct target *target)
+{
+    bool whole = !settings->ranged && target->path != NULL;
+
+    return target->regular && !target->append && (settings->truncate >= 0 ? settings->truncate : whole);
+}
+
+static int lock(const struct settings *settings, struct target *target)
+{
+    bool all = truncates(settings, target);
+
+    return lock_target(settings, target, all ? 0 : place(settings), all ? 0 : settings->length);
+}
+
 static int on_checkpoint(void *opaque, int64_t durable_offset)
 {
     struct reception *reception = opaque;
@@ -65,59 +80,75 @@ static int make_offer(struct reception *reception, sparsestream_wire_options *wi
     return 0;
 }
 
-/*
- * Waits for the sender's first word. It is waited for here and not in the library, which knows no time limit: a
- * socket of ours is in non-blocking mode, and in standard input the word lies whole or not at all.
- */
-static int hear_sender(struct reception *reception, sparsestream_source *source)
+static int fail_late(const struct reception *reception, sparsestream_source *source, const char *what, int64_t limit)
+{
+    sparsestream_source_abort(source, ETIMEDOUT);
+    return fail(EXIT_CUT, "%s: %s for %lld ms", reception->connection.name, what, (long long)limit);
+}
+
+/* Waits for the sender's first word on a descriptor in non-blocking mode: the library alone would wait for ever. */
+static int wait_for_sender(struct reception *reception, sparsestream_source *source)
 {
     const struct settings *settings = reception->settings;
-    int64_t end = now_ms() + settings->timeout_ms;
+    int64_t start = now_ms(), heard = start;
     int r;
 
-    do {
+    while ((r = sparsestream_source_wire_info(source, &reception->info)) == -EAGAIN) {
         struct pollfd ready = { .fd = reception->connection.read_fd, .events = POLLIN };
-        int64_t left = end - now_ms();
+        int64_t now = now_ms(), left = INT32_MAX;
 
-        if (settings->timeout_ms != 0 && left <= 0) {
-            sparsestream_source_abort(source, ETIMEDOUT);
-            return fail(EXIT_CUT, "%s: nothing came for %lld ms", reception->connection.name,
-                        (long long)settings->timeout_ms);
-        }
-        r = poll(&ready, 1, settings->timeout_ms == 0 || left > INT32_MAX ? -1 : (int)left);
-        if (r > 0) {
-            /* A sender that compares what is held here says meanwhile that it is there. */
-            end = now_ms() + settings->timeout_ms;
-            r = sparsestream_source_wire_info(source, &reception->info);
-        } else {
-            r = -EAGAIN;
-        }
-    } while (r == -EAGAIN);
+        if (settings->timeout_ms != 0)
+            left = heard + settings->timeout_ms - now;
+        if (left <= 0)
+            return fail_late(reception, source, "nothing came", settings->timeout_ms);
+        if (settings->idle_ms != 0 && start + settings->idle_ms - now < left)
+            left = start + settings->idle_ms - now;
+        if (left <= 0)
+            return fail_late(reception, source, "nothing but signs of life came", settings->idle_ms);
+        /* A sender that compares what is held here says meanwhile that it is there. */
+        if (poll(&ready, 1, left > INT32_MAX ? INT32_MAX : (int)left) > 0)
+            heard = now_ms();
+    }
     return r < 0 ? fail_wire(&reception->names, r) : 0;
+}
+
+static int hear_sender(struct reception *reception, sparsestream_source *source)
+{
+    int fd = reception->connection.read_fd;
+    int flags = fcntl(fd, F_GETFL);
+    /* Other programs have standard input, too: it is changed only while it must be. */
+    bool change = flags >= 0 && (flags & O_NONBLOCK) == 0 && fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0;
+    int r;
+
+    if (change)
+        signals_set_blocking(fd);
+    r = wait_for_sender(reception, source);
+    if (change) {
+        fcntl(fd, F_SETFL, flags);
+        signals_set_blocking(-1);
+    }
+    return r;
 }
 
 /* Makes the target, now that there is something to put into it. */
 static int prepare_target(struct reception *reception)
 {
+    struct settings *settings = reception->settings;
     struct target *target = &reception->target;
-    int64_t room;
+    struct opening opening = { .readable = settings->resume, .mode = mode_of_new(settings, NULL) };
     int r = 0;
 
-    if (target->fd < 0)
-        r = open_target(target->path, false, reception->settings->resume, target);
-    if (r != 0 || !target->device || reception->info.length < 0)
-        return r;
-    room = lseek(target->fd, 0, SEEK_END);
-    if (room < 0) {
-        target->error = errno;
-        return fail_errno(target->name, "lseek", errno);
+    if (target->fd < 0) {
+        r = open_target(settings, target->path, &opening, target);
+        if (r == 0)
+            r = lock(settings, target);
     }
-    room -= place(reception->settings);
-    if (reception->info.length <= room)
-        return 0;
-    target->error = ENOSPC;
-    return fail(EXIT_REFUSED, "%s: has room for %lld bytes, and %lld would come", target->name,
-                    (long long)(room < 0 ? 0 : room), (long long)reception->info.length);
+    if (r != 0)
+        return r;
+    r = check_room(target, target->position + place(settings), reception->info.length);
+    if (r != 0)
+        target->error = ENOSPC;
+    return r;
 }
 
 static int receive_into(struct reception *reception, sparsestream_source *source)
@@ -125,13 +156,12 @@ static int receive_into(struct reception *reception, sparsestream_source *source
     struct settings *settings = reception->settings;
     const sparsestream_wire_info *info = &reception->info;
     struct target *target = &reception->target;
-    bool truncate = target->regular && (settings->truncate >= 0 ? settings->truncate : !settings->ranged);
     sparsestream_sink_options options;
     sparsestream_sink *sink = NULL;
     struct progress progress;
     int r;
 
-    fill_sink_options(&options, settings, place(settings) + info->start, truncate);
+    fill_sink_options(&options, settings, target, place(settings) + info->start, truncates(settings, target));
     if (settings->resume) {
         options.sync_interval = settings->checkpoint != 0 ? settings->checkpoint : CHECKPOINT;
         options.checkpoint = on_checkpoint;
@@ -149,6 +179,7 @@ static int receive_into(struct reception *reception, sparsestream_source *source
     progress.map_offset = place(settings);
     r = run_transfer(source, sink, settings, &reception->names, &progress);
     sparsestream_sink_free(sink);
+    standard_advance(target, place(settings) + progress.position);
     if (r == 0)
         r = close_target(target, settings->sync || settings->resume);
     if (r == 0 && settings->resume)
@@ -207,6 +238,7 @@ static int check_options(const struct settings *settings, const char *file)
 int command_recv(struct settings *settings, int count, char **operands)
 {
     struct reception reception = { .settings = settings };
+    const struct opening opening = { .existing = true, .readable = settings->resume };
     sparsestream_wire_options wire = {
         .size = sizeof(wire),
         .flags = (settings->checksum ? SPARSESTREAM_WIRE_CHECKSUM | SPARSESTREAM_WIRE_DIGEST : 0) |
@@ -214,8 +246,10 @@ int command_recv(struct settings *settings, int count, char **operands)
     };
     int r;
 
-    if (count != 1)
+    if (count < 1)
         return usage(settings, "recv needs one file, or - for standard output");
+    if (count > 1)
+        return usage(settings, "recv: extra operand '%s'", operands[1]);
     r = check_options(settings, operands[0]);
     if (r != 0)
         return r;
@@ -225,7 +259,11 @@ int command_recv(struct settings *settings, int count, char **operands)
         wire.max_size = settings->length;
     signals_catch();
     /* A file that is not there is made when the sender has said what comes, and no earlier. */
-    r = open_target(operands[0], true, settings->resume, &reception.target);
+    r = open_target(settings, operands[0], &opening, &reception.target);
+    if (r == 0 && reception.target.append && settings->ranged)
+        r = usage(settings, "--range: standard output appends, and has no other place");
+    if (r == 0)
+        r = lock(settings, &reception.target);
     if (r == 0 && settings->resume && reception.target.device && settings->state == NULL)
         r = usage(settings, "--resume: a device needs --state, a file for what is durable");
     if (r == 0 && settings->resume) {

@@ -33,6 +33,20 @@ static int utf8_length(const unsigned char *text)
     return length;
 }
 
+/* Control characters of both sets, and those that change the order in which the line is shown. */
+static bool is_control(const unsigned char *at, int length)
+{
+    if (length == 1)
+        return *at < 0x20 || *at == 0x7f;
+    if (length == 2)
+        return at[0] == 0xc2 && at[1] < 0xa0;
+    if (length != 3 || at[0] != 0xe2)
+        return false;
+    /* U+200E, U+200F, U+2028 to U+202E, U+2066 to U+2069 */
+    return (at[1] == 0x80 && (at[2] == 0x8e || at[2] == 0x8f || (at[2] >= 0xa8 && at[2] <= 0xae))) ||
+           (at[1] == 0x81 && at[2] >= 0xa6 && at[2] <= 0xa9);
+}
+
 void json_string(FILE *file, const char *text)
 {
     const unsigned char *at = (const unsigned char *)text;
@@ -47,6 +61,8 @@ void json_string(FILE *file, const char *text)
             fprintf(file, "\\u%04x", *at);
         else if (length == 0)
             fputs("\\ufffd", file);
+        else if (length == 2 && is_control(at, length))
+            fprintf(file, "\\u%04x", at[1]);
         else
             fwrite(at, 1, (size_t)length, file);
         at += length == 0 ? 1 : length;
@@ -54,11 +70,20 @@ void json_string(FILE *file, const char *text)
     putc('"', file);
 }
 
-/* A name may hold anything: it must not break the line, nor reach the terminal as a command. */
+/* A name, or what a peer says, may hold anything: it must not break the line, nor reach the terminal as a command. */
 static void put_line(FILE *file, const char *text)
 {
-    for (; *text != '\0'; text++)
-        putc((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text, file);
+    const unsigned char *at = (const unsigned char *)text;
+
+    while (*at != '\0') {
+        int length = utf8_length(at);
+
+        if (length == 0 || is_control(at, length))
+            putc('?', file);
+        else
+            fwrite(at, 1, (size_t)length, file);
+        at += length == 0 ? 1 : length;
+    }
 }
 
 static void report(int code, const char *text, const char *hint)
@@ -96,7 +121,42 @@ int fail(int code, const char *format, ...)
     return code;
 }
 
+static void put_event(const char *event, const char *prefix, char *text)
+{
+    if (text == NULL)
+        return;
+    progress_clear();
+    if (as_json) {
+        fprintf(stderr, "{\"event\": \"%s\", \"message\": ", event);
+        json_string(stderr, text);
+        fputs("}\n", stderr);
+    } else {
+        fputs(prefix, stderr);
+        put_line(stderr, text);
+        putc('\n', stderr);
+    }
+    free(text);
+}
+
 void tell(const char *event, const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    put_event(event, "", format_text(format, arguments));
+    va_end(arguments);
+}
+
+void warn(const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    put_event("warning", "sparsestream: warning: ", format_text(format, arguments));
+    va_end(arguments);
+}
+
+void say(const char *format, ...)
 {
     va_list arguments;
     char *text;
@@ -106,15 +166,8 @@ void tell(const char *event, const char *format, ...)
     va_end(arguments);
     if (text == NULL)
         return;
-    progress_clear();
-    if (as_json) {
-        fprintf(stderr, "{\"event\": \"%s\", \"message\": ", event);
-        json_string(stderr, text);
-        fputs("}\n", stderr);
-    } else {
-        put_line(stderr, text);
-        putc('\n', stderr);
-    }
+    put_line(stdout, text);
+    putchar('\n');
     free(text);
 }
 

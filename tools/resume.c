@@ -41,10 +41,29 @@ static bool parse(struct resume *resume, FILE *file)
            resume->durable >= 0 && resume->durable <= INT64_MAX - resume->at;
 }
 
+/*
+ * Why a file is not taken for one that this program wrote, or NULL. In a directory that others may write to, anybody can
+ * put anything in its place.
+ */
+static const char *why_not_ours(int fd, struct stat *st)
+{
+    if (fstat(fd, st) < 0)
+        return strerror(errno);
+    if (!S_ISREG(st->st_mode))
+        return "is not a regular file";
+    if (st->st_uid != geteuid())
+        return "belongs to another user";
+    if (st->st_nlink > 1)
+        return "has more than one name";
+    return NULL;
+}
+
 int resume_load(struct resume *resume, const char *state, const char *target)
 {
+    const char *why;
+    struct stat st;
     FILE *file;
-    int r = 0;
+    int fd, r = 0;
 
     *resume = (struct resume){ 0 };
     if (state != NULL)
@@ -53,29 +72,61 @@ int resume_load(struct resume *resume, const char *state, const char *target)
         resume->path = NULL;
     if (resume->path == NULL)
         return fail_errno(target, NULL, ENOMEM);
-    file = fopen(resume->path, "re");
-    if (file == NULL)
+    fd = open(resume->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0 && errno == ELOOP)
+        return fail(EXIT_REFUSED, "%s: is a symbolic link, and not a record of a transfer", resume->path);
+    if (fd < 0)
         return errno == ENOENT ? 0 : fail_errno(resume->path, NULL, errno);
+    why = why_not_ours(fd, &st);
+    file = why == NULL ? fdopen(fd, "r") : NULL;
+    if (file == NULL) {
+        r = why != NULL ? fail(EXIT_REFUSED, "%s: %s, and is not used as a record of a transfer", resume->path, why)
+                        : fail_errno(resume->path, NULL, errno);
+        close(fd);
+        return r;
+    }
     resume->known = parse(resume, file);
     if (!resume->known)
         r = ferror(file) ? fail_errno(resume->path, NULL, errno)
-                         : fail(EXIT_LOCAL, "%s: this is no record of a transfer; remove it to start again",
+                         : fail(EXIT_LOCAL, "%s: is not a record of a transfer; remove it to start again",
                                 resume->path);
+    resume->dev = st.st_dev;
+    resume->ino = st.st_ino;
     fclose(file);
     return r;
 }
 
-/* Writes a whole record, so that a half one is never found under its name. */
-static int write_record(const struct resume *resume, const char *path)
+/* Makes a new file. What an earlier receiver left behind there is removed, if it is one of ours. */
+static int open_record(const char *path)
 {
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    FILE *file = fd < 0 ? NULL : fdopen(fd, "w");
+    int flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
+    int fd = open(path, flags, 0600);
+    struct stat st;
+    bool ours;
+
+    if (fd >= 0 || errno != EEXIST)
+        return fd < 0 ? -errno : fd;
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0)
+        return -EEXIST;
+    ours = why_not_ours(fd, &st) == NULL;
+    close(fd);
+    if (!ours)
+        return -EEXIST;
+    remove_same(path, st.st_dev, st.st_ino);
+    fd = open(path, flags, 0600);
+    return fd < 0 ? -errno : fd;
+}
+
+/* Writes a whole record to a new file. */
+static int write_record(const struct resume *resume, int fd)
+{
+    FILE *file = fdopen(fd, "w");
     int i, r = 0;
 
     if (file == NULL) {
         r = -errno;
-        if (fd >= 0)
-            close(fd);
+        close(fd);
         return r;
     }
     fprintf(file, "%s\nat %" PRId64 "\ndurable %" PRId64 "\nidentity ", first_line, resume->at, resume->durable);
@@ -89,26 +140,43 @@ static int write_record(const struct resume *resume, const char *path)
     return r;
 }
 
-int resume_save(const struct resume *resume)
+/* A half record is never found under its name: it is written under another, and renamed. */
+int resume_save(struct resume *resume)
 {
+    struct stat st;
     char *path;
-    int r;
+    int fd, r;
 
     if (asprintf(&path, "%s.new", resume->path) < 0)
         return -ENOMEM;
-    r = write_record(resume, path);
-    if (r == 0 && rename(path, resume->path) < 0)
-        r = -errno;
-    if (r < 0)
-        unlink(path);
+    fd = open_record(path);
+    r = fd < 0 ? fd : fstat(fd, &st) < 0 ? -errno : 0;
+    if (r == 0) {
+        r = write_record(resume, fd);
+        if (r == 0 && rename(path, resume->path) < 0)
+            r = -errno;
+        if (r == 0) {
+            resume->dev = st.st_dev;
+            resume->ino = st.st_ino;
+        } else {
+            remove_same(path, st.st_dev, st.st_ino);
+        }
+    } else if (fd >= 0) {
+        close(fd);
+    }
     free(path);
     return r;
 }
 
 int resume_remove(const struct resume *resume)
 {
-    if (unlink(resume->path) < 0 && errno != ENOENT)
-        return fail_errno(resume->path, NULL, errno);
+    struct stat st;
+
+    if (resume->ino == 0)
+        return 0;
+    remove_same(resume->path, resume->dev, resume->ino);
+    if (lstat(resume->path, &st) == 0 && st.st_dev == resume->dev && st.st_ino == resume->ino)
+        return fail(EXIT_LOCAL, "%s: cannot be removed", resume->path);
     return 0;
 }
 

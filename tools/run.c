@@ -4,6 +4,7 @@
 #include "wire.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -13,6 +14,9 @@
 
 static _Atomic(sparsestream_transfer *) running;
 static _Atomic(const char *) to_remove;
+static dev_t remove_dev;
+static ino_t remove_ino;
+static atomic_int to_block = -1;
 static volatile sig_atomic_t caught;
 
 static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
@@ -21,6 +25,7 @@ static void on_signal(int number)
 {
     sparsestream_transfer *transfer = atomic_load(&running);
     const char *path = atomic_load(&to_remove);
+    int fd = atomic_load(&to_block);
 
     if (transfer != NULL && caught == 0) {
         caught = number;
@@ -29,7 +34,9 @@ static void on_signal(int number)
     }
     /* Nothing runs yet, or what runs does not end: a second signal does not wait for it. */
     if (path != NULL)
-        unlink(path);
+        remove_same(path, remove_dev, remove_ino);
+    if (fd >= 0)
+        fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
     _exit(128 + number);
 }
 
@@ -50,9 +57,16 @@ void signals_catch(void)
     signal(SIGPIPE, SIG_IGN);
 }
 
-void signals_remove(const char *path)
+void signals_remove(const char *path, dev_t dev, ino_t ino)
 {
+    remove_dev = dev;
+    remove_ino = ino;
     atomic_store(&to_remove, path);
+}
+
+void signals_set_blocking(int fd)
+{
+    atomic_store(&to_block, fd);
 }
 
 static int on_progress(void *opaque, const sparsestream_stats *stats)
@@ -162,9 +176,11 @@ int run_transfer(sparsestream_source *source, sparsestream_sink *sink, const str
         .progress = on_progress,
         .opaque = progress,
         .stall_ms = settings->timeout_ms,
+        .idle_ms = settings->idle_ms,
         .rate = settings->rate,
     };
     sparsestream_error error = { .size = sizeof(error) };
+    sparsestream_stats stats = { .size = sizeof(stats) };
     sparsestream_transfer *transfer = NULL;
     int r;
 
@@ -179,6 +195,8 @@ int run_transfer(sparsestream_source *source, sparsestream_sink *sink, const str
     } while (r == -EAGAIN);
     if (r < 0)
         sparsestream_transfer_error(transfer, &error);
+    if (sparsestream_transfer_stats(transfer, &stats) == 0)
+        progress->position = stats.position;
     atomic_store(&running, NULL);
     sparsestream_transfer_free(transfer);
     return r < 0 ? fail_transfer(&error, names) : 0;

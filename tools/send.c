@@ -21,7 +21,7 @@ static int describe(const struct target *file, const struct settings *settings, 
                  (settings->restart ? SPARSESTREAM_WIRE_RESTART : 0),
         .keepalive_ms = KEEPALIVE_MS,
     };
-    r = sparsestream_wire_describe(file->fd, settings->offset, settings->length, options);
+    r = sparsestream_wire_describe(file->fd, file->position + settings->offset, settings->length, options);
     /* What has no size cannot be described, but it can be sent. */
     if (r == -ESPIPE && !settings->resume && settings->offset == 0)
         return 0;
@@ -42,12 +42,12 @@ static int send_file(struct target *file, struct connection *connection, struct 
     sparsestream_source *source = NULL;
     sparsestream_sink *sink = NULL;
     struct progress progress;
-    int64_t work = sizes ? wire->data_bytes : -1;
+    int64_t work = sizes ? wire->data_bytes : -1, sent = 0;
     int r;
 
     if (settings->ignore_map || settings->sparse == SPARSESTREAM_SPARSE_NEVER)
         work = sizes ? wire->length : -1;
-    fill_source_options(&source_options, settings);
+    fill_source_options(&source_options, settings, file);
     r = sparsestream_source_from_fd(file->fd, &source_options, &source);
     if (r < 0) {
         r = fail_library(file->name, r);
@@ -56,13 +56,15 @@ static int send_file(struct target *file, struct connection *connection, struct 
     } else {
         progress_start(&progress, settings->progress, "send", sizes ? wire->length : -1, work);
         progress.map_fd = file->fd;
-        progress.map_offset = settings->offset;
+        progress.map_offset = file->position + settings->offset;
         r = run_transfer(source, sink, settings, &names, &progress);
+        sent = progress.position;
         if (r == 0)
             progress_end(&progress);
     }
     sparsestream_sink_free(sink);
     sparsestream_source_free(source);
+    standard_advance(file, settings->offset + sent);
     return r;
 }
 
@@ -73,8 +75,10 @@ int command_send(struct settings *settings, int count, char **operands)
     struct target file;
     int r;
 
-    if (count != 1)
+    if (count < 1)
         return usage(settings, "send needs one file, or - for standard input");
+    if (count > 1)
+        return usage(settings, "send: extra operand '%s'", operands[1]);
     if (settings->restart && !settings->resume)
         return usage(settings, "--restart needs --resume");
     if (settings->resume && settings->connect == NULL && settings->listen == NULL &&
@@ -83,13 +87,16 @@ int command_send(struct settings *settings, int count, char **operands)
     if (settings->resume && strcmp(operands[0], "-") == 0)
         return usage(settings, "--resume: standard input cannot be read again");
     signals_catch();
-    r = open_source(operands[0], &file);
+    r = open_source(settings, operands[0], &file);
     if (r != 0)
         return r;
-    r = describe(&file, settings, &wire);
+    r = check_range(settings, &file);
+    if (r == 0)
+        r = describe(&file, settings, &wire);
     if (r == 0)
         r = connection_open(settings, true, operands[0], &connection);
     if (r == 0) {
+        warn_of_writers(settings, &file);
         r = send_file(&file, &connection, settings, &wire);
         r = connection_close(&connection, r);
     }

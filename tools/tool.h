@@ -6,6 +6,7 @@
 
 #include <sparsestream.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 /* Exit codes, as the manual page has them. A signal that cancels gives 128 and its number. */
@@ -41,6 +42,7 @@ struct settings {
     int truncate; /* -1: not given */
     int64_t rate;
     int64_t timeout_ms;
+    int64_t idle_ms;
     enum progress_mode progress;
     bool quiet;
 
@@ -48,6 +50,12 @@ struct settings {
     bool list;
     int64_t rows;
     bool holes;
+
+    bool verify; /* --check, and what goes with it */
+    bool status;
+    bool strict;
+    bool warn;
+    bool ignore_missing;
 
     const char *connect;
     const char *listen;
@@ -59,11 +67,25 @@ struct settings {
     const char *state;
     int64_t checkpoint;
     int64_t max_size; /* -1: not given */
+
+    bool device;
+    bool shared;
+    bool no_lock;
+    bool force;
+    int mode; /* -1: not given */
+    unsigned int preserve; /* of PRESERVE_... */
+};
+
+enum preserve {
+    PRESERVE_MODE = 1,
+    PRESERVE_OWNERSHIP = 2,
+    PRESERVE_TIMESTAMPS = 4,
+    PRESERVE_XATTR = 8,
 };
 
 typedef int command_function(struct settings *settings, int count, char **operands);
 
-command_function command_map, command_copy, command_check, command_send, command_recv;
+command_function command_map, command_copy, command_check, command_checksum, command_send, command_recv;
 
 /* report.c */
 
@@ -71,8 +93,12 @@ command_function command_map, command_copy, command_check, command_send, command
 void report_as_json(void);
 /* One line on standard error. Returns `code`. */
 int fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* A line that tells of no failure; as JSON an event of this name with the text. */
+/* A line that is not a failure; as JSON an event of this name with the text. */
 void tell(const char *event, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* A line about something that the user should know and that does not fail the command. */
+void warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* A line on standard output. */
+void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* As fail, for a wrong command line, with a hint. Returns EXIT_USAGE. */
 int usage(const struct settings *settings, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* `name: what: No such file or directory (ENOENT)`, for an errno of either sign; `what` may be NULL. */
@@ -92,6 +118,20 @@ const char *human(char *buffer, size_t size, int64_t bytes);
 
 /* Reads the options of a command. Returns -1 to go on with argv[optind], or an exit code. */
 int parse_options(struct settings *settings, int argc, char **argv, const char *allowed);
+
+/* standard.c */
+
+struct target;
+
+/*
+ * Makes sure that descriptors 0, 1 and 2 are taken, so that no file that is opened later becomes standard output or
+ * standard error. One that was closed stays unusable: reading and writing it fails with EBADF.
+ */
+int standard_occupy(void);
+/* Where standard input or output is now. Returns 0 or a negative errno. */
+int standard_examine(struct target *end);
+/* Moves the file position of standard input or output, as read(2) or write(2) of this many bytes would have. */
+void standard_advance(const struct target *end, int64_t bytes);
 
 /* progress.c */
 
@@ -128,34 +168,83 @@ int columns_of(FILE *file);
 
 struct target {
     const char *name;
-    const char *path;
+    const char *path; /* NULL: standard input or output */
     int fd;
     int error; /* the errno of a failed open */
     bool created;
     bool regular;
     bool device;
+    bool append;      /* standard output that was opened with O_APPEND */
+    bool locked;
+    struct stat st;   /* when it was opened */
+    int64_t size;     /* of a regular file */
+    int64_t position; /* of standard input or output: where the stream starts */
     dev_t dev; /* of a device: its own number, and ino 0 */
     ino_t ino;
 };
 
+/* How open_target opens. */
+struct opening {
+    bool existing; /* what is not there is not made: fd is then -1 */
+    bool readable; /* it will be read, too */
+    mode_t mode;   /* of a new file */
+};
+
 /* Opens a source; "-" is standard input. Returns 0 or an exit code, after a message. */
-int open_source(const char *path, struct target *source);
-/*
- * Opens a target; "-" is standard output. It is made if it is not there; with `existing` its fd is then -1.
- * `readable`: it is to be read, too.
- */
-int open_target(const char *path, bool existing, bool readable, struct target *target);
-/* Closes a target, after which success may be told of. */
+int open_source(const struct settings *settings, const char *path, struct target *source);
+/* Opens a target; "-" is standard output. Returns 0 or an exit code, after a message. */
+int open_target(const struct settings *settings, const char *path, const struct opening *opening,
+                struct target *target);
+/* Closes a target, after which success may be reported. */
 int close_target(struct target *target, bool sync);
-/* Closes one after a failure. A file that was made and has got nothing is removed. */
+/* Closes one after a failure. A file that was made and is still empty is removed. */
 void abandon_target(struct target *target);
+/* Removes `path` if it still is the file of this device and inode. */
+void remove_same(const char *path, dev_t dev, ino_t ino);
 /* Whether two are one file or device. */
 bool same_file(const struct target *one, const struct target *other);
+
+/* open.c */
+
+/*
+ * open(2) of what exists, of which a device is opened exclusively. A FIFO is waited for at most as long as --timeout
+ * allows. Returns a descriptor or a negative errno.
+ */
+int open_existing(const struct settings *settings, const char *path, int flags);
+/* Makes a new file. Returns a descriptor, or an exit code in `*code` after a message. */
+int open_new(const struct settings *settings, const char *path, int flags, mode_t mode, int *error, int *code);
+
+/* place.c */
+
+/* The bytes of a source, or -1 where it has no size. */
+int64_t size_of(const struct target *end);
+/* Refuses a --range that is not in the source. Returns 0 or an exit code, after a message. */
+int check_range(const struct settings *settings, const struct target *source);
+/* Refuses a target that has not this many bytes of room from `offset` on. Returns 0 or an exit code. */
+int check_room(const struct target *target, int64_t offset, int64_t length);
 /* The bytes of the range, and those of them that will be read or written; -1 where it cannot be told. */
-void measure(int fd, const struct settings *settings, int64_t *total, int64_t *work);
-void fill_source_options(sparsestream_source_options *options, const struct settings *settings);
-void fill_sink_options(sparsestream_sink_options *options, const struct settings *settings, int64_t offset,
-                       bool truncate);
+void measure(const struct target *source, const struct settings *settings, int64_t *total, int64_t *work);
+void fill_source_options(sparsestream_source_options *options, const struct settings *settings,
+                         const struct target *source);
+void fill_sink_options(sparsestream_sink_options *options, const struct settings *settings,
+                       const struct target *target, int64_t offset, bool truncate);
+
+/* lock.c */
+
+/* Locks `length` bytes of a target from `offset` on, to the end for 0. Returns 0 or an exit code, after a message. */
+int lock_target(const struct settings *settings, struct target *target, int64_t offset, int64_t length);
+void unlock_target(struct target *target);
+/* Warns if another program writes the source. */
+void warn_of_writers(const struct settings *settings, const struct target *source);
+
+/* permissions.c */
+
+/* The mode that a new file gets, less the umask. `source` is NULL for what comes over a connection. */
+mode_t mode_of_new(const struct settings *settings, const struct target *source);
+/* Refuses --preserve for ends that cannot have it. Returns 0 or an exit code, after a message. */
+int check_preserve(const struct settings *settings, const struct target *from, const struct target *to);
+/* Gives a written target what --preserve asks for. Returns 0 or an exit code, after a message. */
+int preserve(const struct settings *settings, const struct target *from, const struct target *to);
 
 /* run.c */
 
@@ -169,10 +258,12 @@ struct names {
 
 /*
  * Signals from now on end the program with 128 and their number; a transfer is cancelled before that, and
- * `path` is removed if it is not NULL.
+ * the Unix socket at `path` is removed if it is not NULL.
  */
 void signals_catch(void);
-void signals_remove(const char *path);
+void signals_remove(const char *path, dev_t dev, ino_t ino);
+/* Has descriptor `fd` in non-blocking mode, and back in blocking mode before a signal ends the program. */
+void signals_set_blocking(int fd);
 /* Runs a transfer to its end, with progress. Frees neither end. Returns an exit code, after a message. */
 int run_transfer(sparsestream_source *source, sparsestream_sink *sink, const struct settings *settings,
                  const struct names *names, struct progress *progress);

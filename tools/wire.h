@@ -38,12 +38,14 @@ struct resume {
     int64_t at;    /* where in the target its stream starts */
     int64_t durable; /* bytes of the stream that are on the medium */
     unsigned char identity[IDENTITY]; /* of its source */
+    dev_t dev; /* of the file at `path`; ino 0: none was seen */
+    ino_t ino;
 };
 
 /* Reads what is known. Returns 0 or an exit code, after a message. */
 int resume_load(struct resume *resume, const char *state, const char *target);
 /* Records that the stream is durable up to there. Returns 0 or a negative errno. */
-int resume_save(const struct resume *resume);
+int resume_save(struct resume *resume);
 /* Removes the record: nothing is left to do. */
 int resume_remove(const struct resume *resume);
 void resume_free(struct resume *resume);

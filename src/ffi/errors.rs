@@ -1,7 +1,7 @@
 //! Exports: the version, and errors as text and as names.
 
 use super::guard;
-use crate::error::{Operation, Side};
+use crate::error::{Error, Operation, Side};
 use libc::{c_char, c_int};
 
 /// An operation: nothing.
@@ -87,8 +87,8 @@ pub extern "C" fn sparsestream_side_name(side: c_int) -> *const c_char {
     })
 }
 
-/// The version of the library that runs, such as "0.1.0"; `SPARSESTREAM_VERSION` is that of the
-/// header a program was compiled with.
+/// The version of the library that runs, such as "0.1.0". `SPARSESTREAM_VERSION` is the version of
+/// the header that a program was compiled with.
 ///
 /// Returns a constant string. Any thread.
 #[unsafe(no_mangle)]
@@ -97,6 +97,24 @@ pub extern "C" fn sparsestream_version() -> *const c_char {
         const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
         VERSION.as_ptr().cast()
     })
+}
+
+/// The version of the library that runs, as one number: 1000000 * major + 1000 * minor + patch. A
+/// later version is a greater number. `SPARSESTREAM_VERSION_NUMBER` is that of the header.
+///
+/// Returns the number. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn sparsestream_version_number() -> c_int {
+    guard::code(|| version_number(env!("CARGO_PKG_VERSION")).ok_or(Error::Internal))
+}
+
+/// A version of three numbers below 1000 as one number.
+fn version_number(version: &str) -> Option<c_int> {
+    let mut parts =
+        version.split('.').map(|part| part.parse().ok().filter(|number| *number < 1000));
+    let (major, minor, patch): (c_int, c_int, c_int) =
+        (parts.next()??, parts.next()??, parts.next()??);
+    Some(major * 1_000_000 + minor * 1000 + patch)
 }
 
 #[cfg(test)]
@@ -126,5 +144,16 @@ mod tests {
     #[test]
     fn the_version_is_the_crates() {
         assert_eq!(text(sparsestream_version()), env!("CARGO_PKG_VERSION"));
+        assert_eq!(Some(sparsestream_version_number()), version_number(env!("CARGO_PKG_VERSION")));
+    }
+
+    #[test]
+    fn a_later_version_is_a_greater_number() {
+        assert_eq!(version_number("0.1.0"), Some(1000));
+        assert_eq!(version_number("1.2.3"), Some(1_002_003));
+        assert_eq!(version_number("999.999.999"), Some(999_999_999));
+        for bad in ["", "1.2", "1.2.x", "1.1000.0"] {
+            assert_eq!(version_number(bad), None, "{bad}");
+        }
     }
 }

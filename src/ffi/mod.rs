@@ -11,7 +11,7 @@
 //! | `transport` | the caller's functions as a transport of the wire |
 //! | `wire_options` | the options of the wire |
 //! | `handles` | what the opaque pointers point to, and who may use them |
-//! | `sections`, `sources`, `sinks`, `transfers`, `wire`, `errors` | the exports, by subject |
+//! | `sections`, `sources`, `sinks`, `transfers`, `digest`, `wire`, `errors` | the exports, by subject |
 
 // The names in this module are C names.
 #![allow(non_camel_case_types)]
@@ -19,6 +19,7 @@
 #![allow(unsafe_code)]
 
 pub mod callbacks;
+pub mod digest;
 pub mod errors;
 pub mod guard;
 pub mod handles;

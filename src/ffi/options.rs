@@ -272,7 +272,7 @@ pub unsafe trait Sized0: Copy + Default {
 }
 
 /// The default of a struct that holds a raw pointer, for which `derive(Default)` needs Rust 1.88.
-fn zeros<T: Sized0>() -> T {
+pub(super) fn zeros<T: Sized0>() -> T {
     // SAFETY: zeros are a valid value of every implementor.
     unsafe { std::mem::zeroed() }
 }

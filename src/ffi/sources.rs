@@ -119,9 +119,8 @@ pub unsafe extern "C" fn sparsestream_source_from_stream(
 /// Is the source in data or in a hole, and for how many bytes? As `sparsestream_in_data`, from
 /// where the source is. At its end: false and 0.
 ///
-/// A stream knows what comes next only when `sparsestream_source_read` has returned
-/// `SPARSESTREAM_AT_HOLE`; before that this fails with -EOPNOTSUPP, as it does for a pipe, socket
-/// or character device whose `length` is not given, and for callbacks without `in_data`.
+/// `*length` is -1 where the length is not known before the data is read: on a stream, on a pipe, a
+/// socket or a character device without `length`, and on callbacks without `in_data`.
 ///
 /// Returns 0 or a negative errno: -EINVAL, -EBUSY (the handle is in use by another call), -EAGAIN,
 /// -ENODATA (ended early), or the error of the system or the callback.

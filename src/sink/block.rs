@@ -3,10 +3,11 @@
 use super::place::Place;
 use super::zeroing::{Zeroing, write_zeros};
 use super::{Checkpoint, Options};
+use crate::device;
 use crate::end::{Attempt, Drain, End, HoleWay, Made, Plan, Sink, SinkInfo, SinkWays};
 use crate::error::{Error, Operation, Result, Side};
 use crate::pipe::Pipe;
-use crate::sys::{self, Fd};
+use crate::sys::Fd;
 use crate::trace::Trail;
 use crate::wait::Waiting;
 
@@ -22,11 +23,8 @@ pub struct BlockSink<C> {
 impl<C: Checkpoint> BlockSink<C> {
     pub(super) fn new(fd: Fd, options: &Options, checkpoint: C) -> Result<Self> {
         let error = |errno| Error::nowhere(Operation::Open, Side::Sink, errno);
-        let capacity = sys::device_size(fd).map_err(error)?;
-        let sector = sys::sector_size(fd).map_err(error)?;
-        if !sector.is_power_of_two() {
-            return Err(error(libc::EINVAL));
-        }
+        let capacity = device::size(fd).map_err(error)?;
+        let sector = device::sector(fd).map_err(error)?;
         Ok(BlockSink {
             place: Place::new(fd, options, capacity, libc::ENOSPC, checkpoint)?,
             sector,

@@ -38,7 +38,6 @@ pub struct FileSink<C> {
 
 impl<C: Checkpoint> FileSink<C> {
     pub(super) fn new(fd: Fd, size: u64, options: &Options, checkpoint: C) -> Result<Self> {
-        let error = |errno| Error::nowhere(Operation::Open, Side::Sink, errno);
         let seals = sys::seals(fd);
         let sealed = libc::F_SEAL_WRITE
             | libc::F_SEAL_FUTURE_WRITE
@@ -47,7 +46,13 @@ impl<C: Checkpoint> FileSink<C> {
             return Err(Error::argument("fd", "is sealed against writing", libc::EPERM));
         }
         // A write at or beyond the limit would raise SIGXFSZ, which kills.
-        let limit = sys::file_size_limit().map_err(error)?;
+        let limit = sys::file_size_limit().map_err(|errno| Error::Because {
+            operation: Operation::Open,
+            side: Side::Sink,
+            offset: options.offset,
+            errno,
+            why: "RLIMIT_FSIZE is not known, and to pass it would kill the process",
+        })?;
         Ok(FileSink {
             place: Place::new(fd, options, limit.min(i64::MAX as u64), libc::EFBIG, checkpoint)?,
             opened_size: size,

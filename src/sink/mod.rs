@@ -5,6 +5,7 @@
 
 mod block;
 mod bytes;
+mod digest;
 mod file;
 mod growth;
 mod place;
@@ -17,6 +18,7 @@ use crate::error::{Error, Operation, Result, Side};
 use crate::sys::{self, Fd, FileKind, Sys};
 use block::BlockSink;
 use bytes::ByteSink;
+pub use digest::DigestSink;
 use file::FileSink;
 
 /// Is told when data has become durable.

@@ -1,6 +1,6 @@
 //! Is a part of a file in the cache, and having a disk read what is not.
 
-use crate::sys::{self, Fd, Sys};
+use crate::sys::{self, Fd};
 
 /// One call has no more read than this: the kernel leaves out what is beyond the larger of a device's
 /// read-ahead and its largest request, which no caller is told.
@@ -24,27 +24,30 @@ impl Cache {
     }
 
     /// Reads what is there of the start of a part, without waiting for a disk. `None` if nothing is, or
-    /// if that cannot be told.
-    pub(super) fn read(&mut self, buffer: &mut [u8], offset: u64) -> Sys<Option<usize>> {
-        if !self.tells {
-            return Ok(None);
-        }
-        match sys::pread_nowait(self.fd, buffer, offset) {
-            Ok(count) => Ok(Some(count)),
-            Err(libc::EAGAIN) => Ok(None),
-            Err(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL) => {
-                self.tells = false;
-                Ok(None)
-            }
-            Err(errno) => Err(errno),
-        }
+    /// if that cannot be told: a failure is left for who reads in earnest.
+    pub(super) fn read(&mut self, buffer: &mut [u8], offset: u64) -> Option<usize> {
+        self.look(buffer, offset).flatten()
     }
 
-    /// Whether this byte is there. `None` if that is not known, as after a failure, which shows when it
-    /// is read.
+    /// Whether this byte is there. `None` if that is not known.
     pub(super) fn has(&mut self, offset: u64) -> Option<bool> {
-        let found = self.read(&mut [0], offset).ok()?;
-        self.tells.then_some(found.is_some())
+        self.look(&mut [0], offset).map(|found| found.is_some())
+    }
+
+    /// As [`Cache::read`], with what is not known told apart from what is not there.
+    fn look(&mut self, buffer: &mut [u8], offset: u64) -> Option<Option<usize>> {
+        if !self.tells {
+            return None;
+        }
+        match sys::pread_nowait(self.fd, buffer, offset) {
+            Ok(count) => Some(Some(count)),
+            Err(libc::EAGAIN) => Some(None),
+            Err(errno) => {
+                // Where it is not known, or forbidden, it will be so the next time.
+                self.tells = !sys::is_refusal(errno);
+                None
+            }
+        }
     }
 
     /// Has the disk read a part, mostly without waiting for it.

@@ -87,7 +87,7 @@ impl LookAhead {
             self.trust -= 1;
         } else if self.cache.tells() && offset + self.window / 2 >= self.told {
             // What is not all of it is read again.
-            if offset >= self.told && self.cache.read(buffer, offset)? == Some(length) {
+            if offset >= self.told && self.cache.read(buffer, offset) == Some(length) {
                 self.data += length as u64;
                 self.earned = TRUST.min(self.earned * 2 + 1);
                 self.trust = self.earned;

@@ -112,7 +112,7 @@ impl Looker {
         }
         let mut sample = [0; SAMPLE];
         // What fails here, who reads it will see.
-        let count = self.cache.read(&mut sample[..size], at).ok()??;
+        let count = self.cache.read(&mut sample[..size], at)?;
         let zeros = sample[..count.min(size)].iter().position(|byte| *byte != 0);
         if count > 0 {
             self.last = (at, zeros.unwrap_or(SAMPLE) as u16);

@@ -4,9 +4,9 @@ use super::options::Patience;
 use super::pace::sooner;
 use super::turn::Turn;
 use crate::error::{Error, Operation, Result, Side};
-use crate::sys::{self, Fd};
+use crate::sys::Fd;
 use crate::trace::{Event, Limit};
-use crate::wait::{Wait, Waiting};
+use crate::wait::{Wait, Waiting, until_ready};
 use std::time::{Duration, Instant};
 
 /// The longest wait before a cancel is looked for.
@@ -101,8 +101,6 @@ impl Turn<'_> {
 
 /// Waits, but not so long that a cancel is seen late.
 fn rest(fd: Fd, events: i16, time: Duration) -> Result<()> {
-    match sys::poll(fd, events, time.min(GLANCE)) {
-        Ok(_) | Err(libc::EINTR | libc::EAGAIN) => Ok(()),
-        Err(errno) => Err(Error::nowhere(Operation::Wait, Side::None, errno)),
-    }
+    until_ready(fd, events, time.min(GLANCE))
+        .map_err(|errno| Error::nowhere(Operation::Wait, Side::None, errno))
 }

@@ -14,7 +14,7 @@ use crate::end::{
 use crate::error::{Error, Operation, Result, Side};
 use crate::pipe::Pipe;
 use crate::section;
-use crate::sys::{Fd, Sys};
+use crate::sys::{self, Fd, Sys};
 use crate::wait::Waiting;
 use std::time::{Duration, Instant};
 
@@ -158,6 +158,10 @@ impl Reader {
             return Err(error);
         }
         let result = body(self);
+        if let Some(error) = self.failed {
+            // It shows in the midst of something else that answers cannot be sent.
+            return Err(error);
+        }
         if let Err(error) = &result {
             if error.is_peers() {
                 // It knows.
@@ -184,7 +188,8 @@ impl Reader {
     fn advance(&mut self) -> Result<()> {
         for _ in 0..FRAMES_AT_ONCE {
             match self.machine.stage() {
-                Stage::Ended | Stage::Finished | Stage::Failed => return Ok(()),
+                Stage::Ended | Stage::Finished => return Ok(()),
+                Stage::Failed => return Err(self.failed.unwrap_or(Error::Internal)),
                 Stage::Open if self.machine.piece() != Piece::None => return Ok(()),
                 Stage::Open => self.take_frame()?,
                 Stage::Waiting | Stage::Offered(_) | Stage::Proving(_) => self.shake_hands()?,
@@ -288,11 +293,22 @@ impl Reader {
         Ok(())
     }
 
-    /// As [`Reader::send_answers`], where it can wait. A sender that has gone shows when it is read from.
+    /// As [`Reader::send_answers`], where it can wait. A sender that has gone shows when it is read
+    /// from. A system that forbids answers does not, and would be asked for ever.
     #[inline]
     fn answer_if_ready(&mut self) {
         if self.machine.speaks() {
-            let _ = self.send_answers();
+            self.answer_now();
+        }
+    }
+
+    fn answer_now(&mut self) {
+        match self.send_answers() {
+            Err(errno) if sys::is_refusal(errno) => {
+                self.failed = Some(self.error(Operation::Write, errno));
+                self.machine.abandon();
+            }
+            Ok(()) | Err(_) => {}
         }
     }
 
@@ -304,7 +320,8 @@ impl Reader {
                     Stage::Waiting | Stage::Proving(_) | Stage::Offered(_) => {
                         reader.shake_hands()?
                     }
-                    Stage::Open | Stage::Ended | Stage::Finished | Stage::Failed => return Ok(()),
+                    Stage::Open | Stage::Ended | Stage::Finished => return Ok(()),
+                    Stage::Failed => return Err(reader.failed.unwrap_or(Error::Internal)),
                 }
             }
             Err(reader.error(Operation::Read, libc::EINTR))

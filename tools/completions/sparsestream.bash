@@ -8,6 +8,9 @@ _sparsestream_value() {
     case $1 in
     --sparse) mapfile -t COMPREPLY < <(compgen -W 'auto required never' -- "$2") ;;
     --progress) mapfile -t COMPREPLY < <(compgen -W 'bar json none' -- "$2") ;;
+    --preserve)
+        mapfile -t COMPREPLY < <(compgen -W 'mode ownership timestamps xattr all' -- "$2")
+        ;;
     --state)
         mapfile -t COMPREPLY < <(compgen -f -- "$2")
         compopt -o filenames
@@ -35,10 +38,10 @@ _sparsestream_value() {
 }
 
 _sparsestream() {
-    local commands='map copy check send recv'
+    local commands='map copy check checksum send recv help'
     local common='--detect-zeroes --sparse --rate --timeout --progress'
-    local sink='--known-zero --sync --truncate --no-truncate'
-    local wire='--connect --listen --exec --checksum --resume --restart'
+    local sink='--known-zero --sync --truncate --no-truncate --device --shared --no-lock --force'
+    local wire='--connect --listen --exec --idle-timeout --checksum --resume --restart'
     local line=${COMP_LINE:0:COMP_POINT}
     local current=${line##*[[:space:]]}
     local previous=${COMP_WORDS[COMP_CWORD - 1]}
@@ -60,11 +63,18 @@ _sparsestream() {
         return
     fi
     case $command in
+    help)
+        mapfile -t COMPREPLY < <(compgen -W "${commands% help}" -- "$current")
+        return
+        ;;
     map) options='--json --list --range --rows' ;;
-    copy) options="--range --at --ignore-map $common $sink" ;;
+    copy) options="--range --at --preserve --ignore-map $common $sink" ;;
     check) options='--holes --range --ignore-map --progress --quiet' ;;
-    send) options="--answers --range --ignore-map $common $wire" ;;
-    recv) options="--checkpoint --state --max-size --range $common $sink $wire" ;;
+    checksum)
+        options='--check --ignore-map --ignore-missing --json --progress --quiet --range --status --strict --timeout --warn'
+        ;;
+    send) options="--answers --no-lock --range --ignore-map $common $wire" ;;
+    recv) options="--checkpoint --state --max-size --mode --range $common $sink $wire" ;;
     *) return ;;
     esac
     case $previous in
@@ -72,7 +82,7 @@ _sparsestream() {
         _sparsestream_value "$previous" "$current"
         return
         ;;
-    --range | --at | --rate | --timeout | --rows | --checkpoint | --max-size)
+    --range | --at | --rate | --timeout | --idle-timeout | --mode | --rows | --checkpoint | --max-size)
         return
         ;;
     esac

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # Completion of the sparsestream command for fish.
 
-set -l commands map copy check send recv
+set -l commands map copy check checksum send recv help
 set -l moves '__fish_seen_subcommand_from copy send recv'
 set -l wire '__fish_seen_subcommand_from send recv'
 set -l sink '__fish_seen_subcommand_from copy recv'
@@ -15,8 +15,10 @@ complete -c sparsestream -n "not __fish_seen_subcommand_from $commands" -f
 complete -c sparsestream -n "not __fish_seen_subcommand_from $commands" -a map -d 'Show where data and holes are'
 complete -c sparsestream -n "not __fish_seen_subcommand_from $commands" -a copy -d 'Copy a file or a device'
 complete -c sparsestream -n "not __fish_seen_subcommand_from $commands" -a check -d 'Compare two files or devices'
+complete -c sparsestream -n "not __fish_seen_subcommand_from $commands" -a checksum -d 'Print or compare digests'
 complete -c sparsestream -n "not __fish_seen_subcommand_from $commands" -a send -d 'Send to sparsestream recv'
 complete -c sparsestream -n "not __fish_seen_subcommand_from $commands" -a recv -d 'Receive from sparsestream send'
+complete -c sparsestream -n "not __fish_seen_subcommand_from $commands" -a help -d 'Show the options of a command'
 complete -c sparsestream -n "not __fish_seen_subcommand_from $commands" -l version -d 'Show the version'
 complete -c sparsestream -l help -d 'Show help'
 
@@ -32,6 +34,17 @@ complete -c sparsestream -n '__fish_seen_subcommand_from check' -l holes -d 'Com
 complete -c sparsestream -n '__fish_seen_subcommand_from check' -l quiet -d 'Say nothing of a difference'
 complete -c sparsestream -n '__fish_seen_subcommand_from copy check send recv' -l progress -a 'bar json none' -d 'Tell how far it is'
 
+complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l check -d 'Compare with lists of digests'
+complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l json -d 'Print JSON'
+complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l ignore-map -d 'Read everything'
+complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l timeout -x -d 'Fail when a pipe gives nothing for this long'
+complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l progress -a 'bar json none' -d 'Show the progress'
+complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l ignore-missing -d 'Skip files that do not exist'
+complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l quiet -d 'Print no OK'
+complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l status -d 'Print nothing'
+complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l strict -d 'Fail if a line is improperly formatted'
+complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l warn -d 'Warn of each such line'
+
 complete -c sparsestream -n $moves -l detect-zeroes -d 'Make holes of blocks of zeros'
 complete -c sparsestream -n $moves -l sparse -x -a 'auto required never' -d 'What becomes of holes'
 complete -c sparsestream -n $moves -l rate -x -d 'Most bytes of data a second'
@@ -42,6 +55,14 @@ complete -c sparsestream -n $sink -l sync -d 'Make it durable before success'
 complete -c sparsestream -n $sink -l truncate -d 'Cut a file after what was written'
 complete -c sparsestream -n $sink -l no-truncate -d 'Keep the tail of a file'
 
+complete -c sparsestream -n $sink -l device -d 'Fail unless the target is a block device'
+complete -c sparsestream -n $sink -l shared -d 'Open a device together with other writers'
+complete -c sparsestream -n $moves -l no-lock -d 'Neither lock nor look at locks'
+complete -c sparsestream -n $sink -l force -d 'Write even to a terminal'
+complete -c sparsestream -n '__fish_seen_subcommand_from copy' -l preserve -a 'mode ownership timestamps xattr all' -d 'Keep attributes of the source'
+complete -c sparsestream -n '__fish_seen_subcommand_from recv' -l mode -x -d 'Of a new file'
+
+complete -c sparsestream -n $wire -l idle-timeout -x -d 'Fail when the peer only shows signs of life'
 complete -c sparsestream -n $wire -l connect -x -a '(__sparsestream_addresses)' -d 'Connect to'
 complete -c sparsestream -n $wire -l listen -x -a '(__sparsestream_addresses)' -d 'Wait for a connection at'
 complete -c sparsestream -n $wire -l exec -x -a '(__fish_complete_command)' -d 'Speak with a command'

@@ -1,7 +1,7 @@
 //! The rule that every export goes through one wrapper, and the version map.
 
-use crate::Outcome;
 use crate::source::{self, Source};
+use crate::{Outcome, header};
 use std::collections::BTreeSet;
 use std::path::Path;
 use syn::spanned::Spanned;
@@ -18,15 +18,16 @@ const MAP: &str = "build-aux/sparsestream.map";
 pub fn check(root: &Path) -> Outcome {
     let sources = source::below(root, "src")?;
     let map = source::read(&root.join(MAP))?;
+    let version = header::version(&source::read(&root.join("Cargo.toml"))?)?;
     let mut problems = Vec::new();
     let mut exported = BTreeSet::new();
     for source in &sources {
         exported.extend(check_source(source, &mut problems));
     }
-    check_map(&exported, &map, &mut problems);
+    check_map(&exported, &map, &version, &mut problems);
     if problems.is_empty() {
         Ok(format!(
-            "{} exports: each is one call of a guard, and in the version map",
+            "{} exports: each is one call of a guard, and in one node of the version map",
             exported.len()
         ))
     } else {
@@ -117,14 +118,90 @@ fn check_body(function: &ItemFn) -> Result<(), String> {
     }
 }
 
-fn check_map(exported: &BTreeSet<String>, map: &str, problems: &mut Vec<String>) {
-    let mut mapped = BTreeSet::new();
-    for name in map.lines().filter_map(|line| line.trim().strip_suffix(';')) {
-        if name.starts_with("sparsestream_") && !mapped.insert(name.to_owned()) {
-            problems.push(format!("{MAP}: {name} is there twice"));
-        } else if name.contains('*') && name != "*" {
-            problems.push(format!("{MAP}: {name} is a pattern; each export is named"));
+/// A version node of the map.
+struct Node<'a> {
+    name: &'a str,
+    /// Its names, patterns among them, and whether they are exported.
+    names: Vec<(&'a str, bool)>,
+    /// The node that it follows.
+    follows: Option<&'a str>,
+}
+
+/// The nodes of a version map, or the line that is no part of one.
+fn nodes(map: &str) -> Result<Vec<Node<'_>>, String> {
+    let mut nodes = Vec::new();
+    let mut open: Option<Node> = None;
+    let mut exported = false;
+    for line in map.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        match (&mut open, line) {
+            (None, _) if line.ends_with(" {") => {
+                exported = false;
+                open = Some(Node { name: &line[..line.len() - 2], names: vec![], follows: None });
+            }
+            (Some(_), "global:") => exported = true,
+            (Some(_), "local:") => exported = false,
+            (Some(node), _) if line.starts_with('}') && line.ends_with(';') => {
+                let follows = line[1..line.len() - 1].trim();
+                node.follows = (!follows.is_empty()).then_some(follows);
+                nodes.extend(open.take());
+            }
+            (Some(node), _) if line.ends_with(';') => {
+                node.names.push((&line[..line.len() - 1], exported));
+            }
+            _ => return Err(format!("{MAP}: cannot read this line: {line}")),
         }
+    }
+    Ok(nodes)
+}
+
+/// The version of a node, as numbers.
+fn version_of_node(name: &str) -> Option<(u32, u32)> {
+    let (major, minor) = name.strip_prefix("SPARSESTREAM_")?.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// Fails unless the map has one node a version, each after the one before, the newest not newer than
+/// the library, and each export in one of them.
+fn check_map(exported: &BTreeSet<String>, map: &str, version: &str, problems: &mut Vec<String>) {
+    let nodes = match nodes(map) {
+        Ok(nodes) => nodes,
+        Err(problem) => return problems.push(problem),
+    };
+    let mut mapped = BTreeSet::new();
+    let mut last: Option<&Node> = None;
+    for node in &nodes {
+        let name = node.name;
+        match (version_of_node(name), last.map(|last| version_of_node(last.name))) {
+            (None, _) => problems.push(format!("{MAP}: {name} is not SPARSESTREAM_MAJOR.MINOR")),
+            (this, Some(before)) if this <= before => {
+                problems.push(format!("{MAP}: {name} does not come after the node before it"));
+            }
+            _ => {}
+        }
+        if node.follows != last.map(|last| last.name) {
+            problems.push(format!("{MAP}: {name} ends in the name of the node before it, if any"));
+        }
+        let locals: Vec<_> = node.names.iter().filter(|name| !name.1).map(|name| name.0).collect();
+        let wanted: &[&str] = if last.is_none() { &["*"] } else { &[] };
+        if locals != wanted {
+            problems.push(format!("{MAP}: the first node, and no other, has `local: *`: {name}"));
+        }
+        for (export, _) in node.names.iter().filter(|name| name.1) {
+            if export.contains('*') {
+                problems.push(format!("{MAP}: {export} is a pattern; each export is named"));
+            } else if !mapped.insert((*export).to_owned()) {
+                problems.push(format!("{MAP}: {export} is there twice"));
+            }
+        }
+        last = Some(node);
+    }
+    let newest = last.and_then(|node| version_of_node(node.name));
+    let own = version
+        .rsplit_once('.')
+        .and_then(|own| version_of_node(&format!("SPARSESTREAM_{}", own.0)));
+    if own.is_none() || newest > own {
+        problems
+            .push(format!("{MAP}: its newest node is not of version {version} or an older one"));
     }
     for name in exported.difference(&mapped) {
         problems.push(format!("{MAP}: {name} is missing"));
@@ -218,20 +295,44 @@ mod tests {
         assert_eq!(examine("src/transfer.rs", text).0.len(), 1);
     }
 
+    fn problems_of_map(exports: &[&str], version: &str, map: &str) -> usize {
+        let exported = exports.iter().map(|name| (*name).to_owned()).collect();
+        let mut problems = Vec::new();
+        check_map(&exported, map, version, &mut problems);
+        problems.len()
+    }
+
     #[test]
     fn the_map_and_the_exports_are_the_same_set() {
-        let exported = BTreeSet::from(["sparsestream_a".to_owned(), "sparsestream_b".to_owned()]);
         let problems = |map: &str| {
-            let mut problems = Vec::new();
-            check_map(&exported, map, &mut problems);
-            problems.len()
+            let map = format!("SPARSESTREAM_0.1 {{\n global:\n{map}\n local:\n *;\n}};\n");
+            problems_of_map(&["sparsestream_a", "sparsestream_b"], "0.1.0", &map)
         };
-        let map =
-            |names: &str| format!("SPARSESTREAM_0.1 {{\n global:\n{names}\n local:\n *;\n}};\n");
-        assert_eq!(problems(&map("sparsestream_a;\nsparsestream_b;")), 0);
-        assert_eq!(problems(&map("sparsestream_a;")), 1);
-        assert_eq!(problems(&map("sparsestream_a;\nsparsestream_b;\nsparsestream_c;")), 1);
-        assert_eq!(problems(&map("sparsestream_a;\nsparsestream_b;\nsparsestream_b;")), 1);
-        assert_eq!(problems(&map("sparsestream_a;\nsparsestream_b;\nsparsestream_*;")), 2);
+        assert_eq!(problems("sparsestream_a;\nsparsestream_b;"), 0);
+        assert_eq!(problems("sparsestream_a;"), 1);
+        assert_eq!(problems("sparsestream_a;\nsparsestream_b;\nsparsestream_c;"), 1);
+        assert_eq!(problems("sparsestream_a;\nsparsestream_b;\nsparsestream_b;"), 1);
+        assert_eq!(problems("sparsestream_a;\nsparsestream_b;\nsparsestream_*;"), 1);
+        assert_eq!(problems("sparsestream_a;\nsparsestream_b"), 1);
+    }
+
+    #[test]
+    fn a_release_with_exports_has_a_node_of_its_own() {
+        let first = "SPARSESTREAM_0.1 {\n global:\n sparsestream_a;\n local:\n *;\n};\n";
+        let both = ["sparsestream_a", "sparsestream_b"];
+        let second = |text: &str| format!("{first}{text}");
+        let good = second("SPARSESTREAM_0.2 {\n global:\n sparsestream_b;\n} SPARSESTREAM_0.1;\n");
+        assert_eq!(problems_of_map(&both, "0.2.0", &good), 0);
+        assert_eq!(problems_of_map(&both, "0.10.3", &good), 0);
+        assert_eq!(problems_of_map(&both, "0.1.7", &good), 1);
+        for bad in [
+            "SPARSESTREAM_0.2 {\n global:\n sparsestream_b;\n};\n",
+            "SPARSESTREAM_0.1 {\n global:\n sparsestream_b;\n} SPARSESTREAM_0.1;\n",
+            "SPARSESTREAM_2 {\n global:\n sparsestream_b;\n} SPARSESTREAM_0.1;\n",
+            "SPARSESTREAM_0.2 {\n global:\n sparsestream_b;\n local:\n *;\n} SPARSESTREAM_0.1;\n",
+            "SPARSESTREAM_0.2 {\n global:\n sparsestream_b;\n} SPARSESTREAM_0.0;\n",
+        ] {
+            assert_ne!(problems_of_map(&both, "0.2.0", &second(bad)), 0, "{bad}");
+        }
     }
 }

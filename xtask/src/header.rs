@@ -33,8 +33,8 @@ pub fn check(root: &Path) -> Outcome {
 
 fn generate(root: &Path) -> Result<String, String> {
     let mut config = cbindgen::Config::from_file(root.join("cbindgen.toml"))?;
-    let declared = config.after_includes.as_deref().unwrap_or_default();
-    same_version(&source::read(&root.join("Cargo.toml"))?, declared)?;
+    let version = version(&source::read(&root.join("Cargo.toml"))?)?;
+    config.after_includes = config.after_includes.map(|text| with_version(&text, &version));
 
     // Only what the C ABI is made of: of the core, cbindgen would take constants for public ones.
     let sources = source::below(root, "src/ffi")?;
@@ -98,26 +98,27 @@ fn prefixed(header: &str) -> Result<(), String> {
     }
 }
 
-/// Fails unless `SPARSESTREAM_VERSION` in `declared` is the version of the `manifest`.
-fn same_version(manifest: &str, declared: &str) -> Result<(), String> {
-    let quoted = |text: &str, before: &str| {
-        text.lines().find_map(|line| {
-            line.strip_prefix(before)?
-                .strip_prefix('"')?
-                .split_once('"')
-                .map(|(version, _)| version.to_owned())
-        })
-    };
-    let version = quoted(manifest, "version = ").ok_or("Cargo.toml names no version")?;
-    let macro_version = quoted(declared, "#define SPARSESTREAM_VERSION ")
-        .ok_or("cbindgen.toml defines no SPARSESTREAM_VERSION")?;
-    if macro_version == version {
-        Ok(())
+/// The version in a manifest: three numbers.
+pub fn version(manifest: &str) -> Result<String, String> {
+    let line = manifest.lines().find_map(|line| line.strip_prefix("version = \""));
+    let version = line.and_then(|rest| rest.split_once('"')).map_or("", |(version, _)| version);
+    let numbers: Vec<&str> = version.split('.').collect();
+    if numbers.len() == 3
+        && numbers.iter().all(|number| number.parse::<u16>().is_ok_and(|n| n < 1000))
+    {
+        Ok(version.to_owned())
     } else {
-        Err(format!(
-            "SPARSESTREAM_VERSION in cbindgen.toml is {macro_version}, Cargo.toml says {version}"
-        ))
+        Err(format!("Cargo.toml has no version of three numbers below 1000: {version:?}"))
     }
+}
+
+/// Text in which the version stands for `@VERSION@`, and its parts for `@MAJOR@`, `@MINOR@` and `@PATCH@`.
+fn with_version(text: &str, version: &str) -> String {
+    let mut text = text.replace("@VERSION@", version);
+    for (mark, number) in ["@MAJOR@", "@MINOR@", "@PATCH@"].iter().zip(version.split('.')) {
+        text = text.replace(mark, number);
+    }
+    text
 }
 
 /// What a reader of C needs and cbindgen cannot say.
@@ -179,12 +180,20 @@ mod tests {
     }
 
     #[test]
-    fn versions_that_differ_are_refused() {
-        let manifest = "[package]\nname = \"x\"\nversion = \"1.2.3\"\n";
-        assert_eq!(same_version(manifest, "\n#define SPARSESTREAM_VERSION \"1.2.3\""), Ok(()));
-        assert!(same_version(manifest, "#define SPARSESTREAM_VERSION \"1.2.4\"").is_err());
-        assert!(same_version(manifest, "").is_err());
-        assert!(same_version("", "#define SPARSESTREAM_VERSION \"1.2.3\"").is_err());
+    fn a_version_is_three_numbers() {
+        let manifest = "[package]\nname = \"x\"\nversion = \"1.2.3\"\nrust-version = \"1.85\"\n";
+        assert_eq!(version(manifest), Ok("1.2.3".to_owned()));
+        for bad in
+            ["", "version = \"1.2\"\n", "version = \"1.2.3-rc1\"\n", "version = \"1.2.1000\"\n"]
+        {
+            assert!(version(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_version_and_its_numbers_are_filled_in() {
+        let text = "A \"@VERSION@\" B @MAJOR@ @MINOR@ @PATCH@";
+        assert_eq!(with_version(text, "1.20.3"), "A \"1.20.3\" B 1 20 3");
     }
 
     #[test]

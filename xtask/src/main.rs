@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `header` | writes `include/sparsestream.h` from `src/ffi/` |
 //! | `header --check` | fails, and shows how, if that file is not what would be written |
-//! | `exports` | fails if an export is not one call of a guard, or is missing from the version map |
+//! | `exports` | fails if an export is not one call of a guard, or is not in one node of the version map |
 
 mod exports;
 mod header;

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Where in its file a stream starts, how long it is, and whether there is room for it. */
+
+#include "tool.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+int64_t size_of(const struct target *end)
+{
+    int64_t position, size;
+    char byte;
+
+    if (end->regular) {
+        /* The files of /proc and /sys have a size that says nothing. */
+        if (end->size == 0 && end->fd >= 0 && pread(end->fd, &byte, 1, 0) > 0)
+            return -1;
+        return end->size;
+    }
+    if (!end->device)
+        return -1;
+    position = lseek(end->fd, 0, SEEK_CUR);
+    size = lseek(end->fd, 0, SEEK_END);
+    if (position >= 0)
+        lseek(end->fd, position, SEEK_SET);
+    return size;
+}
+
+int check_range(const struct settings *settings, const struct target *source)
+{
+    int64_t size, rest;
+
+    if (!settings->ranged)
+        return 0;
+    size = size_of(source);
+    if (size < 0)
+        return 0;
+    rest = size - source->position;
+    if (settings->offset <= rest && settings->length <= rest - settings->offset)
+        return 0;
+    if (source->position > 0)
+        return usage(settings, "--range: %s has %lld bytes from its position on", source->name,
+                     (long long)(rest < 0 ? 0 : rest));
+    return usage(settings, "--range: %s has %lld bytes", source->name, (long long)size);
+}
+
+int check_room(const struct target *target, int64_t offset, int64_t length)
+{
+    int64_t size, room;
+    int seals;
+
+    if (length < 0 || (!target->regular && !target->device))
+        return 0;
+    if (target->regular) {
+        seals = fcntl(target->fd, F_GET_SEALS);
+        if (seals < 0 || (seals & F_SEAL_GROW) == 0)
+            return 0;
+    }
+    size = target->regular ? target->size : size_of(target);
+    if (size < 0)
+        return fail_errno(target->name, "lseek", errno);
+    room = offset < size ? size - offset : 0;
+    if (length <= room)
+        return 0;
+    return fail(EXIT_REFUSED, "%s: has room for %lld bytes, and %lld would come", target->name, (long long)room,
+                (long long)length);
+}
+
+struct amount {
+    int64_t total;
+    int64_t data;
+};
+
+static int add(void *opaque, const sparsestream_section *section)
+{
+    struct amount *amount = opaque;
+
+    amount->total += section->length;
+    if (section->kind == SPARSESTREAM_DATA)
+        amount->data += section->length;
+    return 0;
+}
+
+void measure(const struct target *source, const struct settings *settings, int64_t *total, int64_t *work)
+{
+    struct amount amount = { 0 };
+
+    *total = *work = -1;
+    if (sparsestream_map(source->fd, source->position + settings->offset, settings->length, add, &amount) < 0)
+        return;
+    *total = amount.total;
+    /* Where the map is not used, or holes are written, all of it moves. */
+    *work = settings->ignore_map || settings->sparse == SPARSESTREAM_SPARSE_NEVER ? amount.total : amount.data;
+}
+
+void fill_source_options(sparsestream_source_options *options, const struct settings *settings,
+                         const struct target *source)
+{
+    *options = (sparsestream_source_options){
+        .size = sizeof(*options),
+        .flags = settings->ignore_map ? SPARSESTREAM_IGNORE_MAP : 0,
+        .offset = source->position + settings->offset,
+        .length = settings->length,
+    };
+}
+
+void fill_sink_options(sparsestream_sink_options *options, const struct settings *settings,
+                       const struct target *target, int64_t offset, bool truncate)
+{
+    *options = (sparsestream_sink_options){
+        .size = sizeof(*options),
+        .flags = (settings->sync ? SPARSESTREAM_SYNC : 0) | (truncate ? SPARSESTREAM_TRUNCATE : 0) |
+                 (settings->known_zero ? SPARSESTREAM_KNOWN_ZERO : 0),
+        .offset = target->position + offset,
+    };
+}
