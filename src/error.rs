@@ -185,15 +185,15 @@ pub enum Error {
         /// The errno that stands for it.
         errno: i32,
     },
-    /// As [`Error::At`], in the words of whoever failed: the caller's functions.
-    #[error("{}: {} at offset {offset}: {}", side.name(), operation.name(), OwnWords(text, *errno))]
-    InWords {
-        /// The operation that failed.
+    /// A callback failed, or the transfer was ended from outside, and somebody said why.
+    #[error("{}: {}", Place { operation, side, offset }, SaidWords { errno, text })]
+    Said {
+        /// What was being done.
         operation: Operation,
-        /// The end that failed.
+        /// To which end.
         side: Side,
-        /// The offset, in bytes.
-        offset: u64,
+        /// Where, if an offset applies.
+        offset: Option<u64>,
         /// The errno that stands for it.
         errno: i32,
         /// The words.
@@ -297,8 +297,8 @@ impl Error {
             Error::At { errno, .. }
             | Error::Nowhere { errno, .. }
             | Error::Because { errno, .. }
-            | Error::InWords { errno, .. }
             | Error::Argument { errno, .. }
+            | Error::Said { errno, .. }
             | Error::TooLong { errno, .. }
             | Error::Peer { errno, .. } => errno,
             Error::EndedEarly { .. } => libc::ENODATA,
@@ -315,8 +315,8 @@ impl Error {
             Error::At { operation, .. }
             | Error::Nowhere { operation, .. }
             | Error::Because { operation, .. }
-            | Error::InWords { operation, .. }
             | Error::Nonsense { operation, .. }
+            | Error::Said { operation, .. }
             | Error::Peer { operation, .. } => operation,
             Error::EndedEarly { .. } => Operation::Read,
             Error::TooLong { .. } => Operation::Open,
@@ -333,9 +333,9 @@ impl Error {
             Error::At { side, .. }
             | Error::Nowhere { side, .. }
             | Error::Because { side, .. }
-            | Error::InWords { side, .. }
             | Error::Nonsense { side, .. }
             | Error::Late { side, .. }
+            | Error::Said { side, .. }
             | Error::Peer { side, .. } => side,
             Error::EndedEarly { .. } => Side::Source,
             Error::TooLong { .. } => Side::Sink,
@@ -349,12 +349,11 @@ impl Error {
         match *self {
             Error::At { offset, .. }
             | Error::Because { offset, .. }
-            | Error::InWords { offset, .. }
             | Error::Nonsense { offset, .. }
             | Error::EndedEarly { offset, .. }
             | Error::TooLong { offset, .. }
             | Error::Late { offset, .. } => Some(offset),
-            Error::Peer { offset, .. } => offset,
+            Error::Said { offset, .. } | Error::Peer { offset, .. } => offset,
             Error::Nowhere { .. } | Error::Argument { .. } | Error::Internal => None,
         }
     }
@@ -472,23 +471,38 @@ impl fmt::Display for PeerWords<'_> {
         if !text.is_empty() {
             return f.write_str(text);
         }
-        write!(f, "{}: {}", self.side.name(), self.operation.name())?;
-        if let Some(offset) = self.offset {
-            write!(f, " at offset {offset}")?;
-        }
-        write!(f, ": {}", Words(*self.errno))
+        let PeerWords { operation, side, offset, errno, .. } = *self;
+        write!(f, "{}: {}", Place { operation, side, offset }, Words(*errno))
     }
 }
 
-/// Somebody's own words, with the errno's if there are none.
-struct OwnWords<'a>(&'a Text, i32);
+/// Where something failed.
+struct Place<'a> {
+    operation: &'a Operation,
+    side: &'a Side,
+    offset: &'a Option<u64>,
+}
 
-impl fmt::Display for OwnWords<'_> {
+impl fmt::Display for Place<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.as_str() {
-            "" => Words(self.1).fmt(f),
-            text => f.write_str(text),
+        write!(f, "{}: {}", self.side.name(), self.operation.name())?;
+        self.offset.map_or(Ok(()), |offset| write!(f, " at offset {offset}"))
+    }
+}
+
+/// Somebody's words and the errno in the system's words.
+struct SaidWords<'a> {
+    errno: &'a i32,
+    text: &'a Text,
+}
+
+impl fmt::Display for SaidWords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.text.as_str();
+        if !text.is_empty() {
+            write!(f, "{text}: ")?;
         }
+        write!(f, "{}", Words(*self.errno))
     }
 }
 

@@ -129,10 +129,10 @@ pub unsafe extern "C" fn sparsestream_source_from_wire(
 /// reads back what is held for a resume, if that was not done yet. On a descriptor in blocking mode the
 /// call waits, with poll(2). On any other it returns -EAGAIN, and is to be called again when `read_fd`
 /// can be read. A call handles a bounded number of frames and held bytes (16,384 and 64 MiB): if that
-/// was not enough it returns -EAGAIN in either mode, and is to be called again at once.
+/// was not enough it returns -EINTR in either mode, and is to be called again at once.
 ///
-/// Returns 0 or a negative errno: -EINVAL (not a source from a wire, or an argument), -EBUSY, -EAGAIN, and
-/// those of a source from a wire.
+/// Returns 0 or a negative errno: -EINVAL (not a source from a wire, or an argument), -EBUSY, -EAGAIN, -EINTR,
+/// and those of a source from a wire.
 ///
 /// # Safety
 /// `source` is NULL or a live handle; `info` is NULL or a struct of its `size`.
@@ -208,7 +208,7 @@ fn introduction(source: &mut dyn Source) -> Result<Introduction> {
             other => return other,
         }
     }
-    Err(Error::nowhere(Operation::Open, Side::Source, libc::EAGAIN))
+    Err(Error::nowhere(Operation::Open, Side::Source, libc::EINTR))
 }
 
 fn way_back(fd: c_int) -> Option<sys::Fd> {

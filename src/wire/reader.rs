@@ -239,13 +239,22 @@ impl Reader {
         self.machine.handle_timeout(Instant::now());
         self.answer_if_ready();
         let Some(held) = self.held else { return Err(Error::Internal) };
-        let proof = match &mut self.proof {
-            Some(proof) => proof,
-            None => self.proof.insert(Proof::new(held.fd, held.offset, length)?),
+        let step = match &mut self.proof {
+            Some(proof) => proof.step(),
+            None => Proof::new(held.fd, held.offset, length).and_then(|proof| {
+                self.proof = Some(proof);
+                Ok(None)
+            }),
         };
-        if let Some(digest) = proof.step()? {
+        let answered = match step {
+            Ok(None) => None,
+            Ok(Some(digest)) => Some(self.machine.proven(digest)),
+            Err(error) if error.errno() == libc::ENODATA => Some(self.machine.unproven()),
+            Err(error) => return Err(error),
+        };
+        if let Some(answered) = answered {
             self.proof = None;
-            self.machine.proven(digest).map_err(|refused| self.because(refused))?;
+            answered.map_err(|refused| self.because(refused))?;
             self.answer_if_ready();
             return Ok(());
         }

@@ -176,7 +176,7 @@ impl Link {
             _ => self.transport.words(),
         };
         match text {
-            Some(text) => Error::InWords { operation, side, offset, errno, text },
+            Some(text) => Error::Said { operation, side, offset: Some(offset), errno, text },
             None => Error::at(operation, side, offset, errno),
         }
     }

@@ -167,9 +167,7 @@ impl Writer {
         match self.hear() {
             Err(heard) if heard.is_peers() || errno == libc::EAGAIN => Err(heard),
             // A transport that failed may know the reason only when it is read.
-            Err(heard @ Error::InWords { .. }) if !matches!(error, Error::InWords { .. }) => {
-                Err(heard)
-            }
+            Err(heard @ Error::Said { .. }) if !matches!(error, Error::Said { .. }) => Err(heard),
             Ok(()) | Err(_) => Err(error),
         }
     }

@@ -354,6 +354,18 @@ impl Receiver {
         }
     }
 
+    /// The held bytes are not there any more. A receiver that may restart receives everything.
+    pub fn unproven(&mut self) -> std::result::Result<(), Refused> {
+        match (self.stage, self.hello) {
+            (Stage::Proving(_), Some(hello)) if self.config.restart => {
+                self.answer(&hello, Reason::Content, 0, &[0; LENGTH]);
+                Ok(())
+            }
+            (Stage::Proving(_), _) => Err(refused("less is held than was recorded", libc::ENODATA)),
+            _ => Err(MISUSED),
+        }
+    }
+
     fn begin(&mut self, header: &Header, held: u64) -> std::result::Result<(), Refused> {
         let reason = Reason::of_begin(header.value)?;
         match (header.offset, reason) {
