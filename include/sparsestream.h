@@ -741,10 +741,10 @@ typedef struct sparsestream_transport_ops {
     int64_t (*write)(void *opaque, const void *buffer, size_t length);
     /**
      * Says goodbye: nothing is read or written any more. Called once, when the stream has ended or failed
-     * or the handle is freed, and again only while it returns -EAGAIN or -EINTR and there is time for
-     * that. After a failure it is called once. Its failure counts only where nothing else confirms the
-     * stream: at a sink without a way back. Must not close a descriptor that others use. May be
-     * NULL.
+     * or the handle is freed (not if its construction failed). Called again only while it returns -EAGAIN
+     * or -EINTR and there is time for that. After a failure it is called once. Its failure counts only
+     * where nothing else confirms the stream: at a sink without a way back. Must not close a descriptor
+     * that others use. May be NULL.
      */
     int (*close)(void *opaque);
     /**

@@ -44,10 +44,10 @@ pub struct sparsestream_transport_ops {
         unsafe extern "C" fn(opaque: *mut c_void, buffer: *const c_void, length: usize) -> i64,
     >,
     /// Says goodbye: nothing is read or written any more. Called once, when the stream has ended or failed
-    /// or the handle is freed, and again only while it returns -EAGAIN or -EINTR and there is time for
-    /// that. After a failure it is called once. Its failure counts only where nothing else confirms the
-    /// stream: at a sink without a way back. Must not close a descriptor that others use. May be
-    /// NULL.
+    /// or the handle is freed (not if its construction failed). Called again only while it returns -EAGAIN
+    /// or -EINTR and there is time for that. After a failure it is called once. Its failure counts only
+    /// where nothing else confirms the stream: at a sink without a way back. Must not close a descriptor
+    /// that others use. May be NULL.
     pub close: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
     /// Called after `read`, `write` or `close` has returned -EAGAIN: stores the descriptor that this waits
     /// for and the events of poll(2), or returns a negative errno if only the caller knows. Reported by
