@@ -277,6 +277,8 @@ pub struct SinkInfo {
     pub keeps: bool,
     /// Bytes from the start of the stream that it holds already; see [`Held`].
     pub held: u64,
+    /// [`Sink::durable`] may report something.
+    pub durable: bool,
 }
 
 /// How a hole was made.
@@ -343,7 +345,8 @@ pub trait Sink: End + SinkWays {
     /// many, at least one.
     fn keep(&mut self, length: u64) -> Result<u64>;
 
-    /// Everything before this offset of the stream is on the medium, if anything is known about that.
+    /// Everything before this offset of the stream is on the medium, if anything is known about that. Asked
+    /// after each step if [`SinkInfo::durable`] says so.
     fn durable(&self) -> Option<u64> {
         None
     }

@@ -174,7 +174,7 @@ impl<C: Checkpoint> Sink for FileSink<C> {
         // A later write to a block that is shared needs a new block.
         self.may_share = plan.holes;
         let makes_holes = plan.holes && self.makes_holes()?;
-        Ok(SinkInfo { makes_holes, keeps: true, held: 0 })
+        Ok(SinkInfo { makes_holes, keeps: true, held: 0, durable: self.place.durable().is_some() })
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {

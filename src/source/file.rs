@@ -106,11 +106,17 @@ impl FileSource {
     }
 
     /// The section at the offset, known or asked for.
+    #[inline]
     fn current(&mut self, end: u64) -> Result<Section> {
-        self.life.check(Operation::Map, Side::Source, self.offset)?;
-        if let Some(section) = self.section {
-            return Ok(section);
+        match self.section {
+            Some(section) if self.life == Life::Open => Ok(section),
+            Some(_) | None => self.ask(end),
         }
+    }
+
+    /// Asks for the section at the offset.
+    fn ask(&mut self, end: u64) -> Result<Section> {
+        self.life.check(Operation::Map, Side::Source, self.offset)?;
         if self.offset == end {
             return Ok(Section::end(end));
         }

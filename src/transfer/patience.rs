@@ -12,10 +12,12 @@ use std::time::{Duration, Instant};
 /// The longest wait before a cancel is looked for.
 const GLANCE: Duration = Duration::from_millis(50);
 
-/// The answer when an end is not ready.
+/// What a step leaves to be done.
 pub(super) enum Rest {
-    /// It was waited for. Try again.
+    /// Nothing: make the next step.
     Over,
+    /// Nothing, for good.
+    Finished,
     /// The caller must wait for this, and gets this error, which would block.
     Callers(Wait, Error),
 }

@@ -194,7 +194,7 @@ impl End for MemorySource {
 
 impl Sink for MemorySink {
     fn open(&mut self, _plan: &Plan) -> Result<SinkInfo> {
-        Ok(SinkInfo { makes_holes: self.makes, keeps: self.keeps, held: 0 })
+        Ok(SinkInfo { makes_holes: self.makes, keeps: self.keeps, ..SinkInfo::default() })
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {

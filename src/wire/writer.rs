@@ -347,7 +347,8 @@ impl Sink for Writer {
                 _ => 0,
             })
         })?;
-        Ok(SinkInfo { makes_holes: true, keeps: true, held })
+        let durable = self.machine.two_way();
+        Ok(SinkInfo { makes_holes: true, keeps: true, held, durable })
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
