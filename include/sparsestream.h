@@ -409,9 +409,10 @@ typedef struct sparsestream_sink_options {
      */
     int64_t length;
     /**
-     * fsync(2) after at least this many bytes, data and holes, and at the end; 0 means never
-     * in between. From 65536 on, no more bytes of data than this are ever written and not durable.
-     * Regular files and block devices only.
+     * fsync(2) after at least this many bytes of data, 5 seconds after the last one if anything moved
+     * since, holes included, and at the end; 0 means never in between. Looked at when something moves.
+     * From 65536 on, no more bytes of data than this are ever written and not durable. Regular files and
+     * block devices only.
      */
     int64_t sync_interval;
     /**

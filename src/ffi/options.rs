@@ -90,9 +90,10 @@ pub struct sparsestream_sink_options {
     /// Most bytes that the stream may put there, holes included; 0 means no limit of its own.
     /// What comes beyond it fails with -EFBIG and is not written.
     pub length: i64,
-    /// fsync(2) after at least this many bytes, data and holes, and at the end; 0 means never
-    /// in between. From 65536 on, no more bytes of data than this are ever written and not durable.
-    /// Regular files and block devices only.
+    /// fsync(2) after at least this many bytes of data, 5 seconds after the last one if anything moved
+    /// since, holes included, and at the end; 0 means never in between. Looked at when something moves.
+    /// From 65536 on, no more bytes of data than this are ever written and not durable. Regular files and
+    /// block devices only.
     pub sync_interval: i64,
     /// Called after each such fsync with the durable offset: all of the file before it, from
     /// `offset` on, is on the medium. A negative errno ends the transfer with that error. May be

@@ -1,12 +1,15 @@
 //! Frames that no honest sender sends. Each ends in a clear error, with nothing extended.
 
 use super::*;
+use crate::sys::Call;
+use crate::sys::inject::{self, Fault};
 use crate::testing;
 use crate::wire::proto::body::{
     ANSWERS, Accept, CHECKSUM, DIGEST, End, Hello, KEEP, RESUME, Reason,
 };
 use crate::wire::proto::frame::{HEADER, Header, Kind, MAX_OFFSET, MAX_PAYLOAD, UNKNOWN, VERSION};
 use std::io::Write as _;
+use std::time::Instant;
 
 const LENGTH: u64 = 1 << 20;
 
@@ -369,4 +372,104 @@ fn a_flood_of_nothing_leaves_time_for_other_work() {
     assert!(writer.finish().unwrap_err().would_block());
     b.write_all(&with_body(Kind::Status, 0, 0, &[0; 32])).unwrap();
     assert!((0..3).any(|_| writer.finish().is_ok()));
+}
+
+/// Frames of 32 bytes cannot make a receiver sync its disk over and over.
+#[test]
+fn a_thousand_holes_cause_no_flood_of_syncs() {
+    let mut hello = hello();
+    hello.length = 1000 * (64 << 20);
+    let holes: Vec<u8> =
+        (0..1000).flat_map(|at| bare(Kind::Hole, at * (64 << 20), 64 << 20)).collect();
+    let bytes = [greeting(&hello), holes, end(hello.length, 0, hello.length)].concat();
+    let (mut a, b) = socket();
+    a.write_all(&bytes).unwrap();
+    let copy = testing::file();
+    let mut reader =
+        reader_on(b.as_raw_fd(), Some(b.as_raw_fd()), &ReaderOptions::default()).unwrap();
+    let options = sink::Options { sync_interval: 64 << 20, ..sink::Options::default() };
+    let mut sink = sink::from_fd(copy.as_raw_fd(), &options, ()).unwrap();
+    let mut receiver = Moving::new(&mut reader, sink.as_mut());
+    let syncs = std::rc::Rc::new(std::cell::Cell::new(0));
+    let seen = std::rc::Rc::clone(&syncs);
+    inject::with(
+        move |call| {
+            seen.set(seen.get() + usize::from(matches!(call, Call::Fsync)));
+            Fault::None
+        },
+        || {
+            for _ in 0..1000 {
+                receiver.turn();
+            }
+        },
+    );
+    assert_eq!(receiver.result, Some(Ok(())));
+    assert_eq!(syncs.get(), 1);
+}
+
+/// A receiver that reads nothing and says that all is stored is not believed.
+#[test]
+fn success_is_not_believed_before_everything_was_sent() {
+    for last in [with_body(Kind::Status, 4 << 20, 0, &[0; 32]), bare(Kind::Ack, 4 << 20, 0)] {
+        let (a, mut b) = socket();
+        a.set_nonblocking(true).unwrap();
+        let mut writer =
+            writer_on(a.as_raw_fd(), Some(a.as_raw_fd()), &WriterOptions::default()).unwrap();
+        assert!(announce(&mut writer, 4 << 20).unwrap_err().would_block());
+        let accept = Accept {
+            version: VERSION,
+            reason: Reason::None,
+            max_payload: MAX_PAYLOAD,
+            features: ANSWERS,
+            resume_offset: 0,
+            resume_digest: [0; 32],
+            flags: 0,
+        };
+        b.write_all(&with_body(Kind::Accept, 0, 0, &accept.encode())).unwrap();
+        assert_eq!(announce(&mut writer, 4 << 20).unwrap().held, 0);
+        // The socket takes a part of it, and the writer keeps the rest.
+        let data = vec![7; 4 << 20];
+        let mut taken = 0;
+        while taken < data.len() {
+            match writer.write(&data[taken..]) {
+                Ok(count) => taken += count,
+                Err(error) if error.would_block() => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(taken < data.len());
+        b.write_all(&last).unwrap();
+        let error = writer.flush(Instant::now());
+        assert_eq!(error.unwrap_err().errno(), libc::EPROTO);
+    }
+}
+
+/// The name that only looks like a frame is refused with its first byte.
+#[test]
+fn eighteen_bytes_of_another_protocol_are_refused_at_once() {
+    let (mut a, b) = socket();
+    a.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let mut reader =
+        reader_on(b.as_raw_fd(), Some(b.as_raw_fd()), &ReaderOptions::default()).unwrap();
+    assert_eq!(reader.open().unwrap_err().errno(), libc::EPROTO);
+    // Nothing is said to something that is not a sender.
+    a.set_nonblocking(true).unwrap();
+    assert!(std::io::Read::read(&mut a, &mut [0; 8]).is_err());
+}
+
+/// All 255 bytes of a peer's words arrive, before HELLO is answered too.
+#[test]
+fn a_peers_words_are_kept_whole() {
+    let words = format!("disk: full: {}: ", "x".repeat(255 - 14));
+    assert_eq!(words.len(), 255);
+    let mut body = vec![28, 0, 0, 0, 7, 2, 255, 0];
+    body.extend_from_slice(words.as_bytes());
+    let (a, mut b) = socket();
+    let mut writer =
+        writer_on(a.as_raw_fd(), Some(a.as_raw_fd()), &WriterOptions::default()).unwrap();
+    assert!(offered(&mut writer).unwrap_err().would_block());
+    b.write_all(&with_body(Kind::Error, 0, 0, &body)).unwrap();
+    let error = offered(&mut writer).unwrap_err();
+    assert_eq!(error.to_string(), format!("peer: {words}"));
+    assert_eq!(error.errno(), libc::ENOSPC);
 }
