@@ -127,7 +127,7 @@ static void data_in_the_cache_is_copied(void)
 
 static void data_in_the_cache_is_found_by_a_question(void)
 {
-    struct sparsestream_section section;
+    struct sparsestream_section section = { .size = sizeof section };
     int64_t length = -1;
     bool in_data = true;
     int writer, fd = dirty_file(&writer);
@@ -183,7 +183,7 @@ static void a_flush_that_fails_makes_all_data(void)
 {
     static const struct fuse_rule rules[] = { { FUSE_ON_FSYNC, 0, FUSE_FAIL, EIO } };
     struct sum sum = { .data = 0 };
-    struct sparsestream_section section;
+    struct sparsestream_section section = { .size = sizeof section };
     int writer, fd = dirty_file(&writer), to = file_new("file");
 
     fuse_server_rules(fixture.server, RULES(rules));
@@ -218,7 +218,7 @@ static void a_question_that_fails_is_asked_again(void)
 /* Some versions of ext4 answer ENOENT before such a file is synced. */
 static void a_file_within_its_inode_is_copied(void)
 {
-    struct sparsestream_section section;
+    struct sparsestream_section section = { .size = sizeof section };
     int fd, to = file_new("file");
 
     open_fixture("ext4-inline");

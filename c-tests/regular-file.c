@@ -927,21 +927,22 @@ static void a_file_driven_by_hand(void)
     struct sparsestream_source *source;
     struct sparsestream_sink *sink;
     char buffer[10000];
+    struct sparsestream_section section = { .size = sizeof section };
     int64_t count, length, size;
-    bool in_data;
 
     file_lay_out(in, 0, pieces, COUNT(pieces), OLD);
     size = file_size(in);
     file_fill(out, 0, 128 * KiB, NEW);
     source = fd_source(in);
     sink = fd_sink(out);
-    CHECK_CODE(sparsestream_source_in_data(source, &in_data, &length), 0);
-    CHECK_INT(in_data, ==, true);
-    CHECK_INT(length, ==, 64 * KiB);
+    CHECK_CODE(sparsestream_source_section(source, &section), 0);
+    CHECK_INT(section.kind, ==, SPARSESTREAM_DATA);
+    CHECK_INT(section.length, ==, 64 * KiB);
     while ((count = sparsestream_source_read(source, buffer, sizeof buffer)) != 0) {
         if (count == SPARSESTREAM_AT_HOLE) {
-            CHECK_CODE(sparsestream_source_in_data(source, &in_data, &length), 0);
-            CHECK_INT(in_data, ==, false);
+            CHECK_CODE(sparsestream_source_section(source, &section), 0);
+            CHECK_INT(section.kind, ==, SPARSESTREAM_HOLE);
+            length = section.length;
             CHECK_INT(length, >, 0);
             CHECK_CODE(sparsestream_source_skip(source, length), 0);
             while (length > 0) {
@@ -960,9 +961,9 @@ static void a_file_driven_by_hand(void)
             done += taken;
         }
     }
-    CHECK_CODE(sparsestream_source_in_data(source, &in_data, &length), 0);
-    CHECK_INT(in_data, ==, false);
-    CHECK_INT(length, ==, 0);
+    CHECK_CODE(sparsestream_source_section(source, &section), 0);
+    CHECK_INT(section.kind, ==, SPARSESTREAM_END);
+    CHECK_INT(section.length, ==, 0);
     CHECK_CODE(sparsestream_source_finish(source), 0);
     CHECK_CODE(sparsestream_sink_finish(sink), 0);
     sparsestream_source_free(source);

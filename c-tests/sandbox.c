@@ -410,7 +410,7 @@ static int other_wire_in(void)
 
 static int run_questions(void)
 {
-    struct sparsestream_section section;
+    struct sparsestream_section section = { .size = sizeof section };
     int64_t at = 0;
     int code = 0;
 

@@ -46,7 +46,7 @@ struct carrier {
     int again_percent, fd, events;
     /* Instead of the call with this number, and each after it. */
     int fail_read, fail_write, fail_close, error;
-    int reads, writes, closes, frees, wants;
+    int reads, writes, closes, frees, waits;
     /* The write that was not ready. */
     const void *retry;
     size_t retry_length;
@@ -132,15 +132,13 @@ static int carrier_close(void *opaque)
     return 0;
 }
 
-static int carrier_wants(void *opaque, int *fd, int *events)
+static int carrier_wait(void *opaque, struct sparsestream_wait *wait)
 {
     struct carrier *carrier = opaque;
 
-    carrier->wants++;
-    if (carrier->fd < 0)
-        return -ENOENT;
-    *fd = carrier->fd;
-    *events = carrier->events;
+    carrier->waits++;
+    wait->fd = carrier->fd;
+    wait->events = carrier->events;
     return 0;
 }
 
@@ -155,7 +153,7 @@ static const struct sparsestream_transport_ops carrier_ops = {
     .read = carrier_read,
     .write = carrier_write,
     .close = carrier_close,
-    .wants = carrier_wants,
+    .wait = carrier_wait,
 };
 
 /* Both directions, and both ends. */
@@ -364,6 +362,55 @@ static void a_failure_of_the_transport_is_the_errno_of_both(void)
     close(from);
 }
 
+/* As from a TLS library, whose errors no errno can tell. */
+static int64_t refused_read(void *opaque, void *buffer, size_t length)
+{
+    struct carrier *carrier = opaque;
+
+    (void) buffer;
+    (void) length;
+    if (carrier->reads++ == 0)
+        return -EAGAIN;
+    CHECK_CODE(sparsestream_set_error(ECONNABORTED, 0, -1, "certificate verify failed"), 0);
+    return -ECONNABORTED;
+}
+
+static int64_t broken_write(void *opaque, const void *buffer, size_t length)
+{
+    struct carrier *carrier = opaque;
+
+    (void) buffer;
+    return carrier->writes++ == 0 ? (int64_t) length : -EPIPE;
+}
+
+static void the_words_of_the_transport_are_the_error(void)
+{
+    static struct line line;
+    struct sparsestream_transport_ops ops = carrier_ops;
+    struct sparsestream_sink *sink;
+    struct sparsestream_error error;
+    struct side sender;
+    int from = image_file(9);
+
+    /* Reading knows the reason, whatever writing says. */
+    for (int i = 0; i < 2; i++) {
+        line_begin(&line, 19, 0);
+        ops.read = refused_read;
+        ops.write = i == 0 ? carrier_write : broken_write;
+        CHECK_CODE(sparsestream_sink_to_transport(&ops, &line.near, NULL, &sink), 0);
+        side_begin(&sender, fd_source(from), sink);
+        for (int j = 0; j < 10 && !ended(&sender); j++)
+            turn(&sender);
+        CHECK_INT(sender.result, ==, -ECONNABORTED);
+        CHECK_CONTAINS(sparsestream_last_error(), "certificate verify failed");
+        error = transfer_error(sender.transfer);
+        CHECK_CONTAINS(error.message, "certificate verify failed");
+        CHECK_INT(error.side, ==, SPARSESTREAM_SIDE_SINK);
+        side_end(&sender);
+    }
+    close(from);
+}
+
 static void what_it_waits_for_is_reported(void)
 {
     static struct line line;
@@ -458,10 +505,10 @@ static int64_t socket_write(void *opaque, const void *buffer, size_t length)
     return count < 0 ? -errno : count;
 }
 
-static int socket_wants(void *opaque, int *fd, int *events)
+static int socket_wait(void *opaque, struct sparsestream_wait *wait)
 {
-    *fd = ((struct socket_end *) opaque)->fd;
-    *events = POLLIN | POLLOUT;
+    wait->fd = ((struct socket_end *) opaque)->fd;
+    wait->events = POLLIN | POLLOUT;
     return 0;
 }
 
@@ -475,7 +522,7 @@ static int socket_plain(void *opaque)
 static void data_goes_uncopied_through_an_offered_descriptor(void)
 {
     static const struct sparsestream_transport_ops ops = {
-        .size = sizeof ops, .read = socket_read, .write = socket_write, .wants = socket_wants,
+        .size = sizeof ops, .read = socket_read, .write = socket_write, .wait = socket_wait,
         .input_fd = socket_plain, .output_fd = socket_plain,
     };
     int from = image_file(6);
@@ -516,6 +563,7 @@ TESTS(
     CASE(without_read_it_is_one_way),
     CASE(a_goodbye_that_fails_counts_only_one_way),
     CASE(a_failure_of_the_transport_is_the_errno_of_both),
+    CASE(the_words_of_the_transport_are_the_error),
     CASE(what_it_waits_for_is_reported),
     CASE(nonsense_is_an_error_and_not_believed),
     CASE(data_goes_uncopied_through_an_offered_descriptor),

@@ -137,6 +137,11 @@ pub trait SourceWays {
     fn rewind(&mut self) -> Option<&mut dyn Rewind> {
         None
     }
+    /// A read that is not ready may go on filling its buffer: the next read is given the same buffer, which
+    /// nothing else uses meanwhile.
+    fn holds_buffer(&self) -> bool {
+        false
+    }
     /// Its peer has introduced the stream.
     fn introduced(&mut self) -> Option<&mut dyn Introduced> {
         None

@@ -507,7 +507,7 @@ impl fmt::Display for SaidWords<'_> {
 }
 
 /// An errno in the system's words.
-struct Words(i32);
+pub(crate) struct Words(pub i32);
 
 impl fmt::Display for Words {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

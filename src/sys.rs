@@ -693,6 +693,14 @@ pub fn device_size(fd: Fd) -> Sys<u64> {
     Ok(size)
 }
 
+/// Bytes that a pipe, a socket or a terminal has to be read: ioctl(2) FIONREAD.
+pub fn readable_bytes(fd: Fd) -> Sys<u64> {
+    let mut count: c_int = 0;
+    // SAFETY: the count is an int, which FIONREAD writes.
+    call(Call::Ioctl, 0, |_| unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut count) } as isize)?;
+    Ok(u64::try_from(count).unwrap_or_default())
+}
+
 /// Bytes of a block device's logical sector: ioctl(2) BLKSSZGET.
 pub fn sector_size(fd: Fd) -> Sys<u64> {
     let mut size: c_int = 0;
@@ -749,6 +757,21 @@ pub fn poll(fd: Fd, events: i16, time: Duration) -> Sys<i16> {
     // SAFETY: one whole pollfd.
     call(Call::Poll, 0, |_| unsafe { libc::poll(&raw mut entry, 1, milliseconds) } as isize)?;
     Ok(entry.revents)
+}
+
+/// Waits until one of the descriptors has one of its events, or an error, or the time is over: poll(2).
+pub fn poll_any(watched: &[crate::wait::Watched], time: Duration) -> Sys<()> {
+    let mut entries = [libc::pollfd { fd: -1, events: 0, revents: 0 }; crate::wait::Watch::MOST];
+    for (entry, watched) in entries.iter_mut().zip(watched) {
+        *entry = libc::pollfd { fd: watched.fd, events: watched.events, revents: 0 };
+    }
+    let milliseconds = c_int::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX);
+    let count = watched.len().min(entries.len());
+    // SAFETY: that many whole pollfds.
+    let mut wait =
+        || unsafe { libc::poll(entries.as_mut_ptr(), count as libc::nfds_t, milliseconds) };
+    call(Call::Poll, 0, |_| wait() as isize)?;
+    Ok(())
 }
 
 /// Sleeps: nanosleep(2). A signal ends it early.

@@ -33,12 +33,17 @@ enum { SAME = -1 };
 
 static int look(struct side *side)
 {
+    sparsestream_section section = { .size = sizeof(section) };
     int r;
 
     if (side->left > 0)
         return 0;
-    r = sparsestream_source_in_data(side->source, &side->data, &side->left);
-    return r < 0 ? fail_library(side->name, r) : 0;
+    r = sparsestream_source_section(side->source, &section);
+    if (r < 0)
+        return fail_library(side->name, r);
+    side->data = section.kind == SPARSESTREAM_DATA;
+    side->left = section.length;
+    return 0;
 }
 
 /* Reads all of `length`, within one section of data. */

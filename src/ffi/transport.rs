@@ -1,20 +1,22 @@
 //! The caller's functions as a transport of the wire.
 
-use super::callbacks::{Free, Opaque, take};
+use super::callbacks::answers::Site;
 use super::guard;
 use super::handles::{self, sparsestream_sink, sparsestream_source};
-use super::options::{self, Sized0};
+use super::opaque::{self, Freed, Opaque};
+use super::options::{self, Sized0, sparsestream_wait};
 use super::wire_options::{receiver, sender, sparsestream_wire_options};
 use crate::buffer::boxed;
 use crate::byte_end::ByteEnd;
-use crate::error::{Result, Side, Text};
+use crate::error::{Error, Operation, Result, Side, Text};
 use crate::sys::{Fd, Sys};
-use crate::wait::{self, Waiting};
+use crate::wait::{Waiting, Watch};
 use crate::wire::reader::Reader;
 use crate::wire::transport::{Transport, Wants};
 use crate::wire::writer::Writer;
 use libc::{c_int, c_void};
 use std::mem::offset_of;
+use std::time::Duration;
 
 /// A transport made of the caller's functions: a TLS session, an SSH channel, anything that delivers
 /// bytes in order.
@@ -49,12 +51,10 @@ pub struct sparsestream_transport_ops {
     /// where nothing else confirms the stream: at a sink without a way back. Must not close a descriptor
     /// that others use. May be NULL.
     pub close: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
-    /// Called after `read`, `write` or `close` has returned -EAGAIN: stores the descriptor that this waits
-    /// for and the events of poll(2), or returns a negative errno if only the caller knows. Reported by
-    /// `sparsestream_transfer_wait`. May be NULL: only the caller knows.
-    pub wants: Option<
-        unsafe extern "C" fn(opaque: *mut c_void, fd: *mut c_int, events: *mut c_int) -> c_int,
-    >,
+    /// Called each time that `read`, `write` or `close` has returned -EAGAIN: sets in `wait` what this call
+    /// has to wait for. A TLS session may have to write before it can read. NULL: only the caller knows.
+    pub wait:
+        Option<unsafe extern "C" fn(opaque: *mut c_void, wait: *mut sparsestream_wait) -> c_int>,
     /// The descriptor that may be read in place of `read` from now on until the next call of `read`, so
     /// that data need not pass through memory; or -1. To be offered only where no bytes are left in the
     /// session, as with kernel TLS. May be NULL.
@@ -65,7 +65,11 @@ pub struct sparsestream_transport_ops {
 
 // SAFETY: repr(C), u64 size first, nullable function pointers.
 unsafe impl Sized0 for sparsestream_transport_ops {
-    const LEAST: usize = offset_of!(Self, read);
+    const LEAST: usize = opaque::TABLE_LEAST;
+}
+// SAFETY: the field has this type and offset.
+unsafe impl Freed for sparsestream_transport_ops {
+    const FREE: usize = offset_of!(Self, free);
 }
 
 /// Makes a sink that sends frames through the caller's functions; otherwise as
@@ -99,7 +103,7 @@ pub unsafe extern "C" fn sparsestream_sink_to_transport(
         // SAFETY: the caller promises a struct of its size.
         let options = unsafe { options::read(options, "options") }?;
         let writer = Writer::new(boxed(transport)?, &sender(&options)?)?;
-        out.set(handles::new_sink(boxed(writer)?)?);
+        out.set(handles::new_sink(boxed(writer)?, Opaque::NONE)?);
         Ok(0)
     })
 }
@@ -107,7 +111,7 @@ pub unsafe extern "C" fn sparsestream_sink_to_transport(
 /// Makes a source that receives frames through the caller's functions; otherwise as
 /// `sparsestream_source_from_wire`. Ownership and `free` as with `sparsestream_sink_to_transport`.
 ///
-/// `sparsestream_source_wire_info` waits by itself only if `wants` names a descriptor in blocking mode.
+/// `sparsestream_source_wire_info` never waits by itself: `sparsestream_source_wait` says for what.
 ///
 /// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
 /// -EINVAL (an argument, no `read`), -E2BIG, -ENOMEM, and those of `sparsestream_source_from_wire` that
@@ -131,21 +135,24 @@ pub unsafe extern "C" fn sparsestream_source_from_transport(
         // SAFETY: the caller promises a struct of its size.
         let options = unsafe { options::read(options, "options") }?;
         let reader = Reader::new(boxed(transport)?, &receiver(&options)?)?;
-        out.set(handles::new_source(boxed(reader)?)?);
+        out.set(handles::new_source(boxed(reader)?, Opaque::NONE)?);
         Ok(0)
     })
 }
 
-/// A descriptor and the events of poll(2).
-type Watch = Option<(Fd, i16)>;
+/// The place of a call. The end that uses the transport knows more.
+const SITE: Site = Site { operation: Operation::None, side: Side::None, offset: 0 };
+
+/// When to try again if it is not known what is waited for.
+const AGAIN: Duration = Duration::from_millis(10);
 
 /// The caller's functions as a transport.
 struct CallbackTransport {
     ops: sparsestream_transport_ops,
     opaque: Opaque,
     /// What the last `-EAGAIN` of each direction waits for.
-    input: Watch,
-    output: Watch,
+    input: Option<Watch>,
+    output: Option<Watch>,
     /// A write that was not ready: its address and length.
     retry: Option<(*const u8, usize)>,
     plain_input: Option<(Fd, ByteEnd)>,
@@ -165,9 +172,7 @@ impl CallbackTransport {
     /// long as this lives.
     unsafe fn new(ops: *const sparsestream_transport_ops, opaque: *mut c_void) -> Result<Self> {
         // SAFETY: as promised.
-        let (ops, opaque) = unsafe {
-            take(ops, opaque, |ops: &sparsestream_transport_ops| -> Option<Free> { ops.free })
-        }?;
+        let (ops, opaque) = unsafe { opaque::table(ops, opaque) }?;
         Ok(CallbackTransport {
             ops,
             opaque,
@@ -180,29 +185,30 @@ impl CallbackTransport {
         })
     }
 
-    /// The answer of a function: 0 to `most`, or a negative errno.
-    fn answer(&mut self, answer: i64, most: usize) -> Sys<usize> {
-        match usize::try_from(answer) {
-            Ok(count) if count <= most => Ok(count),
-            // More than it was given, or an errno that is none.
-            Ok(_) => Err(libc::EPROTO),
-            Err(_) if !(-4095..0).contains(&answer) => Err(libc::EPROTO),
-            Err(_) => {
-                let errno = -answer as i32;
-                self.words = super::callbacks::words(errno);
-                Err(errno)
+    /// Calls a function that answers a count of at most `most`, or a negative errno.
+    fn call(&mut self, most: usize, call: impl FnOnce() -> i64) -> Sys<usize> {
+        match SITE.count(most as u64, call) {
+            Ok(count) => Ok(count as usize),
+            Err(error) => {
+                if let Error::Said { text, .. } = error {
+                    self.words = Some(text);
+                }
+                Err(error.errno())
             }
         }
     }
 
     /// What the function that has just returned -EAGAIN waits for.
-    fn watch(&self) -> Watch {
-        let wants = self.ops.wants?;
-        let (mut fd, mut events) = (-1, 0);
+    fn watch(&self) -> Option<Watch> {
+        let ask = self.ops.wait?;
+        let mut wait = sparsestream_wait::nothing();
+        let pointer = self.opaque.pointer();
         // SAFETY: the caller promised that its functions may be called with its opaque.
-        let answer = unsafe { wants(self.opaque.pointer(), &raw mut fd, &raw mut events) };
-        let events = i16::try_from(events).ok().filter(|events| *events != 0)?;
-        (answer >= 0 && fd >= 0).then_some((fd, events))
+        match SITE.done(|| unsafe { ask(pointer, &raw mut wait) }) {
+            Ok(()) => wait.watch(),
+            // What it waits for is not known. To ask again soon is the next best.
+            Err(_) => Some(Watch::time(AGAIN)),
+        }
     }
 
     /// The descriptor that is offered now, examined.
@@ -233,11 +239,11 @@ impl Transport for CallbackTransport {
     fn read(&mut self, first: &mut [u8], second: &mut [u8]) -> Sys<usize> {
         let read = self.ops.read.ok_or(libc::EBADF)?;
         let buffer = if first.is_empty() { second } else { first };
+        let (pointer, length) = (self.opaque.pointer(), buffer.len());
         // SAFETY: the caller promised that its functions may be called with its opaque; the buffer is
         // writable for its length.
-        let answer =
-            unsafe { read(self.opaque.pointer(), buffer.as_mut_ptr().cast(), buffer.len()) };
-        let count = self.answer(answer, buffer.len());
+        let count =
+            self.call(length, || unsafe { read(pointer, buffer.as_mut_ptr().cast(), length) });
         self.input = if count == Err(libc::EAGAIN) { self.watch() } else { None };
         count
     }
@@ -251,9 +257,9 @@ impl Transport for CallbackTransport {
                 buffer = &buffer[..length];
             }
         }
+        let (pointer, length) = (self.opaque.pointer(), buffer.len());
         // SAFETY: as above; the buffer is readable for its length.
-        let answer = unsafe { write(self.opaque.pointer(), buffer.as_ptr().cast(), buffer.len()) };
-        let count = self.answer(answer, buffer.len());
+        let count = self.call(length, || unsafe { write(pointer, buffer.as_ptr().cast(), length) });
         if let Err(libc::EAGAIN | libc::EINTR) = count {
             self.retry = Some((buffer.as_ptr(), buffer.len()));
         }
@@ -263,9 +269,9 @@ impl Transport for CallbackTransport {
 
     fn close(&mut self) -> Sys<()> {
         let Some(close) = self.ops.close else { return Ok(()) };
+        let pointer = self.opaque.pointer();
         // SAFETY: as above.
-        let answer = unsafe { close(self.opaque.pointer()) };
-        let result = self.answer(answer.into(), 0);
+        let result = self.call(0, || i64::from(unsafe { close(pointer) }));
         if result == Err(libc::EAGAIN) {
             let watch = self.watch();
             (self.input, self.output) = (watch, watch);
@@ -277,16 +283,10 @@ impl Transport for CallbackTransport {
         let watch = match (wants, self.input, self.output) {
             (Wants::Input, input, _) => input,
             (Wants::Output, _, output) => output,
-            (Wants::Both, Some((fd, events)), Some((same, more))) if fd == same => {
-                Some((fd, events | more))
-            }
+            (Wants::Both, Some(input), Some(output)) => Some(input.or(&output)),
             (Wants::Both, input, output) => output.or(input),
         };
-        watch.map_or(Waiting::Owner, |(fd, events)| Waiting::Descriptor {
-            fd,
-            events,
-            blocking: wait::blocks(fd),
-        })
+        watch.map_or(Waiting::Owner, Waiting::Watch)
     }
 
     fn words(&mut self) -> Option<Text> {

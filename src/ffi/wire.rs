@@ -2,6 +2,7 @@
 
 use super::guard;
 use super::handles::{self, sparsestream_sink, sparsestream_source};
+use super::opaque::Opaque;
 use super::options::{self, SPARSESTREAM_WIRE_SIZES};
 use super::wire_options::{
     known, receiver, sender, sparsestream_wire_info, sparsestream_wire_options,
@@ -67,7 +68,7 @@ pub unsafe extern "C" fn sparsestream_sink_to_wire(
         let options = unsafe { options::read(options, "options") }?;
         let transport = Descriptors::new(way_back(read_fd), Some(write_fd), Side::Sink)?;
         let writer = Writer::new(boxed(transport)?, &sender(&options)?)?;
-        out.set(handles::new_sink(boxed(writer)?)?);
+        out.set(handles::new_sink(boxed(writer)?, Opaque::NONE)?);
         Ok(0)
     })
 }
@@ -120,7 +121,7 @@ pub unsafe extern "C" fn sparsestream_source_from_wire(
         let options = unsafe { options::read(options, "options") }?;
         let transport = Descriptors::new(Some(read_fd), way_back(write_fd), Side::Source)?;
         let reader = Reader::new(boxed(transport)?, &receiver(&options)?)?;
-        out.set(handles::new_source(boxed(reader)?)?);
+        out.set(handles::new_source(boxed(reader)?, Opaque::NONE)?);
         Ok(0)
     })
 }
@@ -203,7 +204,9 @@ fn introduction(source: &mut dyn Source) -> Result<Introduction> {
             Err(error) if error.interrupted() => {}
             Err(error) if error.would_block() => match source.waiting() {
                 wait::Waiting::Descriptor { fd, events, blocking: true } => wait_for(fd, events)?,
-                wait::Waiting::Descriptor { .. } | wait::Waiting::Owner => return Err(error),
+                wait::Waiting::Descriptor { .. }
+                | wait::Waiting::Watch(_)
+                | wait::Waiting::Owner => return Err(error),
             },
             other => return other,
         }

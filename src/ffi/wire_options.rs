@@ -134,6 +134,7 @@ pub(super) fn sender(options: &sparsestream_wire_options) -> Result<WriterOption
             | SPARSESTREAM_WIRE_RESUME
             | SPARSESTREAM_WIRE_RESTART
             | SPARSESTREAM_WIRE_SIZES,
+        "options.flags",
     )?;
     only_zero(options.max_size == 0, "options.max_size")?;
     only_zero(options.max_payload == 0, "options.max_payload")?;
@@ -181,6 +182,7 @@ pub(super) fn receiver(options: &sparsestream_wire_options) -> Result<ReaderOpti
             | SPARSESTREAM_WIRE_DIGEST
             | SPARSESTREAM_WIRE_KEEP
             | SPARSESTREAM_WIRE_RESTART,
+        "options.flags",
     )?;
     for (value, name) in [
         (options.length, "options.length"),

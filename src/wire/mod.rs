@@ -52,7 +52,7 @@ pub fn describe(fd: Fd, offset: u64, length: u64) -> Result<Description> {
     if stat.kind == FileKind::Block {
         identity[2] = size;
     }
-    let mut source = source::from_fd(fd, &Options { offset, length, ignore_map: false })?;
+    let mut source = source::from_fd(fd, &Options { offset, length, ..Options::default() })?;
     let length = source.open()?.total;
     let mut data_bytes = 0;
     if length.is_some() {

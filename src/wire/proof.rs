@@ -31,7 +31,7 @@ impl Proof {
         if !matches!(kind, FileKind::Regular | FileKind::Block) {
             return Err(Error::nowhere(Operation::Open, Side::Source, libc::ESPIPE));
         }
-        let mut source = source::from_fd(fd, &Options { offset, length, ignore_map: false })?;
+        let mut source = source::from_fd(fd, &Options { offset, length, ..Options::default() })?;
         source.open()?;
         Ok(Proof { source, digest: Digest::default(), buffer: Buffer::new(BUFFER)? })
     }
