@@ -241,9 +241,10 @@ impl Reader {
         let Some(held) = self.held else { return Err(Error::Internal) };
         let step = match &mut self.proof {
             Some(proof) => proof.step(),
-            None => Proof::new(held.fd, held.offset, length).and_then(|proof| {
+            None => Proof::new(held.fd, held.offset, length).and_then(|mut proof| {
+                let step = proof.step();
                 self.proof = Some(proof);
-                Ok(None)
+                step
             }),
         };
         let answered = match step {
