@@ -17,7 +17,7 @@ DEMO_PACKAGES = $(BUILD_PACKAGES) e2fsprogs:mke2fs
 CHECK_PACKAGES = $(BUILD_PACKAGES) e2fsprogs:mke2fs g++:c++
 # Without these, tests that need them are skipped.
 CHECK_PACKAGES_OPTIONAL = valgrind:valgrind strace:strace xfsprogs:mkfs.xfs btrfs-progs:mkfs.btrfs \
-    squashfs-tools:mksquashfs erofs-utils:mkfs.erofs mandoc:mandoc abigail-tools:abidiff
+    squashfs-tools:mksquashfs erofs-utils:mkfs.erofs mandoc:mandoc openssl:openssl abigail-tools:abidiff
 
 # The oldest Rust that Cargo.toml allows, as Debian 12 has it; it is called by its path beside any other.
 OLDEST_RUST_PACKAGES = 'rustc-web=1.85*:/usr/bin/rustc' 'cargo-web=1.85*:/usr/bin/cargo' 'libstd-rust-web-dev=1.85*'
