@@ -298,8 +298,8 @@ impl Error {
             | Error::Nowhere { errno, .. }
             | Error::Because { errno, .. }
             | Error::Argument { errno, .. }
-            | Error::Said { errno, .. }
             | Error::TooLong { errno, .. }
+            | Error::Said { errno, .. }
             | Error::Peer { errno, .. } => errno,
             Error::EndedEarly { .. } => libc::ENODATA,
             Error::Nonsense { .. } => libc::EPROTO,
