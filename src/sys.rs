@@ -39,6 +39,7 @@ pub enum Call {
     CopyFileRange,
     Sendfile,
     Pipe,
+    Eventfd,
     Splice,
     Fallocate,
     Ftruncate,
@@ -591,6 +592,47 @@ pub fn pipe() -> Sys<(OwnedFd, OwnedFd)> {
     })?;
     // SAFETY: both were just opened, and are owned by nobody else.
     Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
+}
+
+/// An eventfd that is not set. It is none of the standard three, which would be set by what the process
+/// prints.
+pub fn eventfd() -> Sys<OwnedFd> {
+    let open = |_| {
+        // SAFETY: no memory is passed.
+        unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) as isize }
+    };
+    let fd = call(Call::Eventfd, 0, open)? as Fd;
+    // SAFETY: it was just opened, and is owned by nobody else.
+    let owned = unsafe { OwnedFd::from_raw_fd(fd) };
+    if fd > libc::STDERR_FILENO {
+        return Ok(owned);
+    }
+    let least = libc::STDERR_FILENO + 1;
+    // SAFETY: no memory is passed.
+    let again = |_| unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, least) as isize };
+    let fd = call(Call::Fcntl, 0, again)? as Fd;
+    // SAFETY: as above.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sets an eventfd, so that it can be read, or resets it. Neither can fail: the counter is 0 or 1. So
+/// they do not go through the gate, which would make them fail.
+pub fn set_eventfd(fd: Fd, on: bool) {
+    let mut value: u64 = 1;
+    let size = size_of::<u64>();
+    loop {
+        // SAFETY: eight bytes, readable and writable.
+        let count = unsafe {
+            if on {
+                libc::write(fd, (&raw const value).cast(), size)
+            } else {
+                libc::read(fd, (&raw mut value).cast(), size)
+            }
+        };
+        if count >= 0 || errno() != libc::EINTR {
+            return;
+        }
+    }
 }
 
 /// A pipe whose ends block, for tests: std has one since Rust 1.87.
