@@ -17,8 +17,8 @@ DEMO_PACKAGES = $(BUILD_PACKAGES) e2fsprogs:mke2fs
 CHECK_PACKAGES = $(BUILD_PACKAGES) e2fsprogs:mke2fs g++:c++
 # Without these, tests that need them are skipped.
 CHECK_PACKAGES_OPTIONAL = valgrind:valgrind strace:strace xfsprogs:mkfs.xfs btrfs-progs:mkfs.btrfs \
-    squashfs-tools:mksquashfs erofs-utils:mkfs.erofs mandoc:mandoc abigail-tools:abidiff reuse:reuse \
-    cmake:cmake python3-cffi openssl:openssl
+    squashfs-tools:mksquashfs erofs-utils:mkfs.erofs mandoc:mandoc openssl:openssl abigail-tools:abidiff reuse:reuse \
+    cmake:cmake python3-cffi
 
 # For `make packages`.
 PACKAGES_PACKAGES = dpkg-dev:dpkg-buildpackage debhelper:dh lintian:lintian debootstrap:debootstrap rpm:rpmbuild rpmlint:rpmlint
