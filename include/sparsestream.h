@@ -1572,14 +1572,19 @@ int sparsestream_holes_supported(int fd);
  * never made shorter, unless `SPARSESTREAM_TRUNCATE` asks for it, and gets its exact size,
  * a hole at its end included, when the sink is finished.
  *
+ * A regular file that was opened with O_APPEND is written at its end, as it is when the sink is
+ * made. Holes are made by ftruncate(2) after the size was asked again. If another process has
+ * appended meanwhile, zeros are written instead from then on; between the question and ftruncate(2)
+ * nobody else may append.
+ *
  * The descriptor stays the caller's and must stay open until the sink is freed and no transfer holds
  * it, of which `free` of the options informs. Nothing is closed,
  * so that an error which the system reports only at close(2) is the caller's to see;
  * `SPARSESTREAM_SYNC` makes it show up in time.
  *
  * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
- * -EINVAL (an argument, an unknown flag, a file opened with O_APPEND), -E2BIG (options from a
- * later version), -EBADF (not open for writing), -EISDIR, -ESPIPE (an offset, or a wish to sync,
+ * -EINVAL (an argument, an unknown flag, an offset in a file opened with O_APPEND, a block device
+ * opened with it), -E2BIG (options from a later version), -EBADF (not open for writing), -EISDIR, -ESPIPE (an offset, or a wish to sync,
  * that this kind of descriptor cannot have, or nothing that can be written, as an eventfd),
  * -EPROTOTYPE (no stream socket), -EFBIG (the offset lies beyond RLIMIT_FSIZE), -ENOSPC (the
  * offset lies beyond a device's end), -EPERM (a sealed memfd), -ENOMEM, or the errno of fstat(2),

@@ -172,6 +172,19 @@ pub enum Error {
         /// The reason.
         why: &'static str,
     },
+    /// The sink has no room for all of the stream, which is known before any of it comes.
+    #[error("sink: open: {total} bytes would come at offset {offset}, and there is room for {room}: {}",
+            Words(*errno))]
+    TooLong {
+        /// Where the first byte would go.
+        offset: u64,
+        /// Bytes that would come.
+        total: u64,
+        /// Bytes that fit.
+        room: u64,
+        /// The errno that stands for it.
+        errno: i32,
+    },
     /// A callback failed, or the transfer was ended from outside, and somebody said why.
     #[error("{}: {}", Place { operation, side, offset }, SaidWords { errno, text })]
     Said {
@@ -185,19 +198,6 @@ pub enum Error {
         errno: i32,
         /// The words.
         text: Text,
-    },
-    /// The sink has no room for all of the stream, which is known before any of it comes.
-    #[error("sink: open: {total} bytes would come at offset {offset}, and there is room for {room}: {}",
-            Words(*errno))]
-    TooLong {
-        /// Where the first byte would go.
-        offset: u64,
-        /// Bytes that would come.
-        total: u64,
-        /// Bytes that fit.
-        room: u64,
-        /// The errno that stands for it.
-        errno: i32,
     },
     /// The source ended before its end.
     #[error("source: ended early: at offset {offset} instead of {expected}")]
@@ -298,8 +298,8 @@ impl Error {
             | Error::Nowhere { errno, .. }
             | Error::Because { errno, .. }
             | Error::Argument { errno, .. }
-            | Error::Said { errno, .. }
             | Error::TooLong { errno, .. }
+            | Error::Said { errno, .. }
             | Error::Peer { errno, .. } => errno,
             Error::EndedEarly { .. } => libc::ENODATA,
             Error::Nonsense { .. } => libc::EPROTO,

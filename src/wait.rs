@@ -1,7 +1,7 @@
 //! What an end that is not ready waits for.
 
 use crate::error::Side;
-use crate::sys::{self, Fd, Sys};
+use crate::sys::{self, Fd};
 use std::time::Duration;
 
 /// A descriptor, and the events of poll(2) that are waited for.
@@ -62,9 +62,9 @@ impl Watch {
         Watch { timeout: self.timeout.into_iter().chain(timeout).min(), ..self }
     }
 
-    /// Waits until it may be over, but no longer than `most`. Returning early is harmless: who waits tries
-    /// again. Where poll(2) is forbidden it naps.
-    pub fn rest(&self, most: Duration) -> Sys<()> {
+    /// Waits until it is over, but no longer than `most`: poll(2). Returning early is harmless: whoever
+    /// waits tries again. Where poll(2) is forbidden it naps.
+    pub fn rest(&self, most: Duration) -> sys::Sys<()> {
         let time = self.timeout.map_or(most, |timeout| timeout.min(most));
         match sys::poll_any(self.descriptors(), time) {
             Ok(()) | Err(libc::EINTR | libc::EAGAIN) => Ok(()),
@@ -111,11 +111,6 @@ impl Wait {
 
 /// Between two attempts where a descriptor cannot be waited for.
 const NAP: Duration = Duration::from_millis(5);
-
-/// Waits until a descriptor may be ready, or the time is over, as [`Watch::rest`].
-pub fn until_ready(fd: Fd, events: i16, time: Duration) -> Sys<()> {
-    Watch::one(fd, events).rest(time)
-}
 
 /// Whether a descriptor is in blocking mode. Asked anew each time: whoever shares it may change that.
 pub(crate) fn blocks(fd: Fd) -> bool {

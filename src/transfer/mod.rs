@@ -44,7 +44,6 @@ use meter::Meter;
 pub use meter::{Stats, Ways};
 pub use options::{Observe, Options, Patience, Progress, Sparse};
 use pace::Pace;
-use patience::Rest;
 use stages::{Course, Stage, Step};
 use std::sync::Arc;
 use std::time::Instant;
@@ -131,8 +130,8 @@ impl Transfer {
             self.pace.progress(now);
             self.course.enter(Stage::Open, 0, observer);
         }
-        self.wait = Wait::NOTHING;
         let mut turn = Turn {
+            wait: Wait::NOTHING,
             traces: observer.traces(),
             ticks: self.pace.needs_time() || self.meter.needs_time(),
             timed: budget.is_some(),
@@ -144,16 +143,15 @@ impl Transfer {
             meter: &mut self.meter,
             pace: &mut self.pace,
         };
-        match drive(&mut self.course, &self.control, &mut turn, budget, patience) {
-            Ok(Rest::Over) => Ok(Progress::BudgetUsed),
-            Ok(Rest::Finished) => {
+        let result = drive(&mut self.course, &self.control, &mut turn, budget, patience);
+        self.wait = turn.wait;
+        match result {
+            Ok(Progress::Finished) => {
                 self.course.enter(Stage::Ended(Ok(())), self.meter.position(), observer);
                 Ok(Progress::Finished)
             }
-            Ok(Rest::Callers(wait, error)) => {
-                self.wait = wait;
-                Err(error)
-            }
+            Ok(Progress::BudgetUsed) => Ok(Progress::BudgetUsed),
+            Err(error) if error.would_block() => Err(error),
             Err(error) => Err(self.fail(error, source, sink, observer)),
         }
     }
@@ -185,14 +183,14 @@ impl Transfer {
     }
 }
 
-/// Makes steps until all is done, the budget is used, or the caller must wait.
+/// Makes steps until all is done, the budget is used, or the caller must wait: then the error would block.
 fn drive(
     course: &mut Course,
     control: &Control,
     turn: &mut Turn,
     budget: Option<u64>,
     patience: Patience,
-) -> Result<Rest> {
+) -> Result<Progress> {
     let mut left = budget.unwrap_or(u64::MAX);
     loop {
         if turn.ticks {
@@ -203,30 +201,23 @@ fn drive(
         let result = if stopped { Err(stop(control, turn)) } else { course.step(turn) };
         course.report_durable(turn);
         turn.trace_ends();
-        let rest = match result {
-            Ok(Step::Worked(bytes)) => {
-                left = left.saturating_sub(bytes);
-                Rest::Over
-            }
+        match result {
+            Ok(Step::Worked(bytes)) => left = left.saturating_sub(bytes),
             Ok(Step::TooEarly(when)) => turn.wait_until(when, patience)?,
-            Ok(Step::Finished) => Rest::Finished,
+            Ok(Step::Finished) => return Ok(Progress::Finished),
             Err(error) if error.interrupted() => {
                 left = left.saturating_sub(STEP_COST);
-                turn.is_in_time(error.side())?
+                turn.is_in_time(error.side())?;
             }
-            Err(error) if error.would_block() && !control.pulled() => {
-                turn.wait_for_end(error, patience)?
+            Err(error) if error.would_block() && control.pulled() => {
+                return Err(stop(control, turn));
             }
-            Err(error) if error.would_block() => return Err(stop(control, turn)),
+            Err(error) if error.would_block() => turn.wait_for_end(error, patience)?,
             Err(error) => return Err(error),
-        };
-        match rest {
-            Rest::Over if left == 0 && budget.is_some() => {
-                turn.trace(Event::Limit(Limit::Budget));
-                return Ok(rest);
-            }
-            Rest::Over => {}
-            Rest::Callers(..) | Rest::Finished => return Ok(rest),
+        }
+        if left == 0 && budget.is_some() {
+            turn.trace(Event::Limit(Limit::Budget));
+            return Ok(Progress::BudgetUsed);
         }
     }
 }
