@@ -6,9 +6,9 @@
 //!
 //! | module | its one job |
 //! |---|---|
-//! | [`state`] | what both ends share, under one lock: the queue, and how far each end is |
-//! | [`sink`] | the end that puts in |
-//! | [`source`] | the end that takes out |
+//! | `state` | what both ends share, under one lock: the queue, and how far each end is |
+//! | `sink` | the end that puts in |
+//! | `source` | the end that takes out |
 //!
 //! Data lies in chunks of 64 KiB. An end owns the chunk that it fills or empties; only what is put behind an
 //! earlier piece is copied under the lock. Each end has an eventfd that can be read whenever the end is ready.
