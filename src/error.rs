@@ -392,8 +392,8 @@ impl Error {
     }
 }
 
-/// A peer's words: printable characters of bounded length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Somebody else's words: printable characters, as many as the wire can carry.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Text {
     bytes: [u8; Self::ROOM],
     length: u8,
@@ -401,18 +401,24 @@ pub struct Text {
 
 impl Text {
     /// The most bytes of a text.
-    pub const ROOM: usize = 87;
+    pub const ROOM: usize = 255;
 
-    /// These words, with all that could confuse a terminal or a log taken out. What is too long
-    /// is nothing: half a sentence says less than the numbers that come with it.
+    /// These words, cut at a character's boundary if they are too long. Everything that could confuse
+    /// a terminal or a log becomes a question mark: control characters, those that change the
+    /// direction or the line, and bytes that are not UTF-8.
     #[must_use]
     pub fn new(words: &[u8]) -> Self {
         let mut text = Text { bytes: [0; Self::ROOM], length: 0 };
-        if let Some(place) = text.bytes.get_mut(..words.len()) {
-            for (to, from) in place.iter_mut().zip(words) {
-                *to = if (b' '..=b'~').contains(from) { *from } else { b'?' };
+        for chunk in words.utf8_chunks() {
+            let unreadable = chunk.invalid().iter().map(|_| '?');
+            let readable = chunk.valid().chars();
+            for character in
+                readable.map(|given| if shows(given) { given } else { '?' }).chain(unreadable)
+            {
+                if !text.push(character) {
+                    return text;
+                }
             }
-            text.length = words.len() as u8;
         }
         text
     }
@@ -439,11 +445,37 @@ impl Text {
         Text::new(&words.bytes[..words.length])
     }
 
+    /// Whether there was room for the character.
+    fn push(&mut self, character: char) -> bool {
+        let start = usize::from(self.length);
+        let end = start + character.len_utf8();
+        let Some(place) = self.bytes.get_mut(start..end) else { return false };
+        character.encode_utf8(place);
+        self.length = end as u8;
+        true
+    }
+
     /// As a string.
     #[must_use]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.bytes[..usize::from(self.length)]).unwrap_or_default()
     }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_str().fmt(f)
+    }
+}
+
+/// Whether a character is no more than a glyph in a line.
+fn shows(character: char) -> bool {
+    !character.is_control()
+        && !matches!(
+            character,
+            // Marks, embeddings, overrides and isolates of direction, and separators of lines.
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        )
 }
 
 /// What a peer said of its failure, or the same from the numbers.
@@ -539,9 +571,26 @@ mod tests {
         };
         let numbers = "peer: sink: write at offset 7: No space left on device";
         assert_eq!(peer(b"").to_string(), numbers);
-        assert_eq!(peer(&[b'x'; 88]).to_string(), numbers);
         assert_eq!(peer(b"out of\x1b[2J\nluck\xff").to_string(), "peer: out of?[2J?luck?");
-        assert!(size_of::<Error>() < 128, "{}", size_of::<Error>());
+    }
+
+    #[test]
+    fn all_of_a_text_is_kept_but_what_could_confuse_a_terminal() {
+        let text = |words: &[u8]| Text::new(words).as_str().to_owned();
+        assert_eq!(text(&[b'x'; 255]), "x".repeat(255));
+        assert_eq!(text(&[b'x'; 300]), "x".repeat(255));
+        // A character that does not fit is left out as a whole.
+        assert_eq!(text(&[&[b'x'; 254], "\u{e9}!".as_bytes()].concat()), "x".repeat(254));
+        assert_eq!(
+            text("disk: full: sp\u{e9}cial \u{65e5}".as_bytes()),
+            "disk: full: sp\u{e9}cial \u{65e5}"
+        );
+        assert_eq!(
+            text("a\u{9b}2Jb\u{85}c\u{7f}d\0e\u{202e}f\u{2028}g".as_bytes()),
+            "a?2Jb?c?d?e?f?g"
+        );
+        assert_eq!(text(b"\xffa\xc3(b\xe2\x82"), "?a?(b??");
+        assert!(size_of::<Error>() <= 320, "{}", size_of::<Error>());
     }
 
     #[test]

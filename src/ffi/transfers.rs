@@ -366,7 +366,7 @@ impl From<Option<Error>> for sparsestream_error {
             expected: error.expected().map_or(-1, guard::signed),
             ..Self::default()
         };
-        let mut message = [0; 256];
+        let mut message = [0; 512];
         guard::format(&mut message, &error);
         value.message = message.map(|byte| byte as c_char);
         value

@@ -1,11 +1,10 @@
 //! Signs of life: who is there and slow is waited for, and no longer than that.
 
 use super::*;
-use crate::error::{Operation, Side};
+use crate::error::Operation;
 use crate::testing;
-use crate::wire::frame::{Header, Hello, Kind, UNKNOWN, VERSION};
-use crate::wire::reader::ReaderOptions;
-use crate::wire::writer::WriterOptions;
+use crate::wire::proto::body::Hello;
+use crate::wire::proto::frame::{Header, Kind, UNKNOWN, VERSION};
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
@@ -94,6 +93,7 @@ fn a_flood_of_signs_is_no_way_around_the_limit() {
         data_bytes: UNKNOWN,
         transfer_id: [0; 16],
         identity: [0; 32],
+        base: [0; 32],
         keepalive_ms: 0,
     }
     .encode();
@@ -106,7 +106,7 @@ fn a_flood_of_signs_is_no_way_around_the_limit() {
     });
     let copy = testing::file();
     let mut sink = to(&copy);
-    let mut reader = Reader::new(near.as_raw_fd(), None, &ReaderOptions::default()).unwrap();
+    let mut reader = reader_on(near.as_raw_fd(), None, &ReaderOptions::default()).unwrap();
     let mut transfer = limits(100, 200);
     let result = transfer.run(&mut reader, sink.as_mut(), &mut (), None, Patience::Any);
     late(Some(result.map(drop)));

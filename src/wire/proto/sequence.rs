@@ -1,7 +1,9 @@
-//! Which frame may follow which, and how much of it there may be: what a receiver insists on
-//! before it believes a sender. No I/O.
+//! Which frame may follow which, and how long it may be: the checks of a receiver before it acts on
+//! a frame.
 
-use super::frame::{End, Header, Hello, MAX_OFFSET, Malformed, UNKNOWN};
+use super::body::{End, Hello};
+use super::frame::{Header, MAX_OFFSET, Malformed, UNKNOWN};
+use super::{Refused, refused};
 
 /// The receiver's limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,26 +14,7 @@ pub struct Limits {
     pub payload: u32,
 }
 
-/// Why a frame is not accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refused {
-    /// In words.
-    pub why: &'static str,
-    /// The errno that stands for it.
-    pub errno: i32,
-}
-
-impl From<Malformed> for Refused {
-    fn from(malformed: Malformed) -> Self {
-        Refused { why: malformed.why(), errno: malformed.errno() }
-    }
-}
-
-fn refused(why: &'static str, errno: i32) -> Refused {
-    Refused { why, errno }
-}
-
-/// How far a stream has come, frame by frame.
+/// The position of a stream, frame by frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sequence {
     limits: Limits,
@@ -67,7 +50,7 @@ impl Sequence {
         self.start
     }
 
-    /// It goes on from there instead of its start.
+    /// It resumes there instead of at its start.
     pub fn resume(&mut self, at: u64) {
         (self.start, self.at) = (at, at);
     }
@@ -90,6 +73,13 @@ impl Sequence {
         Ok(())
     }
 
+    /// KEEP.
+    pub fn keep(&mut self, header: &Header) -> Result<(), Refused> {
+        self.advance(header.offset, header.value)?;
+        self.counts.keep_bytes += header.value;
+        Ok(())
+    }
+
     /// Any other frame that says where the stream is.
     pub fn here(&self, header: &Header) -> Result<(), Refused> {
         if header.offset == self.at {
@@ -98,13 +88,13 @@ impl Sequence {
         Err(refused("a frame's offset is not where the stream is", libc::EPROTO))
     }
 
-    /// END, which must count what came.
+    /// END, whose counts must be those of what came.
     pub fn end(&self, header: &Header, end: &End) -> Result<(), Refused> {
         self.here(header)?;
         if self.length != UNKNOWN && self.at != self.length {
             return Err(refused("the stream ends before its announced length", libc::EPROTO));
         }
-        if *end != self.counts {
+        if (End { digest: self.counts.digest, ..*end }) != self.counts {
             return Err(refused("the end counts other bytes than came", libc::EPROTO));
         }
         Ok(())
