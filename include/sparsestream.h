@@ -1233,8 +1233,8 @@ typedef struct sparsestream_error {
      */
     int32_t side;
     /**
-     * 1 where the other end of a wire failed and told of it: `side`, `operation` and `offset` are
-     * then its own. Else 0.
+     * 1 where the other end of a wire or of a channel failed and reported it: `side`, `operation` and
+     * `offset` are then its own. Else 0.
      */
     int32_t peer;
     /**

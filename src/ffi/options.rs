@@ -306,8 +306,8 @@ pub struct sparsestream_error {
     pub operation: i32,
     /// To which side: one of `SPARSESTREAM_SIDE_...`.
     pub side: i32,
-    /// 1 where the other end of a wire failed and told of it: `side`, `operation` and `offset` are
-    /// then its own. Else 0.
+    /// 1 where the other end of a wire or of a channel failed and reported it: `side`, `operation` and
+    /// `offset` are then its own. Else 0.
     pub peer: i32,
     /// Where, in bytes: of a file or device the offset in it, of anything else the offset in the
     /// stream. -1 where no offset applies.
