@@ -37,6 +37,7 @@ static const struct option options[] = {
     { "resume", no_argument, NULL, 'u' },
     { "restart", no_argument, NULL, 'U' },
     { "checksum", no_argument, NULL, 'C' },
+    { "no-checksum", no_argument, NULL, 'Z' },
     { "state", required_argument, NULL, 'f' },
     { "checkpoint", required_argument, NULL, 'P' },
     { "max-size", required_argument, NULL, 'm' },
@@ -116,6 +117,10 @@ static int take(struct settings *settings, int option, const char *text)
     case 'P':
         return take_size(settings, "checkpoint", text, 65536, &settings->checkpoint);
     case 'm':
+        if (strcmp(text, "none") == 0) {
+            settings->max_size = 0;
+            return -1;
+        }
         return take_size(settings, "max-size", text, 1, &settings->max_size);
     case 'w':
         if (!parse_size(text, text + strlen(text), &settings->rows) || settings->rows < 1 ||
@@ -181,7 +186,8 @@ static int take(struct settings *settings, int option, const char *text)
         settings->restart = true;
         return -1;
     case 'C':
-        settings->checksum = true;
+    case 'Z':
+        settings->checksum = option == 'C';
         return -1;
     case 'f':
         settings->state = text;
@@ -212,6 +218,7 @@ int parse_options(struct settings *settings, int argc, char **argv, const char *
         .truncate = -1,
         .rows = 1,
         .max_size = -1,
+        .checksum = -1,
         .mode = -1,
     };
     for (i = 0; i < OPTIONS; i++)

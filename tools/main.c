@@ -40,7 +40,8 @@ struct command {
     "  --connect ADDRESS           speak over a connection: unix:PATH or tcp:HOST:PORT\n"                        \
     "  --listen ADDRESS            the same, and wait for it; tcp::PORT binds to loopback\n"                     \
     "  --idle-timeout SECONDS      fail when the peer shows signs of life and nothing else for this long\n"      \
-    "  --checksum                  a checksum for each piece of data\n"                                          \
+    "  --checksum, --no-checksum   a checksum for each piece and a digest of all, or neither; on over\n"         \
+    "                              TCP and with --resume unless told\n"                                         \
     "  --resume                    go on where a transfer that broke off was durable\n"                          \
     "  --restart                   with --resume: else start again, instead of failing\n"
 
@@ -93,7 +94,7 @@ static const struct command commands[] = {
       "  --status                    with --check: print nothing, the exit code shows the result\n"
       "  --strict                    with --check: fail if a line is improperly formatted\n"
       "  --warn                      with --check: warn of each such line\n" },
-    { "send", command_send, "rsziRopcLxAuUCIK",
+    { "send", command_send, "rsziRopcLxAuUCZIK",
       "usage: sparsestream send [OPTION]... FILE\n"
       "Sends a file or a device, or standard input for `-`, to `sparsestream recv`: to standard output\n"
       "unless an address or a command is given.\n"
@@ -104,7 +105,7 @@ static const struct command commands[] = {
       HELP_WIRE
       "  --range OFFSET:LENGTH       only these bytes\n"
       HELP_ENDS HELP_SOURCE HELP_TRANSFER },
-    { "recv", command_recv, "rszkStTRopcLxuUCfPmIDBKFM",
+    { "recv", command_recv, "rszkStTRopcLxuUCZfPmIDBKFM",
       "usage: sparsestream recv [OPTION]... FILE\n"
       "Receives a file or a device, or standard output for `-`, from `sparsestream send`: from standard\n"
       "input unless an address or a command is given.\n"
@@ -113,7 +114,7 @@ static const struct command commands[] = {
       HELP_WIRE
       "  --checkpoint BYTES          with --resume: be durable after each so many; 64M unless told\n"
       "  --state STATE               with --resume: the file for what is durable; FILE.sparsestream unless told\n"
-      "  --max-size BYTES            refuse a stream that is longer\n"
+      "  --max-size BYTES            refuse a stream that is longer; --listen=tcp: needs it, or `none`\n"
       "  --mode MODE                 of a new file; 600 unless told\n"
       "  --range OFFSET:LENGTH       put it there in FILE, and refuse what is longer\n"
       HELP_ENDS HELP_SINK HELP_TRANSFER },

@@ -139,6 +139,7 @@ static int code_of(const sparsestream_error *error, const struct names *names)
 
 static int fail_transfer(const sparsestream_error *error, const struct names *names)
 {
+    static const char nothing[] = ": nothing: ";
     const char *symbol = error_name(error->code);
     const char *words = error->message;
     const char *name = error->peer != 0 ? names->peer
@@ -149,8 +150,9 @@ static int fail_transfer(const sparsestream_error *error, const struct names *na
     /* The side that is meant gets its own name. Of a peer that says no more than an errno, that is all. */
     if (error->peer != 0) {
         words += strncmp(words, "peer: ", strlen("peer: ")) == 0 ? strlen("peer: ") : 0;
-        if (error->operation == SPARSESTREAM_OPERATION_NONE && strrchr(words, ':') != NULL)
-            words = strrchr(words, ':') + 2;
+        /* The words of this library for an end that was only given up. Those of others are left as they are. */
+        if (error->operation == SPARSESTREAM_OPERATION_NONE && strstr(words, nothing) != NULL)
+            words = strstr(words, nothing) + strlen(nothing);
     } else {
         words = without_side(words);
     }

@@ -64,10 +64,10 @@ struct settings {
     bool answers;
     bool resume;
     bool restart;
-    bool checksum;
+    int checksum;     /* -1: not told */
     const char *state;
     int64_t checkpoint;
-    int64_t max_size; /* -1: not given */
+    int64_t max_size; /* -1: not given, 0: none */
 
     bool device;
     bool shared;

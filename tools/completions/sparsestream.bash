@@ -42,7 +42,7 @@ _sparsestream() {
     local commands='map copy check checksum send recv help'
     local common='--detect-zeroes --sparse --rate --timeout --progress'
     local sink='--known-zero --sync --truncate --no-truncate --device --shared --no-lock --force'
-    local wire='--connect --listen --exec --idle-timeout --checksum --resume --restart'
+    local wire='--connect --listen --exec --idle-timeout --checksum --no-checksum --resume --restart'
     local line=${COMP_LINE:0:COMP_POINT}
     local current=${line##*[[:space:]]}
     local previous=${COMP_WORDS[COMP_CWORD - 1]}
