@@ -419,7 +419,8 @@ impl Flow {
     /// Whether the gap is too short for a hole, and what comes next may change that.
     #[cold]
     fn may_grow(&self, turn: &mut Turn) -> bool {
-        if !self.short.as_ref().is_some_and(|short| self.gap.length < short.least) {
+        let Some(short) = &self.short else { return false };
+        if self.gap.length >= short.least {
             return false;
         }
         match turn.source.look() {
