@@ -95,6 +95,7 @@ impl<C: Checkpoint> Sink for AppendSink<C> {
             self.place.admit(total)?;
         }
         let durable = self.place.durable().is_some();
+        // There is nothing behind the end that could be kept.
         Ok(SinkInfo { makes_holes: true, keeps: false, held: 0, durable })
     }
 
@@ -151,9 +152,10 @@ impl<C: Checkpoint> End for AppendSink<C> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sink::from_fd;
     use crate::sys::Call;
     use crate::sys::inject::{self, Fault};
-    use crate::testing::{self, BLOCK};
+    use crate::testing::{self, BLOCK, Piece::*};
     use std::fs::File;
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::{FileExt, MetadataExt};
@@ -186,8 +188,7 @@ mod tests {
     #[test]
     fn data_and_holes_go_behind_what_is_there() {
         let (file, appending) = appended();
-        let mut sink =
-            crate::sink::from_fd(appending.as_raw_fd(), &Options::default(), ()).unwrap();
+        let mut sink = from_fd(appending.as_raw_fd(), &Options::default(), ()).unwrap();
         leave(sink.as_mut(), 16 * BLOCK);
         assert_eq!(sink.write(b"BBB"), Ok(3));
         leave(sink.as_mut(), 7);
@@ -196,8 +197,7 @@ mod tests {
         assert!(content(&file) == expected(&[(b'H', 100), (0, hole), (b'B', 3), (0, 7)]));
         assert!(file.metadata().unwrap().blocks() * 512 < 2 * BLOCK);
         // The next one goes on behind it.
-        let mut sink =
-            crate::sink::from_fd(appending.as_raw_fd(), &Options::default(), ()).unwrap();
+        let mut sink = from_fd(appending.as_raw_fd(), &Options::default(), ()).unwrap();
         assert_eq!(sink.write(b"C"), Ok(1));
         sink.finish().unwrap();
         assert_eq!(content(&file).last(), Some(&b'C'));
@@ -206,8 +206,7 @@ mod tests {
     #[test]
     fn what_another_appends_is_kept() {
         let (file, appending) = appended();
-        let mut sink =
-            crate::sink::from_fd(appending.as_raw_fd(), &Options::default(), ()).unwrap();
+        let mut sink = from_fd(appending.as_raw_fd(), &Options::default(), ()).unwrap();
         assert_eq!(sink.write(b"BB"), Ok(2));
         file.write_all_at(b"other", 102).unwrap();
         leave(sink.as_mut(), 5000);
@@ -223,8 +222,7 @@ mod tests {
     #[test]
     fn a_size_that_cannot_be_set_is_written() {
         let (file, appending) = appended();
-        let mut sink =
-            crate::sink::from_fd(appending.as_raw_fd(), &Options::default(), ()).unwrap();
+        let mut sink = from_fd(appending.as_raw_fd(), &Options::default(), ()).unwrap();
         let refusing = |call| match call {
             Call::Ftruncate => Fault::Errno(libc::EPERM),
             _ => Fault::None,
@@ -241,14 +239,30 @@ mod tests {
         let (file, appending) = appended();
         let fd = appending.as_raw_fd();
         let offset = Options { offset: 100, ..Options::default() };
-        assert_eq!(crate::sink::from_fd(fd, &offset, ()).err().unwrap().errno(), libc::EINVAL);
+        assert_eq!(from_fd(fd, &offset, ()).err().unwrap().errno(), libc::EINVAL);
         let length = Options { length: 10, ..Options::default() };
-        let mut sink = crate::sink::from_fd(fd, &length, ()).unwrap();
-        let plan = Plan { total: Some(11), holes: true, keeps: false };
-        assert_eq!(sink.open(&plan).unwrap_err().errno(), libc::EFBIG);
+        let mut sink = from_fd(fd, &length, ()).unwrap();
+        assert_eq!(
+            sink.open(&Plan { total: Some(11), ..Plan::default() }).unwrap_err().errno(),
+            libc::EFBIG
+        );
         assert_eq!(sink.hole(11).unwrap_err().errno(), libc::EFBIG);
         assert_eq!(sink.write(&[b'B'; 20]), Ok(10));
         assert_eq!(content(&file).len(), 110);
+    }
+
+    #[test]
+    fn the_layout_is_kept() {
+        let from = testing::sparse(&[Data(2), Hole(8), Data(1), Hole(4)]);
+        let (file, appending) = appended();
+        let mut sink = from_fd(appending.as_raw_fd(), &Options::default(), ()).unwrap();
+        let mut source =
+            crate::source::from_fd(from.as_raw_fd(), &crate::source::Options::default()).unwrap();
+        let mut transfer = crate::transfer::Transfer::new(&Default::default()).unwrap();
+        let patience = crate::transfer::Patience::Any;
+        transfer.run(source.as_mut(), sink.as_mut(), &mut (), None, patience).unwrap();
+        assert!(content(&file)[100..] == content(&from));
+        assert!(file.metadata().unwrap().blocks() * 512 <= 5 * BLOCK);
     }
 
     #[test]

@@ -4,18 +4,18 @@
 //! makes the size. Where that is refused, by a target that can only be written in order or whose
 //! size cannot be set, zeros are written instead.
 
-use crate::end::{HoleWay, Made};
+use super::zeroing::write_zeros;
+use crate::end::{HoleWay, Made, Peer};
+use crate::error::Result;
 use crate::filesystem::FileSystem;
 use crate::sys::{self, Fd, Sys};
 use crate::trace::{Event, Trail};
-
-use super::zeroing::write_zeros;
+use std::time::Instant;
 
 /// Zeros that one call writes at most, so that a cancel acts in time.
 const FILL_MOST: u64 = 16 << 20;
 
-/// Where the blocks begin that are given back: at least the largest page of any machine would do,
-/// but the blocks of XFS are hardly ever larger than this.
+/// Reserved blocks are given back in units of this. Where blocks are larger, the system rounds inwards.
 const BLOCK: u64 = 4096;
 
 /// What may be done past the end.
@@ -40,12 +40,14 @@ pub(super) struct Growth {
     /// Whether blocks are reserved past what was written, which are to be given back where a hole
     /// is left out. `None` before it is known.
     reserves: Option<bool>,
+    /// Steps in which what was left out was filled after all.
+    filled: u64,
 }
 
 impl Growth {
     /// Of a file of this size that is written from `start` on.
     pub(super) fn new(fd: Fd, start: u64, size: u64) -> Self {
-        Growth { fd, start, size, order: Order::Any, reserves: None }
+        Growth { fd, start, size, order: Order::Any, reserves: None, filled: 0 }
     }
 
     /// The size, as far as it is known.
@@ -172,6 +174,28 @@ impl Growth {
         while self.size < stop {
             self.size += write_zeros(self.fd, self.size, stop - self.size)?;
         }
+        self.filled += 1;
         if stop < to { Err(libc::EINTR) } else { Ok(()) }
+    }
+
+    /// What shows that work is done while nothing of the stream moves, if there was any.
+    pub(super) fn peer(&mut self) -> Option<&mut dyn Peer> {
+        if self.filled > 0 { Some(self) } else { None }
+    }
+}
+
+/// To fill what was left out may take long, and nothing of the stream moves meanwhile: each step of it
+/// is a sign of life.
+impl Peer for Growth {
+    fn signs(&self) -> u64 {
+        self.filled
+    }
+
+    fn flush(&mut self, _now: Instant) -> Result<()> {
+        Ok(())
+    }
+
+    fn flush_by(&self) -> Option<Instant> {
+        None
     }
 }

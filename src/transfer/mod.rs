@@ -9,18 +9,18 @@
 //! | module | its one job |
 //! |---|---|
 //! | this one | runs steps until the budget is used, an end is not ready, or all is done |
-//! | [`options`] | what the caller decides |
-//! | [`stages`] | the stages, and one step of each |
-//! | [`flow`] | moves the stream, piece by piece |
-//! | [`ladder`] | which way the next piece moves, and which ways are given up |
-//! | [`zeros`] | finds zeros in data |
-//! | [`pool`] | the memory |
-//! | [`compare`] | the part that a resuming receiver holds |
-//! | [`pace`] | rate, stall and idle limits; reads no clock |
-//! | [`meter`] | statistics, sections, progress |
-//! | [`patience`] | an end that is not ready |
-//! | [`control`] | cancel and failure from outside |
-//! | [`turn`] | what one step works with |
+//! | `options` | what the caller decides |
+//! | `stages` | the stages, and one step of each |
+//! | `flow` | moves the stream, piece by piece |
+//! | `ladder` | which way the next piece moves, and which ways are given up |
+//! | `zeros` | finds zeros in data |
+//! | `pool` | the memory |
+//! | `compare` | the part that a resuming receiver holds |
+//! | `pace` | rate, stall and idle limits; reads no clock |
+//! | `meter` | statistics, sections, progress |
+//! | `patience` | an end that is not ready |
+//! | `control` | cancel and failure from outside |
+//! | `turn` | what one step works with |
 
 mod compare;
 mod control;
@@ -107,7 +107,7 @@ impl Transfer {
     }
 
     fn ended(&self) -> Option<Result<()>> {
-        if let Stage::Ended(result) = self.course.stage() { Some(*result) } else { None }
+        if let Stage::Ended(result) = self.course.stage() { Some(result.clone()) } else { None }
     }
 
     /// Runs for about `budget` bytes of work, or to the end.
@@ -171,7 +171,7 @@ impl Transfer {
             sink.abort(&error);
         }
         source.abort(&error);
-        self.course.enter(Stage::Ended(Err(error)), self.meter.position(), observer);
+        self.course.enter(Stage::Ended(Err(error.clone())), self.meter.position(), observer);
         self.wait = Wait::NOTHING;
         error
     }
