@@ -113,7 +113,7 @@ pub enum Event {
     },
     /// The map of the source.
     Map(MapEvent, Option<i32>),
-    /// The disk was asked to read this many bytes ahead.
+    /// The disk was asked to read this many bytes ahead in one step, more than in any step before.
     LookAhead(u64),
     /// An end is not ready.
     Waits(Side),

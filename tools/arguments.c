@@ -12,6 +12,7 @@ static const struct option options[] = {
     { "at", required_argument, NULL, 'a' },
     { "sparse", required_argument, NULL, 's' },
     { "detect-zeroes", optional_argument, NULL, 'z' },
+    { "min-hole", required_argument, NULL, 'b' },
     { "ignore-map", no_argument, NULL, 'i' },
     { "known-zero", no_argument, NULL, 'k' },
     { "sync", no_argument, NULL, 'S' },
@@ -21,6 +22,8 @@ static const struct option options[] = {
     { "timeout", required_argument, NULL, 'o' },
     { "progress", optional_argument, NULL, 'p' },
     { "quiet", no_argument, NULL, 'q' },
+    { "verbose", no_argument, NULL, 'v' },
+    { "explain", no_argument, NULL, 'd' },
     { "json", no_argument, NULL, 'j' },
     { "list", no_argument, NULL, 'l' },
     { "rows", required_argument, NULL, 'w' },
@@ -70,6 +73,8 @@ static int take(struct settings *settings, int option, const char *text)
         return take_sparse(settings, text);
     case 'z':
         return take_zero_block(settings, text);
+    case 'b':
+        return take_size(settings, "min-hole", text, 1, &settings->min_hole);
     case 'R':
         return take_size(settings, "rate", text, 1, &settings->rate);
     case 'o':
@@ -143,6 +148,12 @@ static int take(struct settings *settings, int option, const char *text)
     case 'q':
         settings->quiet = true;
         return -1;
+    case 'v':
+        settings->verbose = true;
+        return -1;
+    case 'd':
+        settings->explain = true;
+        return -1;
     case 'j':
         settings->json = true;
         return -1;
@@ -210,6 +221,7 @@ static const char *name_of(int letter)
 int parse_options(struct settings *settings, int argc, char **argv, const char *allowed)
 {
     struct option taken[OPTIONS + 1] = { 0 };
+    char letters[8] = ":h";
     int option, count = 0, i;
 
     *settings = (struct settings){
@@ -226,8 +238,12 @@ int parse_options(struct settings *settings, int argc, char **argv, const char *
             taken[count] = options[i];
             taken[count++].val += LONG;
         }
+    if (strchr(allowed, 'n') != NULL)
+        strcat(letters, "n");
+    if (strchr(allowed, 'v') != NULL)
+        strcat(letters, "v");
     opterr = 0;
-    while ((option = getopt_long(argc, argv, strchr(allowed, 'n') != NULL ? ":hn" : ":h", taken, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, letters, taken, NULL)) != -1) {
         int r;
 
         if (option == 'h' || option == 'h' + LONG)

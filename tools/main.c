@@ -17,12 +17,15 @@ struct command {
 
 #define HELP_ENDS                                                                                                \
     "  --detect-zeroes[=BLOCK]     make holes of blocks of zeros; 64K unless told\n"                             \
+    "  --min-hole SIZE             write zeros for holes that are shorter\n"                                     \
     "  --sparse=auto|required|never  keep holes where that is possible, or fail, or write zeros\n"
 
 #define HELP_TRANSFER                                                                                            \
     "  --rate BYTES                move at most this many bytes of data a second\n"                              \
     "  --timeout SECONDS           fail when nothing has moved for this long\n"                                  \
-    "  --progress[=bar|json]       show the progress on standard error\n"
+    "  --progress[=bar|json]       show the progress on standard error\n"                                       \
+    "  --verbose, -v               print each decision on standard error\n"                                     \
+    "  --explain                   print how many bytes went which way at the end\n"
 
 #define HELP_SOURCE                                                                                              \
     "  --ignore-map                trust no map of holes, read everything\n"
@@ -54,7 +57,7 @@ static const struct command commands[] = {
       "  --list                      a line for each section: kind, offset, length\n"
       "  --range OFFSET:LENGTH       only these bytes\n"
       "  --rows N                    rows of the picture; 1 unless told\n" },
-    { "copy", command_copy, "raszikStTRopDBKFVngEeyO",
+    { "copy", command_copy, "raszbikStTRopvdDBKFVngEeyO",
       "usage: sparsestream copy [OPTION]... SRC DST\n"
       "       sparsestream copy [OPTION]... SRC... DIRECTORY\n"
       "Copies a file or a device to another, holes included. `-` is standard input or output.\n"
@@ -94,7 +97,7 @@ static const struct command commands[] = {
       "  --status                    with --check: print nothing, the exit code shows the result\n"
       "  --strict                    with --check: fail if a line is improperly formatted\n"
       "  --warn                      with --check: warn of each such line\n" },
-    { "send", command_send, "rsziRopcLxAuUCZIK",
+    { "send", command_send, "rszbiRopvdcLxAuUCZIK",
       "usage: sparsestream send [OPTION]... FILE\n"
       "Sends a file or a device, or standard input for `-`, to `sparsestream recv`: to standard output\n"
       "unless an address or a command is given.\n"
@@ -105,7 +108,7 @@ static const struct command commands[] = {
       HELP_WIRE
       "  --range OFFSET:LENGTH       only these bytes\n"
       HELP_ENDS HELP_SOURCE HELP_TRANSFER },
-    { "recv", command_recv, "rszkStTRopcLxuUCZfPmIDBKFM",
+    { "recv", command_recv, "rszbkStTRopvdcLxuUCZfPmIDBKFM",
       "usage: sparsestream recv [OPTION]... FILE\n"
       "Receives a file or a device, or standard output for `-`, from `sparsestream send`: from standard\n"
       "input unless an address or a command is given.\n"

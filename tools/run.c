@@ -74,10 +74,25 @@ bool is_cancelled(void)
     return caught != 0;
 }
 
+/* What the callbacks of a transfer need. */
+struct watching {
+    const struct settings *settings;
+    struct progress *progress;
+};
+
 static int on_progress(void *opaque, const sparsestream_stats *stats)
 {
-    progress_update(opaque, stats->position, stats->data_bytes, stats->hole_bytes, stats->zero_bytes);
+    const struct watching *watching = opaque;
+
+    progress_update(watching->progress, stats->position, stats->data_bytes, stats->hole_bytes, stats->zero_bytes);
     return 0;
+}
+
+static void on_event(void *opaque, const sparsestream_event *event)
+{
+    const struct watching *watching = opaque;
+
+    show_event(watching->settings, event);
 }
 
 /* Waits for an end that is not ready. A signal that came just before is seen soon. */
@@ -176,6 +191,7 @@ int fail_wire(const struct names *names, int error)
 int run_transfer(sparsestream_source *source, sparsestream_sink *sink, const struct settings *settings,
                  const struct names *names, struct progress *progress)
 {
+    struct watching watching = { .settings = settings, .progress = progress };
     const sparsestream_transfer_options options = {
         .size = sizeof(options),
         .flags = settings->detect_zeroes ? SPARSESTREAM_DETECT_ZEROES : 0,
@@ -183,10 +199,12 @@ int run_transfer(sparsestream_source *source, sparsestream_sink *sink, const str
         .zero_block = settings->zero_block,
         .progress_ms = 100,
         .progress = on_progress,
-        .opaque = progress,
+        .trace = settings->verbose ? on_event : NULL,
+        .opaque = &watching,
         .stall_ms = settings->timeout_ms,
         .idle_ms = settings->idle_ms,
         .rate = settings->rate,
+        .min_hole = settings->min_hole,
     };
     sparsestream_error error = { .size = sizeof(error) };
     sparsestream_stats stats = { .size = sizeof(stats) };
@@ -204,8 +222,11 @@ int run_transfer(sparsestream_source *source, sparsestream_sink *sink, const str
     } while (r == -EAGAIN);
     if (r < 0)
         sparsestream_transfer_error(transfer, &error);
-    if (sparsestream_transfer_stats(transfer, &stats) == 0)
+    if (sparsestream_transfer_stats(transfer, &stats) == 0) {
         progress->position = stats.position;
+        if (settings->explain)
+            explain(settings, names->sink, &stats);
+    }
     atomic_store(&running, NULL);
     sparsestream_transfer_free(transfer);
     return r < 0 ? fail_transfer(&error, names) : 0;

@@ -40,7 +40,7 @@ _sparsestream_value() {
 
 _sparsestream() {
     local commands='map copy check checksum send recv help'
-    local common='--detect-zeroes --sparse --rate --timeout --progress'
+    local common='--detect-zeroes --min-hole --sparse --rate --timeout --progress --verbose --explain'
     local sink='--known-zero --sync --truncate --no-truncate --device --shared --no-lock --force'
     local wire='--connect --listen --exec --idle-timeout --checksum --no-checksum --resume --restart'
     local line=${COMP_LINE:0:COMP_POINT}
@@ -83,7 +83,7 @@ _sparsestream() {
         _sparsestream_value "$previous" "$current"
         return
         ;;
-    --range | --at | --rate | --timeout | --idle-timeout | --mode | --rows | --checkpoint | --max-size)
+    --range | --at | --min-hole | --rate | --timeout | --idle-timeout | --mode | --rows | --checkpoint | --max-size)
         return
         ;;
     esac
