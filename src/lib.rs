@@ -19,6 +19,7 @@
 //! | [`wait`] | what an end that is not ready waits for |
 //! | [`filesystem`] | the file system that a file is on, and what is known of it |
 //! | [`device`] | what a block device is asked for |
+//! | [`direct`], [`edge`] | direct I/O at any offset and length |
 //! | [`error`] | what can go wrong |
 //! | [`sys`] | every system call |
 //! | [`ffi`] | the C ABI |
@@ -30,6 +31,8 @@ pub mod buffer;
 pub mod byte_end;
 pub mod device;
 pub mod digest;
+pub mod direct;
+pub mod edge;
 pub mod end;
 pub mod error;
 pub mod ffi;

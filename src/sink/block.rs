@@ -7,7 +7,7 @@ use crate::device;
 use crate::end::{Attempt, Drain, End, HoleWay, Made, Plan, Sink, SinkInfo, SinkWays};
 use crate::error::{Error, Operation, Result, Side};
 use crate::pipe::Pipe;
-use crate::sys::Fd;
+use crate::sys::{Fd, FileKind};
 use crate::trace::Trail;
 use crate::wait::Waiting;
 
@@ -26,7 +26,8 @@ impl<C: Checkpoint> BlockSink<C> {
         let capacity = device::size(fd).map_err(error)?;
         let sector = device::sector(fd).map_err(error)?;
         Ok(BlockSink {
-            place: Place::new(fd, options, capacity, libc::ENOSPC, checkpoint)?,
+            place: Place::new(fd, options, capacity, libc::ENOSPC, checkpoint)?
+                .direct(FileKind::Block, capacity)?,
             sector,
             known_zero: options.known_zero,
             zeroing: Zeroing::of_device(fd),
@@ -43,7 +44,8 @@ impl<C: Checkpoint> Sink for BlockSink<C> {
         if let Some(total) = plan.total {
             self.place.admit(total)?;
         }
-        Ok(SinkInfo { makes_holes: true, keeps: true, held: 0 })
+        self.place.admit_edges(plan.total)?;
+        Ok(SinkInfo { makes_holes: true, keeps: self.place.keeps(), held: 0 })
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
@@ -55,7 +57,13 @@ impl<C: Checkpoint> Sink for BlockSink<C> {
     fn hole(&mut self, length: u64) -> Result<Made> {
         self.place.room(length, Operation::Hole)?;
         self.make_durable_if_due()?;
+        let part = self.place.edge_part(length);
+        if part > 0 {
+            let length = self.place.write_edge_zeros(part)?;
+            return Ok(Made { length, way: HoleWay::Written });
+        }
         let at = self.place.at();
+        let length = self.place.whole_blocks(length);
         let head = at.next_multiple_of(self.sector) - at;
         let (made, way) = if self.known_zero {
             (Ok(length), HoleWay::KnownZero)
@@ -75,6 +83,7 @@ impl<C: Checkpoint> Sink for BlockSink<C> {
     fn keep(&mut self, length: u64) -> Result<u64> {
         self.place.room(length, Operation::Keep)?;
         self.make_durable_if_due()?;
+        self.place.leave_edge()?;
         self.place.advance(length);
         Ok(length)
     }
@@ -86,7 +95,8 @@ impl<C: Checkpoint> Sink for BlockSink<C> {
 
 impl<C: Checkpoint> SinkWays for BlockSink<C> {
     fn drain(&mut self) -> Option<&mut dyn Drain> {
-        Some(self)
+        // Pages of a pipe are not aligned.
+        if self.place.is_direct() { None } else { Some(self) }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::end::{
 };
 use crate::error::{Error, Operation, Result, Side};
 use crate::pipe::Pipe;
-use crate::sys::{self, Fd};
+use crate::sys::{self, Fd, FileKind};
 use crate::trace::Trail;
 use crate::wait::Waiting;
 
@@ -54,7 +54,8 @@ impl<C: Checkpoint> FileSink<C> {
             why: "RLIMIT_FSIZE is not known, and to pass it would kill the process",
         })?;
         Ok(FileSink {
-            place: Place::new(fd, options, limit.min(i64::MAX as u64), libc::EFBIG, checkpoint)?,
+            place: Place::new(fd, options, limit.min(i64::MAX as u64), libc::EFBIG, checkpoint)?
+                .direct(FileKind::Regular, size)?,
             opened_size: size,
             growth: Growth::new(fd, size),
             seals,
@@ -69,6 +70,22 @@ impl<C: Checkpoint> FileSink<C> {
     fn extend(&mut self) -> Result<()> {
         let to = self.place.at();
         self.growth.extend(to).map_err(|errno| self.place.error(Operation::Truncate, errno))
+    }
+
+    /// Gives the file this size.
+    fn cut(&mut self, size: u64) -> Result<()> {
+        let error = |errno| self.place.error(Operation::Truncate, errno);
+        if sys::size(self.place.fd).map_err(error)? != size {
+            sys::truncate(self.place.fd, size).map_err(error)?;
+        }
+        self.growth.set(size);
+        Ok(())
+    }
+
+    /// Cuts off what was written past the end for the sake of whole blocks. The stream has come to `at`.
+    fn cut_padding(&mut self, at: u64) -> Result<()> {
+        let end = at.max(self.opened_size);
+        if self.place.padded() > end { self.cut(end) } else { Ok(()) }
     }
 
     /// What comes before data is put anywhere.
@@ -171,10 +188,11 @@ impl<C: Checkpoint> Sink for FileSink<C> {
                 self.can_keep(total)?;
             }
         }
+        self.place.admit_edges(plan.total)?;
         // A later write to a block that is shared needs a new block.
         self.may_share = plan.holes;
         let makes_holes = plan.holes && self.makes_holes()?;
-        Ok(SinkInfo { makes_holes, keeps: true, held: 0 })
+        Ok(SinkInfo { makes_holes, keeps: self.place.keeps(), held: 0 })
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
@@ -195,6 +213,21 @@ impl<C: Checkpoint> Sink for FileSink<C> {
         self.make_durable_if_due()?;
         let at = self.place.at();
         let within = length.min(self.growth.size().saturating_sub(at));
+        // Past the end a hole is left out from where it is.
+        let first = if within == 0 && !self.place.holds_edge() {
+            0
+        } else if within == 0 {
+            length
+        } else {
+            within
+        };
+        let part = self.place.edge_part(first).min(first);
+        if part > 0 {
+            let length = self.place.write_edge_zeros(part)?;
+            self.reached();
+            return Ok(Made { length, way: HoleWay::Written });
+        }
+        let within = self.place.whole_blocks(within);
         let made = if within == 0 {
             let place = &mut self.place;
             self.growth.leave_out(|| place.file_system(), at, length)
@@ -213,6 +246,7 @@ impl<C: Checkpoint> Sink for FileSink<C> {
         self.place.room(length, Operation::Keep)?;
         self.can_keep(length)?;
         self.make_durable_if_due()?;
+        self.place.leave_edge()?;
         self.place.advance(length);
         Ok(length)
     }
@@ -228,7 +262,8 @@ impl<C: Checkpoint> SinkWays for FileSink<C> {
     }
 
     fn drain(&mut self) -> Option<&mut dyn Drain> {
-        Some(self)
+        // Pages of a pipe are not aligned.
+        if self.place.is_direct() { None } else { Some(self) }
     }
 }
 
@@ -253,19 +288,22 @@ impl<C: Checkpoint> End for FileSink<C> {
         if self.place.over() {
             return self.place.finish();
         }
+        self.place.leave_edge()?;
         self.extend()?;
+        let at = self.place.at();
         if self.truncate {
-            let at = self.place.at();
-            let error = |errno| self.place.error(Operation::Truncate, errno);
-            if sys::size(self.place.fd).map_err(error)? != at {
-                sys::truncate(self.place.fd, at).map_err(error)?;
-            }
-            self.growth.set(at);
+            self.cut(at)?;
+        } else {
+            self.cut_padding(at)?;
         }
         self.place.finish()
     }
 
     fn abort(&mut self, _error: &Error) {
+        if !self.place.over() {
+            // The stream has failed already, and that is the error to report.
+            let _ = self.cut_padding(self.place.at());
+        }
         self.place.abort();
     }
 

@@ -3,6 +3,7 @@
 use super::look_ahead::{LookAhead, SMALL};
 use super::peek::{Blocks, Looker};
 use super::{Options, range_end};
+use crate::direct::{Alignment, Reader};
 use crate::end::{
     Attempt, End, Extent, Feed, Glimpse, Look, Next, Peek, Rewind, Source, SourceInfo, SourceWays,
     Stored,
@@ -12,7 +13,7 @@ use crate::filesystem::FileSystem;
 use crate::life::Life;
 use crate::pipe::Pipe;
 use crate::section::{Kind, Position, Section, Seekable, Walk, holes_supported, steadily};
-use crate::sys::{self, Fd};
+use crate::sys::{self, Fd, FileKind};
 use crate::wait::Waiting;
 
 /// A descriptor that is read by offset.
@@ -34,6 +35,8 @@ pub struct FileSource {
     position: Option<Position>,
     look_ahead: LookAhead,
     looker: Looker,
+    /// It was opened with O_DIRECT.
+    direct: Option<Reader>,
     ended: bool,
     life: Life,
 }
@@ -61,6 +64,12 @@ impl FileSource {
             _ => {}
         }
         let mapped = file.map && !ignore_map;
+        let kind = if file.map { FileKind::Regular } else { FileKind::Block };
+        let alignment = match made_up {
+            true => None,
+            false => steadily(|| Alignment::of(fd, kind))
+                .map_err(|errno| Error::nowhere(Operation::Open, Side::Source, errno))?,
+        };
         Ok(FileSource {
             fd,
             start: offset,
@@ -73,6 +82,7 @@ impl FileSource {
             position: None,
             look_ahead: LookAhead::new(fd, offset),
             looker: Looker::new(fd),
+            direct: alignment.map(|alignment| Reader::new(fd, alignment)),
             ended: false,
             life: Life::Open,
         })
@@ -134,7 +144,7 @@ impl FileSource {
     /// more than `small` bytes.
     #[inline]
     fn tell_disk(&mut self, section: &Section, end: u64, small: u64) {
-        if section.length > small {
+        if section.length > small && self.direct.is_none() {
             self.look_ahead.long(section.offset, section.offset + section.length, end);
         }
     }
@@ -202,7 +212,9 @@ impl Source for FileSource {
         }
         let most = section.length.min(buffer.len() as u64) as usize;
         let piece = &mut buffer[..most];
-        let count = if section.length <= SMALL && most as u64 == section.length {
+        let count = if let Some(direct) = &mut self.direct {
+            direct.read(piece, self.offset)
+        } else if section.length <= SMALL && most as u64 == section.length {
             self.look_ahead.read(piece, self.offset, end)
         } else {
             sys::pread(self.fd, piece, self.offset)
@@ -212,7 +224,7 @@ impl Source for FileSource {
             return Err(Error::EndedEarly { offset: self.offset, expected: end });
         }
         self.advance(count as u64);
-        if count < most {
+        if count < most && self.direct.is_none() {
             // The file may have changed inside what its map called data: ask again.
             self.section = None;
             if let Some(walk) = &mut self.walk {
@@ -243,11 +255,13 @@ impl SourceWays for FileSource {
     }
 
     fn feed(&mut self) -> Option<&mut dyn Feed> {
-        Some(self)
+        // What goes through a pipe has to be whole blocks.
+        if self.direct.is_none() { Some(self) } else { None }
     }
 
     fn peek(&mut self) -> Option<&mut dyn Peek> {
-        Some(self)
+        // What lies in the page cache is not what is read.
+        if self.direct.is_none() { Some(self) } else { None }
     }
 
     fn rewind(&mut self) -> Option<&mut dyn Rewind> {
