@@ -304,11 +304,11 @@ int command_checksum(struct settings *settings, int count, char **operands)
 
     if (count < 1)
         return usage(settings, "checksum needs a file");
-    if (!settings->verify && (settings->quiet || settings->status || settings->strict || settings->warn ||
+    if (!settings->check_list && (settings->quiet || settings->status || settings->strict || settings->warn ||
                               settings->ignore_missing))
         return usage(settings, "--quiet, --status, --strict, --warn and --ignore-missing need --check");
     signals_catch();
-    if (!settings->verify)
+    if (!settings->check_list)
         return compute(settings, count, operands);
     if (settings->json)
         putchar('[');

@@ -45,7 +45,8 @@ impl<C: Checkpoint> Sink for BlockSink<C> {
             self.place.admit(total)?;
         }
         self.place.admit_edges(plan.total)?;
-        Ok(SinkInfo { makes_holes: true, keeps: self.place.keeps(), held: 0 })
+        let (durable, keeps) = (self.place.durable().is_some(), self.place.keeps());
+        Ok(SinkInfo { makes_holes: true, keeps, held: 0, durable })
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {

@@ -4,18 +4,19 @@ use super::options::Patience;
 use super::pace::sooner;
 use super::turn::Turn;
 use crate::error::{Error, Operation, Result, Side};
-use crate::sys::Fd;
 use crate::trace::{Event, Limit};
-use crate::wait::{Wait, Waiting, until_ready};
+use crate::wait::{Wait, Waiting, Watch};
 use std::time::{Duration, Instant};
 
 /// The longest wait before a cancel is looked for.
 const GLANCE: Duration = Duration::from_millis(50);
 
-/// The answer when an end is not ready.
+/// What a step leaves to be done.
 pub(super) enum Rest {
-    /// It was waited for. Try again.
+    /// Nothing: make the next step.
     Over,
+    /// Nothing, for good.
+    Finished,
     /// The caller must wait for this, and gets this error, which would block.
     Callers(Wait, Error),
 }
@@ -53,12 +54,12 @@ impl Turn<'_> {
         let left = when.saturating_duration_since(now);
         let left = self.flush_in(now).map_or(left, |flush_in| left.min(flush_in));
         if patience == Patience::None {
-            let wait = Wait { side: Side::None, fd: None, events: 0, timeout: Some(left) };
+            let wait = Wait { side: Side::None, watch: Watch::time(left) };
             let position = self.meter.position();
             let error = Error::at(Operation::Wait, Side::None, position, libc::EAGAIN);
             return Ok(Rest::Callers(wait, error));
         }
-        rest(-1, 0, left).map(|()| Rest::Over)
+        rest(&Watch::time(left))
     }
 
     /// An end answered `EINTR` and is asked again, unless it is too late: a peer that never stops sending
@@ -85,22 +86,26 @@ impl Turn<'_> {
         self.see_signs(now);
         let late_in = self.pace.time_left(now, side, self.meter.position())?;
         let timeout = sooner(late_in, self.flush_in(now));
-        match waiting {
-            Waiting::Descriptor { fd, events, blocking }
-                if patience == Patience::Any || blocking && patience == Patience::Blocking =>
-            {
-                rest(fd, events, timeout.unwrap_or(GLANCE)).map(|()| Rest::Over)
+        let (watch, may_wait) = match waiting {
+            Waiting::Descriptor { fd, events, blocking } => (Watch::one(fd, events), blocking),
+            Waiting::Watch(watch) => (watch, true),
+            Waiting::Owner => {
+                let watch = Watch::NOTHING.within(timeout);
+                return Ok(Rest::Callers(Wait { side, watch }, error));
             }
-            Waiting::Descriptor { fd, events, .. } => {
-                Ok(Rest::Callers(Wait { side, fd: Some(fd), events, timeout }, error))
-            }
-            Waiting::Owner => Ok(Rest::Callers(Wait { side, fd: None, events: 0, timeout }, error)),
+        };
+        let watch = watch.within(timeout);
+        if patience == Patience::Any || may_wait && patience == Patience::Blocking {
+            return rest(&watch);
         }
+        Ok(Rest::Callers(Wait { side, watch }, error))
     }
 }
 
 /// Waits, but not so long that a cancel is seen late.
-fn rest(fd: Fd, events: i16, time: Duration) -> Result<()> {
-    until_ready(fd, events, time.min(GLANCE))
-        .map_err(|errno| Error::nowhere(Operation::Wait, Side::None, errno))
+fn rest(watch: &Watch) -> Result<Rest> {
+    match watch.rest(GLANCE) {
+        Ok(()) => Ok(Rest::Over),
+        Err(errno) => Err(Error::nowhere(Operation::Wait, Side::None, errno)),
+    }
 }

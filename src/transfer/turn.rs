@@ -37,6 +37,8 @@ pub(super) struct Turn<'a> {
     pub(super) most: u64,
     /// There is a budget, in which time counts too.
     pub(super) timed: bool,
+    /// Somebody wants to see events.
+    pub(super) traces: bool,
 }
 
 impl Turn<'_> {
@@ -52,13 +54,13 @@ impl Turn<'_> {
     pub(super) fn progressed(&mut self) {
         if self.ticks {
             self.now = Instant::now();
+            self.pace.progress(self.now);
         }
-        self.pace.progress(self.now);
     }
 
     /// Reports an event, if anybody wants to see it.
     pub(super) fn trace(&mut self, event: Event) {
-        if self.observer.traces() {
+        if self.traces {
             self.observer.trace(self.meter.position(), event);
         }
     }
@@ -66,7 +68,7 @@ impl Turn<'_> {
     /// Reports the decisions of both ends, if anybody wants to see them.
     #[inline]
     pub(super) fn trace_ends(&mut self) {
-        if self.observer.traces() {
+        if self.traces {
             self.trace_trails();
         }
     }
