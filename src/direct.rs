@@ -41,7 +41,9 @@ impl Alignment {
                 return Ok(None);
             }
             if block.is_power_of_two() && memory.is_power_of_two() && block <= LARGEST {
-                return Ok(Some(Alignment { block, memory: memory.min(LARGEST) }));
+                // A place in memory that fits an offset is easier to find than one that does not.
+                let block = block.max(memory.min(LARGEST));
+                return Ok(Some(Alignment { block, memory: memory.min(block) }));
             }
         }
         let block = match kind {

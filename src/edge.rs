@@ -62,6 +62,11 @@ impl Edge {
         self.dirty = true;
     }
 
+    /// Bytes stay as they are. They are in memory if the block is.
+    pub fn kept(&mut self, range: &Range<usize>) {
+        self.state = State::Open(range.end as u64);
+    }
+
     /// It was written. A block that is full is left.
     pub fn stored(&mut self) {
         self.dirty = false;

@@ -6,6 +6,8 @@
 
 #![allow(unsafe_code)]
 
+pub mod memory;
+
 use libc::{c_int, c_void};
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;

@@ -13,6 +13,7 @@
 //! | [`stages`] | the stages, and one step of each |
 //! | [`flow`] | moves the stream, piece by piece |
 //! | [`ladder`] | which way the next piece moves, and which ways are given up |
+//! | [`window`] | several requests in flight |
 //! | [`zeros`] | finds zeros in data |
 //! | [`pool`] | the memory |
 //! | [`compare`] | the part that a resuming receiver holds |
@@ -33,6 +34,7 @@ mod patience;
 mod pool;
 mod stages;
 mod turn;
+mod window;
 mod zeros;
 
 use crate::end::{Extent, Sink, Source};
@@ -143,8 +145,18 @@ impl Transfer {
             observer: &mut *observer,
             meter: &mut self.meter,
             pace: &mut self.pace,
+            waits: None,
         };
-        match drive(&mut self.course, &self.control, &mut turn, budget, patience) {
+        let mut result = match self.course.stopped_by() {
+            Some(error) => Err(error),
+            None => drive(&mut self.course, &self.control, &mut turn, budget, patience),
+        };
+        if let Err(error) = result {
+            if self.course.stop(error, &mut turn) {
+                result = drain(&mut self.course, error, &mut turn, patience);
+            }
+        }
+        match result {
             Ok(Rest::Over) => Ok(Progress::BudgetUsed),
             Ok(Rest::Finished) => {
                 self.course.enter(Stage::Ended(Ok(())), self.meter.position(), observer);
@@ -229,6 +241,18 @@ fn drive(
             Rest::Callers(..) | Rest::Finished => return Ok(rest),
         }
     }
+}
+
+/// Waits until all requests of a transfer that has failed are back.
+#[cold]
+fn drain(course: &mut Course, error: Error, turn: &mut Turn, patience: Patience) -> Result<Rest> {
+    while course.stop(error, turn) {
+        match turn.wait_for_requests(patience)? {
+            Rest::Over | Rest::Finished => {}
+            callers @ Rest::Callers(..) => return Ok(callers),
+        }
+    }
+    Err(error)
 }
 
 /// The error of a transfer that was ended from outside.
