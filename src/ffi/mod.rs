@@ -11,13 +11,14 @@
 //! | `callbacks` | the caller's functions as sources, sinks and observers |
 //! | `counted` | counted references to a value that one call at a time may use |
 //! | `handles` | what the opaque pointers point to |
-//! | `sections`, `sources`, `sinks`, `transfers`, `digest`, `trace`, `wire`, `errors` | the exports, by subject |
+//! | `async_ops`, `sections`, `sources`, `sinks`, `transfers`, `digest`, `trace`, `wire`, `errors` | the exports, by subject |
 
 // The names in this module are C names.
 #![allow(non_camel_case_types)]
 // C has its own `enum`s of names here: plain integers.
 #![allow(unsafe_code)]
 
+pub mod async_ops;
 pub mod callbacks;
 mod counted;
 pub mod digest;
