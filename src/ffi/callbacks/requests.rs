@@ -180,10 +180,8 @@ impl Requests {
 
 /// A result as the caller gave it: a count, or a negative errno. What is neither is an I/O error.
 fn read_result(result: i64) -> Sys<u64> {
-    u64::try_from(result).map_err(|_| match i32::try_from(-result) {
-        Ok(errno) if errno < 4096 => errno,
-        _ => libc::EIO,
-    })
+    let errno = result.checked_neg().and_then(|errno| i32::try_from(errno).ok());
+    u64::try_from(result).map_err(|_| errno.filter(|errno| *errno < 4096).unwrap_or(libc::EIO))
 }
 
 /// Answers a request.
