@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 pub mod memory;
+pub mod uring;
 
 use libc::{c_int, c_void};
 use std::cell::UnsafeCell;
@@ -48,6 +49,9 @@ pub enum Call {
     Fsync,
     Fdatasync,
     Poll,
+    UringSetup,
+    UringEnter,
+    UringResult,
 }
 
 /// What a test build may do to a system call before it is made.

@@ -1,11 +1,15 @@
 //! A regular file.
 
+mod requests;
+
+use requests::Requests;
+
 use super::growth::Growth;
 use super::place::Place;
 use super::zeroing::Zeroing;
 use super::{Checkpoint, Options};
 use crate::end::{
-    Attempt, Drain, End, Extent, Fetch, HoleWay, Made, Plan, Sink, SinkInfo, SinkWays,
+    Addressable, Attempt, Drain, End, Extent, Fetch, HoleWay, Made, Plan, Sink, SinkInfo, SinkWays,
 };
 use crate::error::{Error, Operation, Result, Side};
 use crate::pipe::Pipe;
@@ -31,6 +35,8 @@ pub struct FileSink<C> {
     known_zero: bool,
     truncate: bool,
     zeroing: Zeroing,
+    /// What requests have done to it.
+    requests: Requests,
 }
 
 /// The seals of a file that is to be written, if they allow that. `shrink`: it may be cut too.
@@ -74,6 +80,7 @@ impl<C: Checkpoint> FileSink<C> {
             known_zero: options.known_zero,
             truncate: options.truncate,
             zeroing: Zeroing::of_file(fd),
+            requests: Requests::default(),
         })
     }
 
@@ -96,7 +103,7 @@ impl<C: Checkpoint> FileSink<C> {
     /// Cuts off what was written past the end for the sake of whole blocks. The stream has come to `at`.
     fn cut_padding(&mut self, at: u64) -> Result<()> {
         let end = at.max(self.opened_size);
-        if self.place.padded() > end { self.cut(end) } else { Ok(()) }
+        if self.place.padded() > end || self.requests.grew { self.cut(end) } else { Ok(()) }
     }
 
     /// What comes before data is put anywhere.
@@ -187,6 +194,7 @@ impl<C: Checkpoint> FileSink<C> {
 
 impl<C: Checkpoint> Sink for FileSink<C> {
     fn open(&mut self, plan: &Plan) -> Result<SinkInfo> {
+        self.requests.planned_end = plan.total.and_then(|total| self.place.at().checked_add(total));
         if let Some(total) = plan.total {
             self.admit(total)?;
             if plan.keeps {
@@ -271,6 +279,10 @@ impl<C: Checkpoint> SinkWays for FileSink<C> {
         // Pages of a pipe are not aligned.
         if self.place.is_direct() { None } else { Some(self) }
     }
+
+    fn addressed(&mut self) -> Option<&mut dyn Addressable> {
+        if self.place.is_direct() { Some(self) } else { None }
+    }
 }
 
 impl<C: Checkpoint> Fetch for FileSink<C> {
@@ -305,7 +317,8 @@ impl<C: Checkpoint> End for FileSink<C> {
         self.place.finish()
     }
 
-    fn abort(&mut self, _error: &Error) {
+    fn abort(&mut self, error: &Error) {
+        self.place.queue.end(error);
         if !self.place.over() {
             // The stream has failed already, and that is the error to report.
             let _ = self.cut_padding(self.place.at());
@@ -314,7 +327,7 @@ impl<C: Checkpoint> End for FileSink<C> {
     }
 
     fn waiting(&self) -> Waiting {
-        Waiting::Owner
+        self.place.queue.waiting()
     }
 
     fn trail(&mut self) -> Option<&mut Trail> {

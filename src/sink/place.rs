@@ -2,12 +2,14 @@
 
 use super::{Checkpoint, Options};
 use crate::direct::{Alignment, BLIND, Part, Writer};
-use crate::end::{Attempt, Extent};
+use crate::end::{Attempt, Extent, Geometry, Reply};
 use crate::error::{Error, Operation, Result, Side};
 use crate::filesystem::FileSystem;
 use crate::life::Life;
 use crate::pipe::Pipe;
+use crate::queue::{DEPTH, Queue, REQUEST};
 use crate::sys::{self, Fd, FileKind};
+use std::collections::VecDeque;
 
 /// An interval of at least so many bytes is kept to the byte; to cut what is written into smaller
 /// pieces would cost more than it is worth.
@@ -30,6 +32,8 @@ pub(super) struct Place<C> {
     life: Life,
     /// It was opened with O_DIRECT.
     direct: Option<Box<Writer>>,
+    /// Requests that are under way.
+    pub(super) queue: Queue,
 }
 
 impl<C: Checkpoint> Place<C> {
@@ -66,6 +70,7 @@ impl<C: Checkpoint> Place<C> {
             file_system: None,
             life: Life::Open,
             direct: None,
+            queue: Queue::new(fd),
         })
     }
 
@@ -295,6 +300,37 @@ impl<C: Checkpoint> Place<C> {
             Err(libc::EINTR) => Err(self.error(Operation::Write, libc::EINTR)),
             Err(errno) => Ok(Attempt::Declined(Some(errno))),
         }
+    }
+
+    /// The facts for requests, if it was opened with O_DIRECT.
+    pub(super) fn geometry(&self, grows: bool) -> Result<Geometry> {
+        self.life.check(Operation::Open, Side::Sink, self.at)?;
+        let Some(direct) = &self.direct else { return Err(Error::Internal) };
+        let alignment = direct.alignment();
+        Ok(Geometry {
+            at: self.at,
+            size: direct.old_end(),
+            block: alignment.block,
+            memory: alignment.memory,
+            request: REQUEST,
+            zero: i64::MAX as u64,
+            depth: DEPTH,
+            grows,
+            reads: direct.readable(),
+        })
+    }
+
+    /// Whether the stream may reach this offset.
+    pub(super) fn reach(&self, end: u64, operation: Operation) -> Result<()> {
+        self.life.check(operation, Side::Sink, self.at)?;
+        let (limit, errno) = self.limit;
+        if end <= limit { Ok(()) } else { Err(Error::at(operation, Side::Sink, limit, errno)) }
+    }
+
+    /// Takes back requests that are done.
+    pub(super) fn take_replies(&mut self, replies: &mut VecDeque<Reply>) -> Result<()> {
+        let advanced = self.queue.advance(replies);
+        advanced.map_err(|errno| Error::at(Operation::Write, Side::Sink, self.at, errno))
     }
 
     /// Whether it is time to make durable what there is.

@@ -1,19 +1,23 @@
 //! A regular file or a block device: its map is walked, its data is read by offset.
 
+mod requests;
+
 use super::look_ahead::{LookAhead, SMALL};
 use super::peek::{Blocks, Looker};
 use super::{Options, range_end};
 use crate::direct::{Alignment, Reader};
 use crate::end::{
-    Attempt, End, Extent, Feed, Glimpse, Look, Next, Peek, Rewind, Source, SourceInfo, SourceWays,
-    Stored,
+    Addressable, Attempt, End, Extent, Feed, Glimpse, Look, Next, Peek, Rewind, Source, SourceInfo,
+    SourceWays, Stored,
 };
 use crate::error::{Error, Operation, Result, Side};
 use crate::filesystem::FileSystem;
 use crate::life::Life;
 use crate::pipe::Pipe;
+use crate::queue::Queue;
 use crate::section::{Kind, Position, Section, Seekable, Walk, holes_supported, steadily};
 use crate::sys::{self, Fd, FileKind};
+use crate::trace::Trail;
 use crate::wait::Waiting;
 
 /// A descriptor that is read by offset.
@@ -37,6 +41,9 @@ pub struct FileSource {
     looker: Looker,
     /// It was opened with O_DIRECT.
     direct: Option<Reader>,
+    /// Reads that are under way.
+    queue: Queue,
+    trail: Trail,
     /// It may end before `end`, which is only the most that is read.
     may_end: bool,
     ended: bool,
@@ -86,6 +93,8 @@ impl FileSource {
             look_ahead: LookAhead::new(fd, offset),
             looker: Looker::new(fd),
             direct: alignment.map(|alignment| Reader::new(fd, alignment)),
+            queue: Queue::new(fd),
+            trail: Trail::default(),
             may_end: made_up && at_most,
             ended: false,
             life: Life::Open,
@@ -280,6 +289,10 @@ impl SourceWays for FileSource {
     fn rewind(&mut self) -> Option<&mut dyn Rewind> {
         Some(self)
     }
+
+    fn addressed(&mut self) -> Option<&mut dyn Addressable> {
+        if self.direct.is_some() { Some(self) } else { None }
+    }
 }
 
 impl Stored for FileSource {
@@ -345,14 +358,19 @@ impl End for FileSource {
         Ok(())
     }
 
-    fn abort(&mut self, _error: &Error) {
+    fn abort(&mut self, error: &Error) {
+        self.queue.end(error);
         self.life.abort();
         // The stream has failed already, and that is the error to report.
         let _ = self.restore();
     }
 
     fn waiting(&self) -> Waiting {
-        Waiting::Owner
+        self.queue.waiting()
+    }
+
+    fn trail(&mut self) -> Option<&mut Trail> {
+        Some(&mut self.trail)
     }
 }
 
