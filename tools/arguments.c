@@ -53,6 +53,7 @@ static const struct option options[] = {
     { "error-map", required_argument, NULL, 'e' },
     { "verify", no_argument, NULL, 'v' },
     { "only-changes", no_argument, NULL, 'O' },
+    { "direct", required_argument, NULL, 'd' },
     { "help", no_argument, NULL, 'h' },
 };
 
@@ -105,6 +106,8 @@ static int take(struct settings *settings, int option, const char *text)
     case 'v':
         settings->verify = true;
         return -1;
+    case 'd':
+        return take_direct(settings, text);
     case 'O':
         settings->only_changes = true;
         return -1;

@@ -46,6 +46,7 @@ complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l strict -d 
 complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l warn -d 'Warn of each such line'
 
 complete -c sparsestream -n $moves -l detect-zeroes -d 'Make holes of blocks of zeros'
+complete -c sparsestream -n $moves -l direct -x -a 'never auto always' -d 'Leave the page cache out of it'
 complete -c sparsestream -n $moves -l sparse -x -a 'auto required never' -d 'What becomes of holes'
 complete -c sparsestream -n $moves -l rate -x -d 'Most bytes of data a second'
 complete -c sparsestream -n $moves -l timeout -x -d 'Fail when nothing moved for so many seconds'
