@@ -57,6 +57,7 @@ static const struct option options[] = {
     { "error-map", required_argument, NULL, 'e' },
     { "verify", no_argument, NULL, 'y' },
     { "only-changes", no_argument, NULL, 'O' },
+    { "direct", required_argument, NULL, 'J' },
     { "help", no_argument, NULL, 'h' },
 };
 
@@ -111,6 +112,8 @@ static int take(struct settings *settings, int option, const char *text)
     case 'y':
         settings->read_back = true;
         return -1;
+    case 'J':
+        return take_direct(settings, text);
     case 'O':
         settings->only_changes = true;
         return -1;

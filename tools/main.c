@@ -18,6 +18,7 @@ struct command {
 #define HELP_ENDS                                                                                                \
     "  --detect-zeroes[=BLOCK]     make holes of blocks of zeros; 64K unless told\n"                             \
     "  --min-hole SIZE             write zeros for holes that are shorter\n"                                     \
+    "  --direct=never|auto|always  leave the page cache out of it (O_DIRECT); never unless told\n"                   \
     "  --sparse=auto|required|never  keep holes where that is possible, or fail, or write zeros\n"
 
 #define HELP_TRANSFER                                                                                            \
@@ -57,7 +58,7 @@ static const struct command commands[] = {
       "  --list                      a line for each section: kind, offset, length\n"
       "  --range OFFSET:LENGTH       only these bytes\n"
       "  --rows N                    rows of the picture; 1 unless told\n" },
-    { "copy", command_copy, "raszbikStTRopvdDBKFVngEeyO",
+    { "copy", command_copy, "raszbikStTRopvdDBKFVngEeyOJ",
       "usage: sparsestream copy [OPTION]... SRC DST\n"
       "       sparsestream copy [OPTION]... SRC... DIRECTORY\n"
       "Copies a file or a device to another, holes included. `-` is standard input or output.\n"
@@ -97,7 +98,7 @@ static const struct command commands[] = {
       "  --status                    with --check: print nothing, the exit code shows the result\n"
       "  --strict                    with --check: fail if a line is improperly formatted\n"
       "  --warn                      with --check: warn of each such line\n" },
-    { "send", command_send, "rszbiRopvdcLxAuUCZIK",
+    { "send", command_send, "rszbiRopvdcLxAuUCZIKJ",
       "usage: sparsestream send [OPTION]... FILE\n"
       "Sends a file or a device, or standard input for `-`, to `sparsestream recv`: to standard output\n"
       "unless an address or a command is given.\n"
@@ -108,7 +109,7 @@ static const struct command commands[] = {
       HELP_WIRE
       "  --range OFFSET:LENGTH       only these bytes\n"
       HELP_ENDS HELP_SOURCE HELP_TRANSFER },
-    { "recv", command_recv, "rszbkStTRopvdcLxuUCZfPmIDBKFM",
+    { "recv", command_recv, "rszbkStTRopvdcLxuUCZfPmIDBKFMJ",
       "usage: sparsestream recv [OPTION]... FILE\n"
       "Receives a file or a device, or standard output for `-`, from `sparsestream send`: from standard\n"
       "input unless an address or a command is given.\n"

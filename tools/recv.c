@@ -171,7 +171,12 @@ static int receive_into(struct reception *reception, sparsestream_source *source
         options.opaque = reception;
         memcpy(reception->resume.identity, info->identity, IDENTITY);
     }
-    r = sparsestream_sink_to_fd(target->fd, &options, &sink);
+    r = open_direct(settings, target, NULL, true);
+    if (r != 0) {
+        sparsestream_source_abort(source, EIO);
+        return r;
+    }
+    r = sparsestream_sink_to_fd(content_fd(target), &options, &sink);
     if (r < 0) {
         sparsestream_source_abort(source, -r);
         return fail_library(target->name, r);

@@ -23,6 +23,8 @@ enum exit_code {
     EXIT_OTHER_HOLES = 11,
 };
 
+enum direct_mode { DIRECT_NEVER, DIRECT_AUTO, DIRECT_ALWAYS };
+
 enum progress_mode { PROGRESS_NONE, PROGRESS_BAR, PROGRESS_JSON };
 
 /* What the command line asks for. Each command takes the options that mean something to it. */
@@ -85,6 +87,7 @@ struct settings {
     const char *error_map;
     bool read_back; /* --verify */
     bool only_changes;
+    enum direct_mode direct;
 };
 
 enum preserve {
@@ -184,12 +187,26 @@ void progress_clear(void);
 /* Columns of the terminal that the stream is, or 80. */
 int columns_of(FILE *file);
 
+/* direct.c */
+
+struct target;
+
+/*
+ * Opens an end anew with O_DIRECT if --direct asks for that; `other` is the end that it is copied from or to, or NULL.
+ * Returns an exit code.
+ */
+int open_direct(const struct settings *settings, struct target *end, const struct target *other, bool writes);
+/* The descriptor that content is read from or written to. */
+int content_fd(const struct target *end);
+void close_direct(struct target *end);
+
 /* ends.c */
 
 struct target {
     const char *name;
     const char *path; /* NULL: standard input or output */
     int fd;
+    int direct_fd;    /* the same with O_DIRECT; 0: none */
     int error; /* the errno of a failed open */
     bool created;
     bool regular;

@@ -215,6 +215,15 @@ pub struct sparsestream_transfer_options {
     /// holes and runs of zeros count as one, unless a source that is not ready comes between them. Has
     /// no effect with `SPARSESTREAM_SPARSE_NEVER`. Takes up to 64 KiB of memory more.
     pub min_hole: i64,
+    /// Bytes of one request where several are in flight, which is where an end was opened with O_DIRECT or
+    /// is made of a `sparsestream_async_ops`: a power of two from 4096 to 16777216; 0 means 524288. The
+    /// ends may allow less.
+    pub request_size: u64,
+    /// The most requests in flight there, 1 to 256; 0 means 16. Such a transfer takes `depth` times
+    /// `request_size` of memory beside its buffer.
+    pub depth: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// A descriptor that something waits for.

@@ -317,6 +317,8 @@ fn core(options: &sparsestream_transfer_options) -> Result<Options> {
         zero_block: options.zero_block,
         min_hole: guard::unsigned(options.min_hole, "options.min_hole")?,
         buffer_size: options.buffer_size,
+        depth: options.depth,
+        request_size: options.request_size,
         progress_bytes: guard::unsigned(options.progress_bytes, "options.progress_bytes")?,
         progress_ms: guard::unsigned(options.progress_ms, "options.progress_ms")?,
         stall_ms: guard::unsigned(options.stall_ms, "options.stall_ms")?,

@@ -10,6 +10,7 @@ use super::meter::Part;
 use super::options::Options;
 use super::pool::Pool;
 use super::turn::{Done, STEP_COST, Turn};
+use super::window::{Kinds, Window};
 use super::zeros::{Run, Zeros};
 use crate::buffer::Buffer;
 use crate::end::{HoleWay, Look, Next, Sink, Source};
@@ -74,15 +75,6 @@ impl Short {
     }
 }
 
-/// How the sink takes holes and kept sections.
-#[derive(Debug, Clone, Copy)]
-struct Kinds {
-    /// Holes are made. If not, zeros are written.
-    holes: bool,
-    /// The source has declared kept sections.
-    keeps: bool,
-}
-
 /// The stream on its way from the source to the sink.
 #[derive(Debug)]
 pub(super) struct Flow {
@@ -94,6 +86,9 @@ pub(super) struct Flow {
     short: Option<Short>,
     /// How the last hole was made.
     hole_way: Option<HoleWay>,
+    /// Takes everything over once it is there.
+    window: Option<Box<Window>>,
+    options: Options,
 }
 
 impl Flow {
@@ -119,6 +114,8 @@ impl Flow {
                 None
             },
             hole_way: None,
+            window: None,
+            options: *options,
         })
     }
 
@@ -131,6 +128,11 @@ impl Flow {
     /// Makes one step: pushes what is on its way, or else pulls.
     #[inline]
     pub(super) fn step(&mut self, turn: &mut Turn) -> Result<Done> {
+        if self.ladder.may(Way::Window) {
+            if let Some(done) = self.step_window(turn)? {
+                return Ok(done);
+            }
+        }
         // Most steps begin with nothing to push: to see that here costs less than to call.
         let nothing = self.pool.is_empty()
             && self.gap.length == 0
@@ -146,6 +148,49 @@ impl Flow {
         }
         // In the same step: most of what is pulled can be pushed at once.
         Ok(self.push(false, turn)?.unwrap_or(Done::Worked(0)))
+    }
+
+    /// Makes a step with several requests in flight. `None` while a better way is tried, and if that cannot be.
+    #[cold]
+    fn step_window(&mut self, turn: &mut Turn) -> Result<Option<Done>> {
+        if let Some(window) = &mut self.window {
+            return window.step(turn).map(Some);
+        }
+        let fetches = self.zeros.is_none() && self.ladder.may(Way::Fetch);
+        let pending = !self.pool.is_empty() || self.gap.length > 0 || self.ladder.under_way() > 0;
+        if fetches || pending {
+            return Ok(None);
+        }
+        let made = Window::new(&self.options, self.kinds, turn).and_then(crate::buffer::boxed);
+        match made {
+            Ok(window) => {
+                self.ladder.choose(Way::Window, turn);
+                self.window = Some(window);
+                Ok(Some(Done::Worked(0)))
+            }
+            Err(error) if error.operation() == Operation::Allocate => {
+                self.ladder.decline(Way::Window, Some(error.errno()), turn);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether requests are under way.
+    pub(super) fn has_requests(&self) -> bool {
+        self.window.as_ref().is_some_and(|window| window.in_flight() > 0)
+    }
+
+    /// Has all requests come back soon.
+    pub(super) fn cancel_requests(&mut self, error: &Error, turn: &mut Turn) {
+        if let Some(window) = &mut self.window {
+            window.cancel(error, turn);
+        }
+    }
+
+    /// Takes back requests that were cancelled. Returns whether all are back.
+    pub(super) fn take_requests(&mut self, turn: &mut Turn) -> bool {
+        self.window.as_mut().is_none_or(|window| window.drain(turn))
     }
 
     /// Pushes what is on its way after the source has ended. `None` when nothing is left.

@@ -49,6 +49,7 @@ complete -c sparsestream -n $moves -l detect-zeroes -d 'Make holes of blocks of 
 complete -c sparsestream -n $moves -l min-hole -x -d 'Write zeros for holes that are shorter'
 complete -c sparsestream -n $moves -s v -l verbose -d 'Print each decision'
 complete -c sparsestream -n $moves -l explain -d 'Print how many bytes went which way'
+complete -c sparsestream -n $moves -l direct -x -a 'never auto always' -d 'Leave the page cache out of it'
 complete -c sparsestream -n $moves -l sparse -x -a 'auto required never' -d 'What becomes of holes'
 complete -c sparsestream -n $moves -l rate -x -d 'Most bytes of data a second'
 complete -c sparsestream -n $moves -l timeout -x -d 'Fail when nothing moved for so many seconds'
