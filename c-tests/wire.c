@@ -488,6 +488,133 @@ static void what_cannot_be_is_refused(void)
     close(fds[1]);
 }
 
+/* What has changed of an image since its last backup, as a backup program knows it. */
+struct increment {
+    const sparsestream_section *sections;
+    int fd;
+    int64_t at;
+};
+
+static int increment_section(void *opaque, struct sparsestream_section *section)
+{
+    struct increment *increment = opaque;
+    const sparsestream_section *next = increment->sections;
+
+    while (next->kind != SPARSESTREAM_END && next->offset + next->length <= increment->at)
+        next++;
+    section->kind = next->kind;
+    section->length = next->offset + next->length - increment->at;
+    return 0;
+}
+
+static int64_t increment_read(void *opaque, void *buffer, size_t length)
+{
+    struct increment *increment = opaque;
+    ssize_t count = pread(increment->fd, buffer, length, increment->at);
+
+    increment->at += count;
+    return count;
+}
+
+static int64_t increment_skip(void *opaque, int64_t length)
+{
+    ((struct increment *) opaque)->at += length;
+    return length;
+}
+
+static int increment_describe(void *opaque, struct sparsestream_source_info *info)
+{
+    (void) opaque;
+    info->total = 8 * MiB;
+    return 0;
+}
+
+static const sparsestream_section changes[] = {
+    { .offset = 0, .length = 1 * MiB, .kind = SPARSESTREAM_KEEP },
+    { .offset = 1 * MiB, .length = 64 * KiB, .kind = SPARSESTREAM_DATA },
+    { .offset = 1 * MiB + 64 * KiB, .length = 2 * MiB, .kind = SPARSESTREAM_KEEP },
+    { .offset = 3 * MiB + 64 * KiB, .length = 1 * MiB, .kind = SPARSESTREAM_HOLE },
+    { .offset = 4 * MiB + 64 * KiB, .length = 4 * MiB - 64 * KiB, .kind = SPARSESTREAM_KEEP },
+    { .offset = 8 * MiB, .kind = SPARSESTREAM_END },
+};
+
+/* Sends the changes of `image` onto `to`. Returns both results. */
+static void send_changes(int image, int to, const struct sparsestream_wire_options *sending,
+                         const struct sparsestream_wire_options *receiving, int result[2])
+{
+    static const struct sparsestream_source_ops ops = {
+        .size = sizeof ops, .flags = SPARSESTREAM_WITH_KEEPS, .section = increment_section,
+        .read = increment_read, .skip = increment_skip, .describe = increment_describe,
+    };
+    struct increment increment = { .sections = changes, .fd = image };
+    struct sparsestream_source *source = NULL;
+    struct side sender, receiver;
+    int fds[2];
+
+    make_socket(fds);
+    CHECK_CODE(sparsestream_source_from_callbacks(&ops, &increment, &source), 0);
+    side_begin(&sender, source, to_wire(fds[0], fds[0], sending));
+    side_begin(&receiver, from_wire(fds[1], fds[1], receiving), fd_sink(to));
+    run_both(&sender, &receiver);
+    result[0] = sender.result;
+    result[1] = receiver.result;
+    if (sender.result == 0)
+        CHECK_INT(transfer_stats(receiver.transfer).keep_bytes, ==, 7 * MiB - 64 * KiB);
+    side_end(&sender);
+    side_end(&receiver);
+    close(fds[0]);
+    close(fds[1]);
+}
+
+static void an_increment_makes_the_new_image_of_the_old(void)
+{
+    static const struct piece all[] = { DATA(8 * MiB) };
+    static const struct piece changed[] = { DATA(64 * KiB) };
+    struct sparsestream_sink *sink;
+    int old = file_in_memory(), image = file_in_memory(), empty = file_in_memory(), fds[2], result[2];
+    struct sparsestream_wire_options sending = {
+        .size = sizeof sending, .flags = SPARSESTREAM_WIRE_DIGEST | SPARSESTREAM_WIRE_CHECKSUM,
+        .base_identity = "the full backup",
+    };
+    struct sparsestream_wire_options receiving = {
+        .size = sizeof receiving, .flags = SPARSESTREAM_WIRE_KEEP, .base_identity = "the full backup",
+    };
+
+    file_lay_out(old, 0, all, COUNT(all), 1);
+    file_lay_out(image, 0, all, COUNT(all), 1);
+    file_lay_out(image, 1 * MiB, changed, COUNT(changed), 2);
+    REQUIRE(fallocate(image, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 3 * MiB + 64 * KiB, 1 * MiB) == 0);
+
+    /* Refused before a byte moves: nothing to keep, another base, a receiver that was not asked to. */
+    send_changes(image, empty, &sending, &receiving, result);
+    CHECK_INT(result[0], ==, -ENODATA);
+    CHECK_INT(result[1], ==, -ENODATA);
+    CHECK_INT(file_size(empty), ==, 0);
+    receiving.base_identity[0] = 'T';
+    send_changes(image, old, &sending, &receiving, result);
+    CHECK_INT(result[0], ==, -ESTALE);
+    CHECK_INT(result[1], ==, -ESTALE);
+    send_changes(image, old, &sending, NULL, result);
+    CHECK_INT(result[0], ==, -EOPNOTSUPP);
+    CHECK_INT(result[1], ==, -EOPNOTSUPP);
+    receiving.base_identity[0] = 't';
+    make_socket(fds);
+    sending.flags |= SPARSESTREAM_WIRE_RESUME | SPARSESTREAM_WIRE_KEEP;
+    CHECK_CODE(sparsestream_sink_to_wire(fds[0], fds[0], &sending, &sink), -EOPNOTSUPP);
+    sending.flags &= ~(SPARSESTREAM_WIRE_RESUME | SPARSESTREAM_WIRE_KEEP);
+    close(fds[0]);
+    close(fds[1]);
+
+    send_changes(image, old, &sending, &receiving, result);
+    CHECK_INT(result[0], ==, 0);
+    CHECK_INT(result[1], ==, 0);
+    CHECK_INT(file_size(old), ==, 8 * MiB);
+    CHECK_INT(file_differs(image, 0, old, 0, 8 * MiB), ==, -1);
+    close(old);
+    close(image);
+    close(empty);
+}
+
 TESTS(
     CASE(an_image_comes_over_a_socket),
     CASE(a_pipe_is_enough_one_way),
@@ -498,4 +625,5 @@ TESTS(
     CASE(a_sender_waits_for_the_answer),
     CASE(a_sender_is_run_when_a_sign_is_due),
     CASE(what_cannot_be_is_refused),
+    CASE(an_increment_makes_the_new_image_of_the_old),
 )

@@ -209,7 +209,7 @@ fn over_a_wire(from: &OwnedFd, to: &OwnedFd, detect_zeroes: bool) -> Result<()> 
     loop {
         sent = sent.or_else(|| step(&mut sending, source.as_mut(), &mut writer));
         received = received.or_else(|| step(&mut receiving, &mut reader, sink.as_mut()));
-        match (sent, received) {
+        match (sent.clone(), received.clone()) {
             (Some(sent), Some(received)) => {
                 return match (sent, received) {
                     (Ok(()), Err(_)) => Err(Error::Internal),

@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use sparsestream::digest::Digest;
 use sparsestream::error::{Error, Operation, Side};
 use sparsestream::wire::proto::Fault;
-use sparsestream::wire::proto::body::{DIGEST, End, Hello};
+use sparsestream::wire::proto::body::{ANSWERS, DIGEST, End, Hello};
 use sparsestream::wire::proto::frame::{self, Frame, HEADER, Header, Kind, MAX_OFFSET, UNKNOWN, VERSION};
 use sparsestream::wire::proto::receiver::{Config, Held, Input, Piece, Receiver, Stage};
 use std::time::{Duration, Instant};
@@ -126,22 +126,28 @@ impl Said {
     fn say(&mut self, say: &Say) {
         match say {
             Say::Data { length, value, checksum, at } => {
-                let body = vec![*value; usize::from(*length)];
+                // Much data finds no more than little, and takes its time.
+                let length = if *length > 60_000 { *length } else { *length % 600 };
+                let body = vec![*value; usize::from(length)];
                 let mut header = Header::with_body(Kind::Data, at.unwrap_or(self.at), 0, &body);
                 if !checksum {
                     header.checksum = 0;
                 }
                 put(&mut self.bytes, header, &body);
-                self.digest.data(&body);
-                self.at = self.at.wrapping_add(u64::from(*length));
-                self.counts.data_bytes += u64::from(*length);
+                if self.digests {
+                    self.digest.data(&body);
+                }
+                self.at = self.at.wrapping_add(u64::from(length));
+                self.counts.data_bytes += u64::from(length);
             }
             Say::Hole { length, at } => self.hole(*length, *at),
             Say::SmallHole { length } => self.hole(u64::from(*length), None),
             Say::Keep { length, at } => {
                 let length = u64::from(*length);
                 self.frame(Kind::Keep, at.unwrap_or(self.at), length, &[]);
-                self.digest.keep(length);
+                if self.digests {
+                    self.digest.keep(length);
+                }
                 self.at = self.at.wrapping_add(length);
                 self.counts.keep_bytes += length;
             }
@@ -150,10 +156,12 @@ impl Said {
                 self.frame(Kind::Begin, self.at, u64::from(*value), &[]);
                 self.counts = End::default();
                 self.digest = Digest::default();
-                self.digest.hole(self.at);
+                if self.digests {
+                    self.digest.hole(self.at);
+                }
             }
             Say::Checkpoint { right } => {
-                let mut body = self.digest.root();
+                let mut body = if self.digests { self.digest.root() } else { [0; 32] };
                 body[0] ^= u8::from(!right);
                 self.frame(Kind::Checkpoint, self.at, 0, &body);
             }
@@ -184,7 +192,9 @@ impl Said {
 
     fn hole(&mut self, length: u64, at: Option<u64>) {
         self.frame(Kind::Hole, at.unwrap_or(self.at), length, &[]);
-        self.digest.hole(length);
+        if self.digests {
+            self.digest.hole(length);
+        }
         self.at = self.at.wrapping_add(length);
         self.counts.hole_bytes = self.counts.hole_bytes.wrapping_add(length);
     }
@@ -197,7 +207,11 @@ fn bytes(story: &Story) -> Vec<u8> {
         at: 0,
         digest: Digest::default(),
         counts: End::default(),
-        digests: hello.required & DIGEST != 0,
+        // As the receiver decides.
+        digests: hello.required & DIGEST != 0
+            || hello.required & ANSWERS != 0
+                && hello.optional & DIGEST != 0
+                && (story.digest || story.held.is_some()),
     };
     if !story.hello.left_out {
         said.frame(Kind::Hello, 0, 0, &hello.encode());

@@ -197,7 +197,7 @@ pub unsafe extern "C" fn sparsestream_transfer_fail(
         // SAFETY: the caller promises NULL or a string.
         let text = unsafe { guard::words(text) };
         let (operation, side) = (Operation::None, Side::None);
-        let error = Error::Said { operation, side, offset: None, errno, text };
+        let error = Error::Said { operation, side, offset: None, errno, text: text.into() };
         // SAFETY: the caller promises a live handle or NULL.
         unsafe { handles::fail(transfer, error) }?;
         Ok(0)

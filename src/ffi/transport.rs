@@ -190,10 +190,11 @@ impl CallbackTransport {
         match SITE.count(most as u64, call) {
             Ok(count) => Ok(count as usize),
             Err(error) => {
+                let errno = error.errno();
                 if let Error::Said { text, .. } = error {
                     self.words = Some(text);
                 }
-                Err(error.errno())
+                Err(errno)
             }
         }
     }

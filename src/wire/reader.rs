@@ -154,22 +154,22 @@ impl Reader {
 
     /// Does something, and keeps its failure: what is broken stays so.
     fn lasting<T>(&mut self, body: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        if let Some(error) = self.failed {
+        if let Some(error) = self.failed.clone() {
             return Err(error);
         }
         let result = body(self);
-        if let Some(error) = self.failed {
+        if let Some(error) = self.failed.clone() {
             // It shows in the midst of something else that answers cannot be sent.
             return Err(error);
         }
         if let Err(error) = &result {
             if error.is_peers() {
                 // It knows.
-                self.failed = Some(*error);
+                self.failed = Some(error.clone());
                 self.machine.abandon();
                 self.link.close_now();
             } else if !error.would_block() && !error.interrupted() {
-                self.fail(*error);
+                self.fail(error.clone());
             }
         }
         result
@@ -177,7 +177,7 @@ impl Reader {
 
     /// Ends it with a failure, which the sender is told as far as that goes without waiting.
     fn fail(&mut self, error: Error) {
-        self.failed = Some(error);
+        self.failed = Some(error.clone());
         self.machine.fail(&error);
         // Nobody waits for it, and its failure would hide the one that it reports.
         let _ = self.send_answers();
@@ -189,7 +189,7 @@ impl Reader {
         for _ in 0..FRAMES_AT_ONCE {
             match self.machine.stage() {
                 Stage::Ended | Stage::Finished => return Ok(()),
-                Stage::Failed => return Err(self.failed.unwrap_or(Error::Internal)),
+                Stage::Failed => return Err(self.failed.clone().unwrap_or(Error::Internal)),
                 Stage::Open if self.machine.piece() != Piece::None => return Ok(()),
                 Stage::Open => self.take_frame()?,
                 Stage::Waiting | Stage::Offered(_) | Stage::Proving(_) => self.shake_hands()?,
@@ -331,7 +331,7 @@ impl Reader {
                         reader.shake_hands()?
                     }
                     Stage::Open | Stage::Ended | Stage::Finished => return Ok(()),
-                    Stage::Failed => return Err(reader.failed.unwrap_or(Error::Internal)),
+                    Stage::Failed => return Err(reader.failed.clone().unwrap_or(Error::Internal)),
                 }
             }
             Err(reader.error(Operation::Read, libc::EINTR))
@@ -530,7 +530,7 @@ impl End for Reader {
     fn abort(&mut self, error: &Error) {
         let sent = self.machine.stage() == Stage::Finished && !self.machine.speaks();
         if self.failed.is_none() && !sent {
-            self.fail(*error);
+            self.fail(error.clone());
         }
     }
 

@@ -119,18 +119,18 @@ impl Writer {
 
     /// Does something, and keeps its failure: what is broken stays so.
     fn lasting<T>(&mut self, body: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        if let Some(error) = self.failed {
+        if let Some(error) = self.failed.clone() {
             return Err(error);
         }
         let result = body(self);
         if let Err(error) = &result {
             if error.is_peers() {
                 // It knows.
-                self.failed = Some(*error);
+                self.failed = Some(error.clone());
                 self.machine.abandon();
                 self.link.close_now();
             } else if !error.would_block() && !error.interrupted() {
-                self.fail(*error);
+                self.fail(error.clone());
             }
         }
         result
@@ -138,7 +138,7 @@ impl Writer {
 
     /// Ends it with a failure, which the receiver is told as far as that goes without waiting.
     fn fail(&mut self, error: Error) {
-        self.failed = Some(error);
+        self.failed = Some(error.clone());
         self.machine.fail(&error);
         // Its failure would hide the one that it reports.
         let _ = self.send();
@@ -550,7 +550,7 @@ impl End for Writer {
 
     fn abort(&mut self, error: &Error) {
         if self.failed.is_none() && self.machine.stage() != Stage::Finished {
-            self.fail(*error);
+            self.fail(error.clone());
         }
     }
 

@@ -63,7 +63,7 @@ fn refused(why: &'static str, errno: i32) -> Refused {
 }
 
 /// What ends a conversation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// The peer broke a rule, or cannot be agreed with.
     Refused(Refused),

@@ -108,7 +108,7 @@ pub fn run(sender: &mut Moving, receiver: &mut Moving) -> (Result<()>, Result<()
     for _ in 0..1_000_000 {
         sender.turn();
         receiver.turn();
-        if let (Some(sent), Some(received)) = (sender.result, receiver.result) {
+        if let (Some(sent), Some(received)) = (sender.result.clone(), receiver.result.clone()) {
             return (sent, received);
         }
     }
@@ -180,6 +180,6 @@ pub fn held(file: &File, length: u64) -> Held {
 }
 
 /// An error without its reason: operation, side, offset, errno.
-pub fn fields(error: Error) -> (crate::error::Operation, crate::error::Side, Option<u64>, i32) {
+pub fn fields(error: &Error) -> (crate::error::Operation, crate::error::Side, Option<u64>, i32) {
     (error.operation(), error.side(), error.offset(), error.errno())
 }

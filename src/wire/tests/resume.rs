@@ -62,7 +62,7 @@ fn attempt(file: &File, copy: &File, record: &Arc<AtomicU64>, turns: u64) -> boo
     for _ in 0..turns {
         sender.turn();
         receiver.turn();
-        if let (Some(sent), Some(received)) = (sender.result, receiver.result) {
+        if let (Some(sent), Some(received)) = (sender.result.clone(), receiver.result.clone()) {
             assert_eq!((sent, received), (Ok(()), Ok(())));
             return true;
         }
