@@ -2,8 +2,7 @@
 /*
  * A small storage daemon: serves the files and block devices of one directory as volumes over a Unix socket.
  *
- *     cc -o volume-daemon volume-daemon.c volume-session.c volume-store.c volume-protocol.c \
- *         $(pkg-config --cflags --libs sparsestream)
+ *     cc -o volume-daemon volume-daemon.c volume-session.c volume-store.c volume-protocol.c $(pkg-config --cflags --libs sparsestream)
  *
  * One thread and one epoll serve all clients. A transfer is run for a budget at a time, in turn with the others, and
  * waits in epoll while its client is not ready: a slow client costs nothing, a huge hole delays nobody, and the memory
