@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * libvirt's client reads from its socket whenever the event loop finds it readable, and queues what comes for a stream
+ * without a limit. The one way to stop it is to hold up the event loop. It reads one message in each round, so a round is
+ * let go for every two messages that the stream's reader takes.
+ */
+
+#include "internal.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <time.h>
+
+/* How often the loop looks whether the reader is behind, in milliseconds. */
+#define LOOK_MS 4
+/* A reader that waits this long in one call has nothing queued. */
+#define WAITING_NS 300000
+/* The longest that the loop is held up. Keepalive messages wait as long. */
+#define MOST_NS 1000000000
+
+struct pause {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    int timer;
+    int references;
+    bool reading, paused, freed;
+    unsigned long calls;
+};
+
+static int64_t now_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t) now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static void release(void *opaque)
+{
+    struct pause *pause = opaque;
+    bool last;
+
+    pthread_mutex_lock(&pause->lock);
+    last = --pause->references == 0;
+    pthread_mutex_unlock(&pause->lock);
+    if (!last)
+        return;
+    pthread_cond_destroy(&pause->changed);
+    pthread_mutex_destroy(&pause->lock);
+    free(pause);
+}
+
+static void wait_some(struct pause *pause, int64_t until)
+{
+    const struct timespec time = { .tv_sec = until / 1000000000, .tv_nsec = until % 1000000000 };
+
+    pthread_cond_clockwait(&pause->changed, &pause->lock, CLOCK_MONOTONIC, &time);
+}
+
+/* Holds the thread until the reader has taken two messages or waits for one. Returns whether it was behind. */
+static bool hold(struct pause *pause)
+{
+    const unsigned long target = pause->calls + 2;
+    const int64_t begun = now_ns();
+    bool behind = true;
+
+    pause->paused = true;
+    while (!pause->freed && pause->calls < target && now_ns() - begun < MOST_NS) {
+        const unsigned long calls = pause->calls;
+
+        wait_some(pause, now_ns() + WAITING_NS);
+        if (pause->reading && pause->calls == calls) {
+            behind = false;
+            break;
+        }
+    }
+    pause->paused = false;
+    return behind;
+}
+
+static void look(int timer, void *opaque)
+{
+    struct pause *pause = opaque;
+    bool behind, freed;
+
+    pthread_mutex_lock(&pause->lock);
+    behind = hold(pause);
+    freed = pause->freed;
+    pthread_mutex_unlock(&pause->lock);
+    if (!freed)
+        virEventUpdateTimeout(timer, behind ? 0 : LOOK_MS);
+}
+
+struct pause *pause_new(void)
+{
+    struct pause *pause = calloc(1, sizeof(*pause));
+
+    if (pause == NULL)
+        return NULL;
+    pthread_mutex_init(&pause->lock, NULL);
+    pthread_cond_init(&pause->changed, NULL);
+    /* The event loop's reference, dropped by release(), and the caller's. */
+    pause->references = 2;
+    pause->timer = virEventAddTimeout(LOOK_MS, look, pause, release);
+    if (pause->timer < 0) {
+        pause->references = 1;
+        release(pause);
+        return NULL;
+    }
+    return pause;
+}
+
+void pause_reading(struct pause *pause, bool reading)
+{
+    if (pause == NULL)
+        return;
+    pthread_mutex_lock(&pause->lock);
+    pause->reading = reading;
+    pause->calls += reading;
+    if (pause->paused)
+        pthread_cond_signal(&pause->changed);
+    pthread_mutex_unlock(&pause->lock);
+}
+
+void pause_free(struct pause *pause)
+{
+    if (pause == NULL)
+        return;
+    pthread_mutex_lock(&pause->lock);
+    pause->freed = true;
+    pthread_cond_signal(&pause->changed);
+    pthread_mutex_unlock(&pause->lock);
+    virEventRemoveTimeout(pause->timer);
+    release(pause);
+}
