@@ -285,8 +285,25 @@ static void late_write_error_is_reported(void)
     file_fill(file, 0, 8 * SPARSESTREAM_LIBVIRT_MESSAGE + 4096, 1);
     volume = volume_new(&daemon, "v", file_size(file));
     CHECK_INT(full_uploads(&daemon, volume, file, 60, 0), ==, 0);
-    /* How it is without: should this daemon report it, the table in docs/libvirt.md is out of date. */
-    CHECK_INT(full_uploads(&daemon, volume, file, 60, SPARSESTREAM_LIBVIRT_NO_VERIFY), <=, 60);
+    close(file);
+    virStorageVolFree(volume);
+    daemon_stop(&daemon);
+}
+
+/* How it is without reading back. A daemon that reports the error makes the table in docs/libvirt.md out of date. */
+static void late_write_error_is_lost_by_libvirt(void)
+{
+    struct daemon daemon;
+    virStorageVolPtr volume;
+    int file = file_new("image"), lost;
+
+    daemon_start_small(&daemon, 2 * MiB);
+    file_fill(file, 0, 8 * SPARSESTREAM_LIBVIRT_MESSAGE + 4096, 1);
+    volume = volume_new(&daemon, "v", file_size(file));
+    lost = full_uploads(&daemon, volume, file, 60, SPARSESTREAM_LIBVIRT_NO_VERIFY);
+    if (lost == 0)
+        skip("this libvirtd reports the write error of the last message");
+    CHECK_INT(lost, ==, 60);
     close(file);
     virStorageVolFree(volume);
     daemon_stop(&daemon);
@@ -408,6 +425,7 @@ DAEMON_TESTS(
     CASE(old_volume_zeros),
     CASE(trusted_old_volume_has_stale_bytes),
     CASE_WITHIN(late_write_error_is_reported, 60),
+    CASE_WITHIN(late_write_error_is_lost_by_libvirt, 60),
     CASE(late_write_error_before_a_hole_is_reported),
     CASE(write_error_in_the_middle_is_reported),
     CASE(source_truncated_meanwhile_is_enodata),
