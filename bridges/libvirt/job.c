@@ -18,7 +18,7 @@
 #define SLICE_MS 50
 
 struct sparsestream_libvirt_job {
-    /* The caller's, one of each callback that libvirt has, and one while a callback runs. */
+    /* The caller's, one each of the timer's and the handle's callback, and one while a callback runs. */
     int references;
     struct lv_stream lv;
     failure_t failure;
@@ -283,9 +283,9 @@ static int attach(job_t *job, struct sparsestream_libvirt_watch *watch)
     if (job->timer < 0)
         return -ENOSYS;
     job->references++;
-    if (virStreamEventAddCallback(job->lv.stream, 0, on_stream, job, unref) < 0)
+    /* Without a free function: libvirt 9.0 never calls it. */
+    if (virStreamEventAddCallback(job->lv.stream, 0, on_stream, job, NULL) < 0)
         return error_take(&job->failure);
-    job->references++;
     job->stream_watched = true;
     return watch == NULL ? 0 : watch_add(watch, &job->watched);
 }

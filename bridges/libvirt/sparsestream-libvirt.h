@@ -166,7 +166,8 @@ typedef void (*sparsestream_libvirt_done)(struct sparsestream_libvirt_job *job,
  *
  * With `own_callback` 0 it registers a close callback (virConnectRegisterCloseCallback), of which libvirt has one
  * for each connection; -EBUSY if there is one. With 1 it registers none: call sparsestream_libvirt_watch_lost()
- * from yours.
+ * from yours. Registering makes a call to the daemon and waits for its answer, as unregistering in
+ * sparsestream_libvirt_watch_free() does.
  *
  * Returns 0 and a handle that the caller frees, or a negative errno: -EINVAL, -EBUSY, -ENOMEM.
  */

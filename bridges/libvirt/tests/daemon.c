@@ -31,19 +31,27 @@ static void quiet(void *opaque, virErrorPtr error)
 
 static void tick(int timer, void *opaque)
 {
+    bool *done = opaque;
+
     (void) timer;
-    (void) opaque;
+    if (done != NULL)
+        *done = true;
 }
 
-/* What was removed from the event loop, a connection's socket for one, is freed by the loop. */
+void events_run_for(unsigned milliseconds)
+{
+    bool done = false;
+    const int timer = virEventAddTimeout((int) milliseconds, tick, &done, NULL);
+
+    while (!done)
+        virEventRunDefaultImpl();
+    virEventRemoveTimeout(timer);
+}
+
+/* What was removed from the event loop, a connection's socket for one, is freed by the loop when it has nothing else to do. */
 static void drain_events(void)
 {
-    for (int i = 0; i < 5; i++) {
-        const int timer = virEventAddTimeout(0, tick, NULL, NULL);
-
-        virEventRunDefaultImpl();
-        virEventRemoveTimeout(timer);
-    }
+    events_run_for(10);
 }
 
 int daemon_tests(int argc, char **argv, const struct test_case *cases, size_t count)

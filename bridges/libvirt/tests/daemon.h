@@ -54,7 +54,9 @@ int volume_file(struct daemon *daemon, const char *name);
 /* libvirt's event loop in a thread of its own. */
 void events_start(void);
 void events_stop(void);
-/* Runs it in this thread until *done, or fails the case after `seconds`. */
+/* Runs it in this thread. */
+void events_run_for(unsigned milliseconds);
+/* The same until *done; fails the case after `seconds`. */
 void events_run_until(const bool *done, unsigned seconds);
 
 /* A process between client and daemon, which can stop forwarding. */
