@@ -17,7 +17,7 @@ DEMO_PACKAGES = $(BUILD_PACKAGES) e2fsprogs:mke2fs
 CHECK_PACKAGES = $(BUILD_PACKAGES) e2fsprogs:mke2fs g++:c++
 # Without these, tests that need them are skipped.
 CHECK_PACKAGES_OPTIONAL = valgrind:valgrind strace:strace xfsprogs:mkfs.xfs btrfs-progs:mkfs.btrfs \
-    squashfs-tools:mksquashfs erofs-utils:mkfs.erofs mandoc:mandoc abigail-tools:abidiff
+    squashfs-tools:mksquashfs erofs-utils:mkfs.erofs mandoc:mandoc abigail-tools:abidiff reuse:reuse
 
 # The oldest Rust that Cargo.toml allows, as Debian 12 has it; it is called by its path beside any other.
 OLDEST_RUST_PACKAGES = 'rustc-web=1.85*:/usr/bin/rustc' 'cargo-web=1.85*:/usr/bin/cargo' 'libstd-rust-web-dev=1.85*'
@@ -51,6 +51,14 @@ build: $(release)/build.ninja ## build the library for installation
 .PHONY: install
 install: build ## install it under $(DESTDIR)$(prefix)
 	DESTDIR='$(DESTDIR)' $(MESON) install -C $(release) --no-rebuild
+
+.PHONY: uninstall
+uninstall: ## remove what `make install` installed
+	ninja -C $(release) uninstall
+
+.PHONY: dist
+dist: $(private)/build.ninja ## make a tarball, with the crates in it, in build/private/meson-dist
+	$(MESON) dist -C $(private) --no-tests --formats=xztar $(if $(ALLOW_DIRTY),--allow-dirty)
 
 .PHONY: header
 header: ## write include/sparsestream.h from src/ffi

@@ -10,6 +10,7 @@ fn main() {
         .warnings(true)
         .extra_warnings(true)
         .flag_if_supported("-fvisibility=hidden")
+        .flag_if_supported("-fstack-protector-strong")
         .flag_if_supported(format!("-ffile-prefix-map={directory}=."))
         .compile("sparsestream_error_message");
 }

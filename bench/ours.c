@@ -73,10 +73,43 @@ static void run(sparsestream_source *source, sparsestream_sink *sink)
     sparsestream_sink_free(sink);
 }
 
+/* The tables of this library, over functions that are shared with the others. */
+
+static int64_t send_hole(void *stream, int64_t length)
+{
+    const int r = frames_send_hole(stream, length);
+
+    return r < 0 ? r : length;
+}
+
+static int next_section(void *file, sparsestream_section *section)
+{
+    bool in_data;
+    const int r = file_in_data(file, &in_data, &section->length);
+
+    if (r == 0 && section->length > 0)
+        section->kind = in_data ? SPARSESTREAM_DATA : SPARSESTREAM_HOLE;
+    return r;
+}
+
+static int64_t skip_hole(void *file, int64_t length)
+{
+    const int r = file_skip(file, length);
+
+    return r < 0 ? r : length;
+}
+
+static int64_t make_hole(void *file, int64_t length)
+{
+    const int r = file_hole(file, length);
+
+    return r < 0 ? r : length;
+}
+
 static const sparsestream_stream_ops stream_ops = {
     .size = sizeof stream_ops,
     .send = frames_send,
-    .send_hole = frames_send_hole,
+    .send_hole = send_hole,
     .recv = frames_recv,
     .recv_hole = frames_recv_hole,
 };
@@ -94,9 +127,9 @@ static void send_by_callbacks(int socket, int fd)
 {
     static const sparsestream_source_ops file_ops = {
         .size = sizeof file_ops,
-        .in_data = file_in_data,
+        .section = next_section,
         .read = file_read,
-        .skip = file_skip,
+        .skip = skip_hole,
     };
     const sparsestream_stream_ops ops = sender_ops();
     struct frames frames = { .socket = socket };
@@ -114,7 +147,7 @@ static void receive_by_callbacks(int socket, int fd)
     static const sparsestream_sink_ops file_ops = {
         .size = sizeof file_ops,
         .write = file_write,
-        .hole = file_hole,
+        .hole = make_hole,
     };
     struct frames frames = { .socket = socket };
     struct file file = file_of(fd, 0);
@@ -324,11 +357,10 @@ static int64_t write_nothing(void *opaque, const void *buffer, size_t length)
     return (int64_t)length;
 }
 
-static int no_hole(void *opaque, int64_t length)
+static int64_t no_hole(void *opaque, int64_t length)
 {
     (void)opaque;
-    (void)length;
-    return 0;
+    return length;
 }
 
 static int64_t send_nothing(void *stream, const void *buffer, size_t length)

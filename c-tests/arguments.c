@@ -9,7 +9,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -72,6 +74,10 @@ static void null_for_every_pointer(void)
     struct sparsestream_sink *sink = NULL;
     struct sparsestream_transfer *transfer = NULL;
     struct end end = { .to = NULL };
+    struct sparsestream_section section = { .size = sizeof section };
+    struct sparsestream_source_info source_info = { .size = sizeof source_info };
+    struct sparsestream_wait wait = { .size = sizeof wait };
+    struct sparsestream_event event = { .size = sizeof event };
     int64_t length;
     bool in_data;
     char byte = 0;
@@ -96,9 +102,19 @@ static void null_for_every_pointer(void)
     CHECK_NULL(sparsestream_source_from_callbacks(&end_source_ops, &end, NULL));
     CHECK_NULL(sparsestream_source_from_stream(NULL, NULL, &source));
     CHECK_NULL(sparsestream_source_from_stream(&end_stream_ops, &end, NULL));
-    CHECK_NULL(sparsestream_source_in_data(NULL, &in_data, &length));
-    CHECK_NULL(sparsestream_source_in_data(f.source, NULL, &length));
-    CHECK_NULL(sparsestream_source_in_data(f.source, &in_data, NULL));
+    CHECK_NULL(sparsestream_source_section(NULL, &section));
+    CHECK_NULL(sparsestream_source_section(f.source, NULL));
+    CHECK_NULL(sparsestream_source_describe(NULL, &source_info));
+    CHECK_NULL(sparsestream_source_describe(f.source, NULL));
+    CHECK_NULL(sparsestream_source_wait(NULL, &wait));
+    CHECK_NULL(sparsestream_source_wait(f.source, NULL));
+    CHECK_NULL(sparsestream_sink_keep(NULL, 1));
+    CHECK_NULL(sparsestream_sink_announce(NULL, NULL, NULL));
+    CHECK_NULL(sparsestream_sink_wait(NULL, &wait));
+    CHECK_NULL(sparsestream_sink_wait(f.sink, NULL));
+    CHECK_NULL(sparsestream_transfer_fail(NULL, EIO, "words"));
+    CHECK_NULL(sparsestream_event_text(NULL, &byte, 1));
+    CHECK_NULL(sparsestream_event_text(&event, NULL, 1));
     CHECK_NULL(sparsestream_source_read(NULL, &byte, 1));
     CHECK_NULL(sparsestream_source_read(f.source, NULL, 1));
     CHECK_NULL(sparsestream_source_skip(NULL, 1));
@@ -178,12 +194,16 @@ static void check_no_transfer(const struct sparsestream_transfer_options *option
     CHECK_CODE(sparsestream_transfer_new(f.source, f.sink, options, &transfer), -error);
     CHECK(transfer == NULL);
     CHECK_CONTAINS(sparsestream_last_error(), strerror(error));
-    /* The loops refuse the same, and free the stream's table without having used it. */
+    /* The loops refuse the same, and end the stream before they free its table. */
     CHECK_CODE(sparsestream_recv_all(&end_stream_ops, &end, f.sink, options, NULL), -error);
-    CHECK_INT(end.own_calls + end.aborts, ==, 0);
+    CHECK_INT(end.own_calls, ==, 0);
+    CHECK_INT(end.aborts, ==, 1);
+    CHECK_INT(end.abort_error, ==, error);
     CHECK_INT(end.frees, ==, 1);
     CHECK_CODE(sparsestream_send_all(f.source, &end_stream_ops, &to, options, NULL), -error);
-    CHECK_INT(to.own_calls + to.aborts, ==, 0);
+    CHECK_INT(to.own_calls, ==, 0);
+    CHECK_INT(to.aborts, ==, 1);
+    CHECK_INT(to.abort_error, ==, error);
     CHECK_INT(to.frees, ==, 1);
     CHECK_INT(f.from.own_calls + f.from.aborts + f.to.own_calls + f.to.aborts, ==, 0);
     content_free(&taken);
@@ -298,7 +318,7 @@ static void unknown_flags_and_requests(void)
         const uint64_t flag = UINT64_C(1) << bit;
 
         context("flag %jx", (uintmax_t) flag);
-        if (flag != SPARSESTREAM_IGNORE_MAP)
+        if (flag != SPARSESTREAM_IGNORE_MAP && flag != SPARSESTREAM_AT_MOST)
             check_no_source(f.fd, SOURCE_OPTIONS(.flags = flag), EINVAL);
         if (flag != SPARSESTREAM_SYNC && flag != SPARSESTREAM_TRUNCATE
             && flag != SPARSESTREAM_KNOWN_ZERO)
@@ -716,15 +736,15 @@ static void statistics_of_the_loops_have_any_size(void)
     content_free(&content);
 }
 
-static int use_source(void *opaque, bool *in_data, int64_t *length)
+static int use_source(void *opaque, struct sparsestream_section *section)
 {
     (void) opaque;
-    CHECK_CODE(sparsestream_source_in_data(f.source, in_data, length), -EBUSY);
+    CHECK_CODE(sparsestream_source_section(f.source, section), -EBUSY);
     CHECK_CODE(sparsestream_source_skip(f.source, 1), -EBUSY);
     CHECK_CODE(sparsestream_source_finish(f.source), -EBUSY);
     CHECK_CODE(sparsestream_source_abort(f.source, EIO), -EBUSY);
-    *in_data = true;
-    *length = 1;
+    section->kind = SPARSESTREAM_DATA;
+    section->length = 1;
     return 0;
 }
 
@@ -746,7 +766,7 @@ static int64_t use_sink(void *opaque, const void *buffer, size_t length)
     return (int64_t) length;
 }
 
-static int no_skip(void *opaque, int64_t length)
+static int64_t no_skip(void *opaque, int64_t length)
 {
     (void) opaque;
     (void) length;
@@ -756,17 +776,16 @@ static int no_skip(void *opaque, int64_t length)
 static void a_handle_in_use_by_its_own_callback(void)
 {
     const struct sparsestream_source_ops source_ops = {
-        .size = sizeof source_ops, .in_data = use_source, .read = use_source_again,
+        .size = sizeof source_ops, .section = use_source, .read = use_source_again,
         .skip = no_skip,
     };
     const struct sparsestream_sink_ops sink_ops = { .size = sizeof sink_ops, .write = use_sink };
-    int64_t length;
-    bool in_data;
+    struct sparsestream_section section = { .size = sizeof section };
     char byte = 0;
 
     memset(&f, 0, sizeof f);
     CHECK_CODE(sparsestream_source_from_callbacks(&source_ops, NULL, &f.source), 0);
-    CHECK_CODE(sparsestream_source_in_data(f.source, &in_data, &length), 0);
+    CHECK_CODE(sparsestream_source_section(f.source, &section), 0);
     CHECK_CODE(sparsestream_source_read(f.source, &byte, 1), 1);
     CHECK_INT(byte, ==, 'x');
     sparsestream_source_free(f.source);
@@ -813,9 +832,9 @@ static void a_transfer_in_use_by_its_own_callback(void)
 
 static void names_and_versions(void)
 {
-    const char *names[17];
+    const char *names[SPARSESTREAM_OPERATION_KEEP + 1];
 
-    for (int i = 0; i < 17; i++) {
+    for (int i = 0; i <= SPARSESTREAM_OPERATION_KEEP; i++) {
         names[i] = sparsestream_operation_name(i);
         CHECK(strlen(names[i]) > 0);
         CHECK(strcmp(names[i], "unknown") != 0);
@@ -825,7 +844,7 @@ static void names_and_versions(void)
     CHECK_STR(sparsestream_operation_name(SPARSESTREAM_OPERATION_WRITE), "write");
     CHECK_STR(sparsestream_operation_name(SPARSESTREAM_OPERATION_ALLOCATE), "allocate");
     CHECK_STR(sparsestream_operation_name(-1), "unknown");
-    CHECK_STR(sparsestream_operation_name(18), "unknown");
+    CHECK_STR(sparsestream_operation_name(SPARSESTREAM_OPERATION_KEEP + 1), "unknown");
     CHECK_STR(sparsestream_operation_name(INT32_MAX), "unknown");
     CHECK_STR(sparsestream_operation_name(INT32_MIN), "unknown");
     CHECK_STR(sparsestream_side_name(SPARSESTREAM_SIDE_NONE), "transfer");

@@ -22,12 +22,23 @@ static int64_t no_read(void *opaque, void *buffer, size_t length)
     return 0;
 }
 
-static int no_in_data(void *opaque, bool *in_data, int64_t *length)
+static int no_section(void *opaque, struct sparsestream_section *section)
 {
     (void) opaque;
-    *in_data = false;
-    *length = 0;
+    section->kind = SPARSESTREAM_END;
     return 0;
+}
+
+/* What comes next of a source that is driven by hand. */
+static void check_section(struct sparsestream_source *source, int kind, int64_t length)
+{
+    struct sparsestream_section section = { .size = sizeof section, .offset = -7, .reserved = -7 };
+
+    CHECK_CODE(sparsestream_source_section(source, &section), 0);
+    CHECK_INT(section.kind, ==, kind);
+    CHECK_INT(section.length, ==, length);
+    CHECK_INT(section.offset, ==, 0);
+    CHECK_INT(section.reserved, ==, 0);
 }
 
 static void count_free(void *opaque)
@@ -71,7 +82,7 @@ static void free_once_when_construction_fails(void)
     CHECK_CODE(sparsestream_source_from_callbacks(&source_ops, &freed, &source), -EINVAL);
     CHECK_INT(freed, ==, 1);
     source_ops.read = no_read;
-    source_ops.in_data = no_in_data;
+    source_ops.section = no_section;
     CHECK_CODE(sparsestream_source_from_callbacks(&source_ops, &freed, &source), -EINVAL);
     CHECK_INT(freed, ==, 2);
     CHECK_CODE(sparsestream_sink_to_callbacks(&sink_ops, &freed, &sink), -EINVAL);
@@ -408,13 +419,19 @@ static void numbers_that_are_no_errno(void)
     }
     for (size_t i = 0; i < COUNT(codes); i++) {
         check_nonsense(STREAMS, 'l', codes[i], EPROTO);
-        check_nonsense(STREAMS, 'h', codes[i], EPROTO);
         check_nonsense(STREAMS, 'f', codes[i], EPROTO);
         check_nonsense(STREAMS, 'F', codes[i], EPROTO);
         check_nonsense(CALLBACKS, 'i', codes[i], EPROTO);
+        /* These answer counts. */
+        if (codes[i] > 0 && codes[i] <= 4096)
+            continue;
+        check_nonsense(STREAMS, 'h', codes[i], EPROTO);
         check_nonsense(CALLBACKS, 'k', codes[i], EPROTO);
         check_nonsense(CALLBACKS, 'h', codes[i], EPROTO);
     }
+    check_nonsense(STREAMS, 'h', 0, EPROTO);
+    check_nonsense(CALLBACKS, 'k', 0, EPROTO);
+    check_nonsense(CALLBACKS, 'h', 0, EPROTO);
 }
 
 /* Only recv may say that it is at a hole. */
@@ -549,18 +566,18 @@ static void a_stream_that_claims_a_hole_it_cannot_receive(void)
 
 /* A source that says of itself what a test chooses. */
 struct claim {
-    bool in_data;
+    int kind;
     int64_t length;
     int64_t read;
     int asked, reads, skips;
 };
 
-static int claim_in_data(void *opaque, bool *in_data, int64_t *length)
+static int claim_section(void *opaque, struct sparsestream_section *section)
 {
     struct claim *claim = opaque;
 
-    *in_data = claim->in_data;
-    *length = claim->length;
+    section->kind = claim->kind;
+    section->length = claim->length;
     return ++claim->asked > 100 ? -ELOOP : 0;
 }
 
@@ -572,18 +589,17 @@ static int64_t claim_read(void *opaque, void *buffer, size_t length)
     return ++claim->reads > 100 ? -ELOOP : claim->read;
 }
 
-static int claim_skip(void *opaque, int64_t length)
+static int64_t claim_skip(void *opaque, int64_t length)
 {
     struct claim *claim = opaque;
 
-    (void) length;
-    return ++claim->skips > 100 ? -ELOOP : 0;
+    return ++claim->skips > 100 ? -ELOOP : length;
 }
 
 static int run_claim(struct claim *claim)
 {
     const struct sparsestream_source_ops ops = {
-        .size = sizeof ops, .in_data = claim_in_data, .read = claim_read, .skip = claim_skip,
+        .size = sizeof ops, .section = claim_section, .read = claim_read, .skip = claim_skip,
     };
     struct end to = { .to = NULL };
     struct sparsestream_source *source = NULL;
@@ -602,12 +618,16 @@ static int run_claim(struct claim *claim)
 
 static void a_source_that_claims_what_is_not_there(void)
 {
-    struct claim nothing = { .in_data = true, .length = 1000, .read = 0 };
-    struct claim negative_data = { .in_data = true, .length = -1, .read = 1 };
-    struct claim negative_hole = { .in_data = false, .length = -1 };
-    struct claim least_hole = { .in_data = false, .length = INT64_MIN };
-    struct claim empty_data = { .in_data = true, .length = 0, .read = 1 };
-    struct claim end = { .in_data = false, .length = 0 };
+    struct claim nothing = { .kind = SPARSESTREAM_DATA, .length = 1000, .read = 0 };
+    struct claim negative_data = { .kind = SPARSESTREAM_DATA, .length = -2, .read = 1 };
+    struct claim unknown_data = { .kind = SPARSESTREAM_DATA, .length = -1, .read = 0 };
+    struct claim negative_hole = { .kind = SPARSESTREAM_HOLE, .length = -1 };
+    struct claim least_hole = { .kind = SPARSESTREAM_HOLE, .length = INT64_MIN };
+    struct claim empty_hole = { .kind = SPARSESTREAM_HOLE, .length = 0 };
+    struct claim empty_data = { .kind = SPARSESTREAM_DATA, .length = 0, .read = 1 };
+    struct claim no_kind = { .kind = 77, .length = 1, .read = 1 };
+    struct claim undeclared = { .kind = SPARSESTREAM_KEEP, .length = 1000 };
+    struct claim end = { .kind = SPARSESTREAM_END, .length = 0 };
 
     /* Data was promised and does not come: the source ended early. */
     CHECK_CODE(run_claim(&nothing), -ENODATA);
@@ -615,7 +635,12 @@ static void a_source_that_claims_what_is_not_there(void)
     CHECK_CODE(run_claim(&negative_data), -EPROTO);
     CHECK_CODE(run_claim(&negative_hole), -EPROTO);
     CHECK_CODE(run_claim(&least_hole), -EPROTO);
+    CHECK_CODE(run_claim(&empty_hole), -EPROTO);
     CHECK_CODE(run_claim(&empty_data), -EPROTO);
+    CHECK_CODE(run_claim(&no_kind), -EPROTO);
+    CHECK_CODE(run_claim(&undeclared), -EPROTO);
+    /* Data of which nobody knows how much there is, and then none. */
+    CHECK_CODE(run_claim(&unknown_data), 0);
     CHECK_CODE(run_claim(&end), 0);
     CHECK_INT(end.reads, ==, 0);
 }
@@ -690,7 +715,7 @@ static void the_loops_end_with_what_is_not_ready(void)
     }
 }
 
-static void the_loops_refuse_without_using_the_stream(void)
+static void the_loops_that_refuse_end_the_stream_without_using_it(void)
 {
     struct run run;
     struct sparsestream_source *source;
@@ -718,7 +743,10 @@ static void the_loops_refuse_without_using_the_stream(void)
         for (int i = 0; i < 3; i++)
             CHECK_CODE(code[i], -EINVAL);
         CHECK_INT(stream.frees, ==, 3);
-        CHECK_INT(stream.own_calls + stream.aborts, ==, 0);
+        CHECK_INT(stream.own_calls, ==, 0);
+        /* The table without `send` or `recv` is none that could be used. */
+        CHECK_INT(stream.aborts, ==, 2);
+        CHECK_INT(stream.abort_error, ==, EINVAL);
     }
     sparsestream_source_free(source);
     sparsestream_sink_free(sink);
@@ -731,24 +759,23 @@ static void a_source_driven_by_hand(void)
     struct run run;
     struct sparsestream_source *source;
     struct content got = { .count = 0 };
+    struct sparsestream_section section = { .size = sizeof section };
     char buffer[3000];
     int64_t count, length;
-    bool in_data;
 
     run_init(&run);
     source = end_stream_source(&run.from);
-    /* Before a read a stream does not know how much data comes. */
-    CHECK_CODE(sparsestream_source_in_data(source, &in_data, &length), 0);
-    CHECK(in_data);
-    CHECK_INT(length, ==, -1);
+    /* A stream knows of a hole only when it is there. */
+    check_section(source, SPARSESTREAM_DATA, -1);
     while ((count = sparsestream_source_read(source, buffer, sizeof buffer)) != 0) {
         if (count > 0) {
             content_add_data(&got, buffer, (size_t) count);
             continue;
         }
         CHECK_CODE(count, SPARSESTREAM_AT_HOLE);
-        CHECK_CODE(sparsestream_source_in_data(source, &in_data, &length), 0);
-        CHECK_INT(in_data, ==, false);
+        CHECK_CODE(sparsestream_source_section(source, &section), 0);
+        CHECK_INT(section.kind, ==, SPARSESTREAM_HOLE);
+        length = section.length;
         CHECK_INT(length, >, 0);
         CHECK_CODE(sparsestream_source_skip(source, length + 1), -EINVAL);
         if (length > 2) {
@@ -780,37 +807,26 @@ static void callbacks_driven_by_hand(void)
     struct run run;
     struct sparsestream_source *source;
     char buffer[8192];
-    int64_t length;
-    bool in_data;
 
     run_init(&run);
     source = end_source(&run.from);
-    CHECK_CODE(sparsestream_source_in_data(source, &in_data, &length), 0);
-    CHECK_INT(in_data, ==, true);
-    CHECK_INT(length, ==, 5000);
+    check_section(source, SPARSESTREAM_DATA, 5000);
     CHECK_CODE(sparsestream_source_read(source, buffer, 1000), 1000);
     CHECK_BYTES(buffer, run.content.bytes, 1000);
-    CHECK_CODE(sparsestream_source_in_data(source, &in_data, &length), 0);
-    CHECK_INT(length, ==, 4000);
+    check_section(source, SPARSESTREAM_DATA, 4000);
     CHECK_CODE(sparsestream_source_read(source, buffer, sizeof buffer), 4000);
     CHECK_BYTES(buffer, run.content.bytes + 1000, 4000);
     CHECK_CODE(sparsestream_source_read(source, buffer, sizeof buffer), SPARSESTREAM_AT_HOLE);
-    CHECK_CODE(sparsestream_source_in_data(source, &in_data, &length), 0);
-    CHECK_INT(in_data, ==, false);
-    CHECK_INT(length, ==, 100000);
+    check_section(source, SPARSESTREAM_HOLE, 100000);
     CHECK_CODE(sparsestream_source_skip(source, 100001), -EINVAL);
     CHECK_CODE(sparsestream_source_skip(source, 99999), 0);
-    CHECK_CODE(sparsestream_source_in_data(source, &in_data, &length), 0);
-    CHECK_INT(in_data, ==, false);
-    CHECK_INT(length, ==, 1);
+    check_section(source, SPARSESTREAM_HOLE, 1);
     CHECK_CODE(sparsestream_source_skip(source, 1), 0);
     CHECK_CODE(sparsestream_source_read(source, buffer, sizeof buffer), 7);
     CHECK_CODE(sparsestream_source_read(source, buffer, sizeof buffer), SPARSESTREAM_AT_HOLE);
-    CHECK_CODE(sparsestream_source_in_data(source, &in_data, &length), 0);
-    CHECK_CODE(sparsestream_source_skip(source, length), 0);
-    CHECK_CODE(sparsestream_source_in_data(source, &in_data, &length), 0);
-    CHECK_INT(in_data, ==, false);
-    CHECK_INT(length, ==, 0);
+    check_section(source, SPARSESTREAM_HOLE, 3);
+    CHECK_CODE(sparsestream_source_skip(source, 3), 0);
+    check_section(source, SPARSESTREAM_END, 0);
     CHECK_CODE(sparsestream_source_read(source, buffer, sizeof buffer), 0);
     CHECK_CODE(sparsestream_source_finish(source), 0);
     sparsestream_source_free(source);
@@ -998,7 +1014,7 @@ TESTS(
     CASE(a_source_that_claims_what_is_not_there),
     CASE(the_loops_free_and_end_the_stream_once),
     CASE(the_loops_end_with_what_is_not_ready),
-    CASE(the_loops_refuse_without_using_the_stream),
+    CASE(the_loops_that_refuse_end_the_stream_without_using_it),
     CASE(a_source_driven_by_hand),
     CASE(callbacks_driven_by_hand),
     CASE(a_sink_driven_by_hand),

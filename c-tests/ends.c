@@ -45,6 +45,12 @@ void content_add_hole(struct content *content, int64_t length)
         add_piece(content, SPARSESTREAM_HOLE)->length += length;
 }
 
+void content_add_keep(struct content *content, int64_t length)
+{
+    if (length > 0)
+        add_piece(content, SPARSESTREAM_KEEP)->length += length;
+}
+
 void content_lay_out(struct content *content, const struct piece *pieces, size_t count,
                      unsigned seed)
 {
@@ -53,6 +59,8 @@ void content_lay_out(struct content *content, const struct piece *pieces, size_t
     for (size_t i = 0; i < count; i++) {
         if (pieces[i].kind == SPARSESTREAM_HOLE) {
             content_add_hole(content, pieces[i].length);
+        } else if (pieces[i].kind == SPARSESTREAM_KEEP) {
+            content_add_keep(content, pieces[i].length);
         } else if (pieces[i].length > 0) {
             unsigned char *bytes = malloc((size_t) pieces[i].length);
 
@@ -176,6 +184,8 @@ static int64_t give_data(struct end *end, void *buffer, size_t length)
         return 0;
     if (piece->kind == SPARSESTREAM_HOLE)
         return SPARSESTREAM_AT_HOLE;
+    if (piece->kind == SPARSESTREAM_KEEP)
+        return SPARSESTREAM_AT_KEEP;
     if ((int64_t) count > piece->length - end->within)
         count = (size_t) (piece->length - end->within);
     count = limited(end, count);
@@ -195,15 +205,30 @@ static int64_t take_data(struct end *end, const void *buffer, size_t length)
     return (int64_t) count;
 }
 
-static int take_hole(struct end *end, int64_t length)
+static int64_t limited_hole(const struct end *end, int64_t length)
 {
+    return end->most_hole != 0 && length > end->most_hole ? end->most_hole : length;
+}
+
+static int64_t take_hole(struct end *end, int64_t length)
+{
+    length = limited_hole(end, length);
     if (end->to != NULL)
         content_add_hole(end->to, length);
     end->taken += length;
-    return 0;
+    return length;
 }
 
-static int on_in_data(void *opaque, bool *in_data, int64_t *length)
+static int64_t take_keep(struct end *end, int64_t length)
+{
+    length = limited_hole(end, length);
+    if (end->to != NULL)
+        content_add_keep(end->to, length);
+    end->taken += length;
+    return length;
+}
+
+static int on_section(void *opaque, struct sparsestream_section *section)
 {
     struct end *end = opaque;
     const struct piece *piece;
@@ -212,8 +237,9 @@ static int on_in_data(void *opaque, bool *in_data, int64_t *length)
     if (begin(end, 'i', &answer))
         return (int) answer;
     piece = current(end);
-    *in_data = piece != NULL && piece->kind == SPARSESTREAM_DATA;
-    *length = piece == NULL ? 0 : piece->length - end->within;
+    CHECK_INT(section->size, >=, sizeof *section);
+    section->kind = piece == NULL ? SPARSESTREAM_END : piece->kind;
+    section->length = piece == NULL ? 0 : piece->length - end->within;
     return 0;
 }
 
@@ -241,7 +267,7 @@ static int64_t on_read(void *opaque, void *buffer, size_t length)
     return give_data(end, buffer, length);
 }
 
-static int on_skip(void *opaque, int64_t length)
+static int64_t on_skip(void *opaque, int64_t length)
 {
     struct end *end = opaque;
     const struct piece *piece;
@@ -249,15 +275,16 @@ static int on_skip(void *opaque, int64_t length)
 
     end->skips++;
     if (begin(end, 'k', &answer))
-        return (int) answer;
+        return answer;
     piece = current(end);
-    CHECK(piece != NULL && piece->kind == SPARSESTREAM_HOLE);
+    CHECK(piece != NULL && piece->kind != SPARSESTREAM_DATA);
     if (piece == NULL)
         return -EIO;
     CHECK_INT(length, >, 0);
     CHECK_INT(length, <=, piece->length - end->within);
+    length = limited_hole(end, length);
     end->within += length;
-    return 0;
+    return length;
 }
 
 static int64_t on_write(void *opaque, const void *buffer, size_t length)
@@ -272,7 +299,7 @@ static int64_t on_write(void *opaque, const void *buffer, size_t length)
     return take_data(end, buffer, length);
 }
 
-static int on_hole(void *opaque, int64_t length)
+static int64_t on_hole(void *opaque, int64_t length)
 {
     struct end *end = opaque;
     int64_t answer;
@@ -280,8 +307,20 @@ static int on_hole(void *opaque, int64_t length)
     end->holes++;
     CHECK_INT(length, >, 0);
     if (begin(end, 'h', &answer))
-        return (int) answer;
+        return answer;
     return take_hole(end, length);
+}
+
+static int64_t on_keep(void *opaque, int64_t length)
+{
+    struct end *end = opaque;
+    int64_t answer;
+
+    end->keeps++;
+    CHECK_INT(length, >, 0);
+    if (begin(end, 'e', &answer))
+        return answer;
+    return take_keep(end, length);
 }
 
 static int64_t on_recv(void *opaque, void *buffer, size_t length)
@@ -300,9 +339,8 @@ static int64_t on_recv_dense(void *opaque, void *buffer, size_t length)
     return on_read(opaque, buffer, length);
 }
 
-static int on_recv_hole(void *opaque, int64_t *length)
+static int recv_section(struct end *end, int kind, int64_t *length)
 {
-    struct end *end = opaque;
     const struct piece *piece;
     int64_t answer;
 
@@ -310,12 +348,22 @@ static int on_recv_hole(void *opaque, int64_t *length)
     if (begin(end, 'l', &answer))
         return (int) answer;
     piece = current(end);
-    CHECK(piece != NULL && piece->kind == SPARSESTREAM_HOLE);
+    CHECK(piece != NULL && piece->kind == kind);
     if (piece == NULL)
         return -EIO;
     *length = piece->length - end->within;
     end->within = piece->length;
     return 0;
+}
+
+static int on_recv_hole(void *opaque, int64_t *length)
+{
+    return recv_section(opaque, SPARSESTREAM_HOLE, length);
+}
+
+static int on_recv_keep(void *opaque, int64_t *length)
+{
+    return recv_section(opaque, SPARSESTREAM_KEEP, length);
 }
 
 static int on_finish(void *opaque)
@@ -347,9 +395,20 @@ static void on_free(void *opaque)
 const struct sparsestream_source_ops end_source_ops = {
     .size = sizeof end_source_ops,
     .free = on_free,
-    .in_data = on_in_data,
+    .section = on_section,
     .read = on_read,
     .skip = on_skip,
+};
+
+const struct sparsestream_source_ops end_keeping_source_ops = {
+    .size = sizeof end_keeping_source_ops,
+    .free = on_free,
+    .flags = SPARSESTREAM_WITH_KEEPS,
+    .section = on_section,
+    .read = on_read,
+    .skip = on_skip,
+    .finish = on_finish,
+    .abort = on_abort,
 };
 
 const struct sparsestream_source_ops end_blind_source_ops = {
@@ -365,6 +424,16 @@ const struct sparsestream_sink_ops end_sink_ops = {
     .hole = on_hole,
 };
 
+const struct sparsestream_sink_ops end_keeping_sink_ops = {
+    .size = sizeof end_keeping_sink_ops,
+    .free = on_free,
+    .write = on_write,
+    .hole = on_hole,
+    .keep = on_keep,
+    .finish = on_finish,
+    .abort = on_abort,
+};
+
 const struct sparsestream_sink_ops end_dense_sink_ops = {
     .size = sizeof end_dense_sink_ops,
     .free = on_free,
@@ -378,6 +447,20 @@ const struct sparsestream_stream_ops end_stream_ops = {
     .send_hole = on_hole,
     .recv = on_recv,
     .recv_hole = on_recv_hole,
+    .finish = on_finish,
+    .abort = on_abort,
+};
+
+const struct sparsestream_stream_ops end_keeping_stream_ops = {
+    .size = sizeof end_keeping_stream_ops,
+    .free = on_free,
+    .flags = SPARSESTREAM_WITH_KEEPS,
+    .send = on_write,
+    .send_hole = on_hole,
+    .send_keep = on_keep,
+    .recv = on_recv,
+    .recv_hole = on_recv_hole,
+    .recv_keep = on_recv_keep,
     .finish = on_finish,
     .abort = on_abort,
 };

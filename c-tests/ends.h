@@ -25,6 +25,7 @@ struct content {
 
 void content_add_data(struct content *content, const void *bytes, size_t length);
 void content_add_hole(struct content *content, int64_t length);
+void content_add_keep(struct content *content, int64_t length);
 /* The layout with the pattern of `seed`, counted from the content's start. */
 void content_lay_out(struct content *content, const struct piece *pieces, size_t count,
                      unsigned seed);
@@ -38,8 +39,8 @@ void content_check(const char *file, int line, const struct content *left,
 
 /*
  * What was called, in order, one letter each:
- * as a source i (in_data), r (read, recv), k (skip), l (recv_hole), f (finish), a (abort), x (free),
- * as a sink   w (write, send), h (hole, send_hole), F (finish), A (abort), X (free).
+ * as a source i (section), r (read, recv), k (skip), l (recv_hole, recv_keep), f (finish), a (abort), x (free),
+ * as a sink   w (write, send), h (hole, send_hole), e (keep, send_keep), F (finish), A (abort), X (free).
  */
 struct journal {
     char text[8192];
@@ -70,18 +71,20 @@ struct end {
     bool faulted;
     /* No count above this; 0: no limit. */
     size_t most;
+    /* No hole or kept section longer than this in one call; 0: no limit. */
+    int64_t most_hole;
     /* Random short counts, -EAGAIN and -EINTR. */
     struct random *random;
     unsigned short_percent, again_percent, interrupt_percent;
 
-    int reads, skips, writes, holes, finishes, aborts, frees;
+    int reads, skips, writes, holes, keeps, finishes, aborts, frees;
     int abort_error;
 };
 
-/* Tables over `struct end`. Those without `in_data` and `recv_hole` cannot tell holes, those without `hole` cannot make them. */
-extern const struct sparsestream_source_ops end_source_ops, end_blind_source_ops;
-extern const struct sparsestream_sink_ops end_sink_ops, end_dense_sink_ops;
-extern const struct sparsestream_stream_ops end_stream_ops, end_dense_stream_ops;
+/* Tables over `struct end`. Those without `section` and `recv_hole` cannot tell holes, those without `hole` cannot make them. */
+extern const struct sparsestream_source_ops end_source_ops, end_blind_source_ops, end_keeping_source_ops;
+extern const struct sparsestream_sink_ops end_sink_ops, end_dense_sink_ops, end_keeping_sink_ops;
+extern const struct sparsestream_stream_ops end_stream_ops, end_dense_stream_ops, end_keeping_stream_ops;
 
 /* Handles over an end; what fails ends the case. */
 struct sparsestream_source *end_source(struct end *end);

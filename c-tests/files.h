@@ -25,6 +25,7 @@ struct piece {
 
 #define DATA(length) { SPARSESTREAM_DATA, length }
 #define HOLE(length) { SPARSESTREAM_HOLE, length }
+#define KEEP(length) { SPARSESTREAM_KEEP, length }
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
 /* A part of a file's map. */

@@ -21,6 +21,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define RULES(rules) (rules), sizeof(rules) / sizeof((rules)[0])
@@ -125,9 +126,40 @@ static void data_in_the_cache_is_copied(void)
     end_dirty_file(writer, fd);
 }
 
+static int run_between(struct sparsestream_source *source, struct sparsestream_sink *sink)
+{
+    struct sparsestream_transfer *transfer = new_transfer(source, sink, NULL);
+    int code = sparsestream_transfer_run(transfer, 0);
+
+    sparsestream_transfer_free(transfer);
+    sparsestream_source_free(source);
+    sparsestream_sink_free(sink);
+    return code;
+}
+
+/* Over the wire, the stream in a file meanwhile. */
+static void data_in_the_cache_is_sent(void)
+{
+    struct sparsestream_source *source = NULL;
+    struct sparsestream_sink *sink = NULL;
+    int writer, fd = dirty_file(&writer), stream = file_new("stream"), to = file_new("file");
+
+    REQUIRE(sparsestream_sink_to_wire(stream, -1, NULL, &sink) == 0);
+    CHECK_CODE(run_between(fd_source(fd), sink), 0);
+    CHECK_INT(file_size(stream), <, MiB);
+    REQUIRE(lseek(stream, 0, SEEK_SET) == 0);
+    REQUIRE(sparsestream_source_from_wire(stream, -1, NULL, &source) == 0);
+    CHECK_CODE(run_between(source, fd_sink(to)), 0);
+    check_dirty_copy(to);
+    CHECK_INT(fuse_server_count(fixture.server, FUSE_ON_FSYNC), ==, 1);
+    close(stream);
+    close(to);
+    end_dirty_file(writer, fd);
+}
+
 static void data_in_the_cache_is_found_by_a_question(void)
 {
-    struct sparsestream_section section;
+    struct sparsestream_section section = { .size = sizeof section };
     int64_t length = -1;
     bool in_data = true;
     int writer, fd = dirty_file(&writer);
@@ -183,7 +215,7 @@ static void a_flush_that_fails_makes_all_data(void)
 {
     static const struct fuse_rule rules[] = { { FUSE_ON_FSYNC, 0, FUSE_FAIL, EIO } };
     struct sum sum = { .data = 0 };
-    struct sparsestream_section section;
+    struct sparsestream_section section = { .size = sizeof section };
     int writer, fd = dirty_file(&writer), to = file_new("file");
 
     fuse_server_rules(fixture.server, RULES(rules));
@@ -218,7 +250,7 @@ static void a_question_that_fails_is_asked_again(void)
 /* Some versions of ext4 answer ENOENT before such a file is synced. */
 static void a_file_within_its_inode_is_copied(void)
 {
-    struct sparsestream_section section;
+    struct sparsestream_section section = { .size = sizeof section };
     int fd, to = file_new("file");
 
     open_fixture("ext4-inline");
@@ -580,6 +612,122 @@ static void holes_take_no_blocks_on_xfs(void)
     }
 }
 
+/* Two writers of one file, each of a range of its own: neither gives back what is the other's. */
+static void what_another_writes_before_the_range_is_kept(void)
+{
+    static const char *const kinds[] = { "xfs", "ext4-4k", "btrfs", "fuse" };
+
+    for (size_t i = 0; i < COUNT(kinds); i++) {
+        struct sparsestream_sink *sink = NULL;
+        int to;
+
+        context("%s", kinds[i]);
+        open_fixture(kinds[i]);
+        to = open_file(O_RDWR | O_CREAT);
+        file_fill(to, 0, 4096, 1);
+        REQUIRE(sparsestream_sink_to_fd(to, SINK_OPTIONS(.offset = 2 * MiB), &sink) == 0);
+        file_fill(to, 64 * KiB, MiB, 1);
+        CHECK_INT(sparsestream_sink_hole(sink, MiB), ==, MiB);
+        CHECK_INT(sparsestream_sink_write(sink, "x", 1), ==, 1);
+        CHECK_INT(sparsestream_sink_hole(sink, MiB), ==, MiB);
+        CHECK_CODE(sparsestream_sink_finish(sink), 0);
+        sparsestream_sink_free(sink);
+        CHECK_INT(file_differs_from_pattern(to, 0, 4096, 1, 0), ==, -1);
+        CHECK_INT(file_differs_from_pattern(to, 64 * KiB, MiB, 1, 0), ==, -1);
+        CHECK_INT(file_size(to), ==, 4 * MiB + 1);
+        close(to);
+        close_fixture();
+    }
+}
+
+/* A copy that ends at any of its calls, as by SIGKILL. */
+
+struct killed {
+    struct walk walk;
+    int calls, end_at;
+};
+
+static bool end_there(void *opaque, const struct watched_call *call, int64_t *answer)
+{
+    struct killed *killed = opaque;
+
+    (void) call;
+    (void) answer;
+    if (++killed->calls == killed->end_at)
+        _exit(9);
+    return false;
+}
+
+static void walk_to_its_end(void *opaque)
+{
+    struct killed *killed = opaque;
+
+    killed->walk.code = copy(killed->walk.fd, killed->walk.to, SINK_OPTIONS(.flags = SPARSESTREAM_SYNC),
+                             TRANSFER_OPTIONS(.buffer_size = 65536));
+}
+
+/* Copies, with every call on the target counted, and ends at one of them. Returns whether it came to that. */
+static bool copy_until(int from, int to, int end_at)
+{
+    struct killed killed = { .walk = { .fd = from, .to = to }, .end_at = end_at };
+    struct watch watch = { .fd = to, .handler = end_there, .opaque = &killed };
+    int status = 0;
+    pid_t child = fork();
+
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        watch_run(&watch, walk_to_its_end, &killed);
+        _exit(killed.walk.code == 0 ? 0 : 1);
+    }
+    REQUIRE(waitpid(child, &status, 0) == child);
+    REQUIRE(WIFEXITED(status));
+    CHECK(WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 9);
+    return WEXITSTATUS(status) == 9;
+}
+
+static void check_killed(const char *name, const struct piece *pieces, size_t count)
+{
+    int from = file_new("from"), to, end_at = 1;
+    bool ended = true;
+    int64_t size;
+
+    file_lay_out(from, 0, pieces, count, 1);
+    size = file_size(from);
+    open_fixture(name);
+    while (ended) {
+        context("%s at call %d", name, end_at);
+        REQUIRE(end_at < 200);
+        to = open_file(O_RDWR | O_CREAT | O_TRUNC);
+        ended = copy_until(from, to, end_at++);
+        /* The size comes last: with it, nothing is left to be written. */
+        CHECK_INT(file_size(to), <=, size);
+        CHECK(ended || file_size(to) == size);
+        CHECK(file_size(to) < size || file_differs(from, 0, to, 0, size) == -1);
+        close(to);
+    }
+    CHECK_INT(end_at, >, 8);
+    close(from);
+    close_fixture();
+}
+
+static void a_killed_copy_has_its_size_only_when_it_is_whole(void)
+{
+    static const struct piece hole_last[] = {
+        DATA(200000), HOLE(MiB), DATA(5000), HOLE(64 * KiB), DATA(1), HOLE(64 * KiB), DATA(9000),
+        HOLE(MiB), DATA(30000), HOLE(64 * KiB), DATA(4096), HOLE(70000), DATA(1), HOLE(2 * MiB),
+    };
+    static const struct piece data_last[] = {
+        HOLE(MiB), DATA(200000), HOLE(MiB), DATA(5000), HOLE(64 * KiB), DATA(1), HOLE(64 * KiB),
+        DATA(9000), HOLE(MiB), DATA(30000), HOLE(64 * KiB), DATA(4096), HOLE(70000), DATA(70000),
+    };
+    const char *const kinds[] = { "xfs", "ext4-4k", "tmpfs", "fuse" };
+
+    for (size_t i = 0; i < COUNT(kinds); i++) {
+        check_killed(kinds[i], hole_last, COUNT(hole_last));
+        check_killed(kinds[i], data_last, COUNT(data_last));
+    }
+}
+
 /* Does any extent of the file share its blocks? */
 static bool shares_blocks(int fd)
 {
@@ -672,23 +820,9 @@ static void a_file_that_may_not_grow_is_left_as_it_is(void)
     close(to);
 }
 
-static void more_than_a_file_system_has_files_for_is_refused_first(void)
-{
-    int from = file_in_memory(), to;
-
-    open_fixture("ext4-4k");
-    file_fill(from, 0, 64 * KiB, 1);
-    file_resize(from, 17 * TiB);
-    to = open_file(O_RDWR | O_CREAT);
-    CHECK_CODE(copy(from, to, NULL, NULL), -EFBIG);
-    CHECK_INT(file_size(to), ==, 0);
-    close(from);
-    close(to);
-    close_fixture();
-}
-
 TESTS(
     CASE(data_in_the_cache_is_copied),
+    CASE(data_in_the_cache_is_sent),
     CASE(data_in_the_cache_is_found_by_a_question),
     CASE(data_in_the_cache_is_in_the_map),
     CASE(a_flush_that_fails_makes_all_data),
@@ -707,8 +841,9 @@ TESTS(
     CASE(a_size_that_is_right_need_not_be_set),
     CASE(a_size_that_cannot_be_cut_is_refused_first),
     CASE(holes_take_no_blocks_on_xfs),
+    CASE(what_another_writes_before_the_range_is_kept),
+    CASE_WITHIN(a_killed_copy_has_its_size_only_when_it_is_whole, 60),
     CASE(nothing_is_shared_where_no_hole_is_wanted),
     CASE(more_than_a_device_holds_is_refused_with_both_sizes),
     CASE(a_file_that_may_not_grow_is_left_as_it_is),
-    CASE(more_than_a_file_system_has_files_for_is_refused_first),
 )

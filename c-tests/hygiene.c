@@ -309,13 +309,12 @@ static void positions_are_kept_by_hand(void)
     struct sparsestream_source *source;
     struct sparsestream_sink *sink;
     char buffer[1000];
-    int64_t length;
-    bool in_data;
+    struct sparsestream_section section = { .size = sizeof section };
 
     sample(fd);
     REQUIRE(lseek(fd, 777, SEEK_SET) == 777);
     source = fd_source(fd);
-    CHECK_CODE(sparsestream_source_in_data(source, &in_data, &length), 0);
+    CHECK_CODE(sparsestream_source_section(source, &section), 0);
     CHECK_CODE(sparsestream_source_read(source, buffer, sizeof buffer), sizeof buffer);
     CHECK_CODE(sparsestream_source_skip(source, 64 * KiB - 1000), 0);
     CHECK_CODE(sparsestream_source_read(source, buffer, sizeof buffer), SPARSESTREAM_AT_HOLE);

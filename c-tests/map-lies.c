@@ -97,6 +97,7 @@ static void ask_section_at(void *opaque)
 {
     struct question *question = opaque;
 
+    question->section.size = sizeof question->section;
     question->at_code = sparsestream_section_at(question->fd, question->position,
                                                 &question->section);
 }

@@ -686,13 +686,38 @@ static void a_pipes_ends_have_a_direction(void)
     close_both(fds);
 }
 
+static void check_coming(struct sparsestream_source *source, int code, int kind, int64_t length)
+{
+    struct sparsestream_section section = { .size = sizeof section };
+
+    CHECK_CODE(sparsestream_source_section(source, &section), code);
+    if (code == 0) {
+        CHECK_INT(section.kind, ==, kind);
+        CHECK_INT(section.length, ==, length);
+    }
+}
+
+static void check_wait(struct sparsestream_source *source, int timeout, int fd, int events)
+{
+    struct sparsestream_wait wait = { .size = sizeof wait };
+
+    CHECK_CODE(sparsestream_source_wait(source, &wait), 0);
+    CHECK_INT(wait.timeout_ms, ==, timeout);
+    CHECK_INT(wait.count, ==, fd >= 0);
+    CHECK_INT(wait.fd, ==, fd);
+    CHECK_INT(wait.events, ==, events);
+    CHECK_INT(wait.side, ==, fd >= 0 ? SPARSESTREAM_SIDE_SOURCE : SPARSESTREAM_SIDE_NONE);
+    if (fd >= 0) {
+        CHECK_INT(wait.fds[0].fd, ==, fd);
+        CHECK_INT(wait.fds[0].events, ==, events);
+    }
+}
+
 static void pipes_driven_by_hand(void)
 {
     for (size_t i = 0; i < COUNT(kinds); i++) {
         struct sparsestream_source *source;
         struct sparsestream_sink *sink;
-        int64_t length;
-        bool in_data;
         char buffer[100];
         int fds[2];
 
@@ -701,18 +726,29 @@ static void pipes_driven_by_hand(void)
         set_blocking(fds[0], false);
         source = fd_source(fds[0]);
         sink = fd_sink(fds[1]);
+        check_wait(source, 0, -1, 0);
+        check_coming(source, -EAGAIN, 0, 0);
+        check_wait(source, -1, fds[0], POLLIN);
         CHECK_CODE(sparsestream_source_read(source, buffer, sizeof buffer), -EAGAIN);
+        check_wait(source, -1, fds[0], POLLIN);
         CHECK_CODE(sparsestream_sink_write(sink, "hello", 5), 5);
         CHECK_CODE(sparsestream_sink_hole(sink, 5), -EOPNOTSUPP);
+        /* A look takes nothing, and is ready when the read is. */
+        check_coming(source, 0, SPARSESTREAM_DATA, -1);
+        check_wait(source, 0, -1, 0);
         CHECK_CODE(sparsestream_source_read(source, buffer, 2), 2);
+        check_coming(source, 0, SPARSESTREAM_DATA, -1);
         CHECK_CODE(sparsestream_source_read(source, buffer + 2, sizeof buffer), 3);
         CHECK_BYTES(buffer, "hello", 5);
-        CHECK_CODE(sparsestream_source_in_data(source, &in_data, &length), 0);
-        CHECK(in_data);
-        CHECK_INT(length, ==, -1);
+        check_coming(source, -EAGAIN, 0, 0);
+        CHECK_CODE(sparsestream_sink_write(sink, "x", 1), 1);
         CHECK_CODE(sparsestream_sink_finish(sink), 0);
         close(fds[1]);
         fds[1] = -1;
+        /* What is left comes before the end. */
+        check_coming(source, 0, SPARSESTREAM_DATA, -1);
+        CHECK_CODE(sparsestream_source_read(source, buffer, sizeof buffer), 1);
+        check_coming(source, 0, SPARSESTREAM_END, 0);
         CHECK_CODE(sparsestream_source_read(source, buffer, sizeof buffer), 0);
         CHECK_CODE(sparsestream_source_finish(source), 0);
         sparsestream_source_free(source);

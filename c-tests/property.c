@@ -196,21 +196,23 @@ static int64_t channel_send(void *stream, const void *buffer, size_t length)
     return (int64_t) length;
 }
 
-static int channel_send_hole(void *stream, int64_t length)
+static int64_t channel_send_hole(void *stream, int64_t length)
 {
     struct channel *channel = stream;
     unsigned last = (channel->first + channel->count) % COUNT(channel->frames);
     int64_t answer;
 
     if (misbehave(channel, &answer))
-        return (int) answer;
+        return answer;
     if (channel->count == COUNT(channel->frames))
         return -EAGAIN;
+    if (length > 1 && random_percent(channel->random, 30))
+        length = random_between(channel->random, 1, length);
     channel->frames[last].kind = SPARSESTREAM_HOLE;
     channel->frames[last].length = length;
     channel->frames[last].done = 0;
     channel->count++;
-    return 0;
+    return length;
 }
 
 static void take_frame(struct channel *channel)

@@ -310,13 +310,27 @@ static void a_hole_costs_nothing_where_all_is_zero(void)
     close(fd);
 }
 
-static void appending_is_refused(void)
+/* Two streams, one behind the other, as `command >> file` twice. */
+static void a_file_that_is_appended_to(void)
 {
+    const struct piece pieces[] = { HOLE(MiB), DATA(1000), HOLE(3 * MiB + 1) };
+    const int64_t length = 4 * MiB + 1001;
     const int fd = open("file", O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     struct sparsestream_sink *sink = (void *) 1;
 
     REQUIRE(fd >= 0);
-    CHECK_CODE(sparsestream_sink_to_fd(fd, NULL, &sink), -EINVAL);
+    file_fill(fd, 0, 100, OLD);
+    for (int i = 0; i < 2; i++) {
+        CHECK_CODE(receive_at(fd, SINK_OPTIONS(.flags = SPARSESTREAM_SYNC | SPARSESTREAM_TRUNCATE),
+                              pieces, COUNT(pieces)), 0);
+        CHECK_INT(file_size(fd), ==, 100 + (i + 1) * length);
+    }
+    CHECK_INT(file_differs_from_pattern(fd, 0, 100, OLD, 0), ==, -1);
+    for (int i = 0; i < 2; i++)
+        check_pieces(fd, 100 + i * length, pieces, COUNT(pieces));
+    if (file_maps_exactly(fd))
+        CHECK_INT(file_allocated(fd), <=, 64 * KiB);
+    CHECK_CODE(sparsestream_sink_to_fd(fd, SINK_OPTIONS(.offset = 4096), &sink), -EINVAL);
     CHECK(sink == NULL);
     CHECK_CONTAINS(sparsestream_last_error(), "O_APPEND");
     close(fd);
@@ -927,21 +941,22 @@ static void a_file_driven_by_hand(void)
     struct sparsestream_source *source;
     struct sparsestream_sink *sink;
     char buffer[10000];
+    struct sparsestream_section section = { .size = sizeof section };
     int64_t count, length, size;
-    bool in_data;
 
     file_lay_out(in, 0, pieces, COUNT(pieces), OLD);
     size = file_size(in);
     file_fill(out, 0, 128 * KiB, NEW);
     source = fd_source(in);
     sink = fd_sink(out);
-    CHECK_CODE(sparsestream_source_in_data(source, &in_data, &length), 0);
-    CHECK_INT(in_data, ==, true);
-    CHECK_INT(length, ==, 64 * KiB);
+    CHECK_CODE(sparsestream_source_section(source, &section), 0);
+    CHECK_INT(section.kind, ==, SPARSESTREAM_DATA);
+    CHECK_INT(section.length, ==, 64 * KiB);
     while ((count = sparsestream_source_read(source, buffer, sizeof buffer)) != 0) {
         if (count == SPARSESTREAM_AT_HOLE) {
-            CHECK_CODE(sparsestream_source_in_data(source, &in_data, &length), 0);
-            CHECK_INT(in_data, ==, false);
+            CHECK_CODE(sparsestream_source_section(source, &section), 0);
+            CHECK_INT(section.kind, ==, SPARSESTREAM_HOLE);
+            length = section.length;
             CHECK_INT(length, >, 0);
             CHECK_CODE(sparsestream_source_skip(source, length), 0);
             while (length > 0) {
@@ -960,9 +975,9 @@ static void a_file_driven_by_hand(void)
             done += taken;
         }
     }
-    CHECK_CODE(sparsestream_source_in_data(source, &in_data, &length), 0);
-    CHECK_INT(in_data, ==, false);
-    CHECK_INT(length, ==, 0);
+    CHECK_CODE(sparsestream_source_section(source, &section), 0);
+    CHECK_INT(section.kind, ==, SPARSESTREAM_END);
+    CHECK_INT(section.length, ==, 0);
     CHECK_CODE(sparsestream_source_finish(source), 0);
     CHECK_CODE(sparsestream_sink_finish(sink), 0);
     sparsestream_source_free(source);
@@ -1005,7 +1020,7 @@ TESTS(
     CASE(a_checkpoint_that_refuses),
     CASE(sync_is_done),
     CASE(a_hole_costs_nothing_where_all_is_zero),
-    CASE(appending_is_refused),
+    CASE(a_file_that_is_appended_to),
     CASE(the_limit_on_file_sizes),
     CASE(the_limit_by_hand),
     CASE(sealed_files),

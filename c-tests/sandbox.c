@@ -36,41 +36,56 @@
 /* Calls that stand for one another in a C library, or that a launcher does not know together. */
 struct denied {
     const char *name;
-    long numbers[MOST_NUMBERS];
+    /* Ends with END. */
+    long numbers[MOST_NUMBERS + 1];
 };
 
+#define DENIED(name, ...) { name, { __VA_ARGS__, END } }
+#define END (-1)
+/* Newer machines have one call each. */
+#ifdef SYS_getrlimit
+#define OLD_GETRLIMIT SYS_getrlimit
+#else
+#define OLD_GETRLIMIT SYS_prlimit64
+#endif
+#ifdef SYS_poll
+#define OLD_POLL SYS_poll
+#else
+#define OLD_POLL SYS_ppoll
+#endif
+
 static const struct denied denied_calls[] = {
-    { "fstat", { SYS_fstat, SYS_newfstatat, SYS_statx } },
-    { "statx", { SYS_statx } },
-    { "fstatfs", { SYS_fstatfs } },
-    { "fcntl", { SYS_fcntl } },
-    { "getsockopt", { SYS_getsockopt } },
-    { "getrlimit", { SYS_prlimit64, SYS_getrlimit } },
-    { "ioctl", { SYS_ioctl } },
-    { "lseek", { SYS_lseek } },
-    { "pread", { SYS_pread64 } },
-    { "preadv", { SYS_preadv } },
-    { "preadv2", { SYS_preadv2 } },
-    { "pwrite", { SYS_pwrite64 } },
-    { "pwritev", { SYS_pwritev } },
-    { "pwritev2", { SYS_pwritev2 } },
-    { "read", { SYS_read, SYS_readv } },
-    { "write", { SYS_write, SYS_writev } },
-    { "recvmsg", { SYS_recvmsg } },
-    { "sendmsg", { SYS_sendmsg } },
-    { "fadvise", { SYS_fadvise64 } },
-    { "copy_file_range", { SYS_copy_file_range } },
-    { "sendfile", { SYS_sendfile } },
-    { "splice", { SYS_splice } },
-    { "pipe2", { SYS_pipe2 } },
-    { "fallocate", { SYS_fallocate } },
-    { "ftruncate", { SYS_ftruncate } },
-    { "fsync", { SYS_fsync } },
-    { "fdatasync", { SYS_fdatasync } },
-    { "poll", { SYS_poll, SYS_ppoll } },
-    { "signals", { SYS_rt_sigprocmask, SYS_rt_sigpending, SYS_rt_sigtimedwait } },
-    { "getrandom", { SYS_getrandom } },
-    { "all that is new", { SYS_statx, SYS_preadv2, SYS_pwritev2, SYS_copy_file_range, SYS_getrandom } },
+    DENIED("fstat", SYS_fstat, SYS_newfstatat, SYS_statx),
+    DENIED("statx", SYS_statx),
+    DENIED("fstatfs", SYS_fstatfs),
+    DENIED("fcntl", SYS_fcntl),
+    DENIED("getsockopt", SYS_getsockopt),
+    DENIED("getrlimit", SYS_prlimit64, OLD_GETRLIMIT),
+    DENIED("ioctl", SYS_ioctl),
+    DENIED("lseek", SYS_lseek),
+    DENIED("pread", SYS_pread64),
+    DENIED("preadv", SYS_preadv),
+    DENIED("preadv2", SYS_preadv2),
+    DENIED("pwrite", SYS_pwrite64),
+    DENIED("pwritev", SYS_pwritev),
+    DENIED("pwritev2", SYS_pwritev2),
+    DENIED("read", SYS_read, SYS_readv),
+    DENIED("write", SYS_write, SYS_writev),
+    DENIED("recvmsg", SYS_recvmsg),
+    DENIED("sendmsg", SYS_sendmsg),
+    DENIED("fadvise", SYS_fadvise64),
+    DENIED("copy_file_range", SYS_copy_file_range),
+    DENIED("sendfile", SYS_sendfile),
+    DENIED("splice", SYS_splice),
+    DENIED("pipe2", SYS_pipe2),
+    DENIED("fallocate", SYS_fallocate),
+    DENIED("ftruncate", SYS_ftruncate),
+    DENIED("fsync", SYS_fsync),
+    DENIED("fdatasync", SYS_fdatasync),
+    DENIED("poll", OLD_POLL, SYS_ppoll),
+    DENIED("signals", SYS_rt_sigprocmask, SYS_rt_sigpending, SYS_rt_sigtimedwait),
+    DENIED("getrandom", SYS_getrandom),
+    DENIED("all that is new", SYS_statx, SYS_preadv2, SYS_pwritev2, SYS_copy_file_range, SYS_getrandom),
 };
 
 static const int denied_errors[] = { ENOSYS, EPERM, EINVAL, EOPNOTSUPP };
@@ -81,7 +96,7 @@ static void deny(const struct denied *denied, int error)
     struct sock_fprog program = { .filter = filter };
     unsigned count = 0, numbers = 0;
 
-    while (numbers < MOST_NUMBERS && denied->numbers[numbers] != 0)
+    while (denied->numbers[numbers] != END)
         numbers++;
     filter[count++] = (struct sock_filter) BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
                                                     offsetof(struct seccomp_data, nr));
@@ -410,7 +425,7 @@ static int other_wire_in(void)
 
 static int run_questions(void)
 {
-    struct sparsestream_section section;
+    struct sparsestream_section section = { .size = sizeof section };
     int64_t at = 0;
     int code = 0;
 

@@ -29,7 +29,7 @@
 /* What both questions answer at one offset; the position is `position` before and after. */
 static void check_at(int fd, int64_t position, bool data, int64_t length, int kind)
 {
-    struct sparsestream_section section = { .reserved = -1 };
+    struct sparsestream_section section = { .size = sizeof section, .reserved = -1 };
     int64_t got = UNTOUCHED;
     bool in_data = !data;
 
@@ -68,7 +68,7 @@ static void check_end(int fd, int64_t at)
 /* All four refuse the descriptor with `error`, touch no output, and say why. */
 static void check_refused(int fd, int error)
 {
-    struct sparsestream_section section = { .offset = UNTOUCHED, .length = UNTOUCHED, .kind = 77 };
+    struct sparsestream_section section = { .size = sizeof section, .offset = UNTOUCHED, .length = UNTOUCHED, .kind = 77 };
     int64_t length = UNTOUCHED;
     bool in_data = true;
 
@@ -405,7 +405,7 @@ static void a_block_device(void)
 {
     const int64_t size = 4 * MiB;
     const int backing = file_new("backing");
-    struct sparsestream_section section;
+    struct sparsestream_section section = { .size = sizeof section };
     int64_t length;
     bool in_data;
     int device;
@@ -469,7 +469,7 @@ static void offsets_below_zero(void)
 
     lay_out_sample(fd);
     for (size_t i = 0; i < COUNT(offsets); i++) {
-        struct sparsestream_section section = { .kind = 77 };
+        struct sparsestream_section section = { .size = sizeof section, .kind = 77 };
 
         CHECK_CODE(sparsestream_section_at(fd, offsets[i], &section), -EINVAL);
         CHECK_INT(section.kind, ==, 77);
@@ -483,7 +483,7 @@ static void offsets_below_zero(void)
 static void the_greatest_offset(void)
 {
     const int fd = file_new("file");
-    struct sparsestream_section section;
+    struct sparsestream_section section = { .size = sizeof section };
     int called = 0;
 
     lay_out_sample(fd);

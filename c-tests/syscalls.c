@@ -172,7 +172,7 @@ static void many_sections(void)
 
 static void ask_all(void *opaque)
 {
-    struct sparsestream_section section;
+    struct sparsestream_section section = { .size = sizeof section };
     const int fd = *(int *) opaque;
     int64_t length;
     bool in_data;

@@ -111,7 +111,7 @@ static void *copy(void *opaque)
         source = NULL;
         sink = NULL;
         /* This thread's message is about its own mistake. */
-        if (sparsestream_section_at(-1 - (int) job->seed, 0, &(struct sparsestream_section) { 0 }) != -EBADF)
+        if (sparsestream_section_at(-1 - (int) job->seed, 0, &(struct sparsestream_section) { .size = sizeof(struct sparsestream_section) }) != -EBADF)
             job->result = -ENOTRECOVERABLE;
         snprintf(job->message, sizeof(job->message), "%s", sparsestream_last_error());
         if (sparsestream_transfer_run(NULL, 1) != -EINVAL)
@@ -540,6 +540,122 @@ static void cancel_comes_from_a_signal_handler(void)
     close(out);
 }
 
+/*
+ * pthread_cancel(3) of a thread that is within a call: the call comes to its end, and the cancel acts at the
+ * thread's next cancellation point.
+ */
+
+struct condemned {
+    pthread_barrier_t inside, cancelled;
+    struct sparsestream_source *source;
+    struct sparsestream_sink *sink;
+    struct sparsestream_transfer *transfer;
+    bool waits;
+    int result, state_after;
+    atomic_int reached_end;
+};
+
+/* Has cancellation points of its own. */
+static int64_t condemned_read(void *opaque, void *buffer, size_t length)
+{
+    struct condemned *condemned = opaque;
+
+    if (!condemned->waits)
+        return 0;
+    condemned->waits = false;
+    pthread_barrier_wait(&condemned->inside);
+    pthread_barrier_wait(&condemned->cancelled);
+    usleep(1000);
+    pthread_testcancel();
+    memset(buffer, 'x', length < 1000 ? length : 1000);
+    return length < 1000 ? (int64_t) length : 1000;
+}
+
+static const struct sparsestream_source_ops condemned_ops = {
+    .size = sizeof(struct sparsestream_source_ops),
+    .read = condemned_read,
+};
+
+static void *run_condemned(void *opaque)
+{
+    struct condemned *condemned = opaque;
+    int state = -1;
+
+    condemned->result = sparsestream_transfer_run(condemned->transfer, 0);
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+    condemned->state_after = state;
+    pthread_setcancelstate(state, NULL);
+    pthread_testcancel();
+    atomic_store(&condemned->reached_end, 1);
+    return NULL;
+}
+
+static void a_cancelled_thread_leaves_its_call_first(void)
+{
+    struct content to = { .count = 0 };
+    struct end out = { .to = &to };
+    struct condemned condemned = { .waits = true, .result = 1, .state_after = -1 };
+    pthread_t thread;
+    void *answer;
+
+    if (WATCHED)
+        skip("ThreadSanitizer has no thread cancellation");
+    pthread_barrier_init(&condemned.inside, NULL, 2);
+    pthread_barrier_init(&condemned.cancelled, NULL, 2);
+    REQUIRE(sparsestream_source_from_callbacks(&condemned_ops, &condemned, &condemned.source) == 0);
+    condemned.sink = end_sink(&out);
+    condemned.transfer = new_transfer(condemned.source, condemned.sink, NULL);
+    thread = start(run_condemned, &condemned);
+    pthread_barrier_wait(&condemned.inside);
+    CHECK_INT(pthread_cancel(thread), ==, 0);
+    pthread_barrier_wait(&condemned.cancelled);
+    pthread_join(thread, &answer);
+    CHECK(answer == PTHREAD_CANCELED);
+    CHECK_INT(condemned.reached_end, ==, 0);
+    CHECK_CODE(condemned.result, 0);
+    CHECK_INT(condemned.state_after, ==, PTHREAD_CANCEL_ENABLE);
+    CHECK_INT(content_size(&to), ==, 1000);
+    sparsestream_transfer_free(condemned.transfer);
+    sparsestream_source_free(condemned.source);
+    sparsestream_sink_free(condemned.sink);
+    pthread_barrier_destroy(&condemned.inside);
+    pthread_barrier_destroy(&condemned.cancelled);
+    content_free(&to);
+}
+
+/* The same while the call waits in poll(2), which is a cancellation point. */
+static void a_cancelled_thread_that_waits_leaves_its_call_first(void)
+{
+    struct condemned condemned = { .result = 1, .state_after = -1 };
+    const int out = file_in_memory();
+    pthread_t thread;
+    void *answer;
+    int fds[2];
+
+    if (WATCHED)
+        skip("ThreadSanitizer has no thread cancellation");
+    REQUIRE(pipe2(fds, O_CLOEXEC) == 0);
+    condemned.source = fd_source(fds[0]);
+    condemned.sink = fd_sink(out);
+    condemned.transfer = new_transfer(condemned.source, condemned.sink, NULL);
+    thread = start(run_condemned, &condemned);
+    usleep(50000);
+    CHECK_INT(pthread_cancel(thread), ==, 0);
+    usleep(50000);
+    REQUIRE(write(fds[1], "x", 1) == 1);
+    close(fds[1]);
+    pthread_join(thread, &answer);
+    CHECK(answer == PTHREAD_CANCELED);
+    CHECK_INT(condemned.reached_end, ==, 0);
+    CHECK_CODE(condemned.result, 0);
+    CHECK_INT(file_size(out), ==, 1);
+    sparsestream_transfer_free(condemned.transfer);
+    sparsestream_source_free(condemned.source);
+    sparsestream_sink_free(condemned.sink);
+    close(fds[0]);
+    close(out);
+}
+
 TESTS(
 #if WATCHED
     CASE(the_watching_is_on),
@@ -550,4 +666,6 @@ TESTS(
     CASE(a_crowd_at_one_handle_does_no_harm),
     CASE(cancel_comes_from_any_thread),
     CASE(a_cancel_may_come_at_any_moment),
-    CASE(cancel_comes_from_a_signal_handler))
+    CASE(cancel_comes_from_a_signal_handler),
+    CASE(a_cancelled_thread_leaves_its_call_first),
+    CASE(a_cancelled_thread_that_waits_leaves_its_call_first))

@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sparsestream.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -39,7 +40,7 @@ struct driver {
 static int pass_data(struct stream *st, const struct driver *driver, long long length, void *from, void *to)
 {
     char buffer[64 * 1024];
-    size_t want = length < (long long)sizeof(buffer) ? (size_t)length : sizeof(buffer);
+    size_t want = length >= 0 && length < (long long)sizeof(buffer) ? (size_t)length : sizeof(buffer);
     int got = driver->source(st, buffer, want, from);
 
     for (int done = 0; done < got;) {
@@ -87,26 +88,57 @@ static int minus_one(int64_t r)
     return -1;
 }
 
+/* Waits until the end is ready: this program has nothing else to do. */
+static int wait_for(const sparsestream_wait *wait)
+{
+    struct pollfd fds[8];
+    int count = wait->count < 8 ? wait->count : 8;
+
+    for (int i = 0; i < count; i++)
+        fds[i] = (struct pollfd) { .fd = wait->fds[i].fd, .events = (short)wait->fds[i].events };
+    return poll(fds, (nfds_t)count, wait->timeout_ms) < 0 && errno != EINTR ? -1 : 0;
+}
+
+static int wait_for_source(sparsestream_source *source)
+{
+    sparsestream_wait wait = { .size = sizeof(wait) };
+
+    return minus_one(sparsestream_source_wait(source, &wait)) < 0 ? -1 : wait_for(&wait);
+}
+
+static int wait_for_sink(sparsestream_sink *sink)
+{
+    sparsestream_wait wait = { .size = sizeof(wait) };
+
+    return minus_one(sparsestream_sink_wait(sink, &wait)) < 0 ? -1 : wait_for(&wait);
+}
+
 static int my_source(struct stream *st, char *data, size_t nbytes, void *opaque)
 {
-    int64_t n = sparsestream_source_read(opaque, data, nbytes);
+    int64_t n;
 
     (void)st;
+    while ((n = sparsestream_source_read(opaque, data, nbytes)) == -EAGAIN)
+        if (wait_for_source(opaque) < 0)
+            return -1;
     /* The file changed between the question and the read: 0 makes the driver ask again. */
     return n == SPARSESTREAM_AT_HOLE ? 0 : minus_one(n);
 }
 
 static int my_source_hole(struct stream *st, int *in_data, long long *length, void *opaque)
 {
-    bool data;
-    int64_t bytes;
-    int r = sparsestream_source_in_data(opaque, &data, &bytes);
+    sparsestream_section section = { .size = sizeof(section) };
+    int r;
 
     (void)st;
+    while ((r = sparsestream_source_section(opaque, &section)) == -EAGAIN)
+        if (wait_for_source(opaque) < 0)
+            return -1;
     if (r < 0)
         return minus_one(r);
-    *in_data = data;
-    *length = bytes;
+    *in_data = section.kind == SPARSESTREAM_DATA;
+    /* -1 for data that comes as it comes, such as that of a pipe. */
+    *length = section.length;
     return 0;
 }
 
@@ -118,8 +150,13 @@ static int my_source_skip(struct stream *st, long long length, void *opaque)
 
 static int my_sink(struct stream *st, const char *data, size_t nbytes, void *opaque)
 {
+    int64_t n;
+
     (void)st;
-    return minus_one(sparsestream_sink_write(opaque, data, nbytes));
+    while ((n = sparsestream_sink_write(opaque, data, nbytes)) == -EAGAIN)
+        if (wait_for_sink(opaque) < 0)
+            return -1;
+    return minus_one(n);
 }
 
 static int my_sink_hole(struct stream *st, long long length, void *opaque)
@@ -129,6 +166,11 @@ static int my_sink_hole(struct stream *st, long long length, void *opaque)
         /* Over old content a hole is made in steps. */
         int64_t made = sparsestream_sink_hole(opaque, length);
 
+        if (made == -EAGAIN) {
+            if (wait_for_sink(opaque) < 0)
+                return -1;
+            continue;
+        }
         if (made < 0)
             return minus_one(made);
         length -= made;

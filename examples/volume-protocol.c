@@ -438,7 +438,7 @@ static int64_t sender_send(void *opaque, const void *buffer, size_t length)
     return n;
 }
 
-static int sender_send_hole(void *opaque, int64_t length)
+static int64_t sender_send_hole(void *opaque, int64_t length)
 {
     struct volume_stream *stream = opaque;
     uint8_t payload[8];
@@ -453,7 +453,7 @@ static int sender_send_hole(void *opaque, int64_t length)
     if (r == 0)
         r = volume_flush(stream->channel);
     /* Queued is as good as sent: -EAGAIN would make the library send the hole again. */
-    return r == -EAGAIN ? 0 : r;
+    return r == -EAGAIN || r == 0 ? length : r;
 }
 
 static int sender_finish(void *opaque)

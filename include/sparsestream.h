@@ -28,6 +28,19 @@
     (SPARSESTREAM_VERSION_NUMBER >= SPARSESTREAM_MAKE_VERSION(major, minor, patch))
 
 /**
+ * Flag of `sparsestream_source_info`, `sparsestream_sink_info` and `sparsestream_plan`: there may be
+ * holes. A source can distinguish them from data; a sink can make them; they may come.
+ */
+#define SPARSESTREAM_WITH_HOLES (1 << 16)
+
+/**
+ * Flag of `sparsestream_source_info`, `sparsestream_sink_info` and `sparsestream_plan`, and of the tables
+ * of a source and a stream: there may be kept sections. A source may have them; a sink can keep bytes as
+ * they are; they may come.
+ */
+#define SPARSESTREAM_WITH_KEEPS (1 << 17)
+
+/**
  * Bytes of a digest.
  */
 #define SPARSESTREAM_DIGEST_SIZE 32
@@ -144,6 +157,12 @@
 #define SPARSESTREAM_IGNORE_MAP 1
 
 /**
+ * Flag of `sparsestream_source_options`: `length` is the most that is read, and an end before it is not an
+ * error.
+ */
+#define SPARSESTREAM_AT_MOST (1 << 18)
+
+/**
  * Flag of `sparsestream_sink_options`: fsync(2) the file before success is reported.
  */
 #define SPARSESTREAM_SYNC 2
@@ -244,9 +263,208 @@
 #define SPARSESTREAM_AT_HOLE (-4096)
 
 /**
- * As `SPARSESTREAM_AT_HOLE`, where the next section is to be kept as it is.
+ * As `SPARSESTREAM_AT_HOLE`, when the next thing is a kept section.
  */
 #define SPARSESTREAM_AT_KEEP (-4097)
+
+/**
+ * An event: a stage was entered. `what` is one of `SPARSESTREAM_STAGE_...`.
+ */
+#define SPARSESTREAM_EVENT_STAGE 1
+
+/**
+ * An event: from here on data moves another way. `what` is one of `SPARSESTREAM_WAY_...`.
+ */
+#define SPARSESTREAM_EVENT_WAY 2
+
+/**
+ * An event: a way was given up for this transfer. `what` is the way, `error` the reason, if the system
+ * gave one, and `next` the way that is tried next.
+ */
+#define SPARSESTREAM_EVENT_WAY_DECLINED 3
+
+/**
+ * An event: from here on holes are made another way. `what` is one of `SPARSESTREAM_HOLE_...`.
+ */
+#define SPARSESTREAM_EVENT_HOLE 4
+
+/**
+ * An event: a way to make holes was given up. `what` is the way, `error` the reason, if the system gave
+ * one, and `next` the way that is tried next.
+ */
+#define SPARSESTREAM_EVENT_HOLE_DECLINED 5
+
+/**
+ * An event: the source's map. `what` is one of `SPARSESTREAM_MAP_...`, `error` the reason, if there is
+ * one.
+ */
+#define SPARSESTREAM_EVENT_MAP 6
+
+/**
+ * An event: the disk was asked to read `value` bytes ahead.
+ */
+#define SPARSESTREAM_EVENT_LOOK_AHEAD 7
+
+/**
+ * An event: an end is not ready. `what` is one of `SPARSESTREAM_SIDE_...`.
+ */
+#define SPARSESTREAM_EVENT_WAIT 8
+
+/**
+ * An event: everything before the offset `value` of the stream is on the medium.
+ */
+#define SPARSESTREAM_EVENT_CHECKPOINT 9
+
+/**
+ * An event: a limit holds the transfer up. `what` is one of `SPARSESTREAM_LIMIT_...`.
+ */
+#define SPARSESTREAM_EVENT_LIMIT 10
+
+/**
+ * An event: `value` events of an end came too fast and were not kept.
+ */
+#define SPARSESTREAM_EVENT_LOST 11
+
+/**
+ * A stage: both ends are examined.
+ */
+#define SPARSESTREAM_STAGE_OPEN 1
+
+/**
+ * A stage: what the sink holds already is compared.
+ */
+#define SPARSESTREAM_STAGE_COMPARE 2
+
+/**
+ * A stage: sections are moved.
+ */
+#define SPARSESTREAM_STAGE_MOVE 3
+
+/**
+ * A stage: the source has ended, and what is on its way is moved.
+ */
+#define SPARSESTREAM_STAGE_DRAIN 4
+
+/**
+ * A stage: the sink is finished.
+ */
+#define SPARSESTREAM_STAGE_FINISH_SINK 5
+
+/**
+ * A stage: the source is finished.
+ */
+#define SPARSESTREAM_STAGE_FINISH_SOURCE 6
+
+/**
+ * A stage: all succeeded.
+ */
+#define SPARSESTREAM_STAGE_FINISHED 7
+
+/**
+ * A stage: the transfer failed.
+ */
+#define SPARSESTREAM_STAGE_FAILED 8
+
+/**
+ * A way for data: the sink fetches it from the source's file, by copy_file_range(2), sendfile(2) or
+ * splice(2).
+ */
+#define SPARSESTREAM_WAY_FETCH 1
+
+/**
+ * A way for data: through a pipe, by splice(2).
+ */
+#define SPARSESTREAM_WAY_SPLICE 2
+
+/**
+ * A way for data: several requests under way at once.
+ */
+#define SPARSESTREAM_WAY_WINDOW 3
+
+/**
+ * A way for data: from or into memory that an end lends.
+ */
+#define SPARSESTREAM_WAY_LEND 4
+
+/**
+ * A way for data: through the transfer's buffer.
+ */
+#define SPARSESTREAM_WAY_COPY 5
+
+/**
+ * A way for holes: handed on as a hole, to a peer or to the caller's functions.
+ */
+#define SPARSESTREAM_HOLE_PASSED 1
+
+/**
+ * A way for holes: beyond the end of a file, whose size grows over it.
+ */
+#define SPARSESTREAM_HOLE_EXTENDED 2
+
+/**
+ * A way for holes: nothing to do, by `SPARSESTREAM_KNOWN_ZERO`.
+ */
+#define SPARSESTREAM_HOLE_KNOWN_ZERO 3
+
+/**
+ * A way for holes: fallocate(2) with FALLOC_FL_PUNCH_HOLE.
+ */
+#define SPARSESTREAM_HOLE_PUNCHED 4
+
+/**
+ * A way for holes: fallocate(2) with FALLOC_FL_ZERO_RANGE.
+ */
+#define SPARSESTREAM_HOLE_ZERO_RANGE 5
+
+/**
+ * A way for holes: ioctl(2) BLKZEROOUT.
+ */
+#define SPARSESTREAM_HOLE_ZERO_OUT 6
+
+/**
+ * A way for holes: zeros are written.
+ */
+#define SPARSESTREAM_HOLE_WRITTEN 7
+
+/**
+ * A map: the file system answers.
+ */
+#define SPARSESTREAM_MAP_ASKED 1
+
+/**
+ * A map: the file system has none; everything is data.
+ */
+#define SPARSESTREAM_MAP_REFUSED 2
+
+/**
+ * A map: an answer contradicts itself and is treated as data.
+ */
+#define SPARSESTREAM_MAP_DISTRUSTED 3
+
+/**
+ * A map: dirty pages were written back before an answer was believed.
+ */
+#define SPARSESTREAM_MAP_FLUSHED 4
+
+/**
+ * A limit: the budget of one call.
+ */
+#define SPARSESTREAM_LIMIT_BUDGET 1
+
+/**
+ * A limit: `rate`.
+ */
+#define SPARSESTREAM_LIMIT_RATE 2
+
+/**
+ * A limit: `stall_ms`.
+ */
+#define SPARSESTREAM_LIMIT_STALL 3
+
+/**
+ * A limit: `idle_ms`.
+ */
+#define SPARSESTREAM_LIMIT_IDLE 4
 
 /**
  * A sink: where a stream goes.
@@ -304,6 +522,22 @@ typedef struct sparsestream_stats {
      * Of `hole_bytes`: those that the source gave as data and that were found to be zeros.
      */
     int64_t zero_bytes;
+    /**
+     * Bytes that the sink kept as they were.
+     */
+    int64_t keep_bytes;
+    /**
+     * Kept sections begun.
+     */
+    int64_t keep_sections;
+    /**
+     * `data_bytes` by the way in which they moved, at the index `SPARSESTREAM_WAY_...`.
+     */
+    int64_t data_by_way[16];
+    /**
+     * `hole_bytes` by the way in which the holes were made, at the index `SPARSESTREAM_HOLE_...`.
+     */
+    int64_t holes_by_way[16];
 } sparsestream_stats;
 
 /**
@@ -356,19 +590,24 @@ typedef struct sparsestream_digest_options {
 } sparsestream_digest_options;
 
 /**
- * A run of bytes of one kind.
+ * A run of bytes of one kind. Set `size` before it is handed in.
  */
 typedef struct sparsestream_section {
+    /**
+     * `sizeof(sparsestream_section)`, set by who hands the struct in.
+     */
+    uint64_t size;
     /**
      * Its first byte, in bytes.
      */
     int64_t offset;
     /**
-     * Bytes in it; 0 only with `SPARSESTREAM_END`.
+     * Bytes in it; 0 only with `SPARSESTREAM_END`; -1 if it is not known.
      */
     int64_t length;
     /**
-     * `SPARSESTREAM_DATA`, `SPARSESTREAM_HOLE` or `SPARSESTREAM_END`.
+     * `SPARSESTREAM_DATA`, `SPARSESTREAM_HOLE`, `SPARSESTREAM_KEEP` or `SPARSESTREAM_END`. A later
+     * version may have other kinds.
      */
     int32_t kind;
     /**
@@ -412,13 +651,122 @@ typedef struct sparsestream_sink_options {
      */
     int (*checkpoint)(void *opaque, int64_t durable_offset);
     /**
-     * Handed to `checkpoint`. The caller's; must outlive the sink.
+     * Handed to `checkpoint` and `free`. It must be valid until `free` is called.
      */
     void *opaque;
+    /**
+     * Called exactly once with `opaque`, when the sink no longer uses the descriptor: when it is freed
+     * and no transfer holds it, or before its construction returns a failure. May be NULL.
+     */
+    void (*free)(void *opaque);
 } sparsestream_sink_options;
 
 /**
- * A sink made of the caller's functions; what is said of `sparsestream_source_ops` holds here too.
+ * What is going to be sent to a sink.
+ */
+typedef struct sparsestream_plan {
+    /**
+     * `sizeof(sparsestream_plan)`, set by who hands the struct in.
+     */
+    uint64_t size;
+    /**
+     * Any of `SPARSESTREAM_WITH_HOLES`, `SPARSESTREAM_WITH_KEEPS`.
+     */
+    uint64_t flags;
+    /**
+     * Bytes that will come, or -1 if not known.
+     */
+    int64_t total;
+} sparsestream_plan;
+
+/**
+ * What a sink can do. The library sets the fields to what the table alone says; `announce` changes
+ * them. A caller who asks for it sets `size`.
+ */
+typedef struct sparsestream_sink_info {
+    /**
+     * `sizeof(sparsestream_sink_info)`, set by who hands the struct in.
+     */
+    uint64_t size;
+    /**
+     * Any of `SPARSESTREAM_WITH_HOLES`, `SPARSESTREAM_WITH_KEEPS`.
+     */
+    uint64_t flags;
+    /**
+     * The sink makes holes only of blocks of this many bytes, counted from the start of the stream; 0
+     * and 1 for any. The library writes zeros before the first and after the last whole block of a hole.
+     */
+    uint32_t least_block;
+    /**
+     * Writes that are not a multiple of this many bytes are slow; 0 for no preference. The library cuts
+     * longer writes so that they end on a multiple of it.
+     */
+    uint32_t preferred_block;
+} sparsestream_sink_info;
+
+/**
+ * A descriptor that something waits for.
+ */
+typedef struct sparsestream_wait_fd {
+    /**
+     * The descriptor.
+     */
+    int32_t fd;
+    /**
+     * POLLIN, POLLOUT or both.
+     */
+    int32_t events;
+} sparsestream_wait_fd;
+
+/**
+ * What a transfer or an end that returned -EAGAIN waits for. Set `size` before it is handed in; in a
+ * `wait` function of a table the library has set it.
+ *
+ * It is over when one of the descriptors is ready or `timeout_ms` has passed.
+ */
+typedef struct sparsestream_wait {
+    /**
+     * `sizeof(sparsestream_wait)`.
+     */
+    uint64_t size;
+    /**
+     * `SPARSESTREAM_SIDE_SOURCE`, `SPARSESTREAM_SIDE_SINK`, or `SPARSESTREAM_SIDE_NONE` when it
+     * waits for time to pass only (a rate limit), or for nothing.
+     */
+    int32_t side;
+    /**
+     * The first descriptor of `fds`, or -1 if there is none. With -1, a side, and no timeout, only the
+     * owner of that side's functions knows what they wait for.
+     */
+    int32_t fd;
+    /**
+     * POLLIN, POLLOUT, both, or 0, to be watched on `fd`.
+     */
+    int32_t events;
+    /**
+     * Milliseconds after which to try again in any case, as for poll(2), because
+     * `stall_ms` or `idle_ms` is over then, or the other end of a wire was promised a sign of life
+     * (`keepalive_ms`); -1 means no limit. 0 means that it is ready now.
+     */
+    int32_t timeout_ms;
+    /**
+     * The number of descriptors in `fds`. A `wait` function may leave it 0 and set `fd` and `events`
+     * instead.
+     */
+    int32_t count;
+    /**
+     * Zero.
+     */
+    int32_t reserved;
+    /**
+     * All descriptors, of which any may become ready.
+     */
+    struct sparsestream_wait_fd fds[8];
+} sparsestream_wait;
+
+/**
+ * A sink made of the caller's functions; the rules of `sparsestream_source_ops` apply here too. All but
+ * `write` may be NULL.
  */
 typedef struct sparsestream_sink_ops {
     /**
@@ -426,28 +774,96 @@ typedef struct sparsestream_sink_ops {
      */
     uint64_t size;
     /**
-     * Called exactly once with the opaque, when the handle is freed or when its construction
-     * fails. May be NULL.
+     * Called exactly once with the opaque: when the handle is freed and no transfer holds it, or when
+     * its construction fails.
      */
     void (*free)(void *opaque);
     /**
-     * Takes at most `length` bytes of data. Returns the count, which may be short; 0 is an error.
-     * Required.
+     * Takes at most `length` bytes of data. Returns the count, which may be short; 0 is an error. The
+     * buffer stays valid, and is the same, until the call was answered. Required.
      */
     int64_t (*write)(void *opaque, const void *buffer, size_t length);
     /**
-     * Takes a hole of `length` bytes, all of it: what lies there must read zero afterwards. NULL:
-     * holes are handed to `write` as zeros.
+     * Makes a hole of at most `length` bytes: they must read zero afterwards. Returns the count, at
+     * least 1; a function that takes long should do a part. NULL: zeros are handed to `write` instead.
      */
-    int (*hole)(void *opaque, int64_t length);
+    int64_t (*hole)(void *opaque, int64_t length);
+    /**
+     * Moves on by at most `length` bytes, which stay as they are. Returns the count, at least 1. NULL:
+     * it cannot, and a source that may have kept sections is refused with -EOPNOTSUPP.
+     */
+    int64_t (*keep)(void *opaque, int64_t length);
+    /**
+     * Called before the first byte, and possibly again: what will come. Refuses it with an errno, or
+     * sets the fields of `info` that differ from what they are set to.
+     */
+    int (*announce)(void *opaque,
+                    const struct sparsestream_plan *plan,
+                    struct sparsestream_sink_info *info);
+    /**
+     * All was moved. Everything that can still fail must fail here. Called again while it returns
+     * -EAGAIN; any other answer is final.
+     */
+    int (*finish)(void *opaque);
+    /**
+     * As `abort` of `sparsestream_source_ops`.
+     */
+    void (*abort)(void *opaque, int error);
+    /**
+     * Returns the number of bytes from the start of the stream that are on the medium. Must be fast. NULL:
+     * nothing is known.
+     */
+    int64_t (*durable)(void *opaque);
+    /**
+     * Sets `*memory` to memory into which data can be put directly, and returns its length; 0 if there is
+     * none. It stays valid until `committed` or another function is called. Required with `committed`.
+     */
+    int64_t (*lend)(void *opaque, void **memory);
+    /**
+     * The first `length` bytes of the memory that was lent now hold data, which counts as written.
+     * Cannot fail.
+     */
+    void (*committed)(void *opaque, size_t length);
+    /**
+     * As `wait` of `sparsestream_source_ops`.
+     */
+    int (*wait)(void *opaque, struct sparsestream_wait *wait);
 } sparsestream_sink_ops;
+
+/**
+ * What a source is, before the first byte. The library sets the fields to what the table alone says;
+ * `describe` changes them. A caller who asks for it sets `size`.
+ */
+typedef struct sparsestream_source_info {
+    /**
+     * `sizeof(sparsestream_source_info)`, set by who hands the struct in.
+     */
+    uint64_t size;
+    /**
+     * Any of `SPARSESTREAM_WITH_HOLES`, `SPARSESTREAM_WITH_KEEPS`.
+     */
+    uint64_t flags;
+    /**
+     * Bytes from its start to its end, or -1 if not known.
+     */
+    int64_t total;
+    /**
+     * Reads that are not a multiple of this many bytes are slow; 0 for no preference. The library cuts
+     * longer reads to a multiple of it.
+     */
+    uint32_t preferred_block;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+} sparsestream_source_info;
 
 /**
  * The caller's stream: its own protocol, as seen by one end of a transfer.
  *
- * As a sink `send`, `send_hole`, `finish` and `abort` are used, as a source `recv`, `recv_hole`,
- * `finish` and `abort`; the others may be NULL. Exactly one of `finish` and `abort` is called,
- * once, if the stream was used at all. What is said of `sparsestream_source_ops` holds here too.
+ * As a sink, `send`, `send_hole`, `send_keep` and `announce` are used, as a source `recv`, `recv_hole`,
+ * `recv_keep`, `describe` and `durable`, as both the others. The rules of `sparsestream_source_ops` apply
+ * here too. All but `send` of a sink and `recv` of a source may be NULL.
  */
 typedef struct sparsestream_stream_ops {
     /**
@@ -455,40 +871,81 @@ typedef struct sparsestream_stream_ops {
      */
     uint64_t size;
     /**
-     * Called exactly once with the stream, when the handle is freed or when its construction
-     * fails. May be NULL.
+     * Called exactly once with the stream: when the handle is freed and no transfer holds it, or when
+     * its construction fails.
      */
     void (*free)(void *stream);
     /**
-     * Sends at most `length` bytes of data. Returns the count, which may be short; 0 is an error.
+     * 0 or, for a source, `SPARSESTREAM_WITH_KEEPS`: kept sections may come.
+     */
+    uint64_t flags;
+    /**
+     * The most bytes of data in one call of `send` or `recv`, such as what fits into one message; 0 for
+     * no limit.
+     */
+    uint64_t preferred;
+    /**
+     * Sends at most `length` bytes of data. Returns the count, which may be short; 0 is an error. The
+     * buffer stays valid, and is the same, until the call was answered.
      */
     int64_t (*send)(void *stream, const void *buffer, size_t length);
     /**
-     * Sends a hole of `length` bytes, all of it. NULL: holes are sent as zeros.
+     * Sends a hole of at most `length` bytes. Returns the count, at least 1. NULL: holes are sent as
+     * zeros.
      */
-    int (*send_hole)(void *stream, int64_t length);
+    int64_t (*send_hole)(void *stream, int64_t length);
+    /**
+     * Sends that at most `length` bytes are kept as they are. Returns the count, at least 1. NULL: it
+     * cannot, and a source that may have kept sections is refused with -EOPNOTSUPP.
+     */
+    int64_t (*send_keep)(void *stream, int64_t length);
     /**
      * Receives at most `length` bytes of data. Returns the count, which may be short; 0 at the end
-     * of the stream; `SPARSESTREAM_AT_HOLE` when a hole comes next. A stream that was cut off must
-     * return an error, not 0.
+     * of the stream; `SPARSESTREAM_AT_HOLE` when a hole comes next, `SPARSESTREAM_AT_KEEP` when a kept
+     * section does. A stream that was cut off must return an error, not 0. The buffer stays valid, and is
+     * the same, until the call was answered.
      */
     int64_t (*recv)(void *stream, void *buffer, size_t length);
     /**
-     * After `SPARSESTREAM_AT_HOLE`: takes the hole off the stream and gives its length, which must
+     * After `SPARSESTREAM_AT_HOLE`: takes the hole off the stream and sets its length, which must
      * be more than 0. NULL: the stream has no holes.
      */
     int (*recv_hole)(void *stream, int64_t *length);
     /**
+     * After `SPARSESTREAM_AT_KEEP`: takes the kept section off the stream and sets its length, which must
+     * be more than 0. NULL: the stream has none.
+     */
+    int (*recv_keep)(void *stream, int64_t *length);
+    /**
+     * As `describe` of `sparsestream_source_ops`.
+     */
+    int (*describe)(void *stream, struct sparsestream_source_info *info);
+    /**
+     * As `announce` of `sparsestream_sink_ops`.
+     */
+    int (*announce)(void *stream,
+                    const struct sparsestream_plan *plan,
+                    struct sparsestream_sink_info *info);
+    /**
      * All was moved. For a sink: tell the peer, and return its answer, or -errno. For a source:
-     * the peer has said all, and it is safely stored; tell it so if the protocol has a word for
-     * it. Called again while it returns -EAGAIN; any other answer is final. May be NULL.
+     * the peer has sent all, and it is safely stored; report that to the peer if the protocol can. Called
+     * again while it returns -EAGAIN; any other answer is final.
      */
     int (*finish)(void *stream);
     /**
-     * The transfer failed with `error`, a positive errno: tell the peer, as well as can be done
-     * without waiting. May be NULL.
+     * The stream failed with `error`, a positive errno: report it to the peer, as well as can be done
+     * without waiting. `sparsestream_last_error` has the words meanwhile. Exactly one of `finish` and
+     * `abort` is called, once, if the stream was used at all.
      */
     void (*abort)(void *stream, int error);
+    /**
+     * As `durable` of `sparsestream_source_ops`.
+     */
+    void (*durable)(void *stream, int64_t offset);
+    /**
+     * As `wait` of `sparsestream_source_ops`.
+     */
+    int (*wait)(void *stream, struct sparsestream_wait *wait);
 } sparsestream_stream_ops;
 
 /**
@@ -501,7 +958,7 @@ typedef struct sparsestream_source_options {
      */
     uint64_t size;
     /**
-     * 0 or `SPARSESTREAM_IGNORE_MAP`.
+     * Any of `SPARSESTREAM_IGNORE_MAP`, `SPARSESTREAM_AT_MOST`.
      */
     uint64_t flags;
     /**
@@ -511,18 +968,30 @@ typedef struct sparsestream_source_options {
     int64_t offset;
     /**
      * Bytes to read; 0 means to the end. A source that ends before `length` bytes is an error
-     * (-ENODATA), never a short success.
+     * (-ENODATA), never a short success, unless `SPARSESTREAM_AT_MOST` is given.
      */
     int64_t length;
+    /**
+     * Handed to `free`. It must be valid until `free` is called.
+     */
+    void *opaque;
+    /**
+     * Called exactly once with `opaque`, when the source no longer uses the descriptor: when it is freed
+     * and no transfer holds it, or before its construction returns a failure. May be NULL.
+     */
+    void (*free)(void *opaque);
 } sparsestream_source_options;
 
 /**
  * A source made of the caller's functions.
  *
- * Each takes the `opaque` that the table was handed in with and returns 0 (`read`: a count), or a
- * negative errno. -EAGAIN means not ready: the same call is made again later. -EINTR means the
- * same at once. They run on the thread that drives the source; they must not throw, longjmp, or
- * use the handle they serve.
+ * Each takes the `opaque` that the table was handed in with and returns 0 or a count, or a negative
+ * errno, about which `sparsestream_set_error` can say more. -EAGAIN means not ready: the same call is
+ * made again later, with the same arguments. -EINTR means the same at once.
+ *
+ * They run on the thread that drives the source, with thread cancellation disabled; they must not throw,
+ * longjmp, call pthread_exit or enable cancellation. A use of the handle that they serve is refused with
+ * -EBUSY. All but `read` may be NULL.
  */
 typedef struct sparsestream_source_ops {
     /**
@@ -530,25 +999,105 @@ typedef struct sparsestream_source_ops {
      */
     uint64_t size;
     /**
-     * Called exactly once with the opaque, when the handle is freed or when its construction
-     * fails. May be NULL.
+     * Called exactly once with the opaque: when the handle is freed and no transfer holds it, or when
+     * its construction fails.
      */
     void (*free)(void *opaque);
     /**
-     * Is the source in data or in a hole, and for how many bytes? At the end: false and 0.
-     * NULL, with `skip` NULL too: the source cannot tell, everything is data.
+     * 0 or `SPARSESTREAM_WITH_KEEPS`: `section` may report kept sections.
      */
-    int (*in_data)(void *opaque, bool *in_data, int64_t *length);
+    uint64_t flags;
+    /**
+     * Reports the section that comes next: sets `kind` and `length`. `offset` is where the source is.
+     * At the end the kind is `SPARSESTREAM_END`. Asked once for each section, all of which is then read
+     * or skipped. NULL: everything is data.
+     */
+    int (*section)(void *opaque, struct sparsestream_section *section);
     /**
      * Reads at most `length` bytes of data and moves on by them. Returns the count, which may be
-     * short; 0 at the end. Required.
+     * short; 0 at the end. The buffer stays valid, and is the same, until the call was answered.
+     * Required.
      */
     int64_t (*read)(void *opaque, void *buffer, size_t length);
     /**
-     * Moves on by `length` bytes, all of them in one hole. Required with `in_data`.
+     * Moves on by at most `length` bytes of the hole or the kept section that `section` reported.
+     * Returns the count, at least 1. Required with `section`.
      */
-    int (*skip)(void *opaque, int64_t length);
+    int64_t (*skip)(void *opaque, int64_t length);
+    /**
+     * Called before the first byte, and possibly again: sets the fields of `info` that differ from what
+     * they are set to.
+     */
+    int (*describe)(void *opaque, struct sparsestream_source_info *info);
+    /**
+     * All was moved, and the sink has been finished. Called again while it returns -EAGAIN; any other
+     * answer is final.
+     */
+    int (*finish)(void *opaque);
+    /**
+     * The stream failed with `error`, a positive errno; `sparsestream_last_error` has the words
+     * meanwhile. Exactly one of `finish` and `abort` is called, once, if the source was used at all.
+     */
+    void (*abort)(void *opaque, int error);
+    /**
+     * Everything before `offset` of the stream is on the sink's medium.
+     */
+    void (*durable)(void *opaque, int64_t offset);
+    /**
+     * Goes back to the start. NULL: it cannot.
+     */
+    int (*rewind)(void *opaque);
+    /**
+     * Sets `*memory` to data that comes next and is in memory already, and returns its length; 0 if
+     * there is none, and it must be read. It stays as it is until `took` has been called for all of
+     * it, or the source is finished or aborted. Required with `took`.
+     */
+    int64_t (*lent)(void *opaque, const void **memory);
+    /**
+     * Moves on by `length` bytes of the memory that was lent. Cannot fail.
+     */
+    void (*took)(void *opaque, size_t length);
+    /**
+     * Called after a function returned -EAGAIN: sets in `wait` what has to be waited for. NULL: only
+     * the caller knows.
+     */
+    int (*wait)(void *opaque, struct sparsestream_wait *wait);
 } sparsestream_source_ops;
+
+/**
+ * Something that a transfer decided, or that happened. A later version may report other kinds.
+ */
+typedef struct sparsestream_event {
+    /**
+     * `sizeof(sparsestream_event)` of the library, which may be of another version.
+     */
+    uint64_t size;
+    /**
+     * The position in the stream, in bytes.
+     */
+    int64_t position;
+    /**
+     * One of `SPARSESTREAM_EVENT_...`. It says what the other fields mean; those that it does not
+     * mention are 0.
+     */
+    int32_t kind;
+    /**
+     * A number whose meaning depends on the kind.
+     */
+    int32_t what;
+    /**
+     * What is tried next, where something was given up.
+     */
+    int32_t next;
+    /**
+     * A positive errno, or 0.
+     */
+    int32_t error;
+    /**
+     * Bytes, an offset or a count.
+     */
+    int64_t value;
+} sparsestream_event;
 
 /**
  * How a transfer goes. Zero-initialise it and set `size`; NULL means all defaults.
@@ -598,12 +1147,12 @@ typedef struct sparsestream_transfer_options {
      */
     int (*progress)(void *opaque, const struct sparsestream_stats *stats);
     /**
-     * Called for each section, data or hole, once the sink has taken all of it. Offsets count from
+     * Called for each section, of any kind, once the sink has taken all of it. Offsets count from
      * the stream's first byte. A negative errno cancels. May be NULL.
      */
     int (*section)(void *opaque, const struct sparsestream_section *section);
     /**
-     * Handed to `progress` and `section`. The caller's; must outlive the transfer.
+     * Handed to `progress`, `section` and `trace`. The caller's; must outlive the transfer.
      */
     void *opaque;
     /**
@@ -627,37 +1176,12 @@ typedef struct sparsestream_transfer_options {
      * and yet move nothing; 0 means for ever. Without a wire the shorter of both acts.
      */
     int64_t idle_ms;
+    /**
+     * Called for each decision of the transfer and of its ends, such as the way in which data moves and
+     * how holes are made. `sparsestream_event_text` puts it into words. May be NULL.
+     */
+    void (*trace)(void *opaque, const struct sparsestream_event *event);
 } sparsestream_transfer_options;
-
-/**
- * What a transfer that returned -EAGAIN waits for. Set `size` before it is handed in.
- */
-typedef struct sparsestream_wait {
-    /**
-     * `sizeof(sparsestream_wait)`, set by the caller.
-     */
-    uint64_t size;
-    /**
-     * `SPARSESTREAM_SIDE_SOURCE`, `SPARSESTREAM_SIDE_SINK`, or `SPARSESTREAM_SIDE_NONE` when it
-     * waits for time to pass only (a rate limit), or for nothing.
-     */
-    int32_t side;
-    /**
-     * The descriptor to watch, or -1 where that side is the caller's own callbacks: the caller
-     * then knows what they wait for.
-     */
-    int32_t fd;
-    /**
-     * POLLIN, POLLOUT, both, or 0, to be watched on `fd`.
-     */
-    int32_t events;
-    /**
-     * Milliseconds after which to run the transfer again in any case, as for poll(2), because
-     * `stall_ms` or `idle_ms` is over then, or the other end of a wire was promised a sign of life
-     * (`keepalive_ms`); -1 means no limit.
-     */
-    int32_t timeout_ms;
-} sparsestream_wait;
 
 /**
  * A failure as fields. Set `size` before it is handed in.
@@ -869,6 +1393,25 @@ int sparsestream_digest(int fd, const struct sparsestream_digest_options *option
 const char *sparsestream_last_error(void);
 
 /**
+ * Says more about the failure that a callback is going to return: called in the callback, on its thread,
+ * last of all.
+ *
+ * `error` is the positive errno whose negative value the callback then returns; any other answer
+ * forgets it, and so do -EAGAIN and -EINTR. `operation` is one of `SPARSESTREAM_OPERATION_...`, or 0 for
+ * the one that the callback was called for; `offset` is that in the stream, or -1 for where the stream
+ * is: a failure that is reported late names its own. `text` may be NULL; the library keeps its first 255
+ * bytes, and shows what could confuse a terminal as a question mark.
+ *
+ * Applies to the functions of tables; progress, section and checkpoint callbacks have no such words.
+ *
+ * Returns 0, or -EINVAL (`error` is not from 1 to 4095, `operation` is none, or `offset` is below -1).
+ */
+int sparsestream_set_error(int error,
+                           int operation,
+                           int64_t offset,
+                           const char *text);
+
+/**
  * The name of a `SPARSESTREAM_OPERATION_` number, such as "write"; "unknown" for any other.
  *
  * Returns a constant string. Any thread.
@@ -935,9 +1478,12 @@ int sparsestream_in_data(int fd, bool *in_data, int64_t *length);
  *
  * Position: kept, as by `sparsestream_in_data`.
  *
- * Returns 0 or the errors of `sparsestream_in_data`; -EINVAL also for a negative offset.
+ * Returns 0 or the errors of `sparsestream_in_data`; -EINVAL also for a negative offset, or a `size` of
+ * `out` that is not that of a struct.
  */
-int sparsestream_section_at(int fd, int64_t offset, struct sparsestream_section *out);
+int sparsestream_section_at(int fd,
+                            int64_t offset,
+                            struct sparsestream_section *out);
 
 /**
  * Calls `callback` for each section of the range, in order; the first and the last are cut to the
@@ -978,13 +1524,19 @@ int sparsestream_holes_supported(int fd);
  * never made shorter, unless `SPARSESTREAM_TRUNCATE` asks for it, and gets its exact size,
  * a hole at its end included, when the sink is finished.
  *
- * The descriptor stays the caller's and must stay open until the sink is freed. Nothing is closed,
+ * A regular file that was opened with O_APPEND is written at its end, as it is when the sink is
+ * made. Holes are made by ftruncate(2) after the size was asked again. If another process has
+ * appended meanwhile, zeros are written instead from then on; between the question and ftruncate(2)
+ * nobody else may append.
+ *
+ * The descriptor stays the caller's and must stay open until the sink is freed and no transfer holds
+ * it, of which `free` of the options informs. Nothing is closed,
  * so that an error which the system reports only at close(2) is the caller's to see;
  * `SPARSESTREAM_SYNC` makes it show up in time.
  *
  * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
- * -EINVAL (an argument, an unknown flag, a file opened with O_APPEND), -E2BIG (options from a
- * later version), -EBADF (not open for writing), -EISDIR, -ESPIPE (an offset, or a wish to sync,
+ * -EINVAL (an argument, an unknown flag, an offset in a file opened with O_APPEND, a block device
+ * opened with it), -E2BIG (options from a later version), -EBADF (not open for writing), -EISDIR, -ESPIPE (an offset, or a wish to sync,
  * that this kind of descriptor cannot have, or nothing that can be written, as an eventfd),
  * -EPROTOTYPE (no stream socket), -EFBIG (the offset lies beyond RLIMIT_FSIZE), -ENOSPC (the
  * offset lies beyond a device's end), -EPERM (a sealed memfd), -ENOMEM, or the errno of fstat(2),
@@ -997,9 +1549,9 @@ int sparsestream_sink_to_fd(int fd,
 /**
  * Makes a sink of the caller's callbacks; see `sparsestream_sink_ops`.
  *
- * `ops` is copied. `opaque` is borrowed until the sink is freed; `ops->free`, if any, is called
- * with it exactly once: when the sink is freed, or before this call returns a failure (unless
- * `ops` is NULL or its `size` is no table's).
+ * `ops` is copied. `opaque` must be valid until `ops->free` is called with it, exactly once: when the
+ * sink is freed and no transfer holds it, or before this call returns a failure (unless `ops` is NULL
+ * or its `size` is not that of a table).
  *
  * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
  * -EINVAL (an argument, or no `write`), -E2BIG (a table from a later version), -ENOMEM.
@@ -1039,6 +1591,39 @@ int64_t sparsestream_sink_write(struct sparsestream_sink *sink, const void *buff
 int64_t sparsestream_sink_hole(struct sparsestream_sink *sink, int64_t length);
 
 /**
+ * Moves on by at most `length` bytes, which stay as they are in the target.
+ *
+ * Returns the count, which may be short but is not 0 unless `length` is; or a negative errno:
+ * -EOPNOTSUPP (this sink cannot keep), -ENODATA (the bytes lie beyond the end of the target), and those of
+ * `sparsestream_sink_write`.
+ */
+int64_t sparsestream_sink_keep(struct sparsestream_sink *sink,
+                               int64_t length);
+
+/**
+ * Announces to a sink what is going to come, so that it can refuse it, and reports what the sink can do.
+ * A transfer does that by itself; who drives a sink by hand may do it before the first byte. `plan` NULL
+ * stands for any length, with holes. `info` may be NULL.
+ *
+ * Returns 0 or a negative errno: -EINVAL, -E2BIG, -EBUSY, -EAGAIN, -EINTR, -ESHUTDOWN, -EFBIG or -ENOSPC
+ * (too much), -EOPNOTSUPP (the sink cannot keep, but kept sections may come), or the error of the system
+ * or the callback.
+ */
+int sparsestream_sink_announce(struct sparsestream_sink *sink,
+                               const struct sparsestream_plan *plan,
+                               struct sparsestream_sink_info *info);
+
+/**
+ * Reports what a sink that is driven by hand waits for, after a call on it returned -EAGAIN. At any other
+ * time it is ready: no descriptor, and `timeout_ms` 0; or it only has to be given a turn after
+ * `timeout_ms`, since the other end of a wire was promised a sign of life.
+ *
+ * Returns 0 or a negative errno: -EINVAL, -EBUSY.
+ */
+int sparsestream_sink_wait(struct sparsestream_sink *sink,
+                           struct sparsestream_wait *wait);
+
+/**
  * Ends the sink with success: a regular file gets its size, what was asked to be synced is synced,
  * a stream's `finish` is called. Its failure is the result of the whole. To be called once; again
  * while it returns -EAGAIN.
@@ -1057,10 +1642,15 @@ int sparsestream_sink_finish(struct sparsestream_sink *sink);
 int sparsestream_sink_abort(struct sparsestream_sink *sink, int error);
 
 /**
- * Frees a sink. NULL is allowed. What it writes to stays open. A stream on which `send` or
- * `send_hole` was called and that was neither finished nor aborted is aborted with ECANCELED;
- * `free` of a callback table is called. Must not be called while a transfer uses the sink, nor
- * from one of its callbacks.
+ * Gives up the caller's reference to a sink, which is not to be used again. NULL is allowed.
+ *
+ * A transfer that was made with it holds it until that transfer is freed, so that handles may be
+ * freed in any order. When nobody holds it, a stream on which `send` or `send_hole` was called and
+ * that was neither finished nor aborted is aborted with ECANCELED, and `free` of the table or the
+ * options is called. Descriptors stay open.
+ *
+ * A free while a call uses the sink, which includes its own callbacks, is ignored, and leaves a message
+ * with EBUSY.
  */
 void sparsestream_sink_free(struct sparsestream_sink *sink);
 
@@ -1073,8 +1663,8 @@ void sparsestream_sink_free(struct sparsestream_sink *sink);
  * early, which is an error (-ENODATA). A file whose size says nothing, as in /proc, is read to its
  * end.
  *
- * The descriptor stays the caller's and must stay open until the source is freed. Its file
- * position moves while a mapped file is walked, and is put back at the end, and when the source is
+ * The descriptor stays the caller's and must stay open until the source is freed and no transfer
+ * holds it, of which `free` of the options informs. Its file position moves while a mapped file is walked, and is put back at the end, and when the source is
  * finished, aborted or freed; a transfer sees to that on failure too.
  *
  * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
@@ -1091,9 +1681,9 @@ int sparsestream_source_from_fd(int fd,
 /**
  * Makes a source of the caller's callbacks; see `sparsestream_source_ops`.
  *
- * `ops` is copied. `opaque` is borrowed until the source is freed; `ops->free`, if any, is called
- * with it exactly once: when the source is freed, or before this call returns a failure (unless
- * `ops` is NULL or its `size` is no table's).
+ * `ops` is copied. `opaque` must be valid until `ops->free` is called with it, exactly once: when the
+ * source is freed and no transfer holds it, or before this call returns a failure (unless `ops` is
+ * NULL or its `size` is not that of a table).
  *
  * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
  * NULL: -EINVAL (an argument, or no `read`), -E2BIG (a table from a later version), -ENOMEM.
@@ -1115,39 +1705,66 @@ int sparsestream_source_from_stream(const struct sparsestream_stream_ops *ops,
                                     struct sparsestream_source **source);
 
 /**
- * Is the source in data or in a hole, and for how many bytes? As `sparsestream_in_data`, from
- * where the source is. At its end: false and 0.
+ * Reports the section that comes next: its kind, and the bytes from where the source is to its end.
+ * `offset` is 0: the caller knows where the source is. At its end the kind is `SPARSESTREAM_END` and
+ * the length 0.
  *
- * `*length` is -1 where the length is not known before the data is read: on a stream, on a pipe, a
- * socket or a character device without `length`, and on callbacks without `in_data`.
+ * Nothing is read for it but what the next `sparsestream_source_read` returns. So of a stream, a pipe, a
+ * socket, a character device or a wire, data has the length -1 unless it is known, and what looks like
+ * data may turn out to be the end.
  *
- * Returns 0 or a negative errno: -EINVAL, -EBUSY (the handle is in use by another call), -EAGAIN,
- * -ENODATA (ended early), or the error of the system or the callback.
+ * Returns 0 or a negative errno: -EINVAL, -EBUSY (the handle is in use by another call), -EAGAIN (it is
+ * not known yet; see `sparsestream_source_wait`), -EINTR, -ESHUTDOWN, -ENODATA (ended early), or the
+ * error of the system or the callback.
  */
-int sparsestream_source_in_data(struct sparsestream_source *source, bool *in_data, int64_t *length);
+int sparsestream_source_section(struct sparsestream_source *source,
+                                struct sparsestream_section *section);
+
+/**
+ * Reports what a source is: its length, if known, and which kinds of section it may have. A source of
+ * functions is asked by `describe`. May be called again, and then answers the same.
+ *
+ * Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, -EINTR, -ESHUTDOWN, or the error of the
+ * system or the callback.
+ */
+int sparsestream_source_describe(struct sparsestream_source *source,
+                                 struct sparsestream_source_info *info);
+
+/**
+ * Reports what a source that is driven by hand waits for, after a call on it returned -EAGAIN. At any
+ * other time it is ready: no descriptor, and `timeout_ms` 0.
+ *
+ * Returns 0 or a negative errno: -EINVAL, -EBUSY.
+ */
+int sparsestream_source_wait(struct sparsestream_source *source,
+                             struct sparsestream_wait *wait);
 
 /**
  * Reads at most `length` bytes of data into `buffer` and moves on by them. Never reads across the
  * start of a hole.
  *
  * Returns the count, which may be short; 0 at the end (or when `length` is 0);
- * `SPARSESTREAM_AT_HOLE` when the source is at a hole (ask its length with
- * `sparsestream_source_in_data`, and move on with `sparsestream_source_skip`); or a negative
+ * `SPARSESTREAM_AT_HOLE` or `SPARSESTREAM_AT_KEEP` when a hole or a kept section comes next (ask its
+ * length with `sparsestream_source_section`, and move on with `sparsestream_source_skip`); or a negative
  * errno: -EINVAL, -EBUSY, -EAGAIN, -EINTR, -ESHUTDOWN (finished or aborted before), -ENODATA
  * (ended early), -EPROTO (a callback answered nonsense), or the error of the system or the
  * callback.
  */
-int64_t sparsestream_source_read(struct sparsestream_source *source, void *buffer, size_t length);
+int64_t sparsestream_source_read(struct sparsestream_source *source,
+                                 void *buffer,
+                                 size_t length);
 
 /**
  * Moves on by `length` bytes without reading them. They must lie within the section that the
- * source is in, which must be a hole unless it is a regular file or a block device. Pipes, sockets
- * and character devices cannot skip.
+ * source is in, which must be a hole or a kept section unless it is a regular file or a block device.
+ * Pipes, sockets and character devices cannot skip. A source of functions calls `skip` when the next call
+ * is made.
  *
  * Returns 0 or a negative errno: -EINVAL (negative, or beyond the section), -ESPIPE, -ESHUTDOWN,
  * -EBUSY, -EAGAIN, or the error of the system or the callback.
  */
-int sparsestream_source_skip(struct sparsestream_source *source, int64_t length);
+int sparsestream_source_skip(struct sparsestream_source *source,
+                             int64_t length);
 
 /**
  * Tells the source that all of it was taken: a descriptor's position is put back; a stream's
@@ -1168,23 +1785,54 @@ int sparsestream_source_finish(struct sparsestream_source *source);
 int sparsestream_source_abort(struct sparsestream_source *source, int error);
 
 /**
- * Frees a source. NULL is allowed. What it reads from stays open. A stream on which `recv` was
- * called and that was neither finished nor aborted is aborted with ECANCELED; `free` of a callback
- * table is called. Must not be called while a transfer uses the source, nor from one of its
- * callbacks.
+ * Gives up the caller's reference to a source, which is not to be used again. NULL is allowed.
+ *
+ * A transfer that was made with it holds it until that transfer is freed, so that handles may be
+ * freed in any order. When nobody holds it, a stream on which `recv` was called and that was neither
+ * finished nor aborted is aborted with ECANCELED, and `free` of the table or the options is called.
+ * Descriptors stay open.
+ *
+ * A free while a call uses the source, which includes its own callbacks, is ignored, and leaves a
+ * message with EBUSY.
  */
 void sparsestream_source_free(struct sparsestream_source *source);
 
 /**
+ * Writes an event in words, such as "splice declined, next is copy: Invalid argument", into a buffer,
+ * cut to fit and ended by a NUL byte. The words may change with each version.
+ *
+ * Returns the length of the whole text without the NUL byte, as snprintf(3), or -EINVAL (an argument is
+ * NULL). Any thread.
+ */
+int64_t sparsestream_event_text(const struct sparsestream_event *event,
+                                char *buffer,
+                                size_t size);
+
+/**
+ * The name of a `SPARSESTREAM_WAY_` number, such as "copy"; "unknown" for any other.
+ *
+ * Returns a constant string. Any thread.
+ */
+const char *sparsestream_way_name(int way);
+
+/**
+ * The name of a `SPARSESTREAM_HOLE_` number, such as "punched"; "unknown" for any other.
+ *
+ * Returns a constant string. Any thread.
+ */
+const char *sparsestream_hole_way_name(int way);
+
+/**
  * Makes a transfer from a source to a sink. Nothing moves before it is run.
  *
- * Both handles are borrowed: they stay the caller's, must outlive the transfer, and must not be
- * used otherwise before it has ended. Once the transfer has been run, exactly one of finish and
- * abort reaches each of them, at the latest when it is freed.
+ * The transfer holds both ends until it is freed, so that the caller may free its handles of them at
+ * any time after this call. The ends must not be used otherwise before the transfer has ended. Once
+ * it has been run, exactly one of finish and abort reaches each of them, at the latest when it is
+ * freed.
  *
  * Returns 0 and a handle in `*transfer` that the caller frees, or a negative errno with
  * `*transfer` NULL: -EINVAL (an argument, an unknown flag or sparse request), -E2BIG (options from
- * a later version), -ENOMEM.
+ * a later version), -EBUSY (an end is in use by another call), -ENOMEM.
  */
 int sparsestream_transfer_new(struct sparsestream_source *source,
                               struct sparsestream_sink *sink,
@@ -1262,9 +1910,28 @@ int sparsestream_transfer_error(struct sparsestream_transfer *transfer,
 int sparsestream_transfer_cancel(struct sparsestream_transfer *transfer);
 
 /**
- * Frees a transfer. NULL is allowed. One that was run and has not ended is cancelled: both its
- * ends are aborted, which must still live. Must not be called from a callback of the transfer, nor
- * while another thread runs it.
+ * Asks the transfer to end with `error`, a positive errno, and with these words: a connection was lost, or
+ * the program knows better than an end what is wrong. Acts as `sparsestream_transfer_cancel`; the first
+ * error counts, and a cancel before or after it does not change it. `text` may be NULL; the library keeps
+ * its first 255 bytes.
+ *
+ * From any thread, also while the transfer runs, and from its callbacks; not from a signal handler.
+ *
+ * Returns 0 or -EINVAL (NULL, or `error` is not from 1 to 4095).
+ */
+int sparsestream_transfer_fail(struct sparsestream_transfer *transfer,
+                               int error,
+                               const char *text);
+
+/**
+ * Frees a transfer. NULL is allowed.
+ *
+ * One that was run and has not ended is cancelled: its sink is aborted, then its source. An end that
+ * is in use by another call at that time is aborted when that call is done. Then the transfer lets go
+ * of its sink, then of its source; an end whose handle the caller has freed already is freed here.
+ *
+ * A free while the transfer is in use by another call, which includes a callback of it or of its ends,
+ * is ignored, and leaves a message with EBUSY.
  */
 void sparsestream_transfer_free(struct sparsestream_transfer *transfer);
 
@@ -1272,14 +1939,15 @@ void sparsestream_transfer_free(struct sparsestream_transfer *transfer);
  * Sends a whole source over the caller's stream: makes a sink of the stream, runs a transfer to
  * its end and frees both. The source stays the caller's.
  *
- * Blocking: waits with poll(2) on the source's descriptor, also on one in non-blocking mode. A
- * stream callback that returns -EAGAIN ends it with that error; for an event loop use the transfer
- * functions.
+ * Blocking: waits with poll(2) on the descriptors of both ends, also on those in non-blocking mode, and
+ * on what `wait` of the table says. Without `wait`, a stream function that returns -EAGAIN ends it with
+ * that error; for an event loop use the transfer functions.
  *
- * `free` of `ops` is called exactly once before the return, on every path but those of a table
- * that is NULL or has no table's `size`. If -EINVAL, -E2BIG or -EBUSY comes before the start,
- * neither `finish` nor `abort` has been called; in every other case exactly one of them has.
- * `stats` may be NULL; it is filled on failure too, if the transfer was started.
+ * Exactly one of `finish` and `abort` of `ops` is called, and then `free`, exactly once, before the
+ * return, on every path but those of a table that cannot be used: one that is NULL, has the `size` of no
+ * table or is of a later version, or lacks `send`. Then neither is called, and `free` is, unless the
+ * table is NULL or its `size` is wrong. `stats` may be NULL; it is filled on failure too, if the transfer
+ * was started.
  *
  * Returns 0 or a negative errno, as `sparsestream_transfer_new` and `sparsestream_transfer_run`.
  */

@@ -64,16 +64,18 @@ static int epoll_fd;
 
 /* Ends of a transfer. */
 
-static int made_in_data(void *opaque, bool *data, int64_t *length)
+static int made_section(void *opaque, sparsestream_section *section)
 {
     struct client *client = opaque;
     int64_t left = client->length - client->at;
+    bool data;
 
-    *length = left == 0 ? 0 : content_section(&client->content, client->origin + client->at, data);
-    if (*length > left)
-        *length = left;
     if (left == 0)
-        *data = false;
+        return 0;
+    section->length = content_section(&client->content, client->origin + client->at, &data);
+    if (section->length > left)
+        section->length = left;
+    section->kind = data ? SPARSESTREAM_DATA : SPARSESTREAM_HOLE;
     return 0;
 }
 
@@ -89,12 +91,12 @@ static int64_t made_read(void *opaque, void *buffer, size_t length)
     return (int64_t)length;
 }
 
-static int made_skip(void *opaque, int64_t length)
+static int64_t made_skip(void *opaque, int64_t length)
 {
     struct client *client = opaque;
 
     client->at += length;
-    return 0;
+    return length;
 }
 
 /*
@@ -124,7 +126,7 @@ static int64_t checked_write(void *opaque, const void *buffer, size_t length)
     return (int64_t)length;
 }
 
-static int checked_hole(void *opaque, int64_t length)
+static int64_t checked_hole(void *opaque, int64_t length)
 {
     struct client *client = opaque;
     int64_t left = length;
@@ -139,12 +141,12 @@ static int checked_hole(void *opaque, int64_t length)
         left -= section;
     }
     client->at += length;
-    return 0;
+    return length;
 }
 
 static const sparsestream_source_ops made_ops = {
     .size = sizeof(sparsestream_source_ops),
-    .in_data = made_in_data,
+    .section = made_section,
     .read = made_read,
     .skip = made_skip,
 };

@@ -5,6 +5,18 @@ use crate::error::{Error, Operation, Result, Side};
 use crate::pipe::Pipe;
 use crate::sys::{self, Fd, FileKind, Sys, Way};
 use crate::wait::{Waiting, blocks};
+use std::time::Duration;
+
+/// What a read would give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coming {
+    /// It is not ready.
+    Nothing,
+    /// Bytes, as far as can be known, or an error.
+    Bytes,
+    /// The end.
+    End,
+}
 
 /// A descriptor that is read or written as it comes, from its position on. Neither ever waits, and
 /// writing raises no SIGPIPE. It is never owned here.
@@ -56,6 +68,25 @@ impl ByteEnd {
             }
         }
         self.in_best_way(|fd, way| sys::read(fd, first, second, way))
+    }
+
+    /// What a read would give, without reading.
+    pub fn look(&self) -> Sys<Coming> {
+        let events = match sys::poll(self.fd, libc::POLLIN | libc::POLLRDHUP, Duration::ZERO) {
+            // Where poll(2) is forbidden nothing is known.
+            Err(errno) if sys::is_refusal(errno) => return Ok(Coming::Bytes),
+            events => events?,
+        };
+        if events & libc::POLLNVAL != 0 {
+            return Err(libc::EBADF);
+        }
+        let ended = events & (libc::POLLRDHUP | libc::POLLHUP) != 0;
+        Ok(match events {
+            0 => Coming::Nothing,
+            // Both may be set: what is left comes before the end.
+            _ if ended && sys::readable_bytes(self.fd) == Ok(0) => Coming::End,
+            _ => Coming::Bytes,
+        })
     }
 
     /// Writes what goes of one buffer and then of the next. Never 0.

@@ -137,6 +137,11 @@ pub trait SourceWays {
     fn rewind(&mut self) -> Option<&mut dyn Rewind> {
         None
     }
+    /// A read that is not ready may go on filling its buffer: the next read is given the same buffer, which
+    /// nothing else uses meanwhile.
+    fn holds_buffer(&self) -> bool {
+        false
+    }
     /// Its peer has introduced the stream.
     fn introduced(&mut self) -> Option<&mut dyn Introduced> {
         None
@@ -273,6 +278,8 @@ pub struct SinkInfo {
     pub keeps: bool,
     /// Bytes from the start of the stream that it holds already; see [`Held`].
     pub held: u64,
+    /// [`Sink::durable`] may report something.
+    pub durable: bool,
 }
 
 /// How a hole was made.
@@ -339,7 +346,8 @@ pub trait Sink: End + SinkWays {
     /// many, at least one.
     fn keep(&mut self, length: u64) -> Result<u64>;
 
-    /// Everything before this offset of the stream is on the medium, if anything is known about that.
+    /// Everything before this offset of the stream is on the medium, if anything is known about that. Asked
+    /// after each step if [`SinkInfo::durable`] says so.
     fn durable(&self) -> Option<u64> {
         None
     }

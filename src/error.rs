@@ -185,6 +185,20 @@ pub enum Error {
         /// The errno that stands for it.
         errno: i32,
     },
+    /// A callback failed, or the transfer was ended from outside, and somebody said why.
+    #[error("{}: {}", Place { operation, side, offset }, SaidWords { errno, text })]
+    Said {
+        /// What was being done.
+        operation: Operation,
+        /// To which end.
+        side: Side,
+        /// Where, if an offset applies.
+        offset: Option<u64>,
+        /// The errno that stands for it.
+        errno: i32,
+        /// The words.
+        text: Text,
+    },
     /// The source ended before its end.
     #[error("source: ended early: at offset {offset} instead of {expected}")]
     EndedEarly {
@@ -285,6 +299,7 @@ impl Error {
             | Error::Because { errno, .. }
             | Error::Argument { errno, .. }
             | Error::TooLong { errno, .. }
+            | Error::Said { errno, .. }
             | Error::Peer { errno, .. } => errno,
             Error::EndedEarly { .. } => libc::ENODATA,
             Error::Nonsense { .. } => libc::EPROTO,
@@ -301,6 +316,7 @@ impl Error {
             | Error::Nowhere { operation, .. }
             | Error::Because { operation, .. }
             | Error::Nonsense { operation, .. }
+            | Error::Said { operation, .. }
             | Error::Peer { operation, .. } => operation,
             Error::EndedEarly { .. } => Operation::Read,
             Error::TooLong { .. } => Operation::Open,
@@ -319,6 +335,7 @@ impl Error {
             | Error::Because { side, .. }
             | Error::Nonsense { side, .. }
             | Error::Late { side, .. }
+            | Error::Said { side, .. }
             | Error::Peer { side, .. } => side,
             Error::EndedEarly { .. } => Side::Source,
             Error::TooLong { .. } => Side::Sink,
@@ -336,7 +353,7 @@ impl Error {
             | Error::EndedEarly { offset, .. }
             | Error::TooLong { offset, .. }
             | Error::Late { offset, .. } => Some(offset),
-            Error::Peer { offset, .. } => offset,
+            Error::Said { offset, .. } | Error::Peer { offset, .. } => offset,
             Error::Nowhere { .. } | Error::Argument { .. } | Error::Internal => None,
         }
     }
@@ -383,7 +400,8 @@ pub struct Text {
 }
 
 impl Text {
-    const ROOM: usize = 87;
+    /// The most bytes of a text.
+    pub const ROOM: usize = 87;
 
     /// These words, with all that could confuse a terminal or a log taken out. What is too long
     /// is nothing: half a sentence says less than the numbers that come with it.
@@ -421,16 +439,43 @@ impl fmt::Display for PeerWords<'_> {
         if !text.is_empty() {
             return f.write_str(text);
         }
+        let PeerWords { operation, side, offset, errno, .. } = *self;
+        write!(f, "{}: {}", Place { operation, side, offset }, Words(*errno))
+    }
+}
+
+/// Where something failed.
+struct Place<'a> {
+    operation: &'a Operation,
+    side: &'a Side,
+    offset: &'a Option<u64>,
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.side.name(), self.operation.name())?;
-        if let Some(offset) = self.offset {
-            write!(f, " at offset {offset}")?;
+        self.offset.map_or(Ok(()), |offset| write!(f, " at offset {offset}"))
+    }
+}
+
+/// Somebody's words and the errno in the system's words.
+struct SaidWords<'a> {
+    errno: &'a i32,
+    text: &'a Text,
+}
+
+impl fmt::Display for SaidWords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.text.as_str();
+        if !text.is_empty() {
+            write!(f, "{text}: ")?;
         }
-        write!(f, ": {}", Words(*self.errno))
+        write!(f, "{}", Words(*self.errno))
     }
 }
 
 /// An errno in the system's words.
-struct Words(i32);
+pub(crate) struct Words(pub i32);
 
 impl fmt::Display for Words {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

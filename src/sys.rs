@@ -6,7 +6,7 @@
 
 #![allow(unsafe_code)]
 
-use libc::{c_int, c_void, off_t};
+use libc::{c_int, c_void};
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -88,6 +88,24 @@ pub mod inject {
     }
 }
 
+/// Calls and types with offsets of 64 bits. On 32-bit machines glibc has them under names of their own.
+mod wide {
+    #[cfg(not(target_env = "gnu"))]
+    pub use libc::{
+        RLIM_INFINITY, fallocate, fstat, fstatfs, ftruncate, getrlimit, lseek, off_t,
+        posix_fadvise, pread, preadv2, pwrite, pwritev, pwritev2, rlimit, sendfile, stat, statfs,
+    };
+    #[cfg(target_env = "gnu")]
+    pub use libc::{
+        RLIM64_INFINITY as RLIM_INFINITY, fallocate64 as fallocate, fstat64 as fstat,
+        fstatfs64 as fstatfs, ftruncate64 as ftruncate, getrlimit64 as getrlimit, lseek64 as lseek,
+        off64_t as off_t, posix_fadvise64 as posix_fadvise, pread64 as pread,
+        preadv64v2 as preadv2, pwrite64 as pwrite, pwritev64 as pwritev, pwritev64v2 as pwritev2,
+        rlimit64 as rlimit, sendfile64 as sendfile, stat64 as stat, statfs64 as statfs,
+    };
+}
+use wide::off_t;
+
 /// The gate: makes a system call that moves at most `length` bytes (0: that moves none) and turns
 /// -1 into the errno.
 #[inline]
@@ -158,9 +176,9 @@ pub struct Stat {
 /// fstat(2).
 #[inline]
 pub fn stat(fd: Fd) -> Sys<Stat> {
-    let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
+    let mut stat = std::mem::MaybeUninit::<wide::stat>::uninit();
     // SAFETY: the buffer is a whole struct stat.
-    call(Call::Fstat, 0, |_| unsafe { libc::fstat(fd, stat.as_mut_ptr()) } as isize)?;
+    call(Call::Fstat, 0, |_| unsafe { wide::fstat(fd, stat.as_mut_ptr()) } as isize)?;
     let stat = stat.as_ptr();
     // SAFETY: a call that succeeded has filled these members; of reserved ones nobody says so.
     let (mode, size, blocks) = unsafe { ((*stat).st_mode, (*stat).st_size, (*stat).st_blocks) };
@@ -188,9 +206,9 @@ fn special_kind(kind: libc::mode_t) -> FileKind {
 /// no such time and no size here: the device's own number, and zeros.
 #[allow(clippy::unnecessary_cast, reason = "the types differ between machines")]
 pub fn identity(fd: Fd) -> Sys<[u64; 4]> {
-    let mut stat = std::mem::MaybeUninit::<libc::stat>::zeroed();
+    let mut stat = std::mem::MaybeUninit::<wide::stat>::zeroed();
     // SAFETY: the buffer is a whole struct stat.
-    call(Call::Fstat, 0, |_| unsafe { libc::fstat(fd, stat.as_mut_ptr()) } as isize)?;
+    call(Call::Fstat, 0, |_| unsafe { wide::fstat(fd, stat.as_mut_ptr()) } as isize)?;
     // SAFETY: zeroed, and filled by a call that succeeded.
     let stat = unsafe { stat.assume_init() };
     if stat.st_mode & libc::S_IFMT == libc::S_IFBLK {
@@ -208,9 +226,9 @@ pub fn size(fd: Fd) -> Sys<u64> {
 
 /// The magic number of the file system that a file is on: fstatfs(2).
 pub fn file_system(fd: Fd) -> Sys<u64> {
-    let mut found = std::mem::MaybeUninit::<libc::statfs>::zeroed();
+    let mut found = std::mem::MaybeUninit::<wide::statfs>::zeroed();
     // SAFETY: the buffer is a whole struct statfs.
-    call(Call::Fstatfs, 0, |_| unsafe { libc::fstatfs(fd, found.as_mut_ptr()) } as isize)?;
+    call(Call::Fstatfs, 0, |_| unsafe { wide::fstatfs(fd, found.as_mut_ptr()) } as isize)?;
     // SAFETY: zeroed, and filled by a call that succeeded.
     let kind = unsafe { found.assume_init() }.f_type;
     Ok(kind as u64 & 0xffff_ffff)
@@ -249,11 +267,11 @@ pub fn socket_type(fd: Fd) -> Sys<c_int> {
 
 /// The largest offset that this process may write to: RLIMIT_FSIZE.
 pub fn file_size_limit() -> Sys<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut limit = wide::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the buffer is a whole struct rlimit.
-    call(Call::Getrlimit, 0, |_| unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) }
+    call(Call::Getrlimit, 0, |_| unsafe { wide::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) }
         as isize)?;
-    Ok(if limit.rlim_cur == libc::RLIM_INFINITY { i64::MAX as u64 } else { limit.rlim_cur })
+    Ok(if limit.rlim_cur == wide::RLIM_INFINITY { i64::MAX as u64 } else { limit.rlim_cur })
 }
 
 /// The file position: lseek(2) SEEK_CUR.
@@ -283,9 +301,14 @@ pub fn seek_hole(fd: Fd, from: u64) -> Sys<u64> {
 
 fn seek(fd: Fd, to: u64, whence: c_int) -> Sys<u64> {
     let to = offset(to)?;
-    // SAFETY: no memory is passed.
-    call(Call::Lseek, 0, |_| unsafe { libc::lseek(fd, to, whence) } as isize)
-        .map(|position| position as u64)
+    let mut position = 0;
+    call(Call::Lseek, 0, |_| {
+        // SAFETY: no memory is passed.
+        position = unsafe { wide::lseek(fd, to, whence) };
+        // It may not fit into what the gate returns.
+        position.min(0) as isize
+    })?;
+    Ok(position as u64)
 }
 
 /// pread(2).
@@ -293,7 +316,7 @@ pub fn pread(fd: Fd, buffer: &mut [u8], from: u64) -> Sys<usize> {
     let from = offset(from)?;
     call(Call::Pread, buffer.len(), |length| {
         // SAFETY: at most buffer.len() bytes are written to the buffer.
-        unsafe { libc::pread(fd, buffer.as_mut_ptr().cast(), length, from) }
+        unsafe { wide::pread(fd, buffer.as_mut_ptr().cast(), length, from) }
     })
 }
 
@@ -303,7 +326,7 @@ pub fn pread_nowait(fd: Fd, buffer: &mut [u8], from: u64) -> Sys<usize> {
     call(Call::Pread, buffer.len(), |length| {
         let piece = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: length };
         // SAFETY: one piece of at most buffer.len() writable bytes.
-        unsafe { libc::preadv2(fd, &raw const piece, 1, from, libc::RWF_NOWAIT) }
+        unsafe { wide::preadv2(fd, &raw const piece, 1, from, libc::RWF_NOWAIT) }
     })
 }
 
@@ -315,7 +338,7 @@ pub fn will_need(fd: Fd, from: u64, length: u64) -> Sys<()> {
 fn advise(fd: Fd, from: u64, length: u64, advice: c_int) -> Sys<()> {
     let (from, length) = (offset(from)?, offset(length)?);
     // SAFETY: no memory is passed.
-    match call(Call::Fadvise, 0, |_| unsafe { libc::posix_fadvise(fd, from, length, advice) }
+    match call(Call::Fadvise, 0, |_| unsafe { wide::posix_fadvise(fd, from, length, advice) }
         as isize)?
     {
         0 => Ok(()),
@@ -334,7 +357,7 @@ pub fn pwrite(fd: Fd, buffer: &[u8], to: u64) -> Sys<usize> {
     let to = offset(to)?;
     call(Call::Pwrite, buffer.len(), |length| {
         // SAFETY: at most buffer.len() bytes are read from the buffer.
-        unsafe { libc::pwrite(fd, buffer.as_ptr().cast(), length, to) }
+        unsafe { wide::pwrite(fd, buffer.as_ptr().cast(), length, to) }
     })
 }
 
@@ -362,7 +385,7 @@ pub fn pwrite_zeros(fd: Fd, length: u64, to: u64) -> Sys<usize> {
             last.iov_len = most - (count - 1) * page.len();
         }
         // SAFETY: count <= ZERO_PAGES pieces, each within the page, which pwritev only reads.
-        unsafe { libc::pwritev(fd, pieces.as_ptr(), count as c_int, to) }
+        unsafe { wide::pwritev(fd, pieces.as_ptr(), count as c_int, to) }
     })
 }
 
@@ -409,7 +432,7 @@ pub fn read(fd: Fd, first: &mut [u8], second: &mut [u8], way: Way) -> Sys<usize>
         unsafe {
             match way {
                 Way::Flags | Way::Mask => {
-                    libc::preadv2(fd, pieces.as_ptr(), 2, -1, libc::RWF_NOWAIT)
+                    wide::preadv2(fd, pieces.as_ptr(), 2, -1, libc::RWF_NOWAIT)
                 }
                 Way::Poll | Way::Plain => libc::readv(fd, pieces.as_ptr(), 2),
             }
@@ -456,7 +479,7 @@ fn write_flags(fd: Fd, first: &[u8], second: &[u8], flags: c_int) -> Sys<usize> 
     call(Call::Write, first.len() + second.len(), |length| {
         let pieces = two_pieces_to_write(first, second, length);
         // SAFETY: two pieces of at most their buffers' readable bytes; -1 stands for the position.
-        unsafe { libc::pwritev2(fd, pieces.as_ptr(), 2, -1, flags) }
+        unsafe { wide::pwritev2(fd, pieces.as_ptr(), 2, -1, flags) }
     })
 }
 
@@ -544,7 +567,7 @@ pub fn sendfile(from: Fd, at: u64, to: Fd, length: u64) -> Sys<u64> {
     without_sigpipe(|| {
         call(Call::Sendfile, length, |length| {
             // SAFETY: the offset is live and writable.
-            unsafe { libc::sendfile(to, from, &raw mut at, length) }
+            unsafe { wide::sendfile(to, from, &raw mut at, length) }
         })
     })
     .map(|count| count as u64)
@@ -653,7 +676,7 @@ pub fn zero_range(fd: Fd, at: u64, length: u64) -> Sys<()> {
 fn fallocate(fd: Fd, mode: c_int, at: u64, length: u64) -> Sys<()> {
     let (at, length) = (offset(at)?, offset(length)?);
     // SAFETY: no memory is passed.
-    call(Call::Fallocate, 0, |_| unsafe { libc::fallocate(fd, mode, at, length) } as isize)
+    call(Call::Fallocate, 0, |_| unsafe { wide::fallocate(fd, mode, at, length) } as isize)
         .map(drop)
 }
 
@@ -693,6 +716,14 @@ pub fn device_size(fd: Fd) -> Sys<u64> {
     Ok(size)
 }
 
+/// Bytes that a pipe, a socket or a terminal has to be read: ioctl(2) FIONREAD.
+pub fn readable_bytes(fd: Fd) -> Sys<u64> {
+    let mut count: c_int = 0;
+    // SAFETY: the count is an int, which FIONREAD writes.
+    call(Call::Ioctl, 0, |_| unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut count) } as isize)?;
+    Ok(u64::try_from(count).unwrap_or_default())
+}
+
 /// Bytes of a block device's logical sector: ioctl(2) BLKSSZGET.
 pub fn sector_size(fd: Fd) -> Sys<u64> {
     let mut size: c_int = 0;
@@ -705,7 +736,7 @@ pub fn sector_size(fd: Fd) -> Sys<u64> {
 pub fn truncate(fd: Fd, size: u64) -> Sys<()> {
     let size = offset(size)?;
     // SAFETY: no memory is passed.
-    call(Call::Ftruncate, 0, |_| unsafe { libc::ftruncate(fd, size) } as isize).map(drop)
+    call(Call::Ftruncate, 0, |_| unsafe { wide::ftruncate(fd, size) } as isize).map(drop)
 }
 
 /// fsync(2).
@@ -742,13 +773,17 @@ pub fn lists_extents(fd: Fd, at: u64) -> bool {
 }
 
 /// Waits until the descriptor has one of `events`, or an error, or the time is over: poll(2).
-/// Returns the events, 0 when the time is over. A negative descriptor only waits.
+/// Returns the events, 0 when the time is over.
 pub fn poll(fd: Fd, events: i16, time: Duration) -> Sys<i16> {
     let mut entry = libc::pollfd { fd, events, revents: 0 };
-    let milliseconds = c_int::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX);
     // SAFETY: one whole pollfd.
-    call(Call::Poll, 0, |_| unsafe { libc::poll(&raw mut entry, 1, milliseconds) } as isize)?;
+    call(Call::Poll, 0, |_| unsafe { libc::poll(&raw mut entry, 1, milliseconds(time)) } as isize)?;
     Ok(entry.revents)
+}
+
+/// Milliseconds for poll(2), rounded up: to come back early is to come back twice.
+fn milliseconds(time: Duration) -> c_int {
+    c_int::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX)
 }
 
 /// Sleeps: nanosleep(2). A signal ends it early.
@@ -760,6 +795,20 @@ pub fn sleep(time: Duration) {
     };
     // SAFETY: a whole timespec, and nowhere to put the rest.
     unsafe { libc::nanosleep(&raw const time, std::ptr::null_mut()) };
+}
+
+/// Waits until one of the descriptors has one of its events, or an error, or the time is over: poll(2).
+pub fn poll_any(watched: &[crate::wait::Watched], time: Duration) -> Sys<()> {
+    let mut entries = [libc::pollfd { fd: -1, events: 0, revents: 0 }; crate::wait::Watch::MOST];
+    for (entry, watched) in entries.iter_mut().zip(watched) {
+        *entry = libc::pollfd { fd: watched.fd, events: watched.events, revents: 0 };
+    }
+    let count = watched.len().min(entries.len());
+    // SAFETY: that many whole pollfds.
+    let mut wait =
+        || unsafe { libc::poll(entries.as_mut_ptr(), count as libc::nfds_t, milliseconds(time)) };
+    call(Call::Poll, 0, |_| wait() as isize)?;
+    Ok(())
 }
 
 /// An errno in the system's words, in the thread's language: strerror_r(3).

@@ -1,8 +1,81 @@
 //! What an end that is not ready waits for.
 
 use crate::error::Side;
-use crate::sys::{self, Fd, Sys};
+use crate::sys::{self, Fd};
 use std::time::Duration;
+
+/// A descriptor, and the events of poll(2) that are waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Watched {
+    /// The descriptor.
+    pub fd: Fd,
+    /// POLLIN, POLLOUT or both.
+    pub events: i16,
+}
+
+/// Descriptors of which one has to become ready, or a time that has to pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watch {
+    entries: [Watched; Watch::MOST],
+    count: usize,
+    /// The time after which it is over in any case.
+    pub timeout: Option<Duration>,
+}
+
+impl Watch {
+    /// The most descriptors.
+    pub const MOST: usize = 8;
+    /// No descriptor, and no time.
+    pub const NOTHING: Watch =
+        Watch { entries: [Watched { fd: -1, events: 0 }; Watch::MOST], count: 0, timeout: None };
+
+    /// One descriptor.
+    #[must_use]
+    pub fn one(fd: Fd, events: i16) -> Self {
+        let mut watch = Watch::NOTHING;
+        watch.add(Watched { fd, events });
+        watch
+    }
+
+    /// No descriptor, only a time.
+    #[must_use]
+    pub const fn time(timeout: Duration) -> Self {
+        Watch { timeout: Some(timeout), ..Watch::NOTHING }
+    }
+
+    /// Adds a descriptor. Returns whether there was room.
+    pub fn add(&mut self, watched: Watched) -> bool {
+        let place = self.entries.get_mut(self.count);
+        self.count += usize::from(place.is_some());
+        place.map(|place| *place = watched).is_some()
+    }
+
+    /// The descriptors.
+    #[must_use]
+    pub fn descriptors(&self) -> &[Watched] {
+        &self.entries[..self.count]
+    }
+
+    /// The same, but over at the latest after this time.
+    #[must_use]
+    pub fn within(self, timeout: Option<Duration>) -> Self {
+        Watch { timeout: self.timeout.into_iter().chain(timeout).min(), ..self }
+    }
+
+    /// Waits until it is over, but no longer than `most`: poll(2). Returning early is harmless: whoever
+    /// waits tries again. Where poll(2) is forbidden it naps.
+    pub fn rest(&self, most: Duration) -> sys::Sys<()> {
+        let time = self.timeout.map_or(most, |timeout| timeout.min(most));
+        match sys::poll_any(self.descriptors(), time) {
+            Ok(()) | Err(libc::EINTR | libc::EAGAIN) => Ok(()),
+            Err(errno) if sys::is_refusal(errno) => {
+                sys::sleep(time.min(NAP));
+                Ok(())
+            }
+            Err(errno) => Err(errno),
+        }
+    }
+}
 
 /// What `EAGAIN` of an end means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +91,8 @@ pub enum Waiting {
         /// Whether its owner left it in blocking mode, and so expects a caller to wait for it.
         blocking: bool,
     },
+    /// It is ready when this is over. Its owner expects a caller to wait for it.
+    Watch(Watch),
 }
 
 /// What a transfer waits for.
@@ -25,35 +100,17 @@ pub enum Waiting {
 pub struct Wait {
     /// The end that is not ready; none when only time must pass.
     pub side: Side,
-    /// The descriptor to watch, if it is one.
-    pub fd: Option<Fd>,
-    /// The events of poll(2) to watch it for.
-    pub events: i16,
-    /// When to come back in any case.
-    pub timeout: Option<Duration>,
+    /// The descriptors, if there are any, and when to come back in any case.
+    pub watch: Watch,
 }
 
 impl Wait {
     /// Nothing: it can go on at once.
-    pub const NOTHING: Wait =
-        Wait { side: Side::None, fd: None, events: 0, timeout: Some(Duration::ZERO) };
+    pub const NOTHING: Wait = Wait { side: Side::None, watch: Watch::time(Duration::ZERO) };
 }
 
 /// Between two attempts where a descriptor cannot be waited for.
 const NAP: Duration = Duration::from_millis(5);
-
-/// Waits until a descriptor may be ready, or the time is over; a negative one only waits. Returning
-/// early is harmless: who waits tries again. Where poll(2) is forbidden it naps.
-pub fn until_ready(fd: Fd, events: i16, time: Duration) -> Sys<()> {
-    match sys::poll(fd, events, time) {
-        Ok(_) | Err(libc::EINTR | libc::EAGAIN) => Ok(()),
-        Err(errno) if sys::is_refusal(errno) => {
-            sys::sleep(time.min(NAP));
-            Ok(())
-        }
-        Err(errno) => Err(errno),
-    }
-}
 
 /// Whether a descriptor is in blocking mode. Asked anew each time: whoever shares it may change that.
 pub(crate) fn blocks(fd: Fd) -> bool {

@@ -217,7 +217,6 @@ static void tell_address(const char *text, int listener)
 
 static int accept_one(const struct settings *settings, const char *text, int listener, int *fd)
 {
-    struct pollfd ready = { .fd = listener, .events = POLLIN };
     int64_t end = now_ms() + settings->timeout_ms;
 
     /* Whoever connects may be gone again when the connection is accepted. */
@@ -229,7 +228,7 @@ static int accept_one(const struct settings *settings, const char *text, int lis
 
         if (left <= 0)
             return fail_socket(text, "accept", ETIMEDOUT);
-        poll(&ready, 1, left > INT32_MAX ? INT32_MAX : (int)left);
+        wait_for_fd(listener, POLLIN, left);
         *fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
     } while (*fd < 0 && (errno == EINTR || errno == ECONNABORTED || errno == EAGAIN));
     if (*fd < 0)

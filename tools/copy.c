@@ -1,16 +1,30 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* copy SRC DST */
+/* copy SRC DST, copy SRC... DIRECTORY */
 
-#include "tool.h"
+#include "changes.h"
+#include "compare.h"
+#include "skip.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <linux/fs.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
-/* Locks the part of the target that will be written, for as long as it is open. */
-static int lock(const struct settings *settings, struct target *to, int64_t offset, int64_t length, bool truncate)
-{
-    /* What is cut, or has no known length, is locked to the end. */
-    return lock_target(settings, to, truncate ? 0 : offset, truncate || length < 0 ? 0 : length);
-}
+/* One copy. */
+struct copy {
+    struct settings *settings;
+    struct target from;
+    struct target to;
+    int64_t at;     /* where in the target, from its position on */
+    int64_t length; /* of the stream; -1: not known */
+    bool truncate;
+    struct skipping skipping;
+    struct changes changes;
+};
 
 /* The bytes that will be copied; -1 where that is not known. */
 static int64_t length_of(const struct settings *settings, const struct target *from)
@@ -22,86 +36,241 @@ static int64_t length_of(const struct settings *settings, const struct target *f
     return size < 0 ? -1 : size - from->position - settings->offset;
 }
 
-static int run(struct target *from, struct target *to, struct settings *settings, bool truncate)
+/* Locks the part of the target that will be written. What is cut, or has no known length, is locked to the end. */
+static int lock(struct copy *copy)
 {
-    const struct names names = { .source = from->name, .sink = to->name };
-    sparsestream_source_options source_options;
-    sparsestream_sink_options sink_options;
+    bool all = copy->truncate;
+
+    return lock_target(copy->settings, &copy->to, all ? 0 : copy->at, all || copy->length < 0 ? 0 : copy->length);
+}
+
+static int make_source(struct copy *copy, sparsestream_source **source)
+{
+    sparsestream_source_options options;
+
+    if (copy->settings->skip_errors)
+        return skip_source(&copy->skipping, copy->settings, &copy->from, copy->length, source);
+    fill_source_options(&options, copy->settings, &copy->from);
+    return sparsestream_source_from_fd(copy->from.fd, &options, source);
+}
+
+static int make_sink(struct copy *copy, sparsestream_sink **sink)
+{
+    sparsestream_sink_options options;
+
+    if (copy->settings->only_changes)
+        return changes_sink(&copy->changes, copy->settings, &copy->to, copy->at, copy->truncate, sink);
+    fill_sink_options(&options, copy->settings, &copy->to, copy->at, copy->truncate);
+    return sparsestream_sink_to_fd(copy->to.fd, &options, sink);
+}
+
+/* Reads back `length` bytes of the target, from the medium where the kernel lets go of what it holds in memory. */
+static int verify(struct copy *copy, int64_t length)
+{
+    struct comparison comparison = { .holes_differ_at = -1 };
+    sparsestream_source_options from, to = { .size = sizeof(to), .offset = copy->at, .length = length };
+    int r;
+
+    if (length == 0)
+        return 0;
+    if (fdatasync(copy->to.fd) < 0)
+        return fail_errno(copy->to.name, "fdatasync", errno);
+    posix_fadvise(copy->to.fd, 0, 0, POSIX_FADV_DONTNEED);
+    if (copy->to.device)
+        ioctl(copy->to.fd, BLKFLSBUF, 0);
+    fill_source_options(&from, copy->settings, &copy->from);
+    from.length = length;
+    r = compare_open(&comparison.sides[0], &copy->from, &from);
+    if (r == 0)
+        r = compare_open(&comparison.sides[1], &copy->to, &to);
+    if (r == 0)
+        r = compare(&comparison, NULL);
+    if (r == EXIT_DIFFERENT)
+        fail(r, "%s: verification: differs from %s at offset %lld", copy->to.name, copy->from.name,
+             (long long)(copy->at + comparison.at));
+    compare_close(&comparison);
+    return r;
+}
+
+static int run(struct copy *copy)
+{
+    struct settings *settings = copy->settings;
+    const struct names names = { .source = copy->from.name, .sink = copy->to.name };
     sparsestream_source *source = NULL;
     sparsestream_sink *sink = NULL;
     struct progress progress = { 0 };
-    int64_t at = settings->at < 0 ? 0 : settings->at;
     int64_t total = -1, work = -1;
     int r;
 
-    fill_source_options(&source_options, settings, from);
-    fill_sink_options(&sink_options, settings, to, at, truncate);
     if (settings->progress != PROGRESS_NONE)
-        measure(from, settings, &total, &work);
-    r = sparsestream_source_from_fd(from->fd, &source_options, &source);
+        measure(&copy->from, settings, &total, &work);
+    r = make_source(copy, &source);
     if (r < 0) {
-        r = fail_library(from->name, r);
-    } else if ((r = sparsestream_sink_to_fd(to->fd, &sink_options, &sink)) < 0) {
-        r = fail_library(to->name, r);
+        r = fail_library(copy->from.name, r);
+    } else if ((r = make_sink(copy, &sink)) < 0) {
+        r = fail_library(copy->to.name, r);
     } else {
         progress_start(&progress, settings->progress, "copy", total, work);
         r = run_transfer(source, sink, settings, &names, &progress);
     }
     sparsestream_sink_free(sink);
     sparsestream_source_free(source);
-    standard_advance(to, at + progress.position);
-    standard_advance(from, settings->offset + progress.position);
+    standard_advance(&copy->to, copy->at + progress.position);
+    standard_advance(&copy->from, settings->offset + progress.position);
+    if (r == 0 && settings->read_back)
+        r = verify(copy, progress.position);
     if (r == 0)
-        r = preserve(settings, from, to);
-    if (r == 0 && (r = close_target(to, settings->sync)) == 0)
+        r = preserve(settings, &copy->from, &copy->to);
+    if (r == 0 && (r = close_target(&copy->to, settings->sync)) == 0)
         progress_end(&progress);
+    if (r == 0 && settings->only_changes)
+        tell("changes", "%s: %lld of %lld bytes were different", copy->to.name, (long long)copy->changes.bytes,
+             (long long)copy->changes.total);
+    return skip_report(&copy->skipping, settings, r);
+}
+
+/* What the options need of the ends. */
+static int check_ends(const struct copy *copy)
+{
+    const struct settings *settings = copy->settings;
+    bool seeks = copy->from.regular || copy->from.device;
+    bool reads_target = settings->read_back || settings->only_changes;
+
+    if (copy->to.append && settings->at >= 0)
+        return usage(settings, "--at: standard output appends, and has no other place");
+    if (reads_target && (copy->to.path == NULL || (copy->to.fd >= 0 && !copy->to.regular && !copy->to.device)))
+        return usage(settings, "--%s: %s cannot be read back", settings->read_back ? "verify" : "only-changes",
+                     copy->to.name);
+    if (settings->read_back && !seeks)
+        return usage(settings, "--verify: %s cannot be read again", copy->from.name);
+    if (settings->skip_errors && (!seeks || copy->length < 0))
+        return usage(settings, "--on-read-error=skip: %s is neither a file of a known size nor a device",
+                     copy->from.name);
+    return copy->to.fd < 0 && copy->to.path != NULL ? 0 : check_preserve(settings, &copy->from, &copy->to);
+}
+
+static int copy_opened(struct copy *copy)
+{
+    struct settings *settings = copy->settings;
+    /* What is copied to the start becomes the file; what is put elsewhere leaves the rest alone. */
+    bool whole = settings->at < 0 && copy->to.path != NULL;
+    int r;
+
+    copy->at = settings->at < 0 ? 0 : settings->at;
+    copy->length = length_of(settings, &copy->from);
+    copy->truncate = copy->to.regular && !copy->to.append && (settings->truncate >= 0 ? settings->truncate : whole);
+    if (same_file(&copy->from, &copy->to))
+        return fail(EXIT_REFUSED, "%s and %s are the same file", copy->from.name, copy->to.name);
+    r = check_ends(copy);
+    if (r == 0)
+        r = check_room(&copy->to, copy->to.position + copy->at, copy->length);
+    if (r == 0)
+        r = lock(copy);
+    if (r == 0 && settings->dry_run)
+        return show_plan(settings, &copy->from, &copy->to, copy->length, copy->truncate);
+    if (r == 0)
+        r = skip_open_map(&copy->skipping, settings, &copy->from, &copy->to);
+    if (r == 0)
+        r = preallocate(settings, &copy->from, &copy->to, copy->to.position + copy->at);
+    if (r != 0)
+        return skip_report(&copy->skipping, settings, r);
+    r = run(copy);
+    changes_free(&copy->changes);
     return r;
 }
 
-static int copy(struct target *from, struct target *to, struct settings *settings)
+static int copy_one(struct settings *settings, const char *source, const char *target)
 {
-    /* What is copied to the start becomes the file; what is put elsewhere leaves the rest alone. */
-    bool whole = settings->at < 0 && to->path != NULL;
-    bool truncate = to->regular && !to->append && (settings->truncate >= 0 ? settings->truncate : whole);
-    int64_t length = length_of(settings, from), at = settings->at < 0 ? 0 : settings->at;
-    int r;
+    struct copy copy = { .settings = settings };
+    struct opening opening = {
+        .existing = settings->dry_run,
+        .readable = settings->read_back || settings->only_changes,
+    };
+    int r = open_source(settings, source, &copy.from);
 
-    if (same_file(from, to))
-        return fail(EXIT_REFUSED, "%s and %s are the same file", from->name, to->name);
-    if (to->append && settings->at >= 0)
-        return usage(settings, "--at: standard output appends, and has no other place");
-    r = check_preserve(settings, from, to);
     if (r != 0)
         return r;
-    r = check_room(to, to->position + at, length);
-    if (r == 0)
-        r = lock(settings, to, at, length, truncate);
-    return r == 0 ? run(from, to, settings, truncate) : r;
+    r = check_range(settings, &copy.from);
+    if (r == 0) {
+        opening.mode = mode_of_new(settings, &copy.from);
+        warn_of_writers(settings, &copy.from);
+        r = open_target(settings, target, &opening, &copy.to);
+        if (r == 0)
+            r = copy_opened(&copy);
+        abandon_target(&copy.to);
+    }
+    close(copy.from.fd);
+    return r;
+}
+
+/* The name of a source in the directory. The caller frees it. */
+static char *name_in(const char *directory, const char *source)
+{
+    char *copy = strdup(source), *path = NULL;
+
+    if (copy != NULL && asprintf(&path, "%s/%s", directory, basename(copy)) < 0)
+        path = NULL;
+    free(copy);
+    return path;
+}
+
+/* Each source into the directory. After a failure the others are copied all the same. */
+static int copy_into(struct settings *settings, int count, char **sources, const char *directory)
+{
+    char **paths = calloc((size_t)count, sizeof(*paths));
+    int i, j, first = paths == NULL ? fail_errno(directory, NULL, ENOMEM) : 0;
+
+    for (i = 0; i < count && first == 0; i++) {
+        if (strcmp(sources[i], "-") == 0)
+            first = usage(settings, "copy: standard input has no name in %s", directory);
+        else if ((paths[i] = name_in(directory, sources[i])) == NULL)
+            first = fail_errno(directory, NULL, ENOMEM);
+        for (j = 0; j < i && first == 0; j++)
+            if (strcmp(paths[i], paths[j]) == 0)
+                first = usage(settings, "copy: %s and %s would both be %s", sources[j], sources[i], paths[i]);
+    }
+    for (i = first == 0 ? 0 : count; i < count && !is_cancelled(); i++) {
+        int r = copy_one(settings, sources[i], paths[i]);
+
+        if (first == 0)
+            first = r;
+    }
+    for (i = 0; paths != NULL && i < count; i++)
+        free(paths[i]);
+    free(paths);
+    return first;
+}
+
+static int check_options(const struct settings *settings)
+{
+    if (settings->error_map != NULL && !settings->skip_errors)
+        return usage(settings, "--error-map needs --on-read-error=skip");
+    if (settings->read_back && settings->skip_errors)
+        return usage(settings, "--verify and --on-read-error=skip exclude each other");
+    if (settings->only_changes && (settings->known_zero || settings->preallocate))
+        return usage(settings, "--only-changes excludes --known-zero and --preallocate");
+    if (settings->only_changes && settings->sparse == SPARSESTREAM_SPARSE_NEVER)
+        return usage(settings, "--only-changes and --sparse=never exclude each other");
+    return 0;
 }
 
 int command_copy(struct settings *settings, int count, char **operands)
 {
-    struct opening opening = { 0 };
-    struct target from, to;
-    int r;
+    const char *last = count > 0 ? operands[count - 1] : NULL;
+    struct stat st;
+    int r = check_options(settings);
 
-    if (count < 2)
-        return usage(settings, "copy needs a source and a target");
-    if (count > 2)
-        return usage(settings, "copy: extra operand '%s'", operands[2]);
-    signals_catch();
-    r = open_source(settings, operands[0], &from);
     if (r != 0)
         return r;
-    r = check_range(settings, &from);
-    if (r == 0) {
-        opening.mode = mode_of_new(settings, &from);
-        warn_of_writers(settings, &from);
-        r = open_target(settings, operands[1], &opening, &to);
-        if (r == 0)
-            r = copy(&from, &to, settings);
-        abandon_target(&to);
+    if (count < 2)
+        return usage(settings, "copy needs a source and a target");
+    signals_catch();
+    if (strcmp(last, "-") != 0 && stat(last, &st) == 0 && S_ISDIR(st.st_mode)) {
+        if (count > 2 && settings->error_map != NULL)
+            return usage(settings, "--error-map: there is more than one source");
+        return copy_into(settings, count - 1, operands, last);
     }
-    close(from.fd);
-    return r;
+    if (count > 2)
+        return usage(settings, "copy: extra operand '%s', which is not a directory", last);
+    return copy_one(settings, operands[0], last);
 }

@@ -53,10 +53,17 @@ static const struct command commands[] = {
       "  --list                      a line for each section: kind, offset, length\n"
       "  --range OFFSET:LENGTH       only these bytes\n"
       "  --rows N                    rows of the picture; 1 unless told\n" },
-    { "copy", command_copy, "raszikStTRopDBKFV",
+    { "copy", command_copy, "raszikStTRopDBKFVngEeyO",
       "usage: sparsestream copy [OPTION]... SRC DST\n"
+      "       sparsestream copy [OPTION]... SRC... DIRECTORY\n"
       "Copies a file or a device to another, holes included. `-` is standard input or output.\n"
       "\n"
+      "  --dry-run, -n               print what would be done, and do nothing\n"
+      "  --verify                    read the target back, and compare it with the source\n"
+      "  --only-changes              write only the blocks that differ from what is there\n"
+      "  --on-read-error=fail|skip   stop at what cannot be read, or put zeros in its place\n"
+      "  --error-map FILE            with skip: write the list of what could not be read\n"
+      "  --preallocate               allocate the blocks of the data before any is written\n"
       "  --range OFFSET:LENGTH       only these bytes of SRC\n"
       "  --at OFFSET                 put them there in DST, and keep the rest of it\n"
       "  --preserve[=LIST]           keep mode, ownership, timestamps, xattr; the first three unless told\n"
@@ -70,7 +77,7 @@ static const struct command commands[] = {
       HELP_SOURCE
       "  --progress[=bar|json]       tell how far it is, on standard error\n"
       "  --quiet                     say nothing of a difference\n" },
-    { "checksum", command_checksum, "rijopvqXYWG",
+    { "checksum", command_checksum, "rijopNqXYWG",
       "usage: sparsestream checksum [OPTION]... FILE...\n"
       "Prints the digest of each file or device, or of standard input for `-`. Holes cost nothing.\n"
       "\n"
@@ -181,7 +188,7 @@ int main(int argc, char **argv)
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
         return show_help(&settings, NULL);
     if (strcmp(argv[1], "help") == 0)
-        return show_help(&settings, argv[2]);
+        return argc > 3 ? usage(&settings, "help: extra operand '%s'", argv[3]) : show_help(&settings, argv[2]);
     if (strcmp(argv[1], "--version") == 0)
         return version();
     command = find(argv[1]);

@@ -27,7 +27,6 @@ static int64_t left_until(const struct settings *settings, int64_t end)
 /* Waits until a writer has come, which open(2) does without a time limit. */
 static int wait_for_writer(const struct settings *settings, int fd, int64_t end)
 {
-    struct pollfd ready = { .fd = fd, .events = POLLIN };
     int r;
 
     do {
@@ -35,9 +34,9 @@ static int wait_for_writer(const struct settings *settings, int fd, int64_t end)
 
         if (left <= 0)
             return -ETIMEDOUT;
-        r = poll(&ready, 1, left > INT32_MAX ? INT32_MAX : (int)left);
-    } while (r == 0 || (r < 0 && errno == EINTR));
-    return r < 0 ? -errno : 0;
+        r = wait_for_fd(fd, POLLIN, left);
+    } while (r == 0);
+    return r < 0 ? r : 0;
 }
 
 static int open_fifo(const struct settings *settings, const char *path, int flags)
@@ -50,7 +49,7 @@ static int open_fifo(const struct settings *settings, const char *path, int flag
     while ((fd = open(path, flags | O_NONBLOCK)) < 0 && (errno == ENXIO || errno == EINTR) && is_fifo(path)) {
         if (left_until(settings, end) <= 0)
             return -ETIMEDOUT;
-        poll(NULL, 0, STEP_MS);
+        sleep_ms(STEP_MS);
     }
     if (fd < 0)
         return -errno;
@@ -72,7 +71,7 @@ static int probe_device(int fd)
 
     snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
     for (i = 0; (probe = open(path, O_RDONLY | O_EXCL | O_CLOEXEC)) < 0 && errno == EBUSY && i < ATTEMPTS; i++)
-        poll(NULL, 0, STEP_MS);
+        sleep_ms(STEP_MS);
     if (probe < 0)
         return -errno;
     close(probe);
@@ -132,17 +131,29 @@ static bool among_devices(const char *path)
     return answer;
 }
 
-int open_new(const struct settings *settings, const char *path, int flags, mode_t mode, int *error, int *code)
+int check_new(const struct settings *settings, const char *path)
 {
     char link[256];
     ssize_t length;
+
+    if (settings->device || among_devices(path))
+        return fail(EXIT_REFUSED, "%s: no such device, and none can be made", path);
+    length = readlink(path, link, sizeof(link) - 1);
+    if (length < 0)
+        return 0;
+    link[length] = '\0';
+    return fail(EXIT_LOCAL, "%s: is a symbolic link to '%s', which does not exist", path, link);
+}
+
+int open_new(const struct settings *settings, const char *path, int flags, mode_t mode, int *error, int *code)
+{
+    struct stat st;
     int fd;
 
-    if (settings->device || among_devices(path)) {
-        *error = ENOENT;
-        *code = fail(EXIT_REFUSED, "%s: no such device, and none can be made", path);
+    *error = ENOENT;
+    *code = check_new(settings, path);
+    if (*code != 0)
         return -1;
-    }
     fd = open(path, flags | O_CREAT | O_EXCL | O_CLOEXEC | O_NOCTTY, mode);
     if (fd >= 0) {
         /* The umask is for modes that nobody asked for. */
@@ -150,18 +161,12 @@ int open_new(const struct settings *settings, const char *path, int flags, mode_
             return fd;
         *error = errno;
         *code = fail_errno(path, "fchmod", *error);
-        unlink(path);
+        if (fstat(fd, &st) == 0)
+            remove_same(path, st.st_dev, st.st_ino);
         close(fd);
         return -1;
     }
     *error = errno;
-    length = errno == EEXIST ? readlink(path, link, sizeof(link) - 1) : -1;
-    if (length >= 0) {
-        link[length] = '\0';
-        *error = ENOENT;
-        *code = fail(EXIT_LOCAL, "%s: is a symbolic link to '%s', which does not exist", path, link);
-    } else {
-        *code = fail_errno(path, NULL, *error);
-    }
+    *code = fail_errno(path, NULL, *error);
     return -1;
 }

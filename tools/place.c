@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <unistd.h>
 
 int64_t size_of(const struct target *end)
@@ -80,6 +81,48 @@ static int add(void *opaque, const sparsestream_section *section)
     if (section->kind == SPARSESTREAM_DATA)
         amount->data += section->length;
     return 0;
+}
+
+struct reservation {
+    int fd;
+    int64_t shift; /* from the source's offsets to the target's */
+};
+
+static int reserve(void *opaque, const sparsestream_section *section)
+{
+    struct reservation *reservation = opaque;
+
+    if (section->kind != SPARSESTREAM_DATA ||
+        fallocate(reservation->fd, FALLOC_FL_KEEP_SIZE, section->offset + reservation->shift, section->length) == 0)
+        return 0;
+    return -errno;
+}
+
+int preallocate(const struct settings *settings, const struct target *from, const struct target *to, int64_t offset)
+{
+    int64_t start = from->position + settings->offset;
+    struct reservation reservation = { .fd = to->fd, .shift = offset - start };
+    int64_t total, work;
+    int r;
+
+    /* A device has all of its blocks, as far as anybody can tell. */
+    if (!settings->preallocate || !to->regular)
+        return 0;
+    measure(from, settings, &total, &work);
+    if (total < 0)
+        return usage(settings, "--preallocate: %s has no size", from->name);
+    if (work == total)
+        r = total == 0 || fallocate(to->fd, FALLOC_FL_KEEP_SIZE, offset, total) == 0 ? 0 : -errno;
+    else
+        r = sparsestream_map(from->fd, start, settings->length, reserve, &reservation);
+    if (r == 0)
+        return 0;
+    /* What was allocated behind the end goes with this. */
+    if (ftruncate(to->fd, to->size) < 0)
+        warn("%s: what was allocated stays: %s", to->name, strerror(errno));
+    if (r == -EOPNOTSUPP)
+        return fail(EXIT_REFUSED, "%s: --preallocate: the file system cannot allocate in advance", to->name);
+    return fail_errno(to->name, "--preallocate", r);
 }
 
 void measure(const struct target *source, const struct settings *settings, int64_t *total, int64_t *work)

@@ -34,11 +34,17 @@ static bool truncates(const struct settings *settings, const struct target *targ
     return target->regular && !target->append && (settings->truncate >= 0 ? settings->truncate : whole);
 }
 
-static int lock(const struct settings *settings, struct target *target)
+/* `length`: 0 if it is not known yet, or -1 if it never will be. */
+static int lock(const struct settings *settings, struct target *target, int64_t length)
 {
     bool all = truncates(settings, target);
 
-    return lock_target(settings, target, all ? 0 : place(settings), all ? 0 : settings->length);
+    if (settings->length != 0)
+        length = settings->length;
+    /* Of a range without an end, only what will come is locked. What is held must not change before it is compared. */
+    if (!all && length == 0 && !settings->resume)
+        return 0;
+    return lock_target(settings, target, all ? 0 : place(settings), all || length < 0 ? 0 : length);
 }
 
 static int on_checkpoint(void *opaque, int64_t durable_offset)
@@ -94,7 +100,6 @@ static int wait_for_sender(struct reception *reception, sparsestream_source *sou
     int r;
 
     while ((r = sparsestream_source_wire_info(source, &reception->info)) == -EAGAIN) {
-        struct pollfd ready = { .fd = reception->connection.read_fd, .events = POLLIN };
         int64_t now = now_ms(), left = INT32_MAX;
 
         if (settings->timeout_ms != 0)
@@ -106,7 +111,7 @@ static int wait_for_sender(struct reception *reception, sparsestream_source *sou
         if (left <= 0)
             return fail_late(reception, source, "nothing but signs of life came", settings->idle_ms);
         /* A sender that compares what is held here says meanwhile that it is there. */
-        if (poll(&ready, 1, left > INT32_MAX ? INT32_MAX : (int)left) > 0)
+        if (wait_for_fd(reception->connection.read_fd, POLLIN, left) > 0)
             heard = now_ms();
     }
     return r < 0 ? fail_wire(&reception->names, r) : 0;
@@ -138,11 +143,10 @@ static int prepare_target(struct reception *reception)
     struct opening opening = { .readable = settings->resume, .mode = mode_of_new(settings, NULL) };
     int r = 0;
 
-    if (target->fd < 0) {
+    if (target->fd < 0)
         r = open_target(settings, target->path, &opening, target);
-        if (r == 0)
-            r = lock(settings, target);
-    }
+    if (r == 0)
+        r = lock(settings, target, reception->info.length == 0 ? -1 : reception->info.length);
     if (r != 0)
         return r;
     r = check_room(target, target->position + place(settings), reception->info.length);
@@ -263,7 +267,7 @@ int command_recv(struct settings *settings, int count, char **operands)
     if (r == 0 && reception.target.append && settings->ranged)
         r = usage(settings, "--range: standard output appends, and has no other place");
     if (r == 0)
-        r = lock(settings, &reception.target);
+        r = lock(settings, &reception.target, 0);
     if (r == 0 && settings->resume && reception.target.device && settings->state == NULL)
         r = usage(settings, "--resume: a device needs --state, a file for what is durable");
     if (r == 0 && settings->resume) {

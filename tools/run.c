@@ -5,11 +5,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static _Atomic(sparsestream_transfer *) running;
@@ -69,6 +69,11 @@ void signals_set_blocking(int fd)
     atomic_store(&to_block, fd);
 }
 
+bool is_cancelled(void)
+{
+    return caught != 0;
+}
+
 static int on_progress(void *opaque, const sparsestream_stats *stats)
 {
     progress_update(opaque, stats->position, stats->data_bytes, stats->hole_bytes, stats->zero_bytes);
@@ -78,16 +83,14 @@ static int on_progress(void *opaque, const sparsestream_stats *stats)
 /* Waits for an end that is not ready. A signal that came just before is seen soon. */
 static void wait_for(sparsestream_transfer *transfer)
 {
-    enum { LONGEST_MS = 100 };
+    enum { LONGEST_MS = 100, NAP_NS = 5000000 };
     sparsestream_wait wait = { .size = sizeof(wait) };
-    struct pollfd ready;
 
     if (sparsestream_transfer_wait(transfer, &wait) < 0)
         return;
-    ready = (struct pollfd){ .fd = wait.fd, .events = (short)wait.events };
     if (wait.timeout_ms < 0 || wait.timeout_ms > LONGEST_MS)
         wait.timeout_ms = LONGEST_MS;
-    poll(&ready, 1, wait.timeout_ms);
+    wait_for_fd(wait.fd, wait.events, wait.timeout_ms);
 }
 
 /* The exit code of a failure at the end that is the connection. */
@@ -124,6 +127,10 @@ static int code_of(const sparsestream_error *error, const struct names *names)
     if (error->peer != 0)
         return EXIT_PEER;
     if (error->operation == SPARSESTREAM_OPERATION_SPARSE)
+        return EXIT_REFUSED;
+    /* The target refuses the stream before the first byte: too large for it, or what it may not become. */
+    if (error->operation == SPARSESTREAM_OPERATION_OPEN && error->side == SPARSESTREAM_SIDE_SINK
+        && names->wire_side != SPARSESTREAM_SIDE_SINK)
         return EXIT_REFUSED;
     if (names->wire_side != SPARSESTREAM_SIDE_NONE && error->side == names->wire_side)
         return code_of_wire(error);

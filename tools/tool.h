@@ -18,6 +18,7 @@ enum exit_code {
     EXIT_CUT = 4,
     EXIT_REFUSED = 5,
     EXIT_STREAM = 6,
+    EXIT_SKIPPED = 7,
     EXIT_DIFFERENT = 10,
     EXIT_OTHER_HOLES = 11,
 };
@@ -51,7 +52,7 @@ struct settings {
     int64_t rows;
     bool holes;
 
-    bool verify; /* --check, and what goes with it */
+    bool check_list; /* --check, and what goes with it */
     bool status;
     bool strict;
     bool warn;
@@ -74,6 +75,13 @@ struct settings {
     bool force;
     int mode; /* -1: not given */
     unsigned int preserve; /* of PRESERVE_... */
+
+    bool dry_run;
+    bool preallocate;
+    bool skip_errors; /* --on-read-error=skip */
+    const char *error_map;
+    bool read_back; /* --verify */
+    bool only_changes;
 };
 
 enum preserve {
@@ -133,6 +141,16 @@ int standard_examine(struct target *end);
 /* Moves the file position of standard input or output, as read(2) or write(2) of this many bytes would have. */
 void standard_advance(const struct target *end, int64_t bytes);
 
+/* wait.c */
+
+int64_t now_ms(void);
+void sleep_ms(int64_t ms);
+/*
+ * Waits for POLLIN or POLLOUT, for at most this many milliseconds. Returns 1, 0 when the time is over or a signal came,
+ * or a negative errno where poll(2) cannot be used; then it has waited a little, and the descriptor may be ready.
+ */
+int wait_for_fd(int fd, int events, int64_t ms);
+
 /* progress.c */
 
 struct progress {
@@ -160,7 +178,6 @@ void progress_update(struct progress *progress, int64_t position, int64_t data_b
 void progress_end(struct progress *progress);
 /* Removes an unfinished bar, so that a message starts on a line of its own. */
 void progress_clear(void);
-int64_t now_ms(void);
 /* Columns of the terminal that the stream is, or 80. */
 int columns_of(FILE *file);
 
@@ -211,6 +228,8 @@ bool same_file(const struct target *one, const struct target *other);
  * allows. Returns a descriptor or a negative errno.
  */
 int open_existing(const struct settings *settings, const char *path, int flags);
+/* Refuses a name of which no new file is to be made. Returns 0 or an exit code, after a message. */
+int check_new(const struct settings *settings, const char *path);
 /* Makes a new file. Returns a descriptor, or an exit code in `*code` after a message. */
 int open_new(const struct settings *settings, const char *path, int flags, mode_t mode, int *error, int *code);
 
@@ -222,12 +241,20 @@ int64_t size_of(const struct target *end);
 int check_range(const struct settings *settings, const struct target *source);
 /* Refuses a target that has not this many bytes of room from `offset` on. Returns 0 or an exit code. */
 int check_room(const struct target *target, int64_t offset, int64_t length);
+/* Allocates what the data of the source will take in the target. Returns 0 or an exit code, after a message. */
+int preallocate(const struct settings *settings, const struct target *from, const struct target *to, int64_t offset);
 /* The bytes of the range, and those of them that will be read or written; -1 where it cannot be told. */
 void measure(const struct target *source, const struct settings *settings, int64_t *total, int64_t *work);
 void fill_source_options(sparsestream_source_options *options, const struct settings *settings,
                          const struct target *source);
 void fill_sink_options(sparsestream_sink_options *options, const struct settings *settings,
                        const struct target *target, int64_t offset, bool truncate);
+
+/* plan.c */
+
+/* Prints what copy would do. `length`: -1 if not known. */
+int show_plan(const struct settings *settings, const struct target *from, const struct target *to, int64_t length,
+              bool truncate);
 
 /* lock.c */
 
@@ -262,6 +289,8 @@ struct names {
  */
 void signals_catch(void);
 void signals_remove(const char *path, dev_t dev, ino_t ino);
+/* Whether a signal has asked for the end. */
+bool is_cancelled(void);
 /* Has descriptor `fd` in non-blocking mode, and back in blocking mode before a signal ends the program. */
 void signals_set_blocking(int fd);
 /* Runs a transfer to its end, with progress. Frees neither end. Returns an exit code, after a message. */

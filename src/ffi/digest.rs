@@ -95,11 +95,12 @@ pub unsafe extern "C" fn sparsestream_digest(
         let digest = unsafe { guard::output(digest.cast::<[u8; LENGTH]>(), "digest") }?;
         // SAFETY: the caller promises a struct of its size.
         let options = unsafe { options::read(options, "options") }?;
-        guard::flags(options.flags, SPARSESTREAM_IGNORE_MAP)?;
+        guard::flags(options.flags, SPARSESTREAM_IGNORE_MAP, "options.flags")?;
         let range = source::Options {
             offset: guard::unsigned(options.offset, "options.offset")?,
             length: guard::unsigned(options.length, "options.length")?,
             ignore_map: options.flags & SPARSESTREAM_IGNORE_MAP != 0,
+            at_most: false,
         };
         let how = transfer::Options {
             buffer_size: PIECE,

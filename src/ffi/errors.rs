@@ -1,5 +1,6 @@
 //! Exports: the version, and errors as text and as names.
 
+use super::callbacks::answers::{self, Said};
 use super::guard;
 use crate::error::{Error, Operation, Side};
 use libc::{c_char, c_int};
@@ -57,6 +58,46 @@ pub const SPARSESTREAM_SIDE_SINK: i32 = 2;
 #[unsafe(no_mangle)]
 pub extern "C" fn sparsestream_last_error() -> *const c_char {
     guard::text(guard::message)
+}
+
+/// Says more about the failure that a callback is going to return: called in the callback, on its thread,
+/// last of all.
+///
+/// `error` is the positive errno whose negative value the callback then returns; any other answer
+/// forgets it, and so do -EAGAIN and -EINTR. `operation` is one of `SPARSESTREAM_OPERATION_...`, or 0 for
+/// the one that the callback was called for; `offset` is that in the stream, or -1 for where the stream
+/// is: a failure that is reported late names its own. `text` may be NULL; the library keeps its first 255
+/// bytes, and shows what could confuse a terminal as a question mark.
+///
+/// Applies to the functions of tables; progress, section and checkpoint callbacks have no such words.
+///
+/// Returns 0, or -EINVAL (`error` is not from 1 to 4095, `operation` is none, or `offset` is below -1).
+///
+/// # Safety
+/// `text` is NULL or a string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_set_error(
+    error: c_int,
+    operation: c_int,
+    offset: i64,
+    text: *const c_char,
+) -> c_int {
+    guard::code(|| {
+        let errno = guard::errno(error)?;
+        let operation = match usize::try_from(operation).ok().map(|at| Operation::ALL.get(at)) {
+            Some(Some(Operation::None)) => None,
+            Some(Some(operation)) => Some(*operation),
+            _ => return Err(Error::argument("operation", "is not an operation", libc::EINVAL)),
+        };
+        let offset = match offset {
+            -1 => None,
+            offset => Some(guard::unsigned(offset, "offset")?),
+        };
+        // SAFETY: the caller promises NULL or a string.
+        let text = unsafe { guard::words(text) };
+        answers::say(Said { errno, operation, offset, text });
+        Ok(0)
+    })
 }
 
 /// The name of a `SPARSESTREAM_OPERATION_` number, such as "write"; "unknown" for any other.

@@ -1,11 +1,12 @@
 //! The wrapper around every export: arguments are checked, a panic stops here, the thread's
 //! message is set and the negative errno returned.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Text};
 use libc::{c_char, c_int, c_void};
+use std::any::Any;
+use std::cell::Cell;
 use std::fmt::{self, Display, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
 
 /// An export that returns 0, a small number, or a negative errno.
 pub fn code(body: impl FnOnce() -> Result<c_int>) -> c_int {
@@ -37,26 +38,129 @@ pub fn signal_safe(body: impl FnOnce() -> Result<()>) -> c_int {
 }
 
 fn run<T>(body: impl FnOnce() -> Result<T>) -> std::result::Result<T, c_int> {
-    silence();
-    // An error becomes its errno at once: it is large, and most calls have none to hand on.
-    // A handle that a panic left half changed is marked by `handles` and not used again.
+    #[cfg(sparsestream_c_library)]
+    {
+        static ONCE: std::sync::Once = std::sync::Once::new();
+        ONCE.call_once(record_panics);
+    }
+    let _cancellation = Cancellation::disable();
+    // An error becomes its errno at once: it is large, and most calls return none.
+    // A handle that a panic left half changed is marked by `counted` and not used again.
     catch_unwind(AssertUnwindSafe(|| body().map_err(told)))
-        .unwrap_or_else(|_| Err(told(Error::Internal)))
+        .unwrap_or_else(|payload| Err(told_panic(&*payload)))
 }
 
 /// Leaves the message of an error, and returns its errno.
 #[cold]
 #[inline(never)]
 fn told(error: Error) -> c_int {
-    keep_message(&error);
+    if !error.would_block() {
+        keep_message(&error);
+    }
     error.errno()
 }
 
-/// Keeps a panic from being printed: the standard library is a private part of this library, so
-/// its hook is too, and the program that loaded it prints for itself.
-fn silence() {
-    static SILENT: Once = Once::new();
-    SILENT.call_once(|| std::panic::set_hook(Box::new(|_| {})));
+/// Leaves the message of a panic, and returns its errno.
+#[cold]
+#[inline(never)]
+fn told_panic(payload: &(dyn Any + Send)) -> c_int {
+    keep_message(&Panic { place: PLACE.take(), payload });
+    Error::Internal.errno()
+}
+
+const ENABLE: c_int = 0;
+const DISABLE: c_int = 1;
+
+unsafe extern "C" {
+    fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
+}
+
+/// Keeps pthread_cancel(3) from unwinding Rust frames, which would end the process: a cancel that
+/// comes during the call acts after it. Restores the caller's state when it is dropped.
+struct Cancellation(c_int);
+
+impl Cancellation {
+    fn disable() -> Self {
+        let mut old = ENABLE;
+        // SAFETY: `old` is writable, and the state is one of the two that exist.
+        let _ = unsafe { pthread_setcancelstate(DISABLE, &raw mut old) };
+        Cancellation(old)
+    }
+}
+
+impl Drop for Cancellation {
+    fn drop(&mut self) {
+        // SAFETY: the state is the one that was given; the old one is not asked for.
+        let _ = unsafe { pthread_setcancelstate(self.0, std::ptr::null_mut()) };
+    }
+}
+
+/// The source line of a panic, as text.
+#[derive(Clone, Copy)]
+struct Place {
+    text: [u8; 120],
+    length: usize,
+}
+
+impl Place {
+    const UNKNOWN: Place = Place { text: [0; 120], length: 0 };
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Place::UNKNOWN
+    }
+}
+
+impl Write for Place {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = &mut self.text[self.length..];
+        let count = room.len().min(text.len());
+        room[..count].copy_from_slice(&text.as_bytes()[..count]);
+        self.length += count;
+        Ok(())
+    }
+}
+
+thread_local! {
+    /// The place of this thread's last panic, if the hook is in force.
+    static PLACE: Cell<Place> = const { Cell::new(Place::UNKNOWN) };
+}
+
+/// Replaces the panic hook by one that prints nothing and remembers where the panic was, for the
+/// thread's message.
+///
+/// Only the C library calls it, at its first use: there the standard library is a private part of this
+/// library. In a Rust program the hook belongs to the program.
+pub fn record_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let mut place = Place::UNKNOWN;
+        if let Some(location) = panic.location() {
+            let _ = write!(place, "{location}");
+        }
+        PLACE.set(place);
+    }));
+}
+
+/// A panic that was caught at the boundary, in words.
+struct Panic<'a> {
+    place: Place,
+    payload: &'a (dyn Any + Send),
+}
+
+impl Display for Panic<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Error::Internal)?;
+        if self.place.length != 0 {
+            write!(f, ": {}", String::from_utf8_lossy(&self.place.text[..self.place.length]))?;
+        }
+        let text = self.payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| self.payload.downcast_ref::<String>().map(String::as_str));
+        if let Some(text) = text {
+            write!(f, ": {text}")?;
+        }
+        Ok(())
+    }
 }
 
 unsafe extern "C" {
@@ -70,47 +174,43 @@ pub fn message() -> *const c_char {
     unsafe { sparsestream_private_message(&raw mut size) }
 }
 
-/// Makes an error this thread's message, unless nothing failed. Once, not a part of each export.
-#[cold]
-#[inline(never)]
-fn keep_message(error: &Error) {
-    if error.would_block() {
-        return;
-    }
+/// Makes a text this thread's message.
+pub fn keep_message(text: &impl Display) {
     let mut size = 0;
     // SAFETY: as above; the buffer is this thread's alone and `size` bytes long.
     let buffer = unsafe {
         let start = sparsestream_private_message(&raw mut size);
-        std::slice::from_raw_parts_mut(start, size)
+        std::slice::from_raw_parts_mut(start.cast::<u8>(), size)
     };
-    format(buffer, error);
+    format(buffer, text);
 }
 
-/// Writes a text and a NUL byte into a buffer, cut to fit, without taking memory.
-pub fn format(buffer: &mut [c_char], text: &impl Display) {
+/// Writes a text and a NUL byte into a buffer, cut to fit, without taking memory. Returns the length of
+/// the whole text.
+pub fn format(buffer: &mut [u8], text: &impl Display) -> usize {
     struct Cut<'a> {
-        buffer: &'a mut [c_char],
-        at: usize,
+        room: &'a mut [u8],
+        length: usize,
     }
     impl Write for Cut<'_> {
         fn write_str(&mut self, text: &str) -> fmt::Result {
-            for byte in text.bytes() {
-                if self.at + 1 >= self.buffer.len() {
-                    return Err(fmt::Error);
-                }
-                self.buffer[self.at] = byte as c_char;
-                self.at += 1;
+            if let Some(room) = self.room.get_mut(self.length..) {
+                let count = room.len().min(text.len());
+                room[..count].copy_from_slice(&text.as_bytes()[..count]);
             }
+            self.length += text.len();
             Ok(())
         }
     }
-    let mut cut = Cut { buffer, at: 0 };
-    // Being cut is the only failure, and no loss.
+    let Some(last) = buffer.len().checked_sub(1) else {
+        return format(&mut [0], text);
+    };
+    let mut cut = Cut { room: &mut buffer[..last], length: 0 };
+    // It cannot fail: what does not fit is left out.
     let _ = write!(cut, "{text}");
-    let at = cut.at;
-    if let Some(end) = buffer.get_mut(at) {
-        *end = 0;
-    }
+    let length = cut.length;
+    buffer[length.min(last)] = 0;
+    length
 }
 
 /// A place that the caller gave for an answer. It is not touched before `set`.
@@ -160,11 +260,11 @@ pub fn signed(value: u64) -> i64 {
 }
 
 /// Checks flags.
-pub fn flags(given: u64, known: u64) -> Result<()> {
+pub fn flags(given: u64, known: u64, name: &'static str) -> Result<()> {
     if given & !known == 0 {
         return Ok(());
     }
-    Err(Error::argument("options.flags", "has a flag that is not for this", libc::EINVAL))
+    Err(Error::argument(name, "has a flag that is not for this", libc::EINVAL))
 }
 
 /// Checks a positive errno that the caller gives.
@@ -173,6 +273,23 @@ pub fn errno(value: c_int) -> Result<c_int> {
         return Ok(value);
     }
     Err(Error::argument("error", "is no positive errno", libc::EINVAL))
+}
+
+/// The caller's words, as far as the library keeps them.
+///
+/// # Safety
+/// Null, or a string that ends in a NUL byte.
+pub unsafe fn words(text: *const c_char) -> Text {
+    let mut length = 0;
+    // SAFETY: not null, and each byte up to and with the NUL byte is readable.
+    while !text.is_null() && length < Text::ROOM && unsafe { text.add(length).read() } != 0 {
+        length += 1;
+    }
+    if length == 0 {
+        return Text::new(&[]);
+    }
+    // SAFETY: as above; that many bytes were read.
+    Text::new(unsafe { std::slice::from_raw_parts(text.cast(), length) })
 }
 
 /// The caller's bytes, to be read.
@@ -242,6 +359,29 @@ mod tests {
     }
 
     #[test]
+    fn cancellation_is_disabled_inside_and_restored_after() {
+        fn state() -> c_int {
+            let mut old = -1;
+            // SAFETY: `old` is writable, and the state exists; the second call restores it.
+            unsafe {
+                pthread_setcancelstate(DISABLE, &raw mut old);
+                pthread_setcancelstate(old, std::ptr::null_mut());
+            }
+            old
+        }
+        assert_eq!(state(), ENABLE);
+        assert_eq!(code(|| Ok(code(|| Ok(state())))), DISABLE);
+        assert_eq!(state(), ENABLE);
+        assert_eq!(code(|| panic!("on purpose")), -libc::ENOTRECOVERABLE);
+        assert_eq!(state(), ENABLE);
+        quiet(|| {
+            code(|| Ok(0));
+            assert_eq!(state(), DISABLE, "an inner call does not enable it");
+            Ok(())
+        });
+    }
+
+    #[test]
     fn a_failure_leaves_its_message_and_success_keeps_it() {
         assert_eq!(code(|| Err(Error::null("fd"))), -libc::EINVAL);
         assert_eq!(last(), "fd must not be NULL: Invalid argument");
@@ -255,17 +395,19 @@ mod tests {
     #[test]
     fn a_text_is_cut_to_fit() {
         let mut buffer = [1; 4];
-        format(&mut buffer, &"abcdef");
-        assert_eq!(buffer.map(|byte| byte as u8), *b"abc\0");
-        format(&mut buffer, &"x");
-        assert_eq!(buffer.map(|byte| byte as u8)[..2], *b"x\0");
-        format(&mut buffer[..0], &"x");
+        assert_eq!(format(&mut buffer, &"abcdef"), 6);
+        assert_eq!(buffer, *b"abc\0");
+        assert_eq!(format(&mut buffer, &"xyz"), 3);
+        assert_eq!(buffer, *b"xyz\0");
+        assert_eq!(format(&mut buffer, &"x"), 1);
+        assert_eq!(buffer[..2], *b"x\0");
+        assert_eq!(format(&mut buffer[..0], &"xy"), 2);
     }
 
     #[test]
     fn arguments_are_checked() {
         assert!(unsigned(-1, "offset").is_err());
-        assert!(flags(4, 3).is_err());
+        assert!(flags(4, 3, "options.flags").is_err());
         assert!(errno(0).is_err() && errno(-5).is_err() && errno(5) == Ok(5));
         // SAFETY: null is allowed, and refused unless there is nothing in it.
         unsafe {

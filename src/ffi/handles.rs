@@ -1,106 +1,121 @@
-//! What the opaque pointers point to, and who may use them when.
+//! What the opaque pointers point to.
 //!
-//! A handle is in use by one call at a time: a second one, from another thread or from a callback,
-//! is told `EBUSY`. One that a panic went through is not used again.
+//! Who may use them when is the subject of `counted`.
 
 use super::callbacks::Observer;
+use super::counted::{Handled, Ref};
+use super::opaque::Opaque;
 use super::options::{self, sparsestream_stats};
-use crate::buffer::boxed;
 use crate::end::{Sink, Source};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Side};
 use crate::transfer::{Control, Options, Patience, Progress, Transfer};
-use std::cell::UnsafeCell;
+use crate::wait::{Wait, Waiting, Watch};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
 
 /// A source: where a stream comes from.
 pub struct sparsestream_source {
-    end: Exclusive<Box<dyn Source>>,
+    _opaque: (),
 }
 
 /// A sink: where a stream goes.
 pub struct sparsestream_sink {
-    end: Exclusive<Box<dyn Sink>>,
+    _opaque: (),
 }
 
 /// A transfer from a source to a sink.
 pub struct sparsestream_transfer {
-    control: Arc<Control>,
-    source: *mut sparsestream_source,
-    sink: *mut sparsestream_sink,
-    state: Exclusive<(Transfer, Observer)>,
+    _opaque: (),
 }
 
-const FREE: u8 = 0;
-const IN_USE: u8 = 1;
-const BROKEN: u8 = 2;
-
-/// A value that one call at a time may use.
-struct Exclusive<T> {
-    state: AtomicU8,
-    value: UnsafeCell<T>,
+/// An end, and the caller's opaque that stands for what it uses.
+pub struct End<T: ?Sized> {
+    // In the order in which they are let go.
+    end: Box<T>,
+    _opaque: Opaque,
+    /// The last call by hand was not ready.
+    waits: bool,
 }
 
-impl<T> Exclusive<T> {
-    fn new(value: T) -> Self {
-        Exclusive { state: AtomicU8::new(FREE), value: UnsafeCell::new(value) }
+type SourceEnd = End<dyn Source>;
+type SinkEnd = End<dyn Sink>;
+
+impl Handled for SourceEnd {
+    type Opaque = sparsestream_source;
+    type Shared = ();
+    const TAG: u64 = u64::from_le_bytes(*b"sssource");
+    const NAME: &'static str = "source";
+
+    fn abort(&mut self, error: &Error) {
+        self.end.abort(error);
     }
+}
 
-    fn with<R>(&self, name: &'static str, body: impl FnOnce(&mut T) -> Result<R>) -> Result<R> {
-        struct Release<'a>(&'a AtomicU8);
-        impl Drop for Release<'_> {
-            fn drop(&mut self) {
-                let next = if std::thread::panicking() { BROKEN } else { FREE };
-                self.0.store(next, Ordering::Release);
-            }
+impl Handled for SinkEnd {
+    type Opaque = sparsestream_sink;
+    type Shared = ();
+    const TAG: u64 = u64::from_le_bytes(*b"ss sink ");
+    const NAME: &'static str = "sink";
+
+    fn abort(&mut self, error: &Error) {
+        self.end.abort(error);
+    }
+}
+
+/// A transfer with its ends.
+pub struct Job {
+    transfer: Transfer,
+    observer: Observer,
+    // In the order in which they are let go.
+    sink: Ref<SinkEnd>,
+    source: Ref<SourceEnd>,
+}
+
+impl Handled for Job {
+    type Opaque = sparsestream_transfer;
+    type Shared = Arc<Control>;
+    const TAG: u64 = u64::from_le_bytes(*b"transfer");
+    const NAME: &'static str = "transfer";
+
+    /// Nobody holds a transfer but its caller, who frees it.
+    fn abort(&mut self, _error: &Error) {}
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        if self.transfer.under_way() {
+            let error = self.transfer.cancelled();
+            self.sink.abort(&error);
+            self.source.abort(&error);
         }
-        match self.state.compare_exchange(FREE, IN_USE, Ordering::Acquire, Ordering::Relaxed) {
-            Ok(_) => {}
-            Err(BROKEN) => return Err(Error::Internal),
-            Err(_) => return Err(Error::argument(name, "is in use by another call", libc::EBUSY)),
-        }
-        let _release = Release(&self.state);
-        // SAFETY: the state went from FREE to IN_USE here, so nobody else has the value until
-        // `_release` is dropped.
-        body(unsafe { &mut *self.value.get() })
-    }
-
-    fn in_use(&self) -> bool {
-        self.state.load(Ordering::Acquire) == IN_USE
     }
 }
 
-/// A handle of a source.
-pub fn new_source(end: Box<dyn Source>) -> Result<*mut sparsestream_source> {
-    Ok(Box::into_raw(boxed(sparsestream_source { end: Exclusive::new(end) })?))
+/// A handle of a source, which uses what the opaque stands for.
+pub fn new_source(end: Box<dyn Source>, opaque: Opaque) -> Result<*mut sparsestream_source> {
+    Ok(Ref::new(End { end, _opaque: opaque, waits: false }, ())?.into_handle())
 }
 
-/// A handle of a sink.
-pub fn new_sink(end: Box<dyn Sink>) -> Result<*mut sparsestream_sink> {
-    Ok(Box::into_raw(boxed(sparsestream_sink { end: Exclusive::new(end) })?))
+/// A handle of a sink, which uses what the opaque stands for.
+pub fn new_sink(end: Box<dyn Sink>, opaque: Opaque) -> Result<*mut sparsestream_sink> {
+    Ok(Ref::new(End { end, _opaque: opaque, waits: false }, ())?.into_handle())
 }
 
-/// A handle of a transfer between two handles.
-pub fn new_transfer(
+/// A handle of a transfer between two handles, which it holds until it is freed.
+///
+/// # Safety
+/// Both are null or live handles.
+pub unsafe fn new_transfer(
     source: *mut sparsestream_source,
     sink: *mut sparsestream_sink,
     options: &Options,
     observer: Observer,
 ) -> Result<*mut sparsestream_transfer> {
-    if source.is_null() {
-        return Err(Error::null("source"));
-    }
-    if sink.is_null() {
-        return Err(Error::null("sink"));
-    }
+    // SAFETY: null or live, by the caller's promise.
+    let (source, sink) = unsafe { (Ref::hold(source)?, Ref::hold(sink)?) };
     let transfer = Transfer::new(options)?;
-    let handle = sparsestream_transfer {
-        control: transfer.control(),
-        source,
-        sink,
-        state: Exclusive::new((transfer, observer)),
-    };
-    Ok(Box::into_raw(boxed(handle)?))
+    let control = transfer.control();
+    Ok(Ref::new(Job { transfer, observer, sink, source }, control)?.into_handle())
 }
 
 /// Uses a source.
@@ -111,9 +126,49 @@ pub unsafe fn with_source<R>(
     handle: *mut sparsestream_source,
     body: impl FnOnce(&mut dyn Source) -> Result<R>,
 ) -> Result<R> {
-    // SAFETY: null or live, by the caller's promise; shared, as all of it is made for.
-    let handle = unsafe { handle.as_ref() }.ok_or(Error::null("source"))?;
-    handle.end.with("source", |end| body(end.as_mut()))
+    // SAFETY: null or live, by the caller's promise.
+    unsafe { Ref::<SourceEnd>::of(handle) }?.with(|end| {
+        let answer = body(end.end.as_mut());
+        end.waits = not_ready(&answer);
+        answer
+    })
+}
+
+fn not_ready<R>(answer: &Result<R>) -> bool {
+    answer.as_ref().is_err_and(Error::would_block)
+}
+
+/// What a source waits for since its last call by hand.
+///
+/// # Safety
+/// Null or a live handle.
+pub unsafe fn source_wait(handle: *mut sparsestream_source) -> Result<Wait> {
+    // SAFETY: null or live, by the caller's promise.
+    unsafe { Ref::<SourceEnd>::of(handle) }?
+        .with(|end| Ok(wait_of(Side::Source, end.waits.then(|| end.end.waiting()), None)))
+}
+
+/// What a sink waits for since its last call by hand.
+///
+/// # Safety
+/// Null or a live handle.
+pub unsafe fn sink_wait(handle: *mut sparsestream_sink) -> Result<Wait> {
+    // SAFETY: null or live, by the caller's promise.
+    unsafe { Ref::<SinkEnd>::of(handle) }?.with(|end| {
+        let due = end.end.peer().and_then(|peer| peer.flush_by());
+        let due = due.map(|due| due.saturating_duration_since(Instant::now()));
+        Ok(wait_of(Side::Sink, end.waits.then(|| end.end.waiting()), due))
+    })
+}
+
+fn wait_of(side: Side, waiting: Option<Waiting>, due: Option<Duration>) -> Wait {
+    let watch = match waiting {
+        None => return Wait::NOTHING,
+        Some(Waiting::Owner) => Watch::NOTHING,
+        Some(Waiting::Descriptor { fd, events, .. }) => Watch::one(fd, events),
+        Some(Waiting::Watch(watch)) => watch,
+    };
+    Wait { side, watch: watch.within(due) }
 }
 
 /// Uses a sink.
@@ -124,9 +179,12 @@ pub unsafe fn with_sink<R>(
     handle: *mut sparsestream_sink,
     body: impl FnOnce(&mut dyn Sink) -> Result<R>,
 ) -> Result<R> {
-    // SAFETY: null or live, by the caller's promise; shared, as all of it is made for.
-    let handle = unsafe { handle.as_ref() }.ok_or(Error::null("sink"))?;
-    handle.end.with("sink", |end| body(end.as_mut()))
+    // SAFETY: null or live, by the caller's promise.
+    unsafe { Ref::<SinkEnd>::of(handle) }?.with(|end| {
+        let answer = body(end.end.as_mut());
+        end.waits = not_ready(&answer);
+        answer
+    })
 }
 
 /// Uses a transfer without running it.
@@ -137,38 +195,35 @@ pub unsafe fn with_transfer<R>(
     handle: *mut sparsestream_transfer,
     body: impl FnOnce(&mut Transfer) -> Result<R>,
 ) -> Result<R> {
-    // SAFETY: null or live, by the caller's promise; shared, as all of it is made for.
-    let handle = unsafe { handle.as_ref() }.ok_or(Error::null("transfer"))?;
-    handle.state.with("transfer", |(transfer, _)| body(transfer))
+    // SAFETY: null or live, by the caller's promise.
+    unsafe { Ref::<Job>::of(handle) }?.with(|job| body(&mut job.transfer))
 }
 
 /// Runs a transfer.
 ///
 /// # Safety
-/// Null or a live handle, both of whose ends live.
+/// Null or a live handle.
 pub unsafe fn run(
     handle: *mut sparsestream_transfer,
     budget: Option<u64>,
     patience: Patience,
 ) -> Result<Progress> {
-    // SAFETY: null or live, by the caller's promise; shared, as all of it is made for.
-    let handle = unsafe { handle.as_ref() }.ok_or(Error::null("transfer"))?;
-    handle.state.with("transfer", |(transfer, observer)| {
+    // SAFETY: null or live, by the caller's promise.
+    unsafe { Ref::<Job>::of(handle) }?.with(|job| {
+        let Job { transfer, observer, sink, source } = job;
         if let Some(error) = transfer.error() {
             return Err(error);
         }
-        // SAFETY: the ends live, by the caller's promise.
-        unsafe {
-            with_source(handle.source, |source| {
-                with_sink(handle.sink, |sink| {
-                    transfer.run(source, sink, observer, budget, patience)
-                })
+        source.with(|source| {
+            sink.with(|sink| {
+                transfer.run(source.end.as_mut(), sink.end.as_mut(), observer, budget, patience)
             })
-        }
+        })
     })
 }
 
-/// Runs a transfer that needs no handle from its beginning to its end.
+/// Runs a transfer that needs no handle from its beginning to its end. If it was begun, both ends are
+/// ended.
 ///
 /// # Safety
 /// `stats` is null or a struct of its size.
@@ -193,7 +248,7 @@ pub unsafe fn run_whole(
                 side: error.side(),
                 offset: error.offset().unwrap_or_default(),
                 errno: libc::EAGAIN,
-                why: "a blocking call cannot wait for a callback",
+                why: "the table has no function that says what it waits for",
             };
             Err(transfer.fail(error, source, sink, &mut observer))
         }
@@ -206,78 +261,52 @@ pub unsafe fn run_whole(
     result
 }
 
-/// Cancels a transfer: one atomic store.
+/// Cancels a transfer: atomic operations only.
 ///
 /// # Safety
 /// Null or a live handle.
 pub unsafe fn cancel(handle: *mut sparsestream_transfer) -> Result<()> {
-    // SAFETY: null or live, by the caller's promise; shared, as all of it is made for.
-    let handle = unsafe { handle.as_ref() }.ok_or(Error::null("transfer"))?;
-    handle.control.cancel();
+    // SAFETY: null or live, by the caller's promise.
+    let transfer = unsafe { Ref::<Job>::to(handle) }?;
+    transfer.shared().cancel();
     Ok(())
 }
 
-/// Frees a source, unless it is in use, which is a caller's mistake that is not made worse.
+/// Ends a transfer with an error.
 ///
 /// # Safety
-/// Null or a live handle, which dies.
+/// Null or a live handle.
+pub unsafe fn fail(handle: *mut sparsestream_transfer, error: Error) -> Result<()> {
+    // SAFETY: null or live, by the caller's promise.
+    unsafe { Ref::<Job>::to(handle) }?.shared().fail(error);
+    Ok(())
+}
+
+/// Gives up the caller's reference to a source.
+///
+/// # Safety
+/// Null or a live handle.
 pub unsafe fn free_source(handle: *mut sparsestream_source) -> Result<()> {
-    // SAFETY: null or live, by the caller's promise.
-    if let Some(live) = unsafe { handle.as_ref() } {
-        refuse_in_use(live.end.in_use(), "source")?;
-        // SAFETY: made by new_source, and not used again, by the caller's promise.
-        drop(unsafe { Box::from_raw(handle) });
-    }
-    Ok(())
+    // SAFETY: as promised.
+    unsafe { Ref::<SourceEnd>::free(handle) }
 }
 
-/// Frees a sink, unless it is in use.
+/// Gives up the caller's reference to a sink.
 ///
 /// # Safety
-/// Null or a live handle, which dies.
+/// Null or a live handle.
 pub unsafe fn free_sink(handle: *mut sparsestream_sink) -> Result<()> {
-    // SAFETY: null or live, by the caller's promise.
-    if let Some(live) = unsafe { handle.as_ref() } {
-        refuse_in_use(live.end.in_use(), "sink")?;
-        // SAFETY: made by new_sink, and not used again, by the caller's promise.
-        drop(unsafe { Box::from_raw(handle) });
-    }
-    Ok(())
+    // SAFETY: as promised.
+    unsafe { Ref::<SinkEnd>::free(handle) }
 }
 
-/// Frees a transfer, unless it is in use. One that is under way is cancelled.
+/// Frees a transfer. One that is under way is cancelled.
 ///
 /// # Safety
-/// Null or a live handle, which dies; its ends live if it is under way.
+/// Null or a live handle.
 pub unsafe fn free_transfer(handle: *mut sparsestream_transfer) -> Result<()> {
-    // SAFETY: null or live, by the caller's promise.
-    let Some(live) = (unsafe { handle.as_ref() }) else { return Ok(()) };
-    refuse_in_use(live.state.in_use(), "transfer")?;
-    let ended = live.state.with("transfer", |(transfer, observer)| {
-        if !transfer.under_way() {
-            return Ok(());
-        }
-        let error = transfer.cancelled();
-        // SAFETY: the ends live, by the caller's promise.
-        unsafe {
-            with_source(live.source, |source| {
-                with_sink(live.sink, |sink| {
-                    transfer.fail(error, source, sink, observer);
-                    Ok(())
-                })
-            })
-        }
-    });
-    // SAFETY: made by new_transfer, and not used again, by the caller's promise.
-    drop(unsafe { Box::from_raw(handle) });
-    ended
-}
-
-fn refuse_in_use(in_use: bool, name: &'static str) -> Result<()> {
-    if in_use {
-        return Err(Error::argument(name, "is in use by another call, and not freed", libc::EBUSY));
-    }
-    Ok(())
+    // SAFETY: as promised.
+    unsafe { Ref::<Job>::free(handle) }
 }
 
 #[cfg(test)]

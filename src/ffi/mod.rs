@@ -7,9 +7,11 @@
 //! |---|---|
 //! | `guard` | the wrapper around every export |
 //! | `options` | size-first structs: reading them from, and writing them to, the caller |
-//! | `callbacks` | the caller's callback tables as sources and sinks |
-//! | `handles` | what the opaque pointers point to, and who may use them |
-//! | `sections`, `sources`, `sinks`, `transfers`, `digest`, `wire`, `errors` | the exports, by subject |
+//! | `opaque` | the caller's opaque pointers and their `free` |
+//! | `callbacks` | the caller's functions as sources, sinks and observers |
+//! | `counted` | counted references to a value that one call at a time may use |
+//! | `handles` | what the opaque pointers point to |
+//! | `sections`, `sources`, `sinks`, `transfers`, `digest`, `trace`, `wire`, `errors` | the exports, by subject |
 
 // The names in this module are C names.
 #![allow(non_camel_case_types)]
@@ -17,13 +19,16 @@
 #![allow(unsafe_code)]
 
 pub mod callbacks;
+mod counted;
 pub mod digest;
 pub mod errors;
 pub mod guard;
 pub mod handles;
+mod opaque;
 pub mod options;
 pub mod sections;
 pub mod sinks;
 pub mod sources;
+pub mod trace;
 pub mod transfers;
 pub mod wire;

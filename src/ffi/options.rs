@@ -4,13 +4,19 @@
 //! zero. Both directions are bounded by the caller's `size`, which is itself bounded.
 
 use super::sections::sparsestream_section;
+use super::trace::sparsestream_event;
 use crate::error::{Error, Result};
+use crate::wait::{Wait, Watch, Watched};
 use libc::{c_int, c_void};
 use std::mem::size_of;
+use std::time::Duration;
 
 /// Flag of `sparsestream_source_options`: trust no file system's map of holes and read the whole
 /// range. Holes are then found only by `SPARSESTREAM_DETECT_ZEROES`.
 pub const SPARSESTREAM_IGNORE_MAP: u64 = 1;
+/// Flag of `sparsestream_source_options`: `length` is the most that is read, and an end before it is not an
+/// error.
+pub const SPARSESTREAM_AT_MOST: u64 = 1 << 18;
 /// Flag of `sparsestream_sink_options`: fsync(2) the file before success is reported.
 pub const SPARSESTREAM_SYNC: u64 = 2;
 /// Flag of `sparsestream_sink_options`: cut a regular file after the stream's end. Without it a
@@ -55,18 +61,23 @@ pub const SPARSESTREAM_SPARSE_NEVER: i32 = 2;
 /// How a source reads a file descriptor. Zero-initialise it and set `size`; NULL means all
 /// defaults.
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct sparsestream_source_options {
     /// `sizeof(sparsestream_source_options)`.
     pub size: u64,
-    /// 0 or `SPARSESTREAM_IGNORE_MAP`.
+    /// Any of `SPARSESTREAM_IGNORE_MAP`, `SPARSESTREAM_AT_MOST`.
     pub flags: u64,
     /// First byte to read, from the start of the file. Must be 0 for a pipe, a socket or a
     /// character device.
     pub offset: i64,
     /// Bytes to read; 0 means to the end. A source that ends before `length` bytes is an error
-    /// (-ENODATA), never a short success.
+    /// (-ENODATA), never a short success, unless `SPARSESTREAM_AT_MOST` is given.
     pub length: i64,
+    /// Handed to `free`. It must be valid until `free` is called.
+    pub opaque: *mut c_void,
+    /// Called exactly once with `opaque`, when the source no longer uses the descriptor: when it is freed
+    /// and no transfer holds it, or before its construction returns a failure. May be NULL.
+    pub free: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
 }
 
 /// How a sink writes a file descriptor. Zero-initialise it and set `size`; NULL means all defaults.
@@ -91,8 +102,11 @@ pub struct sparsestream_sink_options {
     /// `offset` on, is on the medium. A negative errno ends the transfer with that error. May be
     /// NULL.
     pub checkpoint: Option<unsafe extern "C" fn(opaque: *mut c_void, durable_offset: i64) -> c_int>,
-    /// Handed to `checkpoint`. The caller's; must outlive the sink.
+    /// Handed to `checkpoint` and `free`. It must be valid until `free` is called.
     pub opaque: *mut c_void,
+    /// Called exactly once with `opaque`, when the sink no longer uses the descriptor: when it is freed
+    /// and no transfer holds it, or before its construction returns a failure. May be NULL.
+    pub free: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
 }
 
 /// What a transfer has done so far. Set `size` before it is handed in: a short struct receives
@@ -120,6 +134,14 @@ pub struct sparsestream_stats {
     pub hole_sections: i64,
     /// Of `hole_bytes`: those that the source gave as data and that were found to be zeros.
     pub zero_bytes: i64,
+    /// Bytes that the sink kept as they were.
+    pub keep_bytes: i64,
+    /// Kept sections begun.
+    pub keep_sections: i64,
+    /// `data_bytes` by the way in which they moved, at the index `SPARSESTREAM_WAY_...`.
+    pub data_by_way: [i64; 16],
+    /// `hole_bytes` by the way in which the holes were made, at the index `SPARSESTREAM_HOLE_...`.
+    pub holes_by_way: [i64; 16],
 }
 
 /// How a transfer goes. Zero-initialise it and set `size`; NULL means all defaults.
@@ -155,12 +177,12 @@ pub struct sparsestream_transfer_options {
     pub progress: Option<
         unsafe extern "C" fn(opaque: *mut c_void, stats: *const sparsestream_stats) -> c_int,
     >,
-    /// Called for each section, data or hole, once the sink has taken all of it. Offsets count from
+    /// Called for each section, of any kind, once the sink has taken all of it. Offsets count from
     /// the stream's first byte. A negative errno cancels. May be NULL.
     pub section: Option<
         unsafe extern "C" fn(opaque: *mut c_void, section: *const sparsestream_section) -> c_int,
     >,
-    /// Handed to `progress` and `section`. The caller's; must outlive the transfer.
+    /// Handed to `progress`, `section` and `trace`. The caller's; must outlive the transfer.
     pub opaque: *mut c_void,
     /// Milliseconds after which the transfer fails with -ETIMEDOUT, naming the side that is late, if
     /// no byte was moved and the other end of a wire gave no sign of life (`keepalive_ms` of
@@ -177,26 +199,91 @@ pub struct sparsestream_transfer_options {
     /// As `stall_ms`, but signs of life do not count: how long the other end of a wire may be there
     /// and yet move nothing; 0 means for ever. Without a wire the shorter of both acts.
     pub idle_ms: i64,
+    /// Called for each decision of the transfer and of its ends, such as the way in which data moves and
+    /// how holes are made. `sparsestream_event_text` puts it into words. May be NULL.
+    pub trace: Option<unsafe extern "C" fn(opaque: *mut c_void, event: *const sparsestream_event)>,
 }
 
-/// What a transfer that returned -EAGAIN waits for. Set `size` before it is handed in.
+/// A descriptor that something waits for.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct sparsestream_wait_fd {
+    /// The descriptor.
+    pub fd: i32,
+    /// POLLIN, POLLOUT or both.
+    pub events: i32,
+}
+
+/// What a transfer or an end that returned -EAGAIN waits for. Set `size` before it is handed in; in a
+/// `wait` function of a table the library has set it.
+///
+/// It is over when one of the descriptors is ready or `timeout_ms` has passed.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_wait {
-    /// `sizeof(sparsestream_wait)`, set by the caller.
+    /// `sizeof(sparsestream_wait)`.
     pub size: u64,
     /// `SPARSESTREAM_SIDE_SOURCE`, `SPARSESTREAM_SIDE_SINK`, or `SPARSESTREAM_SIDE_NONE` when it
     /// waits for time to pass only (a rate limit), or for nothing.
     pub side: i32,
-    /// The descriptor to watch, or -1 where that side is the caller's own callbacks: the caller
-    /// then knows what they wait for.
+    /// The first descriptor of `fds`, or -1 if there is none. With -1, a side, and no timeout, only the
+    /// owner of that side's functions knows what they wait for.
     pub fd: i32,
     /// POLLIN, POLLOUT, both, or 0, to be watched on `fd`.
     pub events: i32,
-    /// Milliseconds after which to run the transfer again in any case, as for poll(2), because
+    /// Milliseconds after which to try again in any case, as for poll(2), because
     /// `stall_ms` or `idle_ms` is over then, or the other end of a wire was promised a sign of life
-    /// (`keepalive_ms`); -1 means no limit.
+    /// (`keepalive_ms`); -1 means no limit. 0 means that it is ready now.
     pub timeout_ms: i32,
+    /// The number of descriptors in `fds`. A `wait` function may leave it 0 and set `fd` and `events`
+    /// instead.
+    pub count: i32,
+    /// Zero.
+    pub reserved: i32,
+    /// All descriptors, of which any may become ready.
+    pub fds: [sparsestream_wait_fd; 8],
+}
+
+impl sparsestream_wait {
+    /// What is handed to a function that is asked what it waits for.
+    pub fn nothing() -> Self {
+        Self { size: size_of::<Self>() as u64, fd: -1, timeout_ms: -1, ..Self::default() }
+    }
+
+    /// What such a function answered; `None` if it named neither a descriptor nor a time.
+    pub fn watch(&self) -> Option<Watch> {
+        let mut watch = Watch::NOTHING;
+        watch.timeout = u64::try_from(self.timeout_ms).ok().map(Duration::from_millis);
+        let single = sparsestream_wait_fd { fd: self.fd, events: self.events };
+        let count = usize::try_from(self.count).unwrap_or_default();
+        let several = self.fds.iter().take(count);
+        for entry in several.chain((count == 0).then_some(&single)) {
+            if entry.fd >= 0 {
+                let events = entry.events as i16 & (libc::POLLIN | libc::POLLOUT | libc::POLLPRI);
+                watch.add(Watched { fd: entry.fd, events });
+            }
+        }
+        (watch != Watch::NOTHING).then_some(watch)
+    }
+}
+
+impl From<Wait> for sparsestream_wait {
+    fn from(wait: Wait) -> Self {
+        let mut value = Self { side: wait.side as i32, ..Self::nothing() };
+        for (place, watched) in value.fds.iter_mut().zip(wait.watch.descriptors()) {
+            *place = sparsestream_wait_fd { fd: watched.fd, events: i32::from(watched.events) };
+            value.count += 1;
+        }
+        if value.count > 0 {
+            (value.fd, value.events) = (value.fds[0].fd, value.fds[0].events);
+        }
+        if let Some(time) = wait.watch.timeout {
+            // Rounded up: to come back early is to come back twice.
+            value.timeout_ms =
+                i32::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX);
+        }
+        value
+    }
 }
 
 /// A failure as fields. Set `size` before it is handed in.
@@ -221,6 +308,12 @@ pub struct sparsestream_error {
     pub expected: i64,
     /// The same in words, ended by a NUL byte: operation, side, offset and the system's words.
     pub message: [libc::c_char; 256],
+}
+
+impl Default for sparsestream_source_options {
+    fn default() -> Self {
+        zeros()
+    }
 }
 
 impl Default for sparsestream_sink_options {
@@ -270,7 +363,7 @@ pub(super) fn zeros<T: Sized0>() -> T {
     unsafe { std::mem::zeroed() }
 }
 
-// SAFETY: repr(C), u64 size first, integers only.
+// SAFETY: repr(C), u64 size first, integers, a nullable function pointer and a raw pointer.
 unsafe impl Sized0 for sparsestream_source_options {}
 // SAFETY: repr(C), u64 size first, integers, a nullable function pointer and a raw pointer.
 unsafe impl Sized0 for sparsestream_sink_options {}
@@ -294,6 +387,23 @@ pub unsafe fn size_of_given<T: Sized0>(pointer: *const T, name: &'static str) ->
         return Err(Error::argument(name, "has a size field that is no struct's", libc::EINVAL));
     }
     Ok(size as usize)
+}
+
+/// One field of a caller's struct, unless the struct is too short to have it.
+///
+/// # Safety
+/// `pointer` points to `size` readable bytes, `size` being its first eight. `T` has a field of the type
+/// `F` at `offset`, of which any bytes are a valid value.
+pub unsafe fn field<T: Sized0, F: Copy>(
+    pointer: *const T,
+    offset: usize,
+    name: &'static str,
+) -> Result<Option<F>> {
+    // SAFETY: a struct that begins with its size, by the caller's promise.
+    let size = unsafe { size_of_given(pointer, name) }?;
+    // SAFETY: the field lies within the struct, whose bytes are readable.
+    let read = || unsafe { pointer.cast::<u8>().add(offset).cast::<F>().read_unaligned() };
+    Ok((offset + size_of::<F>() <= size).then(read))
 }
 
 /// Reads a caller's struct of any version.
@@ -323,6 +433,18 @@ pub unsafe fn read<T: Sized0>(pointer: *const T, name: &'static str) -> Result<T
     // T, which is what Sized0 promises.
     unsafe { std::ptr::copy_nonoverlapping(bytes, (&raw mut value).cast::<u8>(), known) };
     Ok(value)
+}
+
+/// Checks a place for a struct, before anything is done for which it would be too late to fail.
+///
+/// # Safety
+/// `pointer` is null, or points to eight readable bytes.
+pub unsafe fn check<T: Sized0>(pointer: *const T, name: &'static str) -> Result<()> {
+    if pointer.is_null() {
+        return Err(Error::null(name));
+    }
+    // SAFETY: as promised.
+    unsafe { size_of_given(pointer, name) }.map(drop)
 }
 
 /// Writes a struct back to a caller whose version of it may be shorter or longer.
@@ -359,7 +481,13 @@ mod tests {
     }
 
     fn guarded(size: u64) -> Guarded {
-        let options = sparsestream_source_options { size, flags: 1, offset: 4096, length: 8192 };
+        let options = sparsestream_source_options {
+            size,
+            flags: 1,
+            offset: 4096,
+            length: 8192,
+            ..sparsestream_source_options::default()
+        };
         Guarded { options, tail: [0; 16] }
     }
 
@@ -380,9 +508,9 @@ mod tests {
 
     #[test]
     fn a_longer_struct_must_have_a_zero_tail() {
-        let mut given = guarded(48);
+        let mut given = guarded(size_of::<Guarded>() as u64);
         let pointer = (&raw const given).cast::<sparsestream_source_options>();
-        // SAFETY: Guarded has 48 readable bytes.
+        // SAFETY: the whole of Guarded is readable.
         assert_eq!(unsafe { read(pointer, "options") }.unwrap().length, 8192);
         given.tail[15] = 1;
         let pointer = (&raw const given).cast::<sparsestream_source_options>();

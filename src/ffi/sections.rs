@@ -1,6 +1,7 @@
 //! Exports: where a descriptor's data and holes are.
 
 use super::guard;
+use super::options::{self, Sized0};
 use crate::section;
 use libc::{c_int, c_void};
 
@@ -13,15 +14,18 @@ pub const SPARSESTREAM_HOLE: i32 = 2;
 /// A section's kind: bytes that the receiver keeps as they are.
 pub const SPARSESTREAM_KEEP: i32 = 3;
 
-/// A run of bytes of one kind.
+/// A run of bytes of one kind. Set `size` before it is handed in.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_section {
+    /// `sizeof(sparsestream_section)`, set by who hands the struct in.
+    pub size: u64,
     /// Its first byte, in bytes.
     pub offset: i64,
-    /// Bytes in it; 0 only with `SPARSESTREAM_END`.
+    /// Bytes in it; 0 only with `SPARSESTREAM_END`; -1 if it is not known.
     pub length: i64,
-    /// `SPARSESTREAM_DATA`, `SPARSESTREAM_HOLE` or `SPARSESTREAM_END`.
+    /// `SPARSESTREAM_DATA`, `SPARSESTREAM_HOLE`, `SPARSESTREAM_KEEP` or `SPARSESTREAM_END`. A later
+    /// version may have other kinds.
     pub kind: i32,
     /// Zero.
     pub reserved: i32,
@@ -79,10 +83,11 @@ pub unsafe extern "C" fn sparsestream_in_data(
 ///
 /// Position: kept, as by `sparsestream_in_data`.
 ///
-/// Returns 0 or the errors of `sparsestream_in_data`; -EINVAL also for a negative offset.
+/// Returns 0 or the errors of `sparsestream_in_data`; -EINVAL also for a negative offset, or a `size` of
+/// `out` that is not that of a struct.
 ///
 /// # Safety
-/// `out` is NULL or writable.
+/// `out` is NULL or a struct of its `size`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparsestream_section_at(
     fd: c_int,
@@ -90,10 +95,12 @@ pub unsafe extern "C" fn sparsestream_section_at(
     out: *mut sparsestream_section,
 ) -> c_int {
     guard::code(|| {
-        // SAFETY: the caller promises NULL or a writable place.
-        let out = unsafe { guard::output(out, "out") }?;
+        // SAFETY: the caller promises a struct of its size.
+        unsafe { options::check(out, "out") }?;
         let offset = guard::unsigned(offset, "offset")?;
-        out.set(section::section_at(fd, Some(offset))?.into());
+        let section = section::section_at(fd, Some(offset))?.into();
+        // SAFETY: as above.
+        unsafe { options::write(out, &section, "out") }?;
         Ok(0)
     })
 }
@@ -150,17 +157,34 @@ pub extern "C" fn sparsestream_holes_supported(fd: c_int) -> c_int {
     guard::code(|| Ok(c_int::from(section::holes_supported(fd)?)))
 }
 
+// SAFETY: repr(C), u64 size first, integers only.
+unsafe impl Sized0 for sparsestream_section {}
+
+/// The kind of a section that a caller's function named.
+pub fn kind(number: i32) -> Option<section::Kind> {
+    [section::Kind::End, section::Kind::Data, section::Kind::Hole, section::Kind::Keep]
+        .into_iter()
+        .find(|kind| i32::from(*kind) == number)
+}
+
+impl From<section::Kind> for i32 {
+    fn from(kind: section::Kind) -> Self {
+        match kind {
+            section::Kind::End => SPARSESTREAM_END,
+            section::Kind::Data => SPARSESTREAM_DATA,
+            section::Kind::Hole => SPARSESTREAM_HOLE,
+            section::Kind::Keep => SPARSESTREAM_KEEP,
+        }
+    }
+}
+
 impl From<section::Section> for sparsestream_section {
     fn from(section: section::Section) -> Self {
         Self {
+            size: size_of::<Self>() as u64,
             offset: guard::signed(section.offset),
             length: guard::signed(section.length),
-            kind: match section.kind {
-                section::Kind::End => SPARSESTREAM_END,
-                section::Kind::Data => SPARSESTREAM_DATA,
-                section::Kind::Hole => SPARSESTREAM_HOLE,
-                section::Kind::Keep => SPARSESTREAM_KEEP,
-            },
+            kind: section.kind.into(),
             reserved: 0,
         }
     }

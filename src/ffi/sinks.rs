@@ -1,16 +1,20 @@
 //! Exports: sinks, by construction and driven by hand.
 
-use super::callbacks::{
-    CallbackSink, Checkpoint, StreamSink, sparsestream_sink_ops, sparsestream_stream_ops,
+use super::callbacks::tables::{
+    SPARSESTREAM_WITH_HOLES, SPARSESTREAM_WITH_KEEPS, sparsestream_plan, sparsestream_sink_info,
+    sparsestream_sink_ops, sparsestream_stream_ops,
 };
+use super::callbacks::{Checkpoint, TableSink};
 use super::guard;
 use super::handles::{self, sparsestream_sink};
+use super::opaque::{self, Opaque};
 use super::options::{
     self, SPARSESTREAM_KNOWN_ZERO, SPARSESTREAM_SYNC, SPARSESTREAM_TRUNCATE,
-    sparsestream_sink_options,
+    sparsestream_sink_options, sparsestream_wait,
 };
 use crate::buffer::boxed;
-use crate::error::{Error, Operation, Side};
+use crate::end::{Plan, SinkInfo};
+use crate::error::{Error, Operation, Result, Side};
 use crate::sink;
 use libc::{c_int, c_void};
 
@@ -21,13 +25,19 @@ use libc::{c_int, c_void};
 /// never made shorter, unless `SPARSESTREAM_TRUNCATE` asks for it, and gets its exact size,
 /// a hole at its end included, when the sink is finished.
 ///
-/// The descriptor stays the caller's and must stay open until the sink is freed. Nothing is closed,
+/// A regular file that was opened with O_APPEND is written at its end, as it is when the sink is
+/// made. Holes are made by ftruncate(2) after the size was asked again. If another process has
+/// appended meanwhile, zeros are written instead from then on; between the question and ftruncate(2)
+/// nobody else may append.
+///
+/// The descriptor stays the caller's and must stay open until the sink is freed and no transfer holds
+/// it, of which `free` of the options informs. Nothing is closed,
 /// so that an error which the system reports only at close(2) is the caller's to see;
 /// `SPARSESTREAM_SYNC` makes it show up in time.
 ///
 /// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
-/// -EINVAL (an argument, an unknown flag, a file opened with O_APPEND), -E2BIG (options from a
-/// later version), -EBADF (not open for writing), -EISDIR, -ESPIPE (an offset, or a wish to sync,
+/// -EINVAL (an argument, an unknown flag, an offset in a file opened with O_APPEND, a block device
+/// opened with it), -E2BIG (options from a later version), -EBADF (not open for writing), -EISDIR, -ESPIPE (an offset, or a wish to sync,
 /// that this kind of descriptor cannot have, or nothing that can be written, as an eventfd),
 /// -EPROTOTYPE (no stream socket), -EFBIG (the offset lies beyond RLIMIT_FSIZE), -ENOSPC (the
 /// offset lies beyond a device's end), -EPERM (a sealed memfd), -ENOMEM, or the errno of fstat(2),
@@ -42,12 +52,13 @@ pub unsafe extern "C" fn sparsestream_sink_to_fd(
     sink: *mut *mut sparsestream_sink,
 ) -> c_int {
     guard::code(|| {
+        // SAFETY: the caller promises a struct of its size. First of all, so that `free` is called.
+        let options = unsafe { opaque::options(options) };
         // SAFETY: the caller promises NULL or a writable place.
         let out = unsafe { guard::handle_output(sink, "sink") }?;
-        // SAFETY: the caller promises a struct of its size.
-        let options = unsafe { options::read(options, "options") }?;
+        let (options, opaque) = options?;
         let known = SPARSESTREAM_SYNC | SPARSESTREAM_TRUNCATE | SPARSESTREAM_KNOWN_ZERO;
-        guard::flags(options.flags, known)?;
+        guard::flags(options.flags, known, "options.flags")?;
         let core = sink::Options {
             offset: guard::unsigned(options.offset, "options.offset")?,
             length: guard::unsigned(options.length, "options.length")?,
@@ -57,16 +68,16 @@ pub unsafe extern "C" fn sparsestream_sink_to_fd(
             sync_interval: guard::unsigned(options.sync_interval, "options.sync_interval")?,
         };
         let checkpoint = Checkpoint::new(options.checkpoint, options.opaque);
-        out.set(handles::new_sink(sink::from_fd(fd, &core, checkpoint)?)?);
+        out.set(handles::new_sink(sink::from_fd(fd, &core, checkpoint)?, opaque)?);
         Ok(0)
     })
 }
 
 /// Makes a sink of the caller's callbacks; see `sparsestream_sink_ops`.
 ///
-/// `ops` is copied. `opaque` is borrowed until the sink is freed; `ops->free`, if any, is called
-/// with it exactly once: when the sink is freed, or before this call returns a failure (unless
-/// `ops` is NULL or its `size` is no table's).
+/// `ops` is copied. `opaque` must be valid until `ops->free` is called with it, exactly once: when the
+/// sink is freed and no transfer holds it, or before this call returns a failure (unless `ops` is NULL
+/// or its `size` is not that of a table).
 ///
 /// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
 /// -EINVAL (an argument, or no `write`), -E2BIG (a table from a later version), -ENOMEM.
@@ -82,10 +93,10 @@ pub unsafe extern "C" fn sparsestream_sink_to_callbacks(
 ) -> c_int {
     guard::code(|| {
         // SAFETY: the caller promises a table of its size. First of all, so that `free` is called.
-        let ops = unsafe { CallbackSink::new(ops, opaque) };
+        let ops = unsafe { TableSink::new(ops, opaque) };
         // SAFETY: the caller promises NULL or a writable place.
         let out = unsafe { guard::handle_output(sink, "sink") }?;
-        out.set(handles::new_sink(boxed(ops?)?)?);
+        out.set(handles::new_sink(boxed(ops?)?, Opaque::NONE)?);
         Ok(0)
     })
 }
@@ -106,10 +117,10 @@ pub unsafe extern "C" fn sparsestream_sink_to_stream(
 ) -> c_int {
     guard::code(|| {
         // SAFETY: the caller promises a table of its size. First of all, so that `free` is called.
-        let ops = unsafe { StreamSink::new(ops, stream) };
+        let ops = unsafe { TableSink::to_stream(ops, stream) };
         // SAFETY: the caller promises NULL or a writable place.
         let out = unsafe { guard::handle_output(sink, "sink") }?;
-        out.set(handles::new_sink(boxed(ops?)?)?);
+        out.set(handles::new_sink(boxed(ops?)?, Opaque::NONE)?);
         Ok(0)
     })
 }
@@ -162,6 +173,110 @@ pub unsafe extern "C" fn sparsestream_sink_hole(sink: *mut sparsestream_sink, le
     })
 }
 
+/// Moves on by at most `length` bytes, which stay as they are in the target.
+///
+/// Returns the count, which may be short but is not 0 unless `length` is; or a negative errno:
+/// -EOPNOTSUPP (this sink cannot keep), -ENODATA (the bytes lie beyond the end of the target), and those of
+/// `sparsestream_sink_write`.
+///
+/// # Safety
+/// `sink` is NULL or a live handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_sink_keep(sink: *mut sparsestream_sink, length: i64) -> i64 {
+    guard::count(|| {
+        let length = guard::unsigned(length, "length")?;
+        if length == 0 {
+            return Ok(0);
+        }
+        // SAFETY: the caller promises a live handle or NULL.
+        let kept = unsafe { handles::with_sink(sink, |sink| sink.keep(length)) }?;
+        Ok(guard::signed(kept))
+    })
+}
+
+/// Announces to a sink what is going to come, so that it can refuse it, and reports what the sink can do.
+/// A transfer does that by itself; who drives a sink by hand may do it before the first byte. `plan` NULL
+/// stands for any length, with holes. `info` may be NULL.
+///
+/// Returns 0 or a negative errno: -EINVAL, -E2BIG, -EBUSY, -EAGAIN, -EINTR, -ESHUTDOWN, -EFBIG or -ENOSPC
+/// (too much), -EOPNOTSUPP (the sink cannot keep, but kept sections may come), or the error of the system
+/// or the callback.
+///
+/// # Safety
+/// `sink` is NULL or a live handle; `plan` and `info` are NULL or structs of their `size`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_sink_announce(
+    sink: *mut sparsestream_sink,
+    plan: *const sparsestream_plan,
+    info: *mut sparsestream_sink_info,
+) -> c_int {
+    guard::code(|| {
+        // SAFETY: the caller promises a struct of its size.
+        let given = unsafe { options::read(plan, "plan") }?;
+        let plan = core_plan(if plan.is_null() { None } else { Some(&given) })?;
+        if !info.is_null() {
+            // SAFETY: the caller promises a struct of its size.
+            unsafe { options::check(info, "info") }?;
+        }
+        // SAFETY: the caller promises a live handle or NULL.
+        let known = unsafe { handles::with_sink(sink, |sink| sink.open(&plan)) }?;
+        if plan.keeps && !known.keeps {
+            return Err(Error::nowhere(Operation::Keep, Side::Sink, libc::EOPNOTSUPP));
+        }
+        if !info.is_null() {
+            // SAFETY: as above.
+            unsafe { options::write(info, &known.into(), "info") }?;
+        }
+        Ok(0)
+    })
+}
+
+/// Reports what a sink that is driven by hand waits for, after a call on it returned -EAGAIN. At any other
+/// time it is ready: no descriptor, and `timeout_ms` 0; or it only has to be given a turn after
+/// `timeout_ms`, since the other end of a wire was promised a sign of life.
+///
+/// Returns 0 or a negative errno: -EINVAL, -EBUSY.
+///
+/// # Safety
+/// `sink` is NULL or a live handle; `wait` is NULL or a struct of its `size`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_sink_wait(
+    sink: *mut sparsestream_sink,
+    wait: *mut sparsestream_wait,
+) -> c_int {
+    guard::code(|| {
+        // SAFETY: the caller promises a live handle or NULL.
+        let known = unsafe { handles::sink_wait(sink) }?;
+        // SAFETY: the caller promises a struct of its size.
+        unsafe { options::write(wait, &known.into(), "wait") }?;
+        Ok(0)
+    })
+}
+
+fn core_plan(plan: Option<&sparsestream_plan>) -> Result<Plan> {
+    let Some(plan) = plan else { return Ok(Plan { total: None, holes: true, keeps: false }) };
+    guard::flags(plan.flags, SPARSESTREAM_WITH_HOLES | SPARSESTREAM_WITH_KEEPS, "plan.flags")?;
+    Ok(Plan {
+        total: match plan.total {
+            -1 => None,
+            total => Some(guard::unsigned(total, "plan.total")?),
+        },
+        holes: plan.flags & SPARSESTREAM_WITH_HOLES != 0,
+        keeps: plan.flags & SPARSESTREAM_WITH_KEEPS != 0,
+    })
+}
+
+impl From<SinkInfo> for sparsestream_sink_info {
+    fn from(info: SinkInfo) -> Self {
+        let flag = |set: bool, flag| if set { flag } else { 0 };
+        Self {
+            flags: flag(info.makes_holes, SPARSESTREAM_WITH_HOLES)
+                | flag(info.keeps, SPARSESTREAM_WITH_KEEPS),
+            ..Self::default()
+        }
+    }
+}
+
 /// Ends the sink with success: a regular file gets its size, what was asked to be synced is synced,
 /// a stream's `finish` is called. Its failure is the result of the whole. To be called once; again
 /// while it returns -EAGAIN.
@@ -206,15 +321,20 @@ pub unsafe extern "C" fn sparsestream_sink_abort(
     })
 }
 
-/// Frees a sink. NULL is allowed. What it writes to stays open. A stream on which `send` or
-/// `send_hole` was called and that was neither finished nor aborted is aborted with ECANCELED;
-/// `free` of a callback table is called. Must not be called while a transfer uses the sink, nor
-/// from one of its callbacks.
+/// Gives up the caller's reference to a sink, which is not to be used again. NULL is allowed.
+///
+/// A transfer that was made with it holds it until that transfer is freed, so that handles may be
+/// freed in any order. When nobody holds it, a stream on which `send` or `send_hole` was called and
+/// that was neither finished nor aborted is aborted with ECANCELED, and `free` of the table or the
+/// options is called. Descriptors stay open.
+///
+/// A free while a call uses the sink, which includes its own callbacks, is ignored, and leaves a message
+/// with EBUSY.
 ///
 /// # Safety
-/// `sink` is NULL or a live handle, which dies.
+/// `sink` is NULL or a live handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparsestream_sink_free(sink: *mut sparsestream_sink) {
-    // SAFETY: the caller promises a live handle or NULL, and not to use it again.
+    // SAFETY: the caller promises a live handle or NULL.
     guard::quiet(|| unsafe { handles::free_sink(sink) });
 }

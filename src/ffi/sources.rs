@@ -1,13 +1,20 @@
 //! Exports: sources, by construction and driven by hand.
 
-use super::callbacks::{
-    CallbackSource, StreamSource, sparsestream_source_ops, sparsestream_stream_ops,
+use super::callbacks::tables::{
+    SPARSESTREAM_WITH_HOLES, SPARSESTREAM_WITH_KEEPS, sparsestream_source_info,
+    sparsestream_source_ops, sparsestream_stream_ops,
 };
+use super::callbacks::{StreamSource, TableSource};
 use super::guard;
 use super::handles::{self, sparsestream_source};
-use super::options::{self, SPARSESTREAM_IGNORE_MAP, sparsestream_source_options};
+use super::opaque::{self, Opaque};
+use super::options::{
+    self, SPARSESTREAM_AT_MOST, SPARSESTREAM_IGNORE_MAP, sparsestream_source_options,
+    sparsestream_wait,
+};
+use super::sections::sparsestream_section;
 use crate::buffer::boxed;
-use crate::end::{Next, Source};
+use crate::end::{Next, Source, SourceInfo};
 use crate::error::{Error, Operation, Result, Side};
 use crate::section;
 use crate::source;
@@ -17,7 +24,7 @@ use libc::{c_int, c_void};
 /// number that is neither a count nor a negative errno.
 pub const SPARSESTREAM_AT_HOLE: i64 = -4096;
 
-/// As `SPARSESTREAM_AT_HOLE`, where the next section is to be kept as it is.
+/// As `SPARSESTREAM_AT_HOLE`, when the next thing is a kept section.
 pub const SPARSESTREAM_AT_KEEP: i64 = -4097;
 
 /// Makes a source that reads a descriptor: a regular file or a block device by offset, its
@@ -28,8 +35,8 @@ pub const SPARSESTREAM_AT_KEEP: i64 = -4097;
 /// early, which is an error (-ENODATA). A file whose size says nothing, as in /proc, is read to its
 /// end.
 ///
-/// The descriptor stays the caller's and must stay open until the source is freed. Its file
-/// position moves while a mapped file is walked, and is put back at the end, and when the source is
+/// The descriptor stays the caller's and must stay open until the source is freed and no transfer
+/// holds it, of which `free` of the options informs. Its file position moves while a mapped file is walked, and is put back at the end, and when the source is
 /// finished, aborted or freed; a transfer sees to that on failure too.
 ///
 /// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
@@ -48,26 +55,29 @@ pub unsafe extern "C" fn sparsestream_source_from_fd(
     source: *mut *mut sparsestream_source,
 ) -> c_int {
     guard::code(|| {
+        // SAFETY: the caller promises a struct of its size. First of all, so that `free` is called.
+        let options = unsafe { opaque::options(options) };
         // SAFETY: the caller promises NULL or a writable place.
         let out = unsafe { guard::handle_output(source, "source") }?;
-        // SAFETY: the caller promises a struct of its size.
-        let options = unsafe { options::read(options, "options") }?;
-        guard::flags(options.flags, SPARSESTREAM_IGNORE_MAP)?;
+        let (options, opaque) = options?;
+        let known = SPARSESTREAM_IGNORE_MAP | SPARSESTREAM_AT_MOST;
+        guard::flags(options.flags, known, "options.flags")?;
         let options = source::Options {
             offset: guard::unsigned(options.offset, "options.offset")?,
             length: guard::unsigned(options.length, "options.length")?,
             ignore_map: options.flags & SPARSESTREAM_IGNORE_MAP != 0,
+            at_most: options.flags & SPARSESTREAM_AT_MOST != 0,
         };
-        out.set(handles::new_source(source::from_fd(fd, &options)?)?);
+        out.set(handles::new_source(source::from_fd(fd, &options)?, opaque)?);
         Ok(0)
     })
 }
 
 /// Makes a source of the caller's callbacks; see `sparsestream_source_ops`.
 ///
-/// `ops` is copied. `opaque` is borrowed until the source is freed; `ops->free`, if any, is called
-/// with it exactly once: when the source is freed, or before this call returns a failure (unless
-/// `ops` is NULL or its `size` is no table's).
+/// `ops` is copied. `opaque` must be valid until `ops->free` is called with it, exactly once: when the
+/// source is freed and no transfer holds it, or before this call returns a failure (unless `ops` is
+/// NULL or its `size` is not that of a table).
 ///
 /// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
 /// NULL: -EINVAL (an argument, or no `read`), -E2BIG (a table from a later version), -ENOMEM.
@@ -83,10 +93,10 @@ pub unsafe extern "C" fn sparsestream_source_from_callbacks(
 ) -> c_int {
     guard::code(|| {
         // SAFETY: the caller promises a table of its size. First of all, so that `free` is called.
-        let ops = unsafe { CallbackSource::new(ops, opaque) };
+        let ops = unsafe { TableSource::new(ops, opaque) };
         // SAFETY: the caller promises NULL or a writable place.
         let out = unsafe { guard::handle_output(source, "source") }?;
-        out.set(handles::new_source(boxed(ops?)?)?);
+        out.set(handles::new_source(boxed(ops?)?, Opaque::NONE)?);
         Ok(0)
     })
 }
@@ -111,37 +121,87 @@ pub unsafe extern "C" fn sparsestream_source_from_stream(
         let ops = unsafe { StreamSource::new(ops, stream) };
         // SAFETY: the caller promises NULL or a writable place.
         let out = unsafe { guard::handle_output(source, "source") }?;
-        out.set(handles::new_source(boxed(ops?)?)?);
+        out.set(handles::new_source(boxed(ops?)?, Opaque::NONE)?);
         Ok(0)
     })
 }
 
-/// Is the source in data or in a hole, and for how many bytes? As `sparsestream_in_data`, from
-/// where the source is. At its end: false and 0.
+/// Reports the section that comes next: its kind, and the bytes from where the source is to its end.
+/// `offset` is 0: the caller knows where the source is. At its end the kind is `SPARSESTREAM_END` and
+/// the length 0.
 ///
-/// `*length` is -1 where the length is not known before the data is read: on a stream, on a pipe, a
-/// socket or a character device without `length`, and on callbacks without `in_data`.
+/// Nothing is read for it but what the next `sparsestream_source_read` returns. So of a stream, a pipe, a
+/// socket, a character device or a wire, data has the length -1 unless it is known, and what looks like
+/// data may turn out to be the end.
 ///
-/// Returns 0 or a negative errno: -EINVAL, -EBUSY (the handle is in use by another call), -EAGAIN,
-/// -ENODATA (ended early), or the error of the system or the callback.
+/// Returns 0 or a negative errno: -EINVAL, -EBUSY (the handle is in use by another call), -EAGAIN (it is
+/// not known yet; see `sparsestream_source_wait`), -EINTR, -ESHUTDOWN, -ENODATA (ended early), or the
+/// error of the system or the callback.
 ///
 /// # Safety
-/// `source` is NULL or a live handle; the outputs are NULL or writable.
+/// `source` is NULL or a live handle; `section` is NULL or a struct of its `size`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sparsestream_source_in_data(
+pub unsafe extern "C" fn sparsestream_source_section(
     source: *mut sparsestream_source,
-    in_data: *mut bool,
-    length: *mut i64,
+    section: *mut sparsestream_section,
 ) -> c_int {
     guard::code(|| {
-        // SAFETY: the caller promises NULL or a writable place.
-        let in_data = unsafe { guard::output(in_data, "in_data") }?;
-        // SAFETY: the caller promises NULL or a writable place.
-        let length = unsafe { guard::output(length, "length") }?;
+        // SAFETY: the caller promises a struct of its size.
+        unsafe { options::check(section, "section") }?;
         // SAFETY: the caller promises a live handle or NULL.
         let look = unsafe { handles::with_source(source, |source| source.look()) }?;
-        in_data.set(look.kind == section::Kind::Data);
-        length.set(look.length.map_or(-1, guard::signed));
+        let value = sparsestream_section {
+            kind: look.kind.into(),
+            length: look.length.map_or(-1, guard::signed),
+            ..sparsestream_section::default()
+        };
+        // SAFETY: as above.
+        unsafe { options::write(section, &value, "section") }?;
+        Ok(0)
+    })
+}
+
+/// Reports what a source is: its length, if known, and which kinds of section it may have. A source of
+/// functions is asked by `describe`. May be called again, and then answers the same.
+///
+/// Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, -EINTR, -ESHUTDOWN, or the error of the
+/// system or the callback.
+///
+/// # Safety
+/// `source` is NULL or a live handle; `info` is NULL or a struct of its `size`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_source_describe(
+    source: *mut sparsestream_source,
+    info: *mut sparsestream_source_info,
+) -> c_int {
+    guard::code(|| {
+        // SAFETY: the caller promises a struct of its size.
+        unsafe { options::check(info, "info") }?;
+        // SAFETY: the caller promises a live handle or NULL.
+        let known = unsafe { handles::with_source(source, |source| source.open()) }?;
+        // SAFETY: as above.
+        unsafe { options::write(info, &known.into(), "info") }?;
+        Ok(0)
+    })
+}
+
+/// Reports what a source that is driven by hand waits for, after a call on it returned -EAGAIN. At any
+/// other time it is ready: no descriptor, and `timeout_ms` 0.
+///
+/// Returns 0 or a negative errno: -EINVAL, -EBUSY.
+///
+/// # Safety
+/// `source` is NULL or a live handle; `wait` is NULL or a struct of its `size`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_source_wait(
+    source: *mut sparsestream_source,
+    wait: *mut sparsestream_wait,
+) -> c_int {
+    guard::code(|| {
+        // SAFETY: the caller promises a live handle or NULL.
+        let known = unsafe { handles::source_wait(source) }?;
+        // SAFETY: the caller promises a struct of its size.
+        unsafe { options::write(wait, &known.into(), "wait") }?;
         Ok(0)
     })
 }
@@ -150,8 +210,8 @@ pub unsafe extern "C" fn sparsestream_source_in_data(
 /// start of a hole.
 ///
 /// Returns the count, which may be short; 0 at the end (or when `length` is 0);
-/// `SPARSESTREAM_AT_HOLE` when the source is at a hole (ask its length with
-/// `sparsestream_source_in_data`, and move on with `sparsestream_source_skip`); or a negative
+/// `SPARSESTREAM_AT_HOLE` or `SPARSESTREAM_AT_KEEP` when a hole or a kept section comes next (ask its
+/// length with `sparsestream_source_section`, and move on with `sparsestream_source_skip`); or a negative
 /// errno: -EINVAL, -EBUSY, -EAGAIN, -EINTR, -ESHUTDOWN (finished or aborted before), -ENODATA
 /// (ended early), -EPROTO (a callback answered nonsense), or the error of the system or the
 /// callback.
@@ -181,8 +241,9 @@ pub unsafe extern "C" fn sparsestream_source_read(
 }
 
 /// Moves on by `length` bytes without reading them. They must lie within the section that the
-/// source is in, which must be a hole unless it is a regular file or a block device. Pipes, sockets
-/// and character devices cannot skip.
+/// source is in, which must be a hole or a kept section unless it is a regular file or a block device.
+/// Pipes, sockets and character devices cannot skip. A source of functions calls `skip` when the next call
+/// is made.
 ///
 /// Returns 0 or a negative errno: -EINVAL (negative, or beyond the section), -ESPIPE, -ESHUTDOWN,
 /// -EBUSY, -EAGAIN, or the error of the system or the callback.
@@ -200,6 +261,18 @@ pub unsafe extern "C" fn sparsestream_source_skip(
         unsafe { handles::with_source(source, |source| skip(source, length)) }?;
         Ok(0)
     })
+}
+
+impl From<SourceInfo> for sparsestream_source_info {
+    fn from(info: SourceInfo) -> Self {
+        let flag = |set: bool, flag| if set { flag } else { 0 };
+        Self {
+            flags: flag(info.tells_holes, SPARSESTREAM_WITH_HOLES)
+                | flag(info.keeps, SPARSESTREAM_WITH_KEEPS),
+            total: info.total.map_or(-1, guard::signed),
+            ..Self::default()
+        }
+    }
 }
 
 fn skip(source: &mut dyn Source, length: u64) -> Result<()> {
@@ -268,15 +341,20 @@ pub unsafe extern "C" fn sparsestream_source_abort(
     })
 }
 
-/// Frees a source. NULL is allowed. What it reads from stays open. A stream on which `recv` was
-/// called and that was neither finished nor aborted is aborted with ECANCELED; `free` of a callback
-/// table is called. Must not be called while a transfer uses the source, nor from one of its
-/// callbacks.
+/// Gives up the caller's reference to a source, which is not to be used again. NULL is allowed.
+///
+/// A transfer that was made with it holds it until that transfer is freed, so that handles may be
+/// freed in any order. When nobody holds it, a stream on which `recv` was called and that was neither
+/// finished nor aborted is aborted with ECANCELED, and `free` of the table or the options is called.
+/// Descriptors stay open.
+///
+/// A free while a call uses the source, which includes its own callbacks, is ignored, and leaves a
+/// message with EBUSY.
 ///
 /// # Safety
-/// `source` is NULL or a live handle, which dies.
+/// `source` is NULL or a live handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparsestream_source_free(source: *mut sparsestream_source) {
-    // SAFETY: the caller promises a live handle or NULL, and not to use it again.
+    // SAFETY: the caller promises a live handle or NULL.
     guard::quiet(|| unsafe { handles::free_source(source) });
 }

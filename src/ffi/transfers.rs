@@ -1,6 +1,7 @@
 //! Exports: the transfer, and the loops in one call.
 
-use super::callbacks::{Observer, StreamSink, StreamSource, sparsestream_stream_ops};
+use super::callbacks::tables::sparsestream_stream_ops;
+use super::callbacks::{Observer, StreamSource, TableSink};
 use super::guard;
 use super::handles::{self, sparsestream_sink, sparsestream_source, sparsestream_transfer};
 use super::options::{
@@ -8,19 +9,22 @@ use super::options::{
     SPARSESTREAM_SPARSE_REQUIRED, sparsestream_error, sparsestream_stats,
     sparsestream_transfer_options, sparsestream_wait,
 };
-use crate::error::{Error, Result};
+use crate::end::{End, HoleWay};
+use crate::error::{Error, Operation, Result, Side};
+use crate::trace::Way;
 use crate::transfer::{Options, Patience, Progress, Sparse, Stats};
-use libc::{c_int, c_void};
+use libc::{c_char, c_int, c_void};
 
 /// Makes a transfer from a source to a sink. Nothing moves before it is run.
 ///
-/// Both handles are borrowed: they stay the caller's, must outlive the transfer, and must not be
-/// used otherwise before it has ended. Once the transfer has been run, exactly one of finish and
-/// abort reaches each of them, at the latest when it is freed.
+/// The transfer holds both ends until it is freed, so that the caller may free its handles of them at
+/// any time after this call. The ends must not be used otherwise before the transfer has ended. Once
+/// it has been run, exactly one of finish and abort reaches each of them, at the latest when it is
+/// freed.
 ///
 /// Returns 0 and a handle in `*transfer` that the caller frees, or a negative errno with
 /// `*transfer` NULL: -EINVAL (an argument, an unknown flag or sparse request), -E2BIG (options from
-/// a later version), -ENOMEM.
+/// a later version), -EBUSY (an end is in use by another call), -ENOMEM.
 ///
 /// # Safety
 /// `source` and `sink` are NULL or live handles; `options` is NULL or a struct of its `size`;
@@ -37,7 +41,9 @@ pub unsafe extern "C" fn sparsestream_transfer_new(
         let out = unsafe { guard::handle_output(transfer, "transfer") }?;
         // SAFETY: the caller promises a struct of its size.
         let options = unsafe { options::read(options, "options") }?;
-        out.set(handles::new_transfer(source, sink, &core(&options)?, Observer::new(&options))?);
+        let (core, observer) = (core(&options)?, Observer::new(&options));
+        // SAFETY: the caller promises live handles or NULL.
+        out.set(unsafe { handles::new_transfer(source, sink, &core, observer) }?);
         Ok(0)
     })
 }
@@ -81,7 +87,7 @@ pub unsafe extern "C" fn sparsestream_transfer_run(
             0 => (None, Patience::Blocking),
             bytes => (Some(bytes), Patience::None),
         };
-        // SAFETY: the caller promises a live handle or NULL, whose ends live.
+        // SAFETY: the caller promises a live handle or NULL.
         let progress = unsafe { handles::run(transfer, budget, patience) }?;
         Ok(c_int::from(progress == Progress::BudgetUsed))
     })
@@ -105,18 +111,8 @@ pub unsafe extern "C" fn sparsestream_transfer_wait(
     guard::code(|| {
         // SAFETY: the caller promises a live handle or NULL.
         let known = unsafe { handles::with_transfer(transfer, |transfer| Ok(transfer.wait())) }?;
-        let value = sparsestream_wait {
-            size: 0,
-            side: known.side as i32,
-            fd: known.fd.unwrap_or(-1),
-            events: i32::from(known.events),
-            timeout_ms: known.timeout.map_or(-1, |time| {
-                // Rounded up: to come back early is to come back twice.
-                i32::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
-            }),
-        };
         // SAFETY: the caller promises a struct of its size.
-        unsafe { options::write(wait, &value, "wait") }?;
+        unsafe { options::write(wait, &known.into(), "wait") }?;
         Ok(0)
     })
 }
@@ -179,29 +175,64 @@ pub unsafe extern "C" fn sparsestream_transfer_cancel(
     guard::signal_safe(|| unsafe { handles::cancel(transfer) })
 }
 
-/// Frees a transfer. NULL is allowed. One that was run and has not ended is cancelled: both its
-/// ends are aborted, which must still live. Must not be called from a callback of the transfer, nor
-/// while another thread runs it.
+/// Asks the transfer to end with `error`, a positive errno, and with these words: a connection was lost, or
+/// the program knows better than an end what is wrong. Acts as `sparsestream_transfer_cancel`; the first
+/// error counts, and a cancel before or after it does not change it. `text` may be NULL; the library keeps
+/// its first 255 bytes.
+///
+/// From any thread, also while the transfer runs, and from its callbacks; not from a signal handler.
+///
+/// Returns 0 or -EINVAL (NULL, or `error` is not from 1 to 4095).
 ///
 /// # Safety
-/// `transfer` is NULL or a live handle, which dies.
+/// `transfer` is NULL or a live handle; `text` is NULL or a string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sparsestream_transfer_fail(
+    transfer: *mut sparsestream_transfer,
+    error: c_int,
+    text: *const c_char,
+) -> c_int {
+    guard::code(|| {
+        let errno = guard::errno(error)?;
+        // SAFETY: the caller promises NULL or a string.
+        let text = unsafe { guard::words(text) };
+        let (operation, side) = (Operation::None, Side::None);
+        let error = Error::Said { operation, side, offset: None, errno, text };
+        // SAFETY: the caller promises a live handle or NULL.
+        unsafe { handles::fail(transfer, error) }?;
+        Ok(0)
+    })
+}
+
+/// Frees a transfer. NULL is allowed.
+///
+/// One that was run and has not ended is cancelled: its sink is aborted, then its source. An end that
+/// is in use by another call at that time is aborted when that call is done. Then the transfer lets go
+/// of its sink, then of its source; an end whose handle the caller has freed already is freed here.
+///
+/// A free while the transfer is in use by another call, which includes a callback of it or of its ends,
+/// is ignored, and leaves a message with EBUSY.
+///
+/// # Safety
+/// `transfer` is NULL or a live handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sparsestream_transfer_free(transfer: *mut sparsestream_transfer) {
-    // SAFETY: the caller promises a live handle or NULL, and not to use it again.
+    // SAFETY: the caller promises a live handle or NULL.
     guard::quiet(|| unsafe { handles::free_transfer(transfer) });
 }
 
 /// Sends a whole source over the caller's stream: makes a sink of the stream, runs a transfer to
 /// its end and frees both. The source stays the caller's.
 ///
-/// Blocking: waits with poll(2) on the source's descriptor, also on one in non-blocking mode. A
-/// stream callback that returns -EAGAIN ends it with that error; for an event loop use the transfer
-/// functions.
+/// Blocking: waits with poll(2) on the descriptors of both ends, also on those in non-blocking mode, and
+/// on what `wait` of the table says. Without `wait`, a stream function that returns -EAGAIN ends it with
+/// that error; for an event loop use the transfer functions.
 ///
-/// `free` of `ops` is called exactly once before the return, on every path but those of a table
-/// that is NULL or has no table's `size`. If -EINVAL, -E2BIG or -EBUSY comes before the start,
-/// neither `finish` nor `abort` has been called; in every other case exactly one of them has.
-/// `stats` may be NULL; it is filled on failure too, if the transfer was started.
+/// Exactly one of `finish` and `abort` of `ops` is called, and then `free`, exactly once, before the
+/// return, on every path but those of a table that cannot be used: one that is NULL, has the `size` of no
+/// table or is of a later version, or lacks `send`. Then neither is called, and `free` is, unless the
+/// table is NULL or its `size` is wrong. `stats` may be NULL; it is filled on failure too, if the transfer
+/// was started.
 ///
 /// Returns 0 or a negative errno, as `sparsestream_transfer_new` and `sparsestream_transfer_run`.
 ///
@@ -218,17 +249,15 @@ pub unsafe extern "C" fn sparsestream_send_all(
 ) -> c_int {
     guard::code(|| {
         // SAFETY: the caller promises a table of its size. First of all, so that `free` is called.
-        let sink = unsafe { StreamSink::new(ops, stream) };
-        // SAFETY: the caller promises structs of their size.
-        let options = unsafe { options::read(options, "options") }?;
-        let (options, observer) = (core(&options)?, Observer::new(&options));
-        let mut sink = sink?;
-        // SAFETY: the caller promises a live handle or NULL, and a struct of its size or NULL.
-        unsafe {
+        let mut sink = unsafe { TableSink::to_stream(ops, stream) }?;
+        // SAFETY: the caller promises structs of their size, and a live handle or NULL.
+        let sent = unsafe { whole(options) }.and_then(|(options, observer)| unsafe {
             handles::with_source(source, |source| {
                 handles::run_whole(source, &mut sink, &options, observer, stats)
             })
-        }?;
+        });
+        // Whatever failed: the stream is ended, unless it was.
+        sent.inspect_err(|error| sink.abort(error))?;
         Ok(0)
     })
 }
@@ -250,24 +279,32 @@ pub unsafe extern "C" fn sparsestream_recv_all(
 ) -> c_int {
     guard::code(|| {
         // SAFETY: the caller promises a table of its size. First of all, so that `free` is called.
-        let source = unsafe { StreamSource::new(ops, stream) };
-        // SAFETY: the caller promises structs of their size.
-        let options = unsafe { options::read(options, "options") }?;
-        let (options, observer) = (core(&options)?, Observer::new(&options));
-        let mut source = source?;
-        // SAFETY: the caller promises a live handle or NULL, and a struct of its size or NULL.
-        unsafe {
+        let mut source = unsafe { StreamSource::new(ops, stream) }?;
+        // SAFETY: the caller promises structs of their size, and a live handle or NULL.
+        let received = unsafe { whole(options) }.and_then(|(options, observer)| unsafe {
             handles::with_sink(sink, |sink| {
                 handles::run_whole(&mut source, sink, &options, observer, stats)
             })
-        }?;
+        });
+        // Whatever failed: the stream is ended, unless it was.
+        received.inspect_err(|error| source.abort(error))?;
         Ok(0)
     })
 }
 
+/// The caller's options and callbacks.
+///
+/// # Safety
+/// `options` is null or a struct of its size.
+unsafe fn whole(options: *const sparsestream_transfer_options) -> Result<(Options, Observer)> {
+    // SAFETY: as promised.
+    let options = unsafe { options::read(options, "options") }?;
+    Ok((core(&options)?, Observer::new(&options)))
+}
+
 /// The caller's options as the core's.
 fn core(options: &sparsestream_transfer_options) -> Result<Options> {
-    guard::flags(options.flags, SPARSESTREAM_DETECT_ZEROES)?;
+    guard::flags(options.flags, SPARSESTREAM_DETECT_ZEROES, "options.flags")?;
     let sparse = match options.sparse {
         SPARSESTREAM_SPARSE_AUTO => Sparse::Auto,
         SPARSESTREAM_SPARSE_REQUIRED => Sparse::Required,
@@ -298,8 +335,23 @@ impl From<Stats> for sparsestream_stats {
             data_sections: guard::signed(stats.data_sections),
             hole_sections: guard::signed(stats.hole_sections),
             zero_bytes: guard::signed(stats.zero_bytes),
+            keep_bytes: guard::signed(stats.keep_bytes),
+            keep_sections: guard::signed(stats.keep_sections),
+            data_by_way: by_number(Way::ALL.map(|way| (way as usize, stats.ways.data(way)))),
+            holes_by_way: by_number(HoleWay::ALL.map(|way| (way as usize, stats.ways.holes(way)))),
         }
     }
+}
+
+/// Bytes by the number of what carried them.
+fn by_number<const N: usize>(bytes: [(usize, u64); N]) -> [i64; 16] {
+    let mut all = [0; 16];
+    for (number, bytes) in bytes {
+        if let Some(place) = all.get_mut(number) {
+            *place = guard::signed(bytes);
+        }
+    }
+    all
 }
 
 impl From<Option<Error>> for sparsestream_error {
@@ -314,7 +366,9 @@ impl From<Option<Error>> for sparsestream_error {
             expected: error.expected().map_or(-1, guard::signed),
             ..Self::default()
         };
-        guard::format(&mut value.message, &error);
+        let mut message = [0; 256];
+        guard::format(&mut message, &error);
+        value.message = message.map(|byte| byte as c_char);
         value
     }
 }

@@ -2,6 +2,7 @@
 
 use super::guard;
 use super::handles::{self, sparsestream_sink, sparsestream_source};
+use super::opaque::Opaque;
 use super::options::{
     self, SPARSESTREAM_WIRE_CHECKSUM, SPARSESTREAM_WIRE_DIGEST, SPARSESTREAM_WIRE_RESTART,
     SPARSESTREAM_WIRE_RESUME, SPARSESTREAM_WIRE_SIZES, Sized0,
@@ -144,11 +145,8 @@ pub unsafe extern "C" fn sparsestream_sink_to_wire(
         let out = unsafe { guard::handle_output(sink, "sink") }?;
         // SAFETY: the caller promises a struct of its size.
         let options = unsafe { options::read(options, "options") }?;
-        out.set(handles::new_sink(boxed(Writer::new(
-            write_fd,
-            way_back(read_fd),
-            &sender(&options)?,
-        )?)?)?);
+        let writer = Writer::new(write_fd, way_back(read_fd), &sender(&options)?)?;
+        out.set(handles::new_sink(boxed(writer)?, Opaque::NONE)?);
         Ok(0)
     })
 }
@@ -196,7 +194,7 @@ pub unsafe extern "C" fn sparsestream_source_from_wire(
         // SAFETY: the caller promises a struct of its size.
         let options = unsafe { options::read(options, "options") }?;
         let reader = Reader::new(read_fd, way_back(write_fd), &receiver(&options)?)?;
-        out.set(handles::new_source(boxed(reader)?)?);
+        out.set(handles::new_source(boxed(reader)?, Opaque::NONE)?);
         Ok(0)
     })
 }
@@ -340,6 +338,7 @@ fn sender(options: &sparsestream_wire_options) -> Result<WriterOptions> {
             | SPARSESTREAM_WIRE_RESUME
             | SPARSESTREAM_WIRE_RESTART
             | SPARSESTREAM_WIRE_SIZES,
+        "options.flags",
     )?;
     only_zero(options.max_size == 0, "options.max_size")?;
     only_zero(options.max_payload == 0, "options.max_payload")?;
@@ -385,6 +384,7 @@ fn receiver(options: &sparsestream_wire_options) -> Result<ReaderOptions> {
     guard::flags(
         options.flags,
         SPARSESTREAM_WIRE_CHECKSUM | SPARSESTREAM_WIRE_DIGEST | SPARSESTREAM_WIRE_RESTART,
+        "options.flags",
     )?;
     for (value, name) in [
         (options.length, "options.length"),

@@ -43,7 +43,8 @@ impl<C: Checkpoint> Sink for BlockSink<C> {
         if let Some(total) = plan.total {
             self.place.admit(total)?;
         }
-        Ok(SinkInfo { makes_holes: true, keeps: true, held: 0 })
+        let durable = self.place.durable().is_some();
+        Ok(SinkInfo { makes_holes: true, keeps: true, held: 0, durable })
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {

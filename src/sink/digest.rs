@@ -23,7 +23,7 @@ impl DigestSink {
 
 impl Sink for DigestSink {
     fn open(&mut self, _plan: &Plan) -> Result<SinkInfo> {
-        Ok(SinkInfo { makes_holes: true, keeps: true, held: 0 })
+        Ok(SinkInfo { makes_holes: true, keeps: true, ..SinkInfo::default() })
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {

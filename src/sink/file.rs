@@ -13,9 +13,6 @@ use crate::sys::{self, Fd};
 use crate::trace::Trail;
 use crate::wait::Waiting;
 
-/// Files that are larger may be too large for their file system.
-const LARGE: u64 = 1 << 40;
-
 /// A regular file that is written by offset.
 ///
 /// Past its end a hole is left out, and the finish makes the size: see [`Growth`]. It is never made
@@ -36,27 +33,41 @@ pub struct FileSink<C> {
     zeroing: Zeroing,
 }
 
-impl<C: Checkpoint> FileSink<C> {
-    pub(super) fn new(fd: Fd, size: u64, options: &Options, checkpoint: C) -> Result<Self> {
-        let seals = sys::seals(fd);
-        let sealed = libc::F_SEAL_WRITE
-            | libc::F_SEAL_FUTURE_WRITE
-            | if options.truncate { libc::F_SEAL_SHRINK } else { 0 };
-        if seals & sealed != 0 {
-            return Err(Error::argument("fd", "is sealed against writing", libc::EPERM));
-        }
-        // A write at or beyond the limit would raise SIGXFSZ, which kills.
-        let limit = sys::file_size_limit().map_err(|errno| Error::Because {
+/// The seals of a file that is to be written, if they allow that. `shrink`: it may be cut too.
+pub(super) fn check_seals(fd: Fd, shrink: bool) -> Result<libc::c_int> {
+    let seals = sys::seals(fd);
+    let forbidden = libc::F_SEAL_WRITE
+        | libc::F_SEAL_FUTURE_WRITE
+        | if shrink { libc::F_SEAL_SHRINK } else { 0 };
+    if seals & forbidden != 0 {
+        return Err(Error::argument("fd", "is sealed against writing", libc::EPERM));
+    }
+    Ok(seals)
+}
+
+/// The first offset that may not be written: a write there would raise SIGXFSZ, which kills.
+/// `offset`: where writing starts, for the message.
+pub(super) fn size_limit(offset: u64) -> Result<u64> {
+    match sys::file_size_limit() {
+        Ok(limit) => Ok(limit.min(i64::MAX as u64)),
+        Err(errno) => Err(Error::Because {
             operation: Operation::Open,
             side: Side::Sink,
-            offset: options.offset,
+            offset,
             errno,
             why: "RLIMIT_FSIZE is not known, and to pass it would kill the process",
-        })?;
+        }),
+    }
+}
+
+impl<C: Checkpoint> FileSink<C> {
+    pub(super) fn new(fd: Fd, size: u64, options: &Options, checkpoint: C) -> Result<Self> {
+        let seals = check_seals(fd, options.truncate)?;
+        let limit = size_limit(options.offset)?;
         Ok(FileSink {
-            place: Place::new(fd, options, limit.min(i64::MAX as u64), libc::EFBIG, checkpoint)?,
+            place: Place::new(fd, options, limit, libc::EFBIG, checkpoint)?,
             opened_size: size,
-            growth: Growth::new(fd, size),
+            growth: Growth::new(fd, options.offset, size),
             seals,
             may_share: true,
             known_zero: options.known_zero,
@@ -115,12 +126,6 @@ impl<C: Checkpoint> FileSink<C> {
         if end > size && self.seals & libc::F_SEAL_GROW != 0 {
             return refused(libc::EPERM, "it is sealed against growing");
         }
-        if end > size && end > LARGE {
-            // Nothing is there to be punched, but the limit of the file system is looked at.
-            if sys::punch_hole(self.place.fd, end - 1, 1) == Err(libc::EFBIG) {
-                return refused(libc::EFBIG, "the file system has no files of this size");
-            }
-        }
         if self.truncate && end < size {
             // The size that it has: nothing is lost, whatever comes.
             match sys::truncate(self.place.fd, size) {
@@ -174,7 +179,7 @@ impl<C: Checkpoint> Sink for FileSink<C> {
         // A later write to a block that is shared needs a new block.
         self.may_share = plan.holes;
         let makes_holes = plan.holes && self.makes_holes()?;
-        Ok(SinkInfo { makes_holes, keeps: true, held: 0 })
+        Ok(SinkInfo { makes_holes, keeps: true, held: 0, durable: self.place.durable().is_some() })
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {

@@ -30,6 +30,9 @@ enum Order {
 #[derive(Debug)]
 pub(super) struct Growth {
     fd: Fd,
+    /// Where the sink's range begins. What lies before it is not its own, past the end either:
+    /// another writer may be at work there.
+    start: u64,
     /// The size, as far as it is known: that at the start, and what was written since.
     size: u64,
     order: Order,
@@ -39,8 +42,9 @@ pub(super) struct Growth {
 }
 
 impl Growth {
-    pub(super) fn new(fd: Fd, size: u64) -> Self {
-        Growth { fd, size, order: Order::Any, reserves: None }
+    /// Of a file of this size that is written from `start` on.
+    pub(super) fn new(fd: Fd, start: u64, size: u64) -> Self {
+        Growth { fd, start, size, order: Order::Any, reserves: None }
     }
 
     /// The size, as far as it is known.
@@ -95,18 +99,27 @@ impl Growth {
             self.reached(at + count);
             return Ok(Made { length: count, way: HoleWay::Written });
         }
-        if self.size > 0 && *self.reserves.get_or_insert_with(|| file_system().reserves_past_end())
-        {
-            let from = at.next_multiple_of(BLOCK);
-            let end = at + length;
-            // A refusal costs disk space and nothing else.
-            if from < end
-                && !matches!(sys::punch_hole(self.fd, from, end - from), Ok(()) | Err(libc::EINTR))
-            {
-                self.reserves = Some(false);
-            }
-        }
+        self.release(file_system, at + length);
         Ok(Made { length, way: HoleWay::Extended })
+    }
+
+    /// Gives back what is reserved past the end, up to the end of a hole that is left out.
+    pub(super) fn release(&mut self, file_system: impl FnOnce() -> FileSystem, end: u64) {
+        if self.size == 0
+            || !*self.reserves.get_or_insert_with(|| file_system().reserves_past_end())
+        {
+            return;
+        }
+        // From the end of the data: a hole may come in several parts, which share a block.
+        let from = self.size.max(self.start).next_multiple_of(BLOCK);
+        if from >= end {
+            return;
+        }
+        match sys::punch_hole(self.fd, from, end - from) {
+            Ok(()) | Err(libc::EINTR) => {}
+            // That costs disk space and nothing else.
+            Err(_) => self.reserves = Some(false),
+        }
     }
 
     /// Makes the file at least this long. `EINTR` means that a part of it is done.

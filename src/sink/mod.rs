@@ -3,6 +3,7 @@
 //! A hole always reads zero afterwards. How a range is made to do so is in `zeroing`, in one
 //! place; when it must be is the matter of each kind of sink.
 
+mod append;
 mod block;
 mod bytes;
 mod digest;
@@ -16,6 +17,7 @@ use crate::buffer::boxed;
 use crate::end::Sink;
 use crate::error::{Error, Operation, Result, Side};
 use crate::sys::{self, Fd, FileKind, Sys};
+use append::AppendSink;
 use block::BlockSink;
 use bytes::ByteSink;
 pub use digest::DigestSink;
@@ -71,13 +73,17 @@ pub fn from_fd(
         }
         FileKind::Regular | FileKind::Block => {}
     }
-    if flags & libc::O_APPEND != 0 {
-        // pwrite(2) would append, whatever the offset.
+    let appends = flags & libc::O_APPEND != 0;
+    if stat.kind == FileKind::Regular {
+        return Ok(match appends {
+            true => boxed(AppendSink::new(fd, stat.size, options, checkpoint)?)?,
+            false => boxed(FileSink::new(fd, stat.size, options, checkpoint)?)?,
+        });
+    }
+    if appends {
+        // pwrite(2) would append, whatever the offset, and a device has no room there.
         let why = "was opened with O_APPEND, which writes nowhere but at the end";
         return Err(Error::argument("fd", why, libc::EINVAL));
     }
-    Ok(match stat.kind {
-        FileKind::Block => boxed(BlockSink::new(fd, options, checkpoint)?)?,
-        _ => boxed(FileSink::new(fd, stat.size, options, checkpoint)?)?,
-    })
+    Ok(boxed(BlockSink::new(fd, options, checkpoint)?)?)
 }

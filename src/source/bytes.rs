@@ -1,7 +1,7 @@
 //! A pipe, a socket or a character device: all data, as it comes.
 
 use super::{Options, range_end};
-use crate::byte_end::ByteEnd;
+use crate::byte_end::{ByteEnd, Coming};
 use crate::end::{End, Look, Next, Source, SourceInfo, SourceWays};
 use crate::error::{Error, Operation, Result, Side};
 use crate::life::Life;
@@ -15,6 +15,9 @@ pub struct ByteSource {
     from: ByteEnd,
     offset: u64,
     end: Option<u64>,
+    /// It may end earlier.
+    at_most: bool,
+    ended: bool,
     life: Life,
 }
 
@@ -28,19 +31,21 @@ impl ByteSource {
             0 => None,
             length => Some(range_end(0, length)?),
         };
-        Ok(ByteSource { from, offset: 0, end, life: Life::Open })
+        let at_most = options.at_most;
+        Ok(ByteSource { from, offset: 0, end, at_most, ended: false, life: Life::Open })
     }
 }
 
 impl Source for ByteSource {
     fn open(&mut self) -> Result<SourceInfo> {
-        Ok(SourceInfo { total: self.end, ..SourceInfo::default() })
+        let total = self.end.filter(|_| !self.at_most);
+        Ok(SourceInfo { total, ..SourceInfo::default() })
     }
 
     fn next(&mut self, buffer: &mut [u8]) -> Result<Next> {
         self.life.check(Operation::Read, Side::Source, self.offset)?;
         let left = self.end.map_or(u64::MAX, |end| end - self.offset);
-        if left == 0 {
+        if left == 0 || self.ended {
             return Ok(Next::End);
         }
         let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
@@ -49,8 +54,13 @@ impl Source for ByteSource {
             .read(&mut buffer[..most], &mut [])
             .map_err(|errno| Error::at(Operation::Read, Side::Source, self.offset, errno))?;
         match (count, self.end) {
-            (0, Some(expected)) => Err(Error::EndedEarly { offset: self.offset, expected }),
-            (0, None) => Ok(Next::End),
+            (0, Some(expected)) if !self.at_most => {
+                Err(Error::EndedEarly { offset: self.offset, expected })
+            }
+            (0, _) => {
+                self.ended = true;
+                Ok(Next::End)
+            }
             _ => {
                 self.offset += count as u64;
                 Ok(Next::Data(count))
@@ -58,13 +68,24 @@ impl Source for ByteSource {
         }
     }
 
-    /// All of it is data. Whether any is left may only be known when it is read.
+    /// All of it is data. Whether any is left is known when there is something to read.
     fn look(&mut self) -> Result<Look> {
         self.life.check(Operation::Map, Side::Source, self.offset)?;
-        Ok(match self.end.map(|end| end - self.offset) {
-            Some(0) => Look { kind: Kind::End, length: Some(0) },
-            left => Look { kind: Kind::Data, length: left },
-        })
+        let left = self.end.map(|end| end - self.offset);
+        if left == Some(0) || self.ended {
+            return Ok(Look { kind: Kind::End, length: Some(0) });
+        }
+        let error = |errno| Error::at(Operation::Map, Side::Source, self.offset, errno);
+        match self.from.look().map_err(error)? {
+            Coming::Nothing => Err(error(libc::EAGAIN)),
+            // The read reports it, as an early end if it is one.
+            Coming::End if left.is_none() || self.at_most => {
+                Ok(Look { kind: Kind::End, length: Some(0) })
+            }
+            Coming::End | Coming::Bytes => {
+                Ok(Look { kind: Kind::Data, length: left.filter(|_| !self.at_most) })
+            }
+        }
     }
 
     fn consume(&mut self, _length: u64) {}

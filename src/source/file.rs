@@ -34,13 +34,15 @@ pub struct FileSource {
     position: Option<Position>,
     look_ahead: LookAhead,
     looker: Looker,
+    /// It may end before `end`, which is only the most that is read.
+    may_end: bool,
     ended: bool,
     life: Life,
 }
 
 impl FileSource {
     pub(super) fn new(fd: Fd, file: Seekable, options: &Options) -> Result<Self> {
-        let Options { offset, length, ignore_map } = *options;
+        let Options { offset, length, ignore_map, at_most } = *options;
         // Nothing is stored: the content may be made while it is read.
         let made_up = file.map
             && !file.allocated
@@ -52,6 +54,7 @@ impl FileSource {
         let end = match length {
             0 if made_up => None,
             0 => Some(file.end),
+            _ if at_most && !made_up => Some(range_end(offset, length)?.min(file.end)),
             _ => Some(range_end(offset, length)?),
         };
         match end {
@@ -73,6 +76,7 @@ impl FileSource {
             position: None,
             look_ahead: LookAhead::new(fd, offset),
             looker: Looker::new(fd),
+            may_end: made_up && at_most,
             ended: false,
             life: Life::Open,
         })
@@ -106,11 +110,17 @@ impl FileSource {
     }
 
     /// The section at the offset, known or asked for.
+    #[inline]
     fn current(&mut self, end: u64) -> Result<Section> {
-        self.life.check(Operation::Map, Side::Source, self.offset)?;
-        if let Some(section) = self.section {
-            return Ok(section);
+        match self.section {
+            Some(section) if self.life == Life::Open => Ok(section),
+            Some(_) | None => self.ask(end),
         }
+    }
+
+    /// Asks for the section at the offset.
+    fn ask(&mut self, end: u64) -> Result<Section> {
+        self.life.check(Operation::Map, Side::Source, self.offset)?;
         if self.offset == end {
             return Ok(Section::end(end));
         }
@@ -179,7 +189,7 @@ impl Source for FileSource {
         }
         let refused = self.walk.as_ref().is_some_and(|walk| walk.mapped() == Some(false));
         Ok(SourceInfo {
-            total: self.end.map(|end| end - self.start),
+            total: self.end.filter(|_| !self.may_end).map(|end| end - self.start),
             tells_holes: self.tells_holes && !refused,
             keeps: false,
             start: 0,
@@ -208,6 +218,9 @@ impl Source for FileSource {
             sys::pread(self.fd, piece, self.offset)
         }
         .map_err(|errno| self.error(errno))?;
+        if count == 0 && self.may_end {
+            return self.end();
+        }
         if count == 0 {
             return Err(Error::EndedEarly { offset: self.offset, expected: end });
         }
@@ -226,8 +239,8 @@ impl Source for FileSource {
         self.life.check(Operation::Map, Side::Source, self.offset)?;
         let section = match self.end {
             _ if self.ended => Section::end(self.offset),
-            Some(end) => self.current(end)?,
-            None => return self.look_at_made_up(),
+            Some(end) if !self.may_end || self.offset == end => self.current(end)?,
+            Some(_) | None => return self.look_at_made_up(),
         };
         Ok(Look { kind: section.kind, length: Some(section.length) })
     }
@@ -497,9 +510,12 @@ mod tests {
     fn a_range_must_lie_within_the_file() {
         let file = testing::sparse(&[Data(1)]);
         let make = |offset, length| {
-            crate::source::from_fd(file.as_raw_fd(), &Options { offset, length, ignore_map: false })
-                .map(drop)
-                .map_err(|error| error.errno())
+            crate::source::from_fd(
+                file.as_raw_fd(),
+                &Options { offset, length, ..Options::default() },
+            )
+            .map(drop)
+            .map_err(|error| error.errno())
         };
         assert_eq!(make(BLOCK, 0), Ok(()));
         assert_eq!(make(BLOCK + 1, 0), Err(libc::EINVAL));

@@ -23,6 +23,8 @@ pub struct Options {
     pub length: u64,
     /// Read all of it, whatever its map says.
     pub ignore_map: bool,
+    /// An end before `length` is not an error.
+    pub at_most: bool,
 }
 
 /// Examines a descriptor and makes a source of it. The descriptor must stay open for as long as the source

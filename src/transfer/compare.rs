@@ -29,7 +29,9 @@ pub(super) fn step(left: u64, pool: &mut Pool, turn: &mut Turn) -> Result<Compar
         return settle(turn);
     }
     let room = pool.size().min(usize::try_from(left).unwrap_or(usize::MAX));
-    let (length, cost) = match turn.source.next(pool.room(room))? {
+    let next = turn.source.next(pool.room(room));
+    pool.asked(&next, room, turn);
+    let (length, cost) = match next? {
         Next::Data(count) => {
             let count = turn.came(count, room)?;
             pool.filled(count);

@@ -281,10 +281,13 @@ impl Flow {
     fn read(&mut self, turn: &mut Turn) -> Result<Next> {
         self.pool.clear();
         let (place, size) = (self.place(turn), self.pool.size());
-        let room = self.zeros.as_mut().map_or(size, |zeros| zeros.begin(place, size));
-        let buffer = self.pool.room(room);
-        let most = buffer.len();
-        let next = turn.source.next(buffer)?;
+        let held = self.pool.held_end();
+        let room = self.zeros.as_mut().map_or(size, |zeros| match held {
+            None => zeros.begin(place, size),
+            Some(end) => zeros.resume(end),
+        });
+        let (next, most) = self.ask(room, turn);
+        let next = next?;
         if let Next::Data(count) = next {
             let count = turn.came(count, most)?;
             self.pool.filled(count);
@@ -295,11 +298,21 @@ impl Flow {
         Ok(next)
     }
 
-    /// Reads on behind the pending data, unless something else than data comes next.
-    fn pull_more(&mut self, room: usize, turn: &mut Turn) -> Result<Done> {
+    /// Asks the source for data behind the pending data, as far as `room`. Returns its answer, and what it could
+    /// have read at most.
+    #[inline]
+    fn ask(&mut self, room: usize, turn: &mut Turn) -> (Result<Next>, usize) {
         let buffer = self.pool.room(room);
         let most = buffer.len();
-        let settled = match turn.source.next(buffer) {
+        let next = turn.source.next(buffer);
+        self.pool.asked(&next, room, turn);
+        (next, most)
+    }
+
+    /// Reads on behind the pending data, unless something else than data comes next.
+    fn pull_more(&mut self, room: usize, turn: &mut Turn) -> Result<Done> {
+        let (next, most) = self.ask(room, turn);
+        let settled = match next {
             Ok(Next::Data(count)) => {
                 let count = turn.came(count, most)?;
                 self.pool.filled(count);

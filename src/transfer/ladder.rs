@@ -39,7 +39,8 @@ impl Ladder {
         left[Way::Fetch.index()] = source.stored().is_some() && sink.fetch().is_some();
         // Data is looked at for zeros in the pool. From a pipe it would have to be copied there.
         left[Way::Splice.index()] = !detects && source.feed().is_some() && sink.drain().is_some();
-        left[Way::Lend.index()] = !detects && (source.lent().is_some() || sink.lend().is_some());
+        let lends = sink.lend().is_some() && !source.holds_buffer();
+        left[Way::Lend.index()] = !detects && (source.lent().is_some() || lends);
         left[Way::Copy.index()] = true;
         Ladder { left, last: None, pipe: None }
     }
@@ -203,6 +204,8 @@ impl Ladder {
                 if let Err(when) = allowed {
                     return Ok(Tried::Done(Done::TooEarly(when)));
                 }
+                // As long as it is lent: a piece that the sink is not ready for must come again as it is.
+                let most = usize::try_from(allowed.unwrap_or(0)).unwrap_or(usize::MAX);
                 let piece = &lent[..lent.len().min(most)];
                 let length = piece.len() as u64;
                 let count = turn.sink.write(piece)? as u64;
@@ -211,7 +214,8 @@ impl Ladder {
                 return self.moved(Way::Lend, count, turn).map(Tried::Done);
             }
         }
-        if allowed.is_err() {
+        if allowed.is_err() || turn.source.holds_buffer() {
+            // The memory of a sink may be another one the next time.
             return Ok(Tried::Nothing);
         }
         let Some(sink) = turn.sink.lend() else { return Ok(Tried::Nothing) };

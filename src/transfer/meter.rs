@@ -88,6 +88,8 @@ pub(super) struct Meter {
     /// The section that the sink is in.
     section: Option<Section>,
     reported: Reported,
+    /// Progress is reported before the end.
+    reports: bool,
     every_bytes: u64,
     every: Option<Duration>,
 }
@@ -98,6 +100,7 @@ impl Meter {
             stats: Stats::default(),
             section: None,
             reported: Reported { position: 0, time: now },
+            reports: options.progress_bytes != 0 || options.progress_ms != 0,
             every_bytes: options.progress_bytes,
             every: (options.progress_ms != 0).then(|| Duration::from_millis(options.progress_ms)),
         }
@@ -165,13 +168,14 @@ impl Meter {
                 }
             }
         }
-        let reported = self.reported;
-        if self.every_bytes != 0 && self.stats.position - reported.position >= self.every_bytes
-            || self.every.is_some_and(|every| now.saturating_duration_since(reported.time) >= every)
-        {
-            self.report(now, observer)?;
-        }
-        Ok(())
+        if self.reports && self.is_report_due(now) { self.report(now, observer) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn is_report_due(&self, now: Instant) -> bool {
+        let Reported { position, time } = self.reported;
+        self.every_bytes != 0 && self.stats.position - position >= self.every_bytes
+            || self.every.is_some_and(|every| now.saturating_duration_since(time) >= every)
     }
 
     /// Nothing more comes: reports the last section and the final counts.

@@ -44,7 +44,6 @@ use meter::Meter;
 pub use meter::{Stats, Ways};
 pub use options::{Observe, Options, Patience, Progress, Sparse};
 use pace::Pace;
-use patience::Rest;
 use stages::{Course, Stage, Step};
 use std::sync::Arc;
 use std::time::Instant;
@@ -126,67 +125,34 @@ impl Transfer {
         if let Some(result) = self.ended() {
             return result.map(|()| Progress::Finished);
         }
-        let mut now = Instant::now();
+        let now = Instant::now();
         if matches!(self.course.stage(), Stage::New) {
             self.pace.progress(now);
             self.course.enter(Stage::Open, 0, observer);
         }
-        self.wait = Wait::NOTHING;
-        let ticks = self.pace.needs_time() || self.meter.needs_time();
-        let mut left = budget.unwrap_or(u64::MAX);
-        loop {
-            if ticks {
-                now = Instant::now();
+        let mut turn = Turn {
+            wait: Wait::NOTHING,
+            traces: observer.traces(),
+            ticks: self.pace.needs_time() || self.meter.needs_time(),
+            timed: budget.is_some(),
+            most: 0,
+            now,
+            source: &mut *source,
+            sink: &mut *sink,
+            observer: &mut *observer,
+            meter: &mut self.meter,
+            pace: &mut self.pace,
+        };
+        let result = drive(&mut self.course, &self.control, &mut turn, budget, patience);
+        self.wait = turn.wait;
+        match result {
+            Ok(Progress::Finished) => {
+                self.course.enter(Stage::Ended(Ok(())), self.meter.position(), observer);
+                Ok(Progress::Finished)
             }
-            let mut turn = Turn {
-                source: &mut *source,
-                sink: &mut *sink,
-                observer: &mut *observer,
-                meter: &mut self.meter,
-                pace: &mut self.pace,
-                now,
-                ticks,
-                most: left.clamp(Extent::LEAST, STEP_MOST),
-                timed: budget.is_some(),
-            };
-            let stopped =
-                self.control.pulled() && !matches!(self.course.stage(), Stage::FinishSource);
-            let result =
-                if stopped { Err(stop(&self.control, &turn)) } else { self.course.step(&mut turn) };
-            self.course.report_durable(&mut turn);
-            turn.trace_ends();
-            let rest = match result {
-                Ok(Step::Worked(bytes)) => {
-                    left = left.saturating_sub(bytes);
-                    Ok(Rest::Over)
-                }
-                Ok(Step::TooEarly(when)) => turn.wait_until(when, patience),
-                Ok(Step::Finished) => {
-                    self.course.enter(Stage::Ended(Ok(())), self.meter.position(), observer);
-                    return Ok(Progress::Finished);
-                }
-                Err(error) if error.interrupted() => {
-                    left = left.saturating_sub(STEP_COST);
-                    turn.is_in_time(error.side())
-                }
-                Err(error) if error.would_block() && self.control.pulled() => {
-                    Err(stop(&self.control, &turn))
-                }
-                Err(error) if error.would_block() => turn.wait_for_end(error, patience),
-                Err(error) => Err(error),
-            };
-            match rest {
-                Ok(Rest::Over) if left == 0 && budget.is_some() => {
-                    turn.trace(Event::Limit(Limit::Budget));
-                    return Ok(Progress::BudgetUsed);
-                }
-                Ok(Rest::Over) => {}
-                Ok(Rest::Callers(wait, error)) => {
-                    self.wait = wait;
-                    return Err(error);
-                }
-                Err(error) => return Err(self.fail(error, source, sink, observer)),
-            }
+            Ok(Progress::BudgetUsed) => Ok(Progress::BudgetUsed),
+            Err(error) if error.would_block() => Err(error),
+            Err(error) => Err(self.fail(error, source, sink, observer)),
         }
     }
 
@@ -214,6 +180,45 @@ impl Transfer {
     #[must_use]
     pub fn cancelled(&self) -> Error {
         cancelled(self.meter.position())
+    }
+}
+
+/// Makes steps until all is done, the budget is used, or the caller must wait: then the error would block.
+fn drive(
+    course: &mut Course,
+    control: &Control,
+    turn: &mut Turn,
+    budget: Option<u64>,
+    patience: Patience,
+) -> Result<Progress> {
+    let mut left = budget.unwrap_or(u64::MAX);
+    loop {
+        if turn.ticks {
+            turn.now = Instant::now();
+        }
+        turn.most = left.clamp(Extent::LEAST, STEP_MOST);
+        let stopped = control.pulled() && course.may_be_stopped();
+        let result = if stopped { Err(stop(control, turn)) } else { course.step(turn) };
+        course.report_durable(turn);
+        turn.trace_ends();
+        match result {
+            Ok(Step::Worked(bytes)) => left = left.saturating_sub(bytes),
+            Ok(Step::TooEarly(when)) => turn.wait_until(when, patience)?,
+            Ok(Step::Finished) => return Ok(Progress::Finished),
+            Err(error) if error.interrupted() => {
+                left = left.saturating_sub(STEP_COST);
+                turn.is_in_time(error.side())?;
+            }
+            Err(error) if error.would_block() && control.pulled() => {
+                return Err(stop(control, turn));
+            }
+            Err(error) if error.would_block() => turn.wait_for_end(error, patience)?,
+            Err(error) => return Err(error),
+        }
+        if left == 0 && budget.is_some() {
+            turn.trace(Event::Limit(Limit::Budget));
+            return Ok(Progress::BudgetUsed);
+        }
     }
 }
 

@@ -4,21 +4,12 @@ use super::options::Patience;
 use super::pace::sooner;
 use super::turn::Turn;
 use crate::error::{Error, Operation, Result, Side};
-use crate::sys::Fd;
 use crate::trace::{Event, Limit};
-use crate::wait::{Wait, Waiting, until_ready};
+use crate::wait::{Wait, Waiting, Watch};
 use std::time::{Duration, Instant};
 
 /// The longest wait before a cancel is looked for.
 const GLANCE: Duration = Duration::from_millis(50);
-
-/// The answer when an end is not ready.
-pub(super) enum Rest {
-    /// It was waited for. Try again.
-    Over,
-    /// The caller must wait for this, and gets this error, which would block.
-    Callers(Wait, Error),
-}
 
 impl Turn<'_> {
     /// Sends what the sink's peer was not sent yet. Returns whether nothing is kept back.
@@ -43,8 +34,8 @@ impl Turn<'_> {
         Some(due.saturating_duration_since(now))
     }
 
-    /// Waits, or has the caller wait, until a time.
-    pub(super) fn wait_until(&mut self, when: Instant, patience: Patience) -> Result<Rest> {
+    /// Waits until a time, or has the caller wait: by an error that would block, and [`Turn::wait`].
+    pub(super) fn wait_until(&mut self, when: Instant, patience: Patience) -> Result<()> {
         self.trace(Event::Limit(Limit::Rate));
         self.flush()?;
         let now = Instant::now();
@@ -53,25 +44,24 @@ impl Turn<'_> {
         let left = when.saturating_duration_since(now);
         let left = self.flush_in(now).map_or(left, |flush_in| left.min(flush_in));
         if patience == Patience::None {
-            let wait = Wait { side: Side::None, fd: None, events: 0, timeout: Some(left) };
+            self.wait = Wait { side: Side::None, watch: Watch::time(left) };
             let position = self.meter.position();
-            let error = Error::at(Operation::Wait, Side::None, position, libc::EAGAIN);
-            return Ok(Rest::Callers(wait, error));
+            return Err(Error::at(Operation::Wait, Side::None, position, libc::EAGAIN));
         }
-        rest(-1, 0, left).map(|()| Rest::Over)
+        rest(&Watch::time(left))
     }
 
     /// An end answered `EINTR` and is asked again, unless it is too late: a peer that never stops sending
     /// nothing is never waited for.
-    pub(super) fn is_in_time(&mut self, side: Side) -> Result<Rest> {
+    pub(super) fn is_in_time(&mut self, side: Side) -> Result<()> {
         let now = Instant::now();
         self.see_signs(now);
-        self.pace.time_left(now, side, self.meter.position())?;
-        Ok(Rest::Over)
+        self.pace.time_left(now, side, self.meter.position()).map(drop)
     }
 
-    /// Waits, or has the caller wait, for an end that answered `EAGAIN` with this error.
-    pub(super) fn wait_for_end(&mut self, error: Error, patience: Patience) -> Result<Rest> {
+    /// Waits for an end that answered `EAGAIN` with this error, or has the caller wait: by the same error, and
+    /// [`Turn::wait`].
+    pub(super) fn wait_for_end(&mut self, error: Error, patience: Patience) -> Result<()> {
         // Anything that the sink keeps back is due before anything new.
         let side = error.side();
         let side = if side == Side::Source && !self.flush()? { Side::Sink } else { side };
@@ -85,22 +75,24 @@ impl Turn<'_> {
         self.see_signs(now);
         let late_in = self.pace.time_left(now, side, self.meter.position())?;
         let timeout = sooner(late_in, self.flush_in(now));
-        match waiting {
-            Waiting::Descriptor { fd, events, blocking }
-                if patience == Patience::Any || blocking && patience == Patience::Blocking =>
-            {
-                rest(fd, events, timeout.unwrap_or(GLANCE)).map(|()| Rest::Over)
+        let (watch, may_wait) = match waiting {
+            Waiting::Descriptor { fd, events, blocking } => (Watch::one(fd, events), blocking),
+            Waiting::Watch(watch) => (watch, true),
+            Waiting::Owner => {
+                self.wait = Wait { side, watch: Watch::NOTHING.within(timeout) };
+                return Err(error);
             }
-            Waiting::Descriptor { fd, events, .. } => {
-                Ok(Rest::Callers(Wait { side, fd: Some(fd), events, timeout }, error))
-            }
-            Waiting::Owner => Ok(Rest::Callers(Wait { side, fd: None, events: 0, timeout }, error)),
+        };
+        let watch = watch.within(timeout);
+        if patience == Patience::Any || may_wait && patience == Patience::Blocking {
+            return rest(&watch);
         }
+        self.wait = Wait { side, watch };
+        Err(error)
     }
 }
 
 /// Waits, but not so long that a cancel is seen late.
-fn rest(fd: Fd, events: i16, time: Duration) -> Result<()> {
-    until_ready(fd, events, time.min(GLANCE))
-        .map_err(|errno| Error::nowhere(Operation::Wait, Side::None, errno))
+fn rest(watch: &Watch) -> Result<()> {
+    watch.rest(GLANCE).map_err(|errno| Error::nowhere(Operation::Wait, Side::None, errno))
 }

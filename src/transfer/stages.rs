@@ -60,6 +60,8 @@ pub(super) struct Course {
 /// What the sink has made durable.
 #[derive(Debug, Clone, Copy, Default)]
 struct Durable {
+    /// The sink may report something.
+    known: bool,
     /// The offset of the sink's first byte in the source's stream.
     begins: u64,
     /// Bytes from there on that are durable.
@@ -73,6 +75,11 @@ impl Course {
 
     pub(super) fn stage(&self) -> &Stage {
         &self.stage
+    }
+
+    /// Whether a cancel still has an effect: once the sink is finished, everything is stored.
+    pub(super) fn may_be_stopped(&self) -> bool {
+        !matches!(self.stage, Stage::FinishSource)
     }
 
     pub(super) fn enter(&mut self, stage: Stage, position: u64, observer: &mut dyn Observe) {
@@ -102,14 +109,24 @@ impl Course {
                 Some(Done::Worked(bytes)) => Ok(Step::Worked(bytes)),
                 Some(Done::TooEarly(when)) => Ok(Step::TooEarly(when)),
                 Some(Done::AtEnd) => Err(Error::Internal),
-                None => {
-                    turn.meter.end(turn.now, turn.observer)?;
-                    self.next(Stage::FinishSink, turn);
-                    Ok(Step::Worked(0))
-                }
+                None => self.drained(turn),
             },
+            Stage::New
+            | Stage::Open
+            | Stage::Compare(..)
+            | Stage::FinishSink
+            | Stage::FinishSource
+            | Stage::Ended(_) => self.step_beside(turn),
+        }
+    }
+
+    /// A step of a stage in which nothing moves.
+    #[cold]
+    fn step_beside(&mut self, turn: &mut Turn) -> Result<Step> {
+        match &self.stage {
             Stage::New | Stage::Open => self.open(turn),
             Stage::Compare(..) => self.compare(turn),
+            Stage::Move(_) | Stage::Drain(_) => Err(Error::Internal),
             Stage::FinishSink => {
                 turn.sink.finish()?;
                 self.next(Stage::FinishSource, turn);
@@ -123,6 +140,14 @@ impl Course {
         }
     }
 
+    #[cold]
+    fn drained(&mut self, turn: &mut Turn) -> Result<Step> {
+        turn.meter.end(turn.now, turn.observer)?;
+        self.next(Stage::FinishSink, turn);
+        Ok(Step::Worked(0))
+    }
+
+    #[cold]
     fn drain_flow(&mut self, turn: &mut Turn) {
         if let Stage::Move(flow) = std::mem::replace(&mut self.stage, Stage::Open) {
             self.next(Stage::Drain(flow), turn);
@@ -150,7 +175,7 @@ impl Course {
             return Err(unable(Side::Sink, Operation::Keep, "cannot keep bytes as they are"));
         }
         let flow = self.flow(&from, &to, turn)?;
-        self.durable = Durable { begins, length: 0 };
+        self.durable = Durable { known: to.durable, begins, length: 0 };
         turn.meter.begin(begins, from.total, turn.now);
         let stage = if to.held == 0 { Stage::Move(flow) } else { Stage::Compare(flow, to.held) };
         self.next(stage, turn);
@@ -184,16 +209,24 @@ impl Course {
     /// Reports to the source's peer what the sink has made durable since the last time.
     #[inline]
     pub(super) fn report_durable(&mut self, turn: &mut Turn) {
-        if let Some(length) = turn.sink.durable() {
-            if length > self.durable.length {
-                self.durable.length = length;
-                let offset = self.durable.begins + length;
-                turn.progressed();
-                turn.trace(Event::Checkpoint(offset));
-                if let Some(peer) = turn.source.peer() {
-                    peer.durable(offset);
-                }
-            }
+        if self.durable.known {
+            self.durable.report(turn);
+        }
+    }
+}
+
+impl Durable {
+    #[inline(never)]
+    fn report(&mut self, turn: &mut Turn) {
+        let Some(length) = turn.sink.durable().filter(|length| *length > self.length) else {
+            return;
+        };
+        self.length = length;
+        let offset = self.begins + length;
+        turn.progressed();
+        turn.trace(Event::Checkpoint(offset));
+        if let Some(peer) = turn.source.peer() {
+            peer.durable(offset);
         }
     }
 }

@@ -194,7 +194,7 @@ impl End for MemorySource {
 
 impl Sink for MemorySink {
     fn open(&mut self, _plan: &Plan) -> Result<SinkInfo> {
-        Ok(SinkInfo { makes_holes: self.makes, keeps: self.keeps, held: 0 })
+        Ok(SinkInfo { makes_holes: self.makes, keeps: self.keeps, ..SinkInfo::default() })
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
@@ -926,8 +926,8 @@ fn who_is_late_is_named() {
         let mut transfer = Transfer::new(&Options { stall_ms: 20, ..small() }).unwrap();
         assert!(stand.run(&mut transfer).unwrap_err().would_block());
         let wait = transfer.wait();
-        assert_eq!((wait.side, wait.fd), (side, None));
-        assert!(wait.timeout.unwrap() <= Duration::from_millis(20));
+        assert_eq!((wait.side, wait.watch.descriptors().len()), (side, 0));
+        assert!(wait.watch.timeout.unwrap() <= Duration::from_millis(20));
         std::thread::sleep(Duration::from_millis(25));
         let error = stand.run(&mut transfer).unwrap_err();
         assert_eq!((error.errno(), error.side()), (libc::ETIMEDOUT, side));
@@ -947,8 +947,8 @@ fn a_rate_is_kept_without_sleeping() {
             Err(error) => {
                 assert!(error.would_block());
                 let wait = transfer.wait();
-                assert_eq!((wait.side, wait.fd), (Side::None, None));
-                std::thread::sleep(wait.timeout.unwrap());
+                assert_eq!((wait.side, wait.watch.descriptors().len()), (Side::None, 0));
+                std::thread::sleep(wait.watch.timeout.unwrap());
                 waits += 1;
             }
         }

@@ -6,6 +6,7 @@ use super::pace::Pace;
 use crate::end::{Sink, Source};
 use crate::error::{Error, Operation, Result, Side};
 use crate::trace::Event;
+use crate::wait::Wait;
 use std::time::Instant;
 
 /// A hole, or any step that moves no data, counts as this many bytes in a budget.
@@ -37,6 +38,10 @@ pub(super) struct Turn<'a> {
     pub(super) most: u64,
     /// There is a budget, in which time counts too.
     pub(super) timed: bool,
+    /// Somebody wants to see events.
+    pub(super) traces: bool,
+    /// What the caller must wait for, once a step has failed with an error that would block.
+    pub(super) wait: Wait,
 }
 
 impl Turn<'_> {
@@ -52,13 +57,13 @@ impl Turn<'_> {
     pub(super) fn progressed(&mut self) {
         if self.ticks {
             self.now = Instant::now();
+            self.pace.progress(self.now);
         }
-        self.pace.progress(self.now);
     }
 
     /// Reports an event, if anybody wants to see it.
     pub(super) fn trace(&mut self, event: Event) {
-        if self.observer.traces() {
+        if self.traces {
             self.observer.trace(self.meter.position(), event);
         }
     }
@@ -66,7 +71,7 @@ impl Turn<'_> {
     /// Reports the decisions of both ends, if anybody wants to see them.
     #[inline]
     pub(super) fn trace_ends(&mut self) {
-        if self.observer.traces() {
+        if self.traces {
             self.trace_trails();
         }
     }

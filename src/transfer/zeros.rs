@@ -123,6 +123,15 @@ impl Zeros {
         self.room
     }
 
+    /// As [`Zeros::begin`], where a read holds the pool up to `end`, which is where an earlier one would
+    /// have ended.
+    #[cold]
+    pub(super) fn resume(&mut self, end: usize) -> usize {
+        (self.run, self.settled) = (Run::Unknown, false);
+        self.room = end;
+        end
+    }
+
     /// The first data of a pull was read.
     pub(super) fn filled(&mut self, count: usize) {
         // A part of a block that holds more than zeros is data, whatever the part looks like.

@@ -51,7 +51,7 @@ pub fn describe(fd: Fd, offset: u64, length: u64) -> Result<Description> {
     if stat.kind == FileKind::Block {
         identity[2] = size;
     }
-    let mut source = source::from_fd(fd, &Options { offset, length, ignore_map: false })?;
+    let mut source = source::from_fd(fd, &Options { offset, length, ..Options::default() })?;
     let length = source.open()?.total;
     let mut data_bytes = 0;
     if length.is_some() {
@@ -91,7 +91,7 @@ pub fn digest_of(fd: Fd, offset: u64, length: u64) -> Result<u64> {
     if let Readable::Stream(_) = readable(fd)? {
         return Err(Error::nowhere(Operation::Open, Side::Source, libc::ESPIPE));
     }
-    let mut source = source::from_fd(fd, &Options { offset, length, ignore_map: false })?;
+    let mut source = source::from_fd(fd, &Options { offset, length, ..Options::default() })?;
     let mut buffer = crate::buffer::Buffer::new(1 << 18)?;
     loop {
         match source.next(buffer.bytes_mut()) {

@@ -464,7 +464,8 @@ impl Sink for Writer {
                 _ => 0,
             })
         })?;
-        Ok(SinkInfo { makes_holes: true, keeps: false, held })
+        let durable = self.answers.is_some();
+        Ok(SinkInfo { makes_holes: true, keeps: false, held, durable })
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {

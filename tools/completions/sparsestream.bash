@@ -11,7 +11,8 @@ _sparsestream_value() {
     --preserve)
         mapfile -t COMPREPLY < <(compgen -W 'mode ownership timestamps xattr all' -- "$2")
         ;;
-    --state)
+    --on-read-error) mapfile -t COMPREPLY < <(compgen -W 'fail skip' -- "$2") ;;
+    --state | --error-map)
         mapfile -t COMPREPLY < <(compgen -f -- "$2")
         compopt -o filenames
         ;;
@@ -68,7 +69,7 @@ _sparsestream() {
         return
         ;;
     map) options='--json --list --range --rows' ;;
-    copy) options="--range --at --preserve --ignore-map $common $sink" ;;
+    copy) options="--dry-run --verify --only-changes --on-read-error --error-map --preallocate --range --at --preserve --ignore-map $common $sink" ;;
     check) options='--holes --range --ignore-map --progress --quiet' ;;
     checksum)
         options='--check --ignore-map --ignore-missing --json --progress --quiet --range --status --strict --timeout --warn'
@@ -78,7 +79,7 @@ _sparsestream() {
     *) return ;;
     esac
     case $previous in
-    --sparse | --state | --exec | --connect | --listen)
+    --sparse | --state | --on-read-error | --error-map | --exec | --connect | --listen)
         _sparsestream_value "$previous" "$current"
         return
         ;;

@@ -60,6 +60,12 @@ complete -c sparsestream -n $sink -l shared -d 'Open a device together with othe
 complete -c sparsestream -n $moves -l no-lock -d 'Neither lock nor look at locks'
 complete -c sparsestream -n $sink -l force -d 'Write even to a terminal'
 complete -c sparsestream -n '__fish_seen_subcommand_from copy' -l preserve -a 'mode ownership timestamps xattr all' -d 'Keep attributes of the source'
+complete -c sparsestream -n '__fish_seen_subcommand_from copy' -s n -l dry-run -d 'Print what would be done'
+complete -c sparsestream -n '__fish_seen_subcommand_from copy' -l verify -d 'Read the target back and compare'
+complete -c sparsestream -n '__fish_seen_subcommand_from copy' -l only-changes -d 'Write only blocks that differ'
+complete -c sparsestream -n '__fish_seen_subcommand_from copy' -l on-read-error -x -a 'fail skip' -d 'Where the source cannot be read'
+complete -c sparsestream -n '__fish_seen_subcommand_from copy' -l error-map -r -d 'List of what could not be read'
+complete -c sparsestream -n '__fish_seen_subcommand_from copy' -l preallocate -d 'Allocate the blocks before any is written'
 complete -c sparsestream -n '__fish_seen_subcommand_from recv' -l mode -x -d 'Of a new file'
 
 complete -c sparsestream -n $wire -l idle-timeout -x -d 'Fail when the peer only shows signs of life'

@@ -5,129 +5,11 @@ use crate::end::{
 use crate::error::Side;
 use crate::section::Kind;
 use crate::wait::Waiting;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Barrier;
-use std::sync::atomic::AtomicU64;
-
-const THREADS: u64 = 8;
-const ROUNDS: u64 = 20_000;
-
-/// As the C side shares a handle: by its address alone.
-struct Shared<T>(Exclusive<T>);
-
-// SAFETY: `Exclusive::with` hands its value to one call at a time, which is what these tests try;
-// all values in them may go from thread to thread.
-unsafe impl<T: Send> Sync for Shared<T> {}
-
-impl<T> Shared<T> {
-    fn get(&self) -> &Exclusive<T> {
-        &self.0
-    }
-}
+use std::sync::atomic::{AtomicU64, Ordering};
 
 fn is_busy<R>(answer: &Result<R>) -> bool {
     answer.as_ref().is_err_and(|error| error.errno() == libc::EBUSY && error.side() == Side::None)
-}
-
-/// Both halves change together. With a second user inside, or without the orders of the atomic,
-/// they would be seen apart or changes would be lost.
-#[test]
-fn one_call_at_a_time_has_the_value() {
-    let shared = Shared(Exclusive::new((0u64, [0u64; 32])));
-    let start = Barrier::new(THREADS as usize);
-    let had: u64 = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS)
-            .map(|_| {
-                scope.spawn(|| {
-                    start.wait();
-                    let mut had = 0;
-                    while had < ROUNDS {
-                        let answer = shared.get().with("value", |(count, copies)| {
-                            assert!(copies.iter().all(|copy| copy == count), "seen half done");
-                            *count += 1;
-                            for copy in copies.iter_mut() {
-                                *copy += 1;
-                            }
-                            Ok(())
-                        });
-                        match answer {
-                            Ok(()) => had += 1,
-                            other => {
-                                assert!(is_busy(&other), "{other:?}");
-                                std::thread::yield_now();
-                            }
-                        }
-                    }
-                    had
-                })
-            })
-            .collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
-    });
-    assert_eq!(had, THREADS * ROUNDS);
-    assert!(!shared.get().in_use());
-    assert_eq!(shared.get().with("value", |(count, _)| Ok(*count)).ok(), Some(had));
-}
-
-#[test]
-fn a_second_call_is_refused_while_the_first_is_within() {
-    let shared = Shared(Exclusive::new(0));
-    let (inside, leave) = (Barrier::new(2), Barrier::new(2));
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let answer = shared.get().with("value", |value| {
-                inside.wait();
-                leave.wait();
-                *value += 1;
-                Ok(())
-            });
-            assert!(answer.is_ok());
-        });
-        inside.wait();
-        assert!(shared.get().in_use());
-        for _ in 0..100 {
-            assert!(is_busy(&shared.get().with("value", |value| {
-                *value = 100;
-                Ok(())
-            })));
-        }
-        leave.wait();
-    });
-    assert!(!shared.get().in_use());
-    assert_eq!(shared.get().with("value", |value| Ok(*value)).ok(), Some(1));
-}
-
-#[test]
-fn a_call_from_within_is_refused_too() {
-    let value = Exclusive::new(0);
-    let outer = value.with("value", |_| {
-        assert!(is_busy(&value.with("value", |_| Ok(()))));
-        Ok(())
-    });
-    assert!(outer.is_ok());
-    assert!(value.with("value", |_| Ok(())).is_ok(), "the refused call released nothing");
-}
-
-#[test]
-fn an_error_leaves_it_free() {
-    let value = Exclusive::new(0);
-    let failed: Result<()> = value.with("value", |_| Err(Error::null("value")));
-    assert!(failed.is_err());
-    assert!(value.with("value", |_| Ok(())).is_ok());
-}
-
-#[test]
-fn what_a_panic_went_through_is_not_used_again() {
-    let value = Exclusive::new(0);
-    let panicked = catch_unwind(AssertUnwindSafe(|| {
-        let _ = value.with("value", |_| -> Result<()> { panic!("on purpose") });
-    }));
-    assert!(panicked.is_err());
-    assert!(!value.in_use(), "it can be freed");
-    for _ in 0..2 {
-        let answer = value.with("value", |_| Ok(()));
-        assert!(matches!(answer, Err(Error::Internal)), "{answer:?}");
-    }
 }
 
 /// How often each end was ended, and by what.
@@ -157,7 +39,7 @@ impl Ends {
 }
 
 /// As a source so many bytes, as a sink none but a count.
-struct End {
+struct TestEnd {
     ends: Arc<Ends>,
     at: u64,
     length: u64,
@@ -165,13 +47,13 @@ struct End {
     gates: Option<Arc<(Barrier, Barrier)>>,
 }
 
-impl Drop for End {
+impl Drop for TestEnd {
     fn drop(&mut self) {
         self.ends.freed.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-impl Source for End {
+impl Source for TestEnd {
     fn open(&mut self) -> Result<SourceInfo> {
         Ok(SourceInfo { total: Some(self.length), tells_holes: true, ..SourceInfo::default() })
     }
@@ -197,9 +79,9 @@ impl Source for End {
     }
 }
 
-impl SourceWays for End {}
+impl SourceWays for TestEnd {}
 
-impl Sink for End {
+impl Sink for TestEnd {
     fn open(&mut self, _plan: &Plan) -> Result<SinkInfo> {
         Ok(SinkInfo { makes_holes: true, ..SinkInfo::default() })
     }
@@ -220,9 +102,9 @@ impl Sink for End {
     }
 }
 
-impl SinkWays for End {}
+impl SinkWays for TestEnd {}
 
-impl end::End for End {
+impl end::End for TestEnd {
     fn finish(&mut self) -> Result<()> {
         self.ends.finish()
     }
@@ -254,12 +136,13 @@ const PIECE: u64 = 4096;
 
 impl Handles {
     fn new(ends: &Arc<Ends>, gates: Option<Arc<(Barrier, Barrier)>>) -> Handles {
-        let end = |gates| End { ends: Arc::clone(ends), at: 0, length: LENGTH, gates };
-        let source = new_source(Box::new(end(gates))).unwrap();
-        let sink = new_sink(Box::new(end(None))).unwrap();
+        let end = |gates| TestEnd { ends: Arc::clone(ends), at: 0, length: LENGTH, gates };
+        let source = new_source(Box::new(end(gates)), Opaque::NONE).unwrap();
+        let sink = new_sink(Box::new(end(None)), Opaque::NONE).unwrap();
         let options = Options { zero_block: 4096, buffer_size: PIECE, ..Options::default() };
         let observer = Observer::new(&options::sparsestream_transfer_options::default());
-        let transfer = new_transfer(source, sink, &options, observer).unwrap();
+        // SAFETY: both live.
+        let transfer = unsafe { new_transfer(source, sink, &options, observer) }.unwrap();
         Handles { source, sink, transfer }
     }
 

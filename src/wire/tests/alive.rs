@@ -15,7 +15,7 @@ const KEEPALIVE: Duration = Duration::from_millis(5);
 fn waits(moving: &mut Moving) -> Option<Duration> {
     moving.turn();
     assert_eq!(moving.result, None);
-    moving.transfer.wait().timeout
+    moving.transfer.wait().watch.timeout
 }
 
 fn limits(stall_ms: u64, idle_ms: u64) -> Transfer {

@@ -1,0 +1,192 @@
+//! What the caller's functions answer, and what they say about a failure.
+
+use crate::error::{Error, Operation, Result, Side, Text};
+use crate::sys::Sys;
+use libc::c_int;
+use std::cell::Cell;
+
+/// What a function said about the failure that it is going to return.
+#[derive(Clone, Copy)]
+pub struct Said {
+    /// The errno that it is about.
+    pub errno: i32,
+    /// The operation that failed, if it is not the one that the function was called for.
+    pub operation: Option<Operation>,
+    /// The offset in the stream at which it failed, if it is not the one of the call.
+    pub offset: Option<u64>,
+    /// Its words.
+    pub text: Text,
+}
+
+thread_local! {
+    static SAID: Cell<Option<Said>> = const { Cell::new(None) };
+}
+
+/// Remembers it until the function that runs on this thread returns.
+pub fn say(said: Said) {
+    SAID.set(Some(said));
+}
+
+/// The place at which a function is called.
+#[derive(Clone, Copy)]
+pub struct Site {
+    /// The operation that it is called for.
+    pub operation: Operation,
+    /// The end that it belongs to.
+    pub side: Side,
+    /// The offset in the stream.
+    pub offset: u64,
+}
+
+impl Site {
+    /// Calls a function that answers a count of at most `most`, or a negative errno.
+    pub fn count(self, most: u64, call: impl FnOnce() -> i64) -> Result<u64> {
+        let answer = self.answer(call);
+        self.check(answer, most)
+    }
+
+    /// Calls a function that answers a count of at least one.
+    pub fn some(self, most: u64, call: impl FnOnce() -> i64) -> Result<u64> {
+        match self.count(most, call)? {
+            0 => Err(self.nonsense(0)),
+            count => Ok(count),
+        }
+    }
+
+    /// Calls a function that answers 0, or a negative errno.
+    pub fn done(self, call: impl FnOnce() -> c_int) -> Result<()> {
+        self.count(0, || i64::from(call())).map(drop)
+    }
+
+    /// Calls a function whose answer is not checked here.
+    pub fn answer(self, call: impl FnOnce() -> i64) -> i64 {
+        SAID.set(None);
+        call()
+    }
+
+    /// A count of at most `most`, or the error that the answer of the last call is.
+    pub fn check(self, answer: i64, most: u64) -> Result<u64> {
+        match u64::try_from(answer) {
+            Ok(count) if count <= most => Ok(count),
+            Ok(_) => Err(self.nonsense(answer)),
+            Err(_) => Err(self.failed(answer)),
+        }
+    }
+
+    /// The error of an answer that nothing can be.
+    pub fn nonsense(self, answer: i64) -> Error {
+        let Site { operation, side, offset } = self;
+        Error::Nonsense { operation, side, offset, answer }
+    }
+
+    /// An error at this place.
+    pub fn error(self, errno: i32) -> Error {
+        Error::at(self.operation, self.side, self.offset, errno)
+    }
+
+    /// A length that a function gave: at least one, and the offset behind it is possible.
+    pub fn length(self, length: i64) -> Result<u64> {
+        u64::try_from(length)
+            .ok()
+            .filter(|length| *length != 0)
+            .filter(|length| i64::try_from(self.offset.saturating_add(*length)).is_ok())
+            .ok_or_else(|| self.nonsense(length))
+    }
+
+    fn failed(self, answer: i64) -> Error {
+        let Some(errno) = errno(answer) else { return self.nonsense(answer) };
+        let error = self.error(errno);
+        match SAID.take() {
+            Some(said) if said.errno == errno && !error.would_block() && !error.interrupted() => {
+                Error::Said {
+                    operation: said.operation.unwrap_or(self.operation),
+                    side: self.side,
+                    offset: Some(said.offset.unwrap_or(self.offset)),
+                    errno,
+                    text: said.text,
+                }
+            }
+            _ => error,
+        }
+    }
+}
+
+/// The errno that a negative answer stands for.
+fn errno(answer: i64) -> Option<i32> {
+    (-4095..0).contains(&answer).then(|| -answer as i32)
+}
+
+/// The answer of a function that only may stop things: 0 or more does not.
+pub fn may_go_on(answer: c_int) -> Sys<()> {
+    if answer >= 0 { Ok(()) } else { Err(errno(i64::from(answer)).unwrap_or(libc::EPROTO)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SITE: Site = Site { operation: Operation::Write, side: Side::Sink, offset: 4096 };
+
+    fn said(errno: i32, operation: Option<Operation>, offset: Option<u64>) -> Said {
+        Said { errno, operation, offset, text: Text::new(b"quota exceeded") }
+    }
+
+    #[test]
+    fn words_go_with_the_errno_that_they_are_about() {
+        let failed = SITE.count(1, || {
+            say(said(libc::EDQUOT, None, None));
+            -i64::from(libc::EDQUOT)
+        });
+        let error = failed.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "sink: write at offset 4096: quota exceeded: Disk quota exceeded"
+        );
+        let other = SITE.count(1, || {
+            say(said(libc::EDQUOT, None, None));
+            -i64::from(libc::EIO)
+        });
+        assert_eq!(other, Err(SITE.error(libc::EIO)));
+        let not_ready = SITE.done(|| {
+            say(said(libc::EAGAIN, None, None));
+            -libc::EAGAIN
+        });
+        assert!(not_ready.unwrap_err().would_block());
+    }
+
+    #[test]
+    fn words_of_an_earlier_call_are_forgotten() {
+        say(said(libc::EIO, None, None));
+        assert_eq!(SITE.done(|| -libc::EIO), Err(SITE.error(libc::EIO)));
+        let fine = SITE.count(5, || {
+            say(said(libc::EIO, None, None));
+            5
+        });
+        assert_eq!(fine, Ok(5));
+        assert_eq!(SITE.done(|| -libc::EIO), Err(SITE.error(libc::EIO)));
+    }
+
+    #[test]
+    fn a_late_error_names_its_own_operation_and_offset() {
+        let late = SITE.done(|| {
+            say(said(libc::EIO, Some(Operation::Hole), Some(512)));
+            -libc::EIO
+        });
+        let error = late.unwrap_err();
+        assert_eq!((error.operation(), error.offset()), (Operation::Hole, Some(512)));
+        assert_eq!((error.side(), error.errno()), (Side::Sink, libc::EIO));
+    }
+
+    #[test]
+    fn only_a_count_or_an_errno_is_an_answer() {
+        assert_eq!(SITE.count(7, || 7), Ok(7));
+        assert_eq!(SITE.some(7, || 0).unwrap_err().errno(), libc::EPROTO);
+        for nonsense in [8, i64::MAX, -4096, i64::MIN] {
+            assert_eq!(SITE.count(7, || nonsense).unwrap_err().errno(), libc::EPROTO);
+        }
+        for length in [0, -1, i64::MIN, i64::MAX - 4095] {
+            assert!(SITE.length(length).is_err(), "{length}");
+        }
+        assert_eq!(SITE.length(i64::MAX - 4096), Ok(i64::MAX as u64 - 4096));
+    }
+}

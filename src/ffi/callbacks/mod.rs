@@ -1,0 +1,22 @@
+//! The caller's functions as ends and observers.
+//!
+//! | module | subject |
+//! |---|---|
+//! | `tables` | the tables and structs as C sees them |
+//! | `answers` | what a function answers, and what it says about a failure |
+//! | `party` | the life of an end, and what it waits for |
+//! | `source`, `stream`, `sink` | tables as ends |
+//! | `observer` | progress, sections, the trace and checkpoints |
+
+pub mod answers;
+mod observer;
+mod party;
+mod sink;
+mod source;
+mod stream;
+pub mod tables;
+
+pub use observer::{Checkpoint, Observer};
+pub use sink::TableSink;
+pub use source::TableSource;
+pub use stream::StreamSource;

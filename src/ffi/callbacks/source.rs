@@ -1,0 +1,345 @@
+//! The caller's table as a source.
+
+use super::party::{Ending, Party, cut};
+use super::tables::{
+    SPARSESTREAM_WITH_HOLES, SPARSESTREAM_WITH_KEEPS, sparsestream_source_info,
+    sparsestream_source_ops,
+};
+use crate::end::{End, Lent, Look, Next, Peer, Rewind, Source, SourceInfo, SourceWays};
+use crate::error::{Error, Operation, Result, Side};
+use crate::ffi::guard::{self, signed};
+use crate::ffi::opaque;
+use crate::ffi::sections::{self, sparsestream_section};
+use crate::section::Kind;
+use crate::wait::Waiting;
+use libc::{c_int, c_void};
+use std::time::Instant;
+
+type Describe = unsafe extern "C" fn(*mut c_void, *mut sparsestream_source_info) -> c_int;
+
+/// What a source of the caller's is, asked once.
+#[derive(Clone, Copy)]
+pub struct Described {
+    /// For the loop.
+    pub info: SourceInfo,
+    /// Reads are cut to a multiple of this.
+    pub preferred: u64,
+}
+
+/// Asks what a source is; `flags` is what its table says.
+pub fn describe(party: &mut Party, describe: Option<Describe>, flags: u64) -> Result<Described> {
+    let site = party.touch(Operation::Open)?;
+    let mut info = sparsestream_source_info {
+        size: size_of::<sparsestream_source_info>() as u64,
+        flags,
+        total: -1,
+        ..sparsestream_source_info::default()
+    };
+    if let Some(describe) = describe {
+        let pointer = party.pointer();
+        // SAFETY: the caller promised that its functions may be called with its opaque.
+        site.done(|| unsafe { describe(pointer, &raw mut info) })?;
+    }
+    // More than the table has functions for cannot be.
+    if info.flags & !(flags | SPARSESTREAM_WITH_KEEPS) != 0 || info.total < -1 {
+        return Err(site.nonsense(if info.total < -1 { info.total } else { signed(info.flags) }));
+    }
+    Ok(Described {
+        info: SourceInfo {
+            total: u64::try_from(info.total).ok(),
+            tells_holes: info.flags & SPARSESTREAM_WITH_HOLES != 0,
+            keeps: info.flags & SPARSESTREAM_WITH_KEEPS != 0,
+            start: 0,
+        },
+        preferred: info.preferred_block.into(),
+    })
+}
+
+/// The section that a source is in.
+#[derive(Debug, Clone, Copy)]
+struct Current {
+    kind: Kind,
+    /// Bytes to its end, if known.
+    left: Option<u64>,
+}
+
+/// The caller's functions as a source.
+pub struct TableSource {
+    ops: sparsestream_source_ops,
+    party: Party,
+    described: Option<Described>,
+    section: Option<Current>,
+    /// Bytes that were passed and that `skip` was not called for yet.
+    owed: u64,
+    /// The memory that was lent is what comes next.
+    lending: bool,
+}
+
+impl TableSource {
+    /// Takes over `opaque`, also when it fails.
+    ///
+    /// # Safety
+    /// `ops` is null or a table of its size whose functions may be called with `opaque` for as
+    /// long as this lives.
+    pub unsafe fn new(ops: *const sparsestream_source_ops, opaque: *mut c_void) -> Result<Self> {
+        // SAFETY: as promised.
+        let (ops, opaque) = unsafe { opaque::table(ops, opaque) }?;
+        guard::flags(ops.flags, SPARSESTREAM_WITH_KEEPS, "ops.flags")?;
+        if ops.read.is_none() {
+            return Err(Error::null("ops.read"));
+        }
+        both(ops.section.is_some(), ops.skip.is_some(), "ops.section", "and ops.skip")?;
+        both(ops.lent.is_some(), ops.took.is_some(), "ops.lent", "and ops.took")?;
+        if ops.flags & SPARSESTREAM_WITH_KEEPS != 0 && ops.section.is_none() {
+            let why = "has SPARSESTREAM_WITH_KEEPS, but there is no ops.section";
+            return Err(Error::argument("ops.flags", why, libc::EINVAL));
+        }
+        let ending = Ending { finish: ops.finish, abort: ops.abort, wait: ops.wait };
+        Ok(TableSource {
+            ops,
+            party: Party::new(opaque, Side::Source, ending),
+            described: None,
+            section: None,
+            owed: 0,
+            lending: false,
+        })
+    }
+
+    /// Calls the caller's `skip` for what was passed. It is done before the next call, where it may fail
+    /// without harm, in one bounded step.
+    fn skip_owed(&mut self) -> Result<()> {
+        if self.owed == 0 {
+            return Ok(());
+        }
+        let mut site = self.party.touch(Operation::Skip)?;
+        site.offset -= self.owed;
+        let skip = self.ops.skip.ok_or_else(|| Error::null("ops.skip"))?;
+        let (pointer, owed) = (self.party.pointer(), self.owed);
+        // SAFETY: the caller promised that its functions may be called with its opaque.
+        self.owed -= site.some(owed, || unsafe { skip(pointer, signed(owed)) })?;
+        // More is left: a cancel may come in between.
+        if self.owed == 0 { Ok(()) } else { Err(site.error(libc::EINTR)) }
+    }
+
+    /// The section that comes next.
+    fn current(&mut self) -> Result<Current> {
+        self.lending = false;
+        self.skip_owed()?;
+        if let Some(section) = self.section {
+            return Ok(section);
+        }
+        let site = self.party.touch(Operation::Map)?;
+        let Some(ask) = self.ops.section else {
+            return Ok(Current { kind: Kind::Data, left: None });
+        };
+        let mut section = sparsestream_section {
+            size: size_of::<sparsestream_section>() as u64,
+            offset: signed(site.offset),
+            length: 0,
+            kind: sections::SPARSESTREAM_END,
+            reserved: 0,
+        };
+        let pointer = self.party.pointer();
+        // SAFETY: the caller promised that its functions may be called with its opaque.
+        site.done(|| unsafe { ask(pointer, &raw mut section) })?;
+        let kind = sections::kind(section.kind).ok_or(site.nonsense(section.kind.into()))?;
+        let left = match (kind, section.length) {
+            (Kind::End, _) => Some(0),
+            (Kind::Data, -1) => None,
+            (_, length) => Some(site.length(length)?),
+        };
+        let section = Current { kind, left };
+        self.section = Some(section);
+        Ok(section)
+    }
+
+    fn advance(&mut self, by: u64) {
+        self.party.offset += by;
+        self.section = self.section.and_then(|section| {
+            let left = section.left?.checked_sub(by).filter(|left| *left > 0)?;
+            Some(Current { left: Some(left), ..section })
+        });
+    }
+
+    /// The length that is left of data; `None` if it is not known.
+    fn data_left(&mut self) -> Result<std::result::Result<Option<u64>, Next>> {
+        let Current { kind, left } = self.current()?;
+        let length = left.unwrap_or_default();
+        Ok(match kind {
+            Kind::Data => Ok(left),
+            Kind::End => Err(Next::End),
+            Kind::Hole => Err(Next::Hole(length)),
+            Kind::Keep => Err(Next::Keep(length)),
+        })
+    }
+}
+
+impl Source for TableSource {
+    fn open(&mut self) -> Result<SourceInfo> {
+        if let Some(described) = self.described {
+            self.party.touch(Operation::Open)?;
+            return Ok(described.info);
+        }
+        let holes = if self.ops.section.is_some() { SPARSESTREAM_WITH_HOLES } else { 0 };
+        let described = describe(&mut self.party, self.ops.describe, holes | self.ops.flags)?;
+        self.described = Some(described);
+        Ok(described.info)
+    }
+
+    fn next(&mut self, buffer: &mut [u8]) -> Result<Next> {
+        let left = match self.data_left()? {
+            Ok(left) => left,
+            Err(next) => return Ok(next),
+        };
+        let site = self.party.touch(Operation::Read)?;
+        let most = left.and_then(|left| usize::try_from(left).ok()).unwrap_or(usize::MAX);
+        let preferred = self.described.map_or(0, |described| described.preferred);
+        let most = cut(site.offset, buffer.len().min(most), preferred);
+        let read = self.ops.read.ok_or_else(|| Error::null("ops.read"))?;
+        let (pointer, start) = (self.party.pointer(), buffer.as_mut_ptr());
+        // SAFETY: the caller promised that its functions may be called with its opaque; `most` bytes of the
+        // buffer are writable.
+        let count = site.count(most as u64, || unsafe { read(pointer, start.cast(), most) })?;
+        match (count, left) {
+            (0, None) => Ok(Next::End),
+            (0, Some(left)) => {
+                Err(Error::EndedEarly { offset: site.offset, expected: site.offset + left })
+            }
+            _ => {
+                self.advance(count);
+                Ok(Next::Data(count as usize))
+            }
+        }
+    }
+
+    fn look(&mut self) -> Result<Look> {
+        let Current { kind, left } = self.current()?;
+        Ok(Look { kind, length: left })
+    }
+
+    fn consume(&mut self, length: u64) {
+        if self.lending {
+            self.lending = false;
+            if let Some(took) = self.ops.took {
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
+                // SAFETY: the caller promised that its functions may be called with its opaque.
+                unsafe { took(self.party.pointer(), length) };
+            }
+        } else {
+            self.owed += length;
+        }
+        self.advance(length);
+    }
+}
+
+impl SourceWays for TableSource {
+    fn lent(&mut self) -> Option<&mut dyn Lent> {
+        if self.ops.lent.is_some() { Some(self) } else { None }
+    }
+
+    fn rewind(&mut self) -> Option<&mut dyn Rewind> {
+        if self.ops.rewind.is_some() { Some(self) } else { None }
+    }
+
+    fn holds_buffer(&self) -> bool {
+        true
+    }
+}
+
+impl Lent for TableSource {
+    fn bytes(&mut self) -> Result<&[u8]> {
+        let Ok(left) = self.data_left()? else { return Ok(&[]) };
+        let site = self.party.touch(Operation::Read)?;
+        let Some(lent) = self.ops.lent else { return Ok(&[]) };
+        let mut memory = std::ptr::null();
+        let pointer = self.party.pointer();
+        // SAFETY: the caller promised that its functions may be called with its opaque.
+        let length = site.count(isize::MAX as u64, || unsafe { lent(pointer, &raw mut memory) })?;
+        if length == 0 {
+            return Ok(&[]);
+        }
+        if memory.is_null() {
+            return Err(site.nonsense(signed(length)));
+        }
+        self.lending = true;
+        let length = left.map_or(length, |left| length.min(left)) as usize;
+        // SAFETY: not null, and the caller promises that its memory is readable for the length that it
+        // answered until it is told that all of it was taken.
+        Ok(unsafe { std::slice::from_raw_parts(memory.cast(), length) })
+    }
+}
+
+impl Rewind for TableSource {
+    fn to_start(&mut self) -> Result<()> {
+        let site = self.party.touch(Operation::Seek)?;
+        let rewind = self.ops.rewind.ok_or_else(|| site.error(libc::ESPIPE))?;
+        let pointer = self.party.pointer();
+        // SAFETY: the caller promised that its functions may be called with its opaque.
+        site.done(|| unsafe { rewind(pointer) })?;
+        self.party.offset = 0;
+        self.section = None;
+        self.owed = 0;
+        self.lending = false;
+        Ok(())
+    }
+}
+
+impl End for TableSource {
+    fn finish(&mut self) -> Result<()> {
+        if !self.party.is_finished() {
+            self.skip_owed()?;
+        }
+        self.party.finish()
+    }
+
+    fn abort(&mut self, error: &Error) {
+        self.party.abort(error);
+    }
+
+    fn waiting(&self) -> Waiting {
+        self.party.waiting()
+    }
+
+    fn peer(&mut self) -> Option<&mut dyn Peer> {
+        if self.ops.durable.is_some() { Some(self) } else { None }
+    }
+}
+
+impl Peer for TableSource {
+    fn signs(&self) -> u64 {
+        0
+    }
+
+    fn flush(&mut self, _now: Instant) -> Result<()> {
+        Ok(())
+    }
+
+    fn flush_by(&self) -> Option<Instant> {
+        None
+    }
+
+    fn durable(&mut self, offset: u64) {
+        report_durable(&self.party, self.ops.durable, offset);
+    }
+}
+
+/// Reports what is durable to the caller's function, if there is one.
+pub fn report_durable(
+    party: &Party,
+    durable: Option<unsafe extern "C" fn(*mut c_void, i64)>,
+    offset: u64,
+) {
+    if let Some(durable) = durable {
+        // SAFETY: the caller promised that its functions may be called with its opaque.
+        unsafe { durable(party.pointer(), signed(offset)) };
+    }
+}
+
+/// Refuses one function without the other.
+pub fn both(one: bool, other: bool, name: &'static str, _and: &'static str) -> Result<()> {
+    if one == other {
+        return Ok(());
+    }
+    let why = "and its counterpart must both be set, or neither";
+    Err(Error::argument(name, why, libc::EINVAL))
+}

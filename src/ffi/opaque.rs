@@ -1,0 +1,113 @@
+//! The caller's opaque pointers, each with a `free` that is called exactly once.
+
+use super::options::{self, Sized0, sparsestream_sink_options, sparsestream_source_options};
+use crate::error::{Error, Result};
+use libc::c_void;
+use std::mem::{offset_of, size_of};
+
+/// The function that ends a loan.
+pub type Free = unsafe extern "C" fn(opaque: *mut c_void);
+
+/// The least `size` of a table: up to and with its `free`.
+pub const TABLE_LEAST: usize = size_of::<u64>() + size_of::<Option<Free>>();
+
+/// A pointer of the caller's. Its `free` is called when this is dropped, and so exactly once.
+pub struct Opaque {
+    pointer: *mut c_void,
+    free: Option<Free>,
+}
+
+// SAFETY: the pointer is only handed back to the caller's functions. The caller promises that these may
+// be called from the threads on which it uses the handle.
+unsafe impl Send for Opaque {}
+
+impl Opaque {
+    /// None.
+    pub const NONE: Opaque = Opaque { pointer: std::ptr::null_mut(), free: None };
+
+    /// The pointer.
+    pub fn pointer(&self) -> *mut c_void {
+        self.pointer
+    }
+}
+
+impl Drop for Opaque {
+    fn drop(&mut self) {
+        if let Some(free) = self.free {
+            // SAFETY: the caller promised that its functions may be called with its opaque.
+            unsafe { free(self.pointer) };
+        }
+    }
+}
+
+/// A caller's struct with a `free`.
+///
+/// # Safety
+/// At the offset `FREE` there is a field of the type `Option<Free>`.
+pub unsafe trait Freed: Sized0 {
+    /// The offset of `free`.
+    const FREE: usize;
+}
+
+/// Options with an opaque pointer of their own.
+///
+/// # Safety
+/// At the offset `OPAQUE` there is a field of the type `*mut c_void`.
+pub unsafe trait Owning: Freed {
+    /// The offset of `opaque`.
+    const OPAQUE: usize;
+}
+
+// SAFETY: the field has this type and offset.
+unsafe impl Freed for sparsestream_source_options {
+    const FREE: usize = offset_of!(Self, free);
+}
+// SAFETY: the field has this type and offset.
+unsafe impl Owning for sparsestream_source_options {
+    const OPAQUE: usize = offset_of!(Self, opaque);
+}
+// SAFETY: the field has this type and offset.
+unsafe impl Freed for sparsestream_sink_options {
+    const FREE: usize = offset_of!(Self, free);
+}
+// SAFETY: the field has this type and offset.
+unsafe impl Owning for sparsestream_sink_options {
+    const OPAQUE: usize = offset_of!(Self, opaque);
+}
+
+/// Reads a table and takes over its opaque, also when the table cannot be used; unless it is not a
+/// table at all, by its size.
+///
+/// # Safety
+/// `ops` is null or a table of its size whose functions may be called with `opaque`.
+pub unsafe fn table<T: Freed>(ops: *const T, opaque: *mut c_void) -> Result<(T, Opaque)> {
+    if ops.is_null() {
+        return Err(Error::null("ops"));
+    }
+    // SAFETY: a table of its size, by the caller's promise; `free` lies at this offset.
+    let free = unsafe { options::field::<T, Option<Free>>(ops, T::FREE, "ops") }?.flatten();
+    let opaque = Opaque { pointer: opaque, free };
+    // SAFETY: as promised.
+    let ops = unsafe { options::read(ops, "ops") }?;
+    Ok((ops, opaque))
+}
+
+/// Reads options and takes over their opaque, also when the options cannot be used; unless they are
+/// not a struct at all, by their size.
+///
+/// # Safety
+/// `options` is null or a struct of its size whose functions may be called with its opaque.
+pub unsafe fn options<T: Owning>(options: *const T) -> Result<(T, Opaque)> {
+    if options.is_null() {
+        return Ok((T::default(), Opaque::NONE));
+    }
+    // SAFETY: a struct of its size, by the caller's promise; the fields lie at these offsets.
+    let (free, pointer) = unsafe {
+        let free = options::field::<T, Option<Free>>(options, T::FREE, "options")?;
+        (free.flatten(), options::field::<T, *mut c_void>(options, T::OPAQUE, "options")?)
+    };
+    let opaque = Opaque { pointer: pointer.unwrap_or(std::ptr::null_mut()), free };
+    // SAFETY: as promised.
+    let options = unsafe { options::read(options, "options") }?;
+    Ok((options, opaque))
+}
