@@ -16,14 +16,13 @@ static int failed(int64_t error)
 /* For a loop that knows no holes. */
 static int read_hole(struct sparsestream_source *source, char *data, size_t length)
 {
-    int64_t left = 0;
-    bool in_data;
-    int r = sparsestream_source_in_data(source, &in_data, &left);
+    struct sparsestream_section section = { .size = sizeof(section) };
+    int r = sparsestream_source_section(source, &section);
 
     if (r < 0)
         return failed(r);
-    if ((int64_t) length > left)
-        length = (size_t) left;
+    if ((int64_t) length > section.length)
+        length = (size_t) section.length;
     r = sparsestream_source_skip(source, (int64_t) length);
     if (r < 0)
         return failed(r);
@@ -43,7 +42,6 @@ int sparsestream_libvirt_source_read(virStreamPtr stream, char *data, size_t len
     while (got == -EINTR);
     if (got == SPARSESTREAM_AT_HOLE)
         return read_hole(source, data, length);
-    /* libvirt's daemon has no word for a section that is kept. */
     if (got == SPARSESTREAM_AT_KEEP)
         return failed(-EOPNOTSUPP);
     return got < 0 ? failed(got) : (int) got;
@@ -51,21 +49,21 @@ int sparsestream_libvirt_source_read(virStreamPtr stream, char *data, size_t len
 
 int sparsestream_libvirt_source_section(virStreamPtr stream, int *in_data, long long *length, void *source)
 {
-    bool data = false;
-    int64_t left = 0;
+    struct sparsestream_section section = { .size = sizeof(section) };
     int r;
 
     (void) stream;
     do
-        r = sparsestream_source_in_data(source, &data, &left);
+        r = sparsestream_source_section(source, &section);
     while (r == -EINTR);
     if (r < 0)
         return failed(r);
+    /* libvirt's protocol has nothing for a section that is kept, or of a kind that is not known here. */
+    if (section.kind != SPARSESTREAM_DATA && section.kind != SPARSESTREAM_HOLE && section.kind != SPARSESTREAM_END)
+        return failed(-EOPNOTSUPP);
+    *in_data = section.kind == SPARSESTREAM_DATA;
     /* A length that is not known: one message, and the question again. */
-    if (left < 0)
-        left = SPARSESTREAM_LIBVIRT_MESSAGE;
-    *in_data = data;
-    *length = left;
+    *length = section.length < 0 ? SPARSESTREAM_LIBVIRT_MESSAGE : section.length;
     return 0;
 }
 

@@ -89,8 +89,6 @@ int error_set(failure_t *failure, int error, const char *format, ...)
 
 void error_add_transfer(failure_t *failure, int error, const struct sparsestream_error *told)
 {
-    char words[sizeof(failure->message)];
-
     /* An end that the transfer aborted because of the other keeps no failure of its own. */
     if (failure->code != -error)
         error_clear(failure);
@@ -98,15 +96,8 @@ void error_add_transfer(failure_t *failure, int error, const struct sparsestream
     failure->side = told->side;
     failure->operation = told->operation;
     failure->offset = told->code == 0 ? -1 : told->offset;
-    if (told->message[0] == '\0')
-        return;
-    if (failure->message[0] == '\0') {
+    if (told->message[0] != '\0')
         snprintf(failure->message, sizeof(failure->message), "%s", told->message);
-        return;
-    }
-    snprintf(words, sizeof(words), "%s", failure->message);
-    snprintf(failure->message, sizeof(failure->message), "%.200s: %s%.280s", told->message,
-             failure->libvirt_code == 0 ? "" : "libvirt: ", words);
 }
 
 void error_clear(failure_t *failure)

@@ -28,7 +28,7 @@ void sigpipe_restore(const struct sigpipe *saved);
 int error_take(failure_t *failure);
 /* A failure that is not libvirt's. Returns `error`, which is negative. */
 int error_set(failure_t *failure, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
-/* Adds what the transfer says of its failure; the words of libvirt are kept behind it. */
+/* Adds what the transfer says of its failure. Its words are those of the end that failed, libvirt's included. */
 void error_add_transfer(failure_t *failure, int error, const struct sparsestream_error *told);
 void error_clear(failure_t *failure);
 /* Hands `failure` out, in the size that the caller knows. */
@@ -47,8 +47,11 @@ int options_transfer(const options_t *options, struct sparsestream_transfer_opti
 
 struct pause;
 
-/* Holds up the event loop while the stream's reader is busy elsewhere. NULL where there is no event loop, or no memory. */
-struct pause *pause_new(void);
+/*
+ * Holds up the event loop while the stream's reader is elsewhere: again and again if it is known to be `busy`, else for
+ * one time. NULL where there is no event loop, or no memory.
+ */
+struct pause *pause_new(bool busy);
 void pause_reading(struct pause *pause, bool reading);
 void pause_free(struct pause *pause);
 
@@ -101,6 +104,7 @@ struct lv_stream {
     unsigned char tail[TAIL_SIZE];
 };
 
+/* Over a struct lv_stream, or a struct that starts with one. */
 extern const struct sparsestream_stream_ops lv_stream_ops;
 
 /* A stream that was opened for an upload or a download of libvirt, with no limit on its length. */
@@ -108,10 +112,22 @@ void lv_stream_init(struct lv_stream *stream, virStreamPtr wrapped, failure_t *f
 /* Aborts it if it is open. */
 void lv_stream_abort(struct lv_stream *stream);
 
-/* Runs a transfer from or into the stream, the other end being `source` or `sink`. Blocking. */
-int stream_send(struct lv_stream *stream, struct sparsestream_source *source,
-                const struct sparsestream_transfer_options *transfer, struct sparsestream_stats *stats);
-int stream_recv(struct lv_stream *stream, struct sparsestream_sink *sink,
-                const struct sparsestream_transfer_options *transfer, struct sparsestream_stats *stats);
+/* volume.c */
+
+/*
+ * A range of a volume as an end; a length of 0 means to the volume's end. `own`: the end is the caller's, who drives it
+ * and is told of failures by the transfer; else failures are put into `failure`, which must outlive it. Return 0 or a negative errno.
+ */
+int volume_sink(virStorageVolPtr vol, int64_t offset, int64_t length, const options_t *options, bool own,
+                failure_t *failure, struct sparsestream_sink **sink);
+int volume_source(virStorageVolPtr vol, int64_t offset, int64_t length, const options_t *options, bool own,
+                  failure_t *failure, struct sparsestream_source **source);
+
+/* blocking.c */
+
+/* Runs a transfer to its end; waits for descriptors in any mode. `failure` may hold what one of the ends put there. */
+int run_to_end(struct sparsestream_source *source, struct sparsestream_sink *sink,
+               const struct sparsestream_transfer_options *options, struct sparsestream_stats *stats,
+               failure_t *failure);
 
 #endif

@@ -16,9 +16,15 @@
 /* The longest that the event loop is held up in one round, and how often a cancel is looked for meanwhile. */
 #define HOLD_MS 1000
 #define SLICE_MS 50
+/* As many as a transfer can wait for. */
+#define MOST_HANDLES 8
+
+struct handle {
+    int watch, fd;
+};
 
 struct sparsestream_libvirt_job {
-    /* The caller's, one each of the timer's and the handle's callback, and one while a callback runs. */
+    /* The caller's, one for each callback of the timer and the handles, and one while a callback runs. */
     int references;
     struct lv_stream lv;
     failure_t failure;
@@ -31,7 +37,8 @@ struct sparsestream_libvirt_job {
     /* What libvirt calls the job for. */
     bool stream_watched;
     atomic_int timer;
-    int handle, handle_fd;
+    struct handle handles[MOST_HANDLES];
+    int handle_count;
     /* Why it must end, a positive errno; set by any thread. */
     atomic_int ending;
     sparsestream_libvirt_done done;
@@ -110,12 +117,11 @@ static void forget_stream(void *opaque)
     virStreamEventRemoveCallback(job->lv.stream);
 }
 
-static void forget_handle(job_t *job)
+static void forget_handles(job_t *job)
 {
-    if (job->handle < 0)
-        return;
-    virEventRemoveHandle(job->handle);
-    job->handle = -1;
+    for (int i = 0; i < job->handle_count; i++)
+        virEventRemoveHandle(job->handles[i].watch);
+    job->handle_count = 0;
 }
 
 static int handle_events(int events)
@@ -124,27 +130,47 @@ static int handle_events(int events)
            | ((events & POLLOUT) != 0 ? VIR_EVENT_HANDLE_WRITABLE : 0);
 }
 
-/* Returns 0 or a negative errno. */
-static int watch_handle(job_t *job, int fd, int events)
+/* The descriptors of the job are most often the same as the last time. */
+static bool same_handles(const job_t *job, const struct sparsestream_wait *wait)
 {
-    if (job->handle >= 0 && job->handle_fd != fd)
-        forget_handle(job);
-    if (job->handle >= 0) {
-        virEventUpdateHandle(job->handle, handle_events(events));
-        return 0;
+    if (job->handle_count != wait->count)
+        return false;
+    for (int i = 0; i < wait->count; i++) {
+        if (job->handles[i].fd != wait->fds[i].fd)
+            return false;
     }
-    job->handle = virEventAddHandle(fd, handle_events(events), on_handle, job, unref);
-    if (job->handle < 0)
-        return -ENOSYS;
-    job->references++;
-    job->handle_fd = fd;
+    return true;
+}
+
+/* Returns 0 or a negative errno. */
+static int watch_handles(job_t *job, const struct sparsestream_wait *wait)
+{
+    const bool same = same_handles(job, wait);
+
+    if (!same)
+        forget_handles(job);
+    for (int i = 0; i < wait->count; i++) {
+        const int events = handle_events(wait->fds[i].events);
+        struct handle *handle = &job->handles[i];
+
+        if (same) {
+            virEventUpdateHandle(handle->watch, events);
+            continue;
+        }
+        handle->fd = wait->fds[i].fd;
+        handle->watch = virEventAddHandle(handle->fd, events, on_handle, job, unref);
+        if (handle->watch < 0)
+            return -ENOSYS;
+        job->references++;
+        job->handle_count++;
+    }
     return 0;
 }
 
-static void rest_handle(const job_t *job)
+static void rest_handles(const job_t *job)
 {
-    if (job->handle >= 0)
-        virEventUpdateHandle(job->handle, 0);
+    for (int i = 0; i < job->handle_count; i++)
+        virEventUpdateHandle(job->handles[i].watch, 0);
 }
 
 static int64_t now_ms(void)
@@ -158,11 +184,13 @@ static int64_t now_ms(void)
 /* Holds up the event loop until the sink is ready, or `until`. Returns whether it is. */
 static bool hold(job_t *job, const struct sparsestream_wait *wait, int64_t until)
 {
-    struct pollfd pollfd = { .fd = wait->fd, .events = (short) wait->events };
+    struct pollfd pollfds[MOST_HANDLES];
     int64_t left;
 
+    for (int i = 0; i < wait->count; i++)
+        pollfds[i] = (struct pollfd){ .fd = wait->fds[i].fd, .events = (short) wait->fds[i].events };
     while ((left = until - now_ms()) > 0 && atomic_load(&job->ending) == 0) {
-        const int r = poll(&pollfd, 1, (int) (left < SLICE_MS ? left : SLICE_MS));
+        const int r = poll(pollfds, (nfds_t) wait->count, (int) (left < SLICE_MS ? left : SLICE_MS));
 
         if (r > 0)
             return true;
@@ -177,20 +205,20 @@ enum next { NEXT_AGAIN, NEXT_LATER, NEXT_WAIT };
 
 static enum next wait_for(job_t *job, int64_t until, int *error)
 {
-    struct sparsestream_wait wait = { .size = sizeof(wait), .fd = -1 };
+    struct sparsestream_wait wait = { .size = sizeof(wait) };
     const int side = job->source != NULL ? SPARSESTREAM_SIDE_SOURCE : SPARSESTREAM_SIDE_SINK;
     bool hold_next = false;
 
     *error = sparsestream_transfer_wait(job->transfer, &wait);
     if (*error < 0)
         return NEXT_WAIT;
-    if (wait.fd >= 0) {
+    if (wait.count > 0) {
         hold_next = job->may_hold && wait.side == SPARSESTREAM_SIDE_SINK;
         if (hold_next && hold(job, &wait, until))
             return NEXT_AGAIN;
-        *error = watch_handle(job, wait.fd, wait.events);
+        *error = watch_handles(job, &wait);
     } else {
-        rest_handle(job);
+        rest_handles(job);
     }
     watch_stream(job, wait.side == side);
     virEventUpdateTimeout(job->timer, hold_next ? 0 : wait.timeout_ms);
@@ -219,7 +247,7 @@ static int run(job_t *job)
     }
     if (next == NEXT_LATER) {
         watch_stream(job, false);
-        rest_handle(job);
+        rest_handles(job);
         virEventUpdateTimeout(job->timer, 0);
     }
     return 1;
@@ -230,7 +258,7 @@ static void settle(job_t *job)
 {
     job->ended = true;
     watch_remove(&job->watched);
-    forget_handle(job);
+    forget_handles(job);
     lv_stream_abort(&job->lv);
     forget_stream(job);
     if (job->timer >= 0)
@@ -322,7 +350,6 @@ static int job_new(struct sparsestream_source *source, virStreamPtr stream, stru
     }
     job->references = 1;
     job->timer = -1;
-    job->handle = -1;
     lv_stream_init(&job->lv, stream, &job->failure);
     job->lv.nonblocking = true;
     job->lv.closing = forget_stream;

@@ -24,8 +24,11 @@ struct pause {
     pthread_cond_t changed;
     int timer;
     int references;
+    /* The reader is at work until it has ended, and not one that may stop in between. */
+    bool busy;
     bool reading, paused, freed;
-    unsigned long calls;
+    unsigned long calls, given_up;
+    pthread_t reader;
 };
 
 static int64_t now_ns(void)
@@ -58,6 +61,12 @@ static void wait_some(struct pause *pause, int64_t until)
     pthread_cond_clockwait(&pause->changed, &pause->lock, CLOCK_MONOTONIC, &time);
 }
 
+/* Whether there is somebody to wait for. The reader itself may be who runs the event loop. */
+static bool may_hold(const struct pause *pause)
+{
+    return pause->calls > 0 && pause->calls != pause->given_up && !pthread_equal(pause->reader, pthread_self());
+}
+
 /* Holds the thread until the reader has taken two messages or waits for one. Returns whether it was behind. */
 static bool hold(struct pause *pause)
 {
@@ -65,6 +74,8 @@ static bool hold(struct pause *pause)
     const int64_t begun = now_ns();
     bool behind = true;
 
+    if (!may_hold(pause))
+        return false;
     pause->paused = true;
     while (!pause->freed && pause->calls < target && now_ns() - begun < MOST_NS) {
         const unsigned long calls = pause->calls;
@@ -76,6 +87,8 @@ static bool hold(struct pause *pause)
         }
     }
     pause->paused = false;
+    if (!pause->busy && pause->calls + 2 == target)
+        pause->given_up = pause->calls;
     return behind;
 }
 
@@ -92,7 +105,7 @@ static void look(int timer, void *opaque)
         virEventUpdateTimeout(timer, behind ? 0 : LOOK_MS);
 }
 
-struct pause *pause_new(void)
+struct pause *pause_new(bool busy)
 {
     struct pause *pause = calloc(1, sizeof(*pause));
 
@@ -100,6 +113,7 @@ struct pause *pause_new(void)
         return NULL;
     pthread_mutex_init(&pause->lock, NULL);
     pthread_cond_init(&pause->changed, NULL);
+    pause->busy = busy;
     /* The event loop's reference, dropped by release(), and the caller's. */
     pause->references = 2;
     pause->timer = virEventAddTimeout(LOOK_MS, look, pause, release);
@@ -117,6 +131,7 @@ void pause_reading(struct pause *pause, bool reading)
         return;
     pthread_mutex_lock(&pause->lock);
     pause->reading = reading;
+    pause->reader = pthread_self();
     pause->calls += reading;
     if (pause->paused)
         pthread_cond_signal(&pause->changed);

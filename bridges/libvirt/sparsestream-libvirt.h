@@ -217,7 +217,49 @@ int sparsestream_libvirt_job_stats(struct sparsestream_libvirt_job *job, struct 
 /* Frees a job. NULL is allowed. One that has not ended is aborted, and `done` is not called. */
 void sparsestream_libvirt_job_free(struct sparsestream_libvirt_job *job);
 
-/* (d) A range of a storage volume in one call, blocking. */
+/* (d) A range of a storage volume, blocking. */
+
+/*
+ * Make a sink that writes, or a source that reads, a range of a volume. They open a stream of their own on the volume's
+ * connection, of which they hold a reference, and start the upload or download. `length` 0 means to the
+ * volume's end. What sparsestream_libvirt_upload() and sparsestream_libvirt_download() do about libvirt's faults they do
+ * too, when the sink is finished. `transfer` of the options is not used.
+ *
+ * A failure of the transfer has libvirt's words in sparsestream_transfer_error(). `failure`, which may be NULL, is for
+ * this call alone.
+ *
+ * Return 0 and a handle that the caller frees, or a negative errno with the handle NULL: -EINVAL, -E2BIG, -ENOMEM,
+ * -ENOSPC, and those of sparsestream_libvirt_errno().
+ */
+int sparsestream_libvirt_sink_to_volume(virStorageVolPtr volume,
+                                        int64_t offset,
+                                        int64_t length,
+                                        const struct sparsestream_libvirt_options *options,
+                                        struct sparsestream_libvirt_failure *failure,
+                                        struct sparsestream_sink **sink);
+int sparsestream_libvirt_source_from_volume(virStorageVolPtr volume,
+                                            int64_t offset,
+                                            int64_t length,
+                                            const struct sparsestream_libvirt_options *options,
+                                            struct sparsestream_libvirt_failure *failure,
+                                            struct sparsestream_source **source);
+
+/*
+ * The same for a volume that is named libvirt+URI#POOL/VOLUME, such as "libvirt+qemu:///system#default/vm.img". An
+ * empty URI is libvirt's default. Over a connection of their own, which is closed with the handle.
+ */
+int sparsestream_libvirt_sink_to_name(const char *name,
+                                      int64_t offset,
+                                      int64_t length,
+                                      const struct sparsestream_libvirt_options *options,
+                                      struct sparsestream_libvirt_failure *failure,
+                                      struct sparsestream_sink **sink);
+int sparsestream_libvirt_source_from_name(const char *name,
+                                          int64_t offset,
+                                          int64_t length,
+                                          const struct sparsestream_libvirt_options *options,
+                                          struct sparsestream_libvirt_failure *failure,
+                                          struct sparsestream_source **source);
 
 /*
  * Uploads `length` bytes of the source to `offset` of the volume; 0 means up to the volume's end. A source

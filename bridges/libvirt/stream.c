@@ -4,7 +4,6 @@
 #include "internal.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <string.h>
 
 /* What virStreamSend and virStreamRecvFlags return beside a count and -1. */
@@ -56,9 +55,8 @@ static void keep_tail(struct lv_stream *stream, const unsigned char *bytes, size
     stream->tail_length = end - start;
 }
 
-static int64_t send_data(void *opaque, const void *buffer, size_t length)
+static int64_t send_data(struct lv_stream *stream, const void *buffer, size_t length)
 {
-    struct lv_stream *stream = opaque;
     struct sigpipe saved;
     int64_t room;
     int sent;
@@ -114,28 +112,27 @@ static int send_first_hole(struct lv_stream *stream, int64_t length)
     return r;
 }
 
-static int send_hole(void *opaque, int64_t length)
+static int64_t send_hole(struct lv_stream *stream, int64_t length)
 {
-    struct lv_stream *stream = opaque;
     const int64_t room = room_for(stream, length);
     int r;
 
     if (stream->lost)
         return connection_lost(stream);
     if (room < 0)
-        return (int) room;
+        return room;
     if (room < length)
         return error_set(stream->failure, -EFBIG, "more than the %lld bytes of the range", (long long) stream->length);
     r = stream->split == SPLIT_FIRST || stream->split == SPLIT_REST ? send_first_hole(stream, length)
                                                                     : send_hole_message(stream, length);
-    if (r == 0)
-        stream->position += length;
-    return r;
+    if (r < 0)
+        return r;
+    stream->position += length;
+    return length;
 }
 
-static int64_t receive_data(void *opaque, void *buffer, size_t length)
+static int64_t receive_data(struct lv_stream *stream, void *buffer, size_t length)
 {
-    struct lv_stream *stream = opaque;
     struct sigpipe saved;
     int got;
 
@@ -163,9 +160,8 @@ static int64_t receive_data(void *opaque, void *buffer, size_t length)
     return got;
 }
 
-static int receive_hole(void *opaque, int64_t *length)
+static int receive_hole(struct lv_stream *stream, int64_t *length)
 {
-    struct lv_stream *stream = opaque;
     long long got = 0;
     int r;
 
@@ -187,16 +183,16 @@ static int receive_hole(void *opaque, int64_t *length)
 static void close_stream(struct lv_stream *stream)
 {
     stream->open = false;
+    pause_free(stream->pause);
+    stream->pause = NULL;
     if (stream->closing != NULL)
         stream->closing(stream->opaque);
 }
 
-static void abort_stream(void *opaque, int error)
+static void abort_stream(struct lv_stream *stream)
 {
-    struct lv_stream *stream = opaque;
     struct sigpipe saved;
 
-    (void) error;
     close_stream(stream);
     if (stream->lost)
         return;
@@ -205,16 +201,15 @@ static void abort_stream(void *opaque, int error)
     sigpipe_restore(&saved);
 }
 
-static int finish_stream(void *opaque)
+static int finish_stream(struct lv_stream *stream)
 {
-    struct lv_stream *stream = opaque;
     struct sigpipe saved;
     int r;
 
     if (stream->lost)
         return connection_lost(stream);
     if (stream->length >= 0 && stream->position < stream->length) {
-        abort_stream(stream, ENODATA);
+        abort_stream(stream);
         return error_set(stream->failure, -ENODATA, "the source ended after %lld of %lld bytes",
                          (long long) stream->position, (long long) stream->length);
     }
@@ -225,14 +220,55 @@ static int finish_stream(void *opaque)
     return r < 0 ? error_take(stream->failure) : 0;
 }
 
+/* The table: each failure with its words. */
+
+static int64_t tell(const struct lv_stream *stream, int64_t result)
+{
+    if (result < 0 && result != -EAGAIN && result != SPARSESTREAM_AT_HOLE)
+        sparsestream_set_error((int) -result, SPARSESTREAM_OPERATION_NONE, -1, stream->failure->message);
+    return result;
+}
+
+static int64_t op_send(void *stream, const void *buffer, size_t length)
+{
+    return tell(stream, send_data(stream, buffer, length));
+}
+
+static int64_t op_send_hole(void *stream, int64_t length)
+{
+    return tell(stream, send_hole(stream, length));
+}
+
+static int64_t op_recv(void *stream, void *buffer, size_t length)
+{
+    return tell(stream, receive_data(stream, buffer, length));
+}
+
+static int op_recv_hole(void *stream, int64_t *length)
+{
+    return (int) tell(stream, receive_hole(stream, length));
+}
+
+static int op_finish(void *stream)
+{
+    return (int) tell(stream, finish_stream(stream));
+}
+
+static void op_abort(void *stream, int error)
+{
+    (void) error;
+    abort_stream(stream);
+}
+
 const struct sparsestream_stream_ops lv_stream_ops = {
     .size = sizeof(lv_stream_ops),
-    .send = send_data,
-    .send_hole = send_hole,
-    .recv = receive_data,
-    .recv_hole = receive_hole,
-    .finish = finish_stream,
-    .abort = abort_stream,
+    .preferred = SPARSESTREAM_LIBVIRT_MESSAGE,
+    .send = op_send,
+    .send_hole = op_send_hole,
+    .recv = op_recv,
+    .recv_hole = op_recv_hole,
+    .finish = op_finish,
+    .abort = op_abort,
 };
 
 void lv_stream_init(struct lv_stream *stream, virStreamPtr wrapped, failure_t *failure)
@@ -249,73 +285,5 @@ void lv_stream_init(struct lv_stream *stream, virStreamPtr wrapped, failure_t *f
 void lv_stream_abort(struct lv_stream *stream)
 {
     if (stream->open)
-        abort_stream(stream, ECANCELED);
-}
-
-/* Waits for the caller's descriptor. The stream itself blocks. */
-static int wait_for_end(struct sparsestream_transfer *transfer)
-{
-    struct sparsestream_wait wait = { .size = sizeof(wait) };
-    struct pollfd pollfd;
-    int r = sparsestream_transfer_wait(transfer, &wait);
-
-    if (r < 0)
-        return r;
-    if (wait.fd < 0 && wait.side != SPARSESTREAM_SIDE_NONE)
-        return -EAGAIN;
-    pollfd = (struct pollfd){ .fd = wait.fd, .events = (short) wait.events };
-    if (poll(&pollfd, 1, wait.timeout_ms) < 0 && errno != EINTR)
-        return -errno;
-    return 0;
-}
-
-static int run_to_end(struct lv_stream *stream, struct sparsestream_source *source, struct sparsestream_sink *sink,
-                      const struct sparsestream_transfer_options *options, struct sparsestream_stats *stats)
-{
-    struct sparsestream_error told = { .size = sizeof(told), .offset = -1 };
-    struct sparsestream_transfer *transfer = NULL;
-    int waited = 0, r;
-
-    r = sparsestream_transfer_new(source, sink, options, &transfer);
-    if (r < 0)
-        return error_set(stream->failure, r, "%s", sparsestream_last_error());
-    do
-        r = sparsestream_transfer_run(transfer, 0);
-    while (r == -EAGAIN && (waited = wait_for_end(transfer)) == 0);
-    if (waited < 0)
-        r = waited;
-    if (stats != NULL)
-        sparsestream_transfer_stats(transfer, stats);
-    if (r < 0) {
-        sparsestream_transfer_error(transfer, &told);
-        error_add_transfer(stream->failure, r, &told);
-    }
-    sparsestream_transfer_free(transfer);
-    return r;
-}
-
-int stream_send(struct lv_stream *stream, struct sparsestream_source *source,
-                const struct sparsestream_transfer_options *transfer, struct sparsestream_stats *stats)
-{
-    struct sparsestream_sink *sink = NULL;
-    int r = sparsestream_sink_to_stream(&lv_stream_ops, stream, &sink);
-
-    if (r < 0)
-        return error_set(stream->failure, r, "%s", sparsestream_last_error());
-    r = run_to_end(stream, source, sink, transfer, stats);
-    sparsestream_sink_free(sink);
-    return r;
-}
-
-int stream_recv(struct lv_stream *stream, struct sparsestream_sink *sink,
-                const struct sparsestream_transfer_options *transfer, struct sparsestream_stats *stats)
-{
-    struct sparsestream_source *source = NULL;
-    int r = sparsestream_source_from_stream(&lv_stream_ops, stream, &source);
-
-    if (r < 0)
-        return error_set(stream->failure, r, "%s", sparsestream_last_error());
-    r = run_to_end(stream, source, sink, transfer, stats);
-    sparsestream_source_free(source);
-    return r;
+        abort_stream(stream);
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* A range of a storage volume in one call. */
+/* A range of a storage volume as a source or a sink. */
 
 #include "internal.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct volume {
@@ -51,59 +52,57 @@ static int check_range(const struct volume *volume, int64_t offset, int64_t *len
     return 0;
 }
 
-/* One stream over a range of the volume. */
-struct range {
-    virStreamPtr stream;
-    struct lv_stream lv;
-};
-
-static int range_open(const struct volume *volume, struct range *range, failure_t *failure)
+static int stream_new(const struct volume *volume, struct lv_stream *lv, failure_t *failure)
 {
-    range->stream = virStreamNew(volume->connection, 0);
-    if (range->stream == NULL)
+    virStreamPtr stream = virStreamNew(volume->connection, 0);
+
+    lv_stream_init(lv, stream, failure);
+    if (stream == NULL) {
+        lv->open = false;
         return error_take(failure);
-    lv_stream_init(&range->lv, range->stream, failure);
+    }
     return 0;
 }
 
-static void range_close(struct range *range)
-{
-    virStreamFree(range->stream);
-}
-
 /* Starts an upload, or a download, on the stream. */
-static int range_start(const struct volume *volume, struct range *range, bool upload, int64_t offset, int64_t length,
-                       bool sparse)
+static int stream_start(const struct volume *volume, struct lv_stream *lv, bool upload, int64_t offset,
+                        int64_t length, bool sparse)
 {
     struct sigpipe saved;
     int r;
 
     sigpipe_block(&saved);
     if (upload)
-        r = virStorageVolUpload(volume->vol, range->stream, (unsigned long long) offset, (unsigned long long) length,
+        r = virStorageVolUpload(volume->vol, lv->stream, (unsigned long long) offset, (unsigned long long) length,
                                 sparse ? VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM : 0);
     else
-        r = virStorageVolDownload(volume->vol, range->stream, (unsigned long long) offset, (unsigned long long) length,
+        r = virStorageVolDownload(volume->vol, lv->stream, (unsigned long long) offset, (unsigned long long) length,
                                   sparse ? VIR_STORAGE_VOL_DOWNLOAD_SPARSE_STREAM : 0);
     sigpipe_restore(&saved);
-    range->lv.length = length;
-    return r < 0 ? error_take(range->lv.failure) : 0;
+    lv->length = length;
+    return r < 0 ? error_take(lv->failure) : 0;
+}
+
+static void stream_close(struct lv_stream *lv)
+{
+    lv_stream_abort(lv);
+    virStreamFree(lv->stream);
 }
 
 /* Puts the daemon's bytes of a small range into `buffer`. */
 static int read_back(const struct volume *volume, int64_t offset, unsigned char *buffer, size_t length,
                      failure_t *failure)
 {
-    struct range range;
+    struct lv_stream lv;
     size_t got = 0;
     int r;
 
-    r = range_open(volume, &range, failure);
+    r = stream_new(volume, &lv, failure);
     if (r < 0)
         return r;
-    r = range_start(volume, &range, false, offset, (int64_t) length, false);
+    r = stream_start(volume, &lv, false, offset, (int64_t) length, false);
     while (r == 0 && got < length) {
-        const int64_t count = lv_stream_ops.recv(&range.lv, buffer + got, length - got);
+        const int64_t count = lv_stream_ops.recv(&lv, buffer + got, length - got);
 
         if (count < 0)
             r = count == SPARSESTREAM_AT_HOLE ? error_set(failure, -EPROTO, "a hole in a stream that has none")
@@ -112,10 +111,8 @@ static int read_back(const struct volume *volume, int64_t offset, unsigned char 
             got += (size_t) count;
     }
     if (r == 0)
-        r = lv_stream_ops.finish(&range.lv);
-    else
-        lv_stream_abort(&range.lv);
-    range_close(&range);
+        r = lv_stream_ops.finish(&lv);
+    stream_close(&lv);
     return r;
 }
 
@@ -138,20 +135,19 @@ static int check_back(const struct volume *volume, int64_t offset, const unsigne
 static int write_zero(const struct volume *volume, int64_t offset, failure_t *failure)
 {
     static const unsigned char zero;
-    struct range range;
+    struct lv_stream lv;
     int r;
 
-    r = range_open(volume, &range, failure);
+    r = stream_new(volume, &lv, failure);
     if (r < 0)
         return r;
-    r = range_start(volume, &range, true, offset, 1, false);
+    r = stream_start(volume, &lv, true, offset, 1, false);
     if (r == 0) {
-        const int64_t sent = lv_stream_ops.send(&range.lv, &zero, 1);
+        const int64_t sent = lv_stream_ops.send(&lv, &zero, 1);
 
-        r = sent < 0 ? (int) sent : lv_stream_ops.finish(&range.lv);
+        r = sent < 0 ? (int) sent : lv_stream_ops.finish(&lv);
     }
-    lv_stream_abort(&range.lv);
-    range_close(&range);
+    stream_close(&lv);
     return r < 0 ? r : check_back(volume, offset, &zero, 1, failure);
 }
 
@@ -184,159 +180,143 @@ static int choose_holes(const struct volume *volume, int64_t end, const options_
     return SPARSESTREAM_LIBVIRT_HOLES_SPLIT;
 }
 
-static int send_range(const struct volume *volume, int64_t offset, int64_t length, struct sparsestream_source *source,
-                      const options_t *options, struct sparsestream_transfer_options *transfer,
-                      struct sparsestream_stats *stats, failure_t *failure)
-{
-    const int holes = choose_holes(volume, offset + length, options);
-    const bool verified = (options->flags & SPARSESTREAM_LIBVIRT_NO_VERIFY) == 0;
-    struct range range;
-    int r;
-
-    if (holes == SPARSESTREAM_LIBVIRT_HOLES_ZEROS) {
-        if (transfer->sparse == SPARSESTREAM_SPARSE_REQUIRED)
-            return error_set(failure, -EOPNOTSUPP, "holes must be sent as zeros to this range of the volume");
-        transfer->sparse = SPARSESTREAM_SPARSE_NEVER;
-    }
-    r = range_open(volume, &range, failure);
-    if (r < 0)
-        return r;
-    r = range_start(volume, &range, true, offset, length, transfer->sparse != SPARSESTREAM_SPARSE_NEVER);
-    if (r == 0) {
-        range.lv.split = holes == SPARSESTREAM_LIBVIRT_HOLES_SPLIT ? SPLIT_FIRST : SPLIT_NEVER;
-        range.lv.keep_tail = verified;
-        r = stream_send(&range.lv, source, transfer, stats);
-    }
-    lv_stream_abort(&range.lv);
-    range_close(&range);
-    if (r == 0 && range.lv.split_at >= 0)
-        r = write_zero(volume, offset + range.lv.split_at, failure);
-    if (r == 0 && verified)
-        r = verify(volume, offset, length, &range.lv, failure);
-    return r;
-}
-
-/* What both directions check first. */
-static int begin(virStorageVolPtr vol, const void *end, const options_t *given, uint64_t flags, options_t *options,
-                 struct sparsestream_transfer_options *transfer, failure_t *failure)
-{
-    int r;
-
-    error_clear(failure);
-    if (vol == NULL || end == NULL)
-        return error_set(failure, -EINVAL, "an argument is NULL");
-    r = options_read(given, flags, options);
-    if (r == 0)
-        r = options_transfer(options, transfer);
-    return r < 0 ? error_set(failure, r, "the options of the bridge are not valid") : 0;
-}
-
-int sparsestream_libvirt_upload(virStorageVolPtr vol, int64_t offset, int64_t length,
-                                struct sparsestream_source *source, const options_t *given,
-                                struct sparsestream_stats *stats, failure_t *failure_out)
-{
-    struct sparsestream_transfer_options transfer;
+/* A range of a volume as an end. */
+struct volume_end {
+    /* First, so that the functions of the stream serve this too. */
+    struct lv_stream lv;
     struct volume volume;
+    int64_t offset;
+    bool verified;
+    /* Where the stream's failure is kept, if the caller has no place for it. */
     failure_t failure;
-    options_t options;
-    int r;
-
-    if (error_check(failure_out) < 0)
-        return -EINVAL;
-    r = begin(vol, source, given, SPARSESTREAM_LIBVIRT_NO_VERIFY, &options, &transfer, &failure);
-    if (r == 0)
-        r = examine(vol, &volume, &failure);
-    if (r == 0)
-        r = check_range(&volume, offset, &length, &failure);
-    if (r == 0)
-        r = send_range(&volume, offset, length, source, &options, &transfer, stats, &failure);
-    error_give(&failure, failure_out);
-    return r;
-}
-
-/* The source of a download does not know its total: the volume does. */
-struct counted {
-    int64_t total;
-    int (*progress)(void *opaque, const struct sparsestream_stats *stats);
-    int (*section)(void *opaque, const struct sparsestream_section *section);
-    void *opaque;
 };
 
-static int tell_progress(void *opaque, const struct sparsestream_stats *stats)
+static int finish_upload(void *opaque)
 {
-    const struct counted *counted = opaque;
-    struct sparsestream_stats with_total = { .size = 0 };
-    const size_t size = stats->size < sizeof(with_total) ? (size_t) stats->size : sizeof(with_total);
+    struct volume_end *end = opaque;
+    struct lv_stream *lv = &end->lv;
+    int r = lv_stream_ops.finish(lv);
 
-    memcpy(&with_total, stats, size);
-    with_total.size = size;
-    with_total.total = counted->total;
-    return counted->progress(counted->opaque, &with_total);
-}
-
-static int tell_section(void *opaque, const struct sparsestream_section *section)
-{
-    const struct counted *counted = opaque;
-
-    return counted->section(counted->opaque, section);
-}
-
-static void count(struct counted *counted, int64_t total, struct sparsestream_transfer_options *transfer)
-{
-    *counted = (struct counted){ total, transfer->progress, transfer->section, transfer->opaque };
-    transfer->opaque = counted;
-    if (transfer->progress != NULL)
-        transfer->progress = tell_progress;
-    if (transfer->section != NULL)
-        transfer->section = tell_section;
-}
-
-static int recv_range(const struct volume *volume, int64_t offset, int64_t length, struct sparsestream_sink *sink,
-                      const options_t *options, const struct sparsestream_transfer_options *transfer,
-                      struct sparsestream_stats *stats, failure_t *failure)
-{
-    struct range range;
-    int r;
-
-    r = range_open(volume, &range, failure);
     if (r < 0)
         return r;
-    r = range_start(volume, &range, false, offset, length, transfer->sparse != SPARSESTREAM_SPARSE_NEVER);
-    if (r == 0) {
-        if ((options->flags & SPARSESTREAM_LIBVIRT_NO_PAUSE) == 0)
-            range.lv.pause = pause_new();
-        r = stream_recv(&range.lv, sink, transfer, stats);
-        pause_free(range.lv.pause);
-    }
-    lv_stream_abort(&range.lv);
-    range_close(&range);
+    if (lv->split_at >= 0)
+        r = write_zero(&end->volume, end->offset + lv->split_at, lv->failure);
+    if (r == 0 && end->verified)
+        r = verify(&end->volume, end->offset, lv->length, lv, lv->failure);
+    if (r < 0)
+        sparsestream_set_error(-r, SPARSESTREAM_OPERATION_NONE, -1, lv->failure->message);
     return r;
 }
 
-int sparsestream_libvirt_download(virStorageVolPtr vol, int64_t offset, int64_t length,
-                                  struct sparsestream_sink *sink, const options_t *given,
-                                  struct sparsestream_stats *stats, failure_t *failure_out)
+static int describe(void *opaque, struct sparsestream_source_info *info)
 {
-    struct sparsestream_transfer_options transfer;
-    struct counted counted;
-    struct volume volume;
-    failure_t failure;
-    options_t options;
+    const struct volume_end *end = opaque;
+
+    info->total = end->lv.length;
+    return 0;
+}
+
+static void free_end(void *opaque)
+{
+    struct volume_end *end = opaque;
+
+    lv_stream_abort(&end->lv);
+    pause_free(end->lv.pause);
+    if (end->lv.stream != NULL)
+        virStreamFree(end->lv.stream);
+    virStorageVolFree(end->volume.vol);
+    free(end);
+}
+
+/* Returns 0 or a negative errno, with nothing to free. */
+static int end_new(virStorageVolPtr vol, int64_t offset, int64_t length, failure_t *failure, struct volume_end **out)
+{
+    struct volume_end *end;
     int r;
 
-    if (error_check(failure_out) < 0)
-        return -EINVAL;
-    r = begin(vol, sink, given, SPARSESTREAM_LIBVIRT_NO_PAUSE, &options, &transfer, &failure);
-    if (r == 0 && options.holes != SPARSESTREAM_LIBVIRT_HOLES_AUTO)
-        r = error_set(&failure, -EINVAL, "`holes` is for uploads");
-    if (r == 0)
-        r = examine(vol, &volume, &failure);
-    if (r == 0)
-        r = check_range(&volume, offset, &length, &failure);
-    if (r == 0) {
-        count(&counted, length, &transfer);
-        r = recv_range(&volume, offset, length, sink, &options, &transfer, stats, &failure);
+    if (vol == NULL)
+        return error_set(failure, -EINVAL, "the volume is NULL");
+    if (virStorageVolRef(vol) < 0)
+        return error_take(failure);
+    end = calloc(1, sizeof(*end));
+    if (end == NULL) {
+        virStorageVolFree(vol);
+        return error_set(failure, -ENOMEM, "no memory");
     }
-    error_give(&failure, failure_out);
-    return r;
+    end->volume.vol = vol;
+    r = examine(vol, &end->volume, failure);
+    if (r == 0)
+        r = check_range(&end->volume, offset, &length, failure);
+    if (r == 0)
+        r = stream_new(&end->volume, &end->lv, failure);
+    if (r < 0) {
+        free_end(end);
+        return r;
+    }
+    end->offset = offset;
+    end->lv.length = length;
+    *out = end;
+    return 0;
+}
+
+/* From now on failures are kept in the end itself. */
+static void own_failure(struct volume_end *end)
+{
+    end->lv.failure = &end->failure;
+    error_clear(&end->failure);
+}
+
+int volume_sink(virStorageVolPtr vol, int64_t offset, int64_t length, const options_t *options, bool own,
+                failure_t *failure, struct sparsestream_sink **sink)
+{
+    struct sparsestream_stream_ops ops = lv_stream_ops;
+    struct volume_end *end;
+    int holes, r;
+
+    r = end_new(vol, offset, length, failure, &end);
+    if (r < 0)
+        return r;
+    holes = choose_holes(&end->volume, offset + end->lv.length, options);
+    end->verified = end->lv.keep_tail = (options->flags & SPARSESTREAM_LIBVIRT_NO_VERIFY) == 0;
+    end->lv.split = holes == SPARSESTREAM_LIBVIRT_HOLES_SPLIT ? SPLIT_FIRST : SPLIT_NEVER;
+    if (holes == SPARSESTREAM_LIBVIRT_HOLES_ZEROS)
+        ops.send_hole = NULL;
+    ops.finish = finish_upload;
+    ops.free = free_end;
+    r = stream_start(&end->volume, &end->lv, true, offset, end->lv.length, ops.send_hole != NULL);
+    if (r < 0) {
+        free_end(end);
+        return r;
+    }
+    if (own)
+        own_failure(end);
+    r = sparsestream_sink_to_stream(&ops, end, sink);
+    return r < 0 ? error_set(failure, r, "%s", sparsestream_last_error()) : 0;
+}
+
+int volume_source(virStorageVolPtr vol, int64_t offset, int64_t length, const options_t *options, bool own,
+                  failure_t *failure, struct sparsestream_source **source)
+{
+    struct sparsestream_stream_ops ops = lv_stream_ops;
+    struct volume_end *end;
+    int r;
+
+    if (options->holes != SPARSESTREAM_LIBVIRT_HOLES_AUTO)
+        return error_set(failure, -EINVAL, "`holes` is for uploads");
+    r = end_new(vol, offset, length, failure, &end);
+    if (r < 0)
+        return r;
+    ops.describe = describe;
+    ops.free = free_end;
+    r = stream_start(&end->volume, &end->lv, false, offset, end->lv.length, true);
+    if (r < 0) {
+        free_end(end);
+        return r;
+    }
+    if ((options->flags & SPARSESTREAM_LIBVIRT_NO_PAUSE) == 0)
+        end->lv.pause = pause_new(!own);
+    if (own)
+        own_failure(end);
+    r = sparsestream_source_from_stream(&ops, end, source);
+    return r < 0 ? error_set(failure, r, "%s", sparsestream_last_error()) : 0;
 }
