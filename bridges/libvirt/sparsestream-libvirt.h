@@ -24,7 +24,7 @@
 #ifndef SPARSESTREAM_LIBVIRT_H
 #define SPARSESTREAM_LIBVIRT_H
 
-#include <sparsestream.h>
+#include <sparsestream-libvirt-name.h>
 
 #include <libvirt/libvirt.h>
 #include <libvirt/virterror.h>
@@ -35,66 +35,6 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-/* The most bytes of data in one message of libvirt's protocol. Every libvirt since 0.9.11 takes a message of this size. */
-#define SPARSESTREAM_LIBVIRT_MESSAGE 262120
-
-/* How holes are sent into a volume that may hold old bytes: `holes` of `sparsestream_libvirt_options`. libvirt's daemon
- * makes the first hole by extending the file, which leaves the old bytes under it. */
-
-/* TRUST if the volume has no allocated blocks, or is a block device; else SPLIT. The default. */
-#define SPARSESTREAM_LIBVIRT_HOLES_AUTO 0
-/* Every hole is sent as zeros. */
-#define SPARSESTREAM_LIBVIRT_HOLES_ZEROS 1
-/* The first hole is sent as a hole of one byte, which cuts the file there, and a hole of the rest. The one byte is
- * written as a zero by a second upload after the first is finished. */
-#define SPARSESTREAM_LIBVIRT_HOLES_SPLIT 2
-/* The volume reads as zeros wherever the stream has its first hole: the caller has just created or wiped it. */
-#define SPARSESTREAM_LIBVIRT_HOLES_TRUST 3
-
-/* Flag: an upload does not read back the end of what it wrote. The daemon reports success when
- * the last messages could not be written; without reading back, the upload reports success too. */
-#define SPARSESTREAM_LIBVIRT_NO_VERIFY 1
-/* Flag: a download never holds up libvirt's event loop. While the sink is slower than the daemon,
- * libvirt then queues the rest of the volume in memory. */
-#define SPARSESTREAM_LIBVIRT_NO_PAUSE 2
-
-/* How a libvirt stream is used. Zero-initialise it and set `size`; NULL means all defaults. */
-typedef struct sparsestream_libvirt_options {
-    /* sizeof(sparsestream_libvirt_options). */
-    uint64_t size;
-    /* Any of SPARSESTREAM_LIBVIRT_NO_VERIFY (uploads), SPARSESTREAM_LIBVIRT_NO_PAUSE (what receives). */
-    uint64_t flags;
-    /* One of SPARSESTREAM_LIBVIRT_HOLES_..., for sparsestream_libvirt_upload(); else 0. */
-    int32_t holes;
-    /* 0. */
-    int32_t reserved;
-    /* Options of the transfer, or NULL. A `buffer_size` of 0 means one message. A `sparse` of
-     * SPARSESTREAM_SPARSE_REQUIRED fails an upload with -EOPNOTSUPP where holes must be sent as zeros. */
-    const struct sparsestream_transfer_options *transfer;
-} sparsestream_libvirt_options;
-
-/* A failure, and libvirt's own words for it. Set `size` before it is handed in; filled by each call that
- * returns a failure, zeroed by each that returns 0. */
-typedef struct sparsestream_libvirt_failure {
-    /* sizeof(sparsestream_libvirt_failure), set by the caller. */
-    uint64_t size;
-    /* The errno, positive; 0 when nothing has failed. */
-    int32_t code;
-    /* SPARSESTREAM_SIDE_... and SPARSESTREAM_OPERATION_... of the transfer; 0 where no transfer had begun or all was
-     * moved. */
-    int32_t side;
-    int32_t operation;
-    /* virErrorNumber and virErrorDomain, 0 where the failure was not libvirt's. */
-    int32_t libvirt_code;
-    int32_t libvirt_domain;
-    /* 0. */
-    int32_t reserved;
-    /* Where, in bytes, as in sparsestream_error; -1 where no offset applies. */
-    int64_t offset;
-    /* What failed in words, libvirt's included. Always ends with a NUL byte. */
-    char message[512];
-} sparsestream_libvirt_failure;
 
 /*
  * The errno, positive, for an error of libvirt; 0 for NULL and VIR_ERR_OK.
@@ -217,7 +157,7 @@ int sparsestream_libvirt_job_stats(struct sparsestream_libvirt_job *job, struct 
 /* Frees a job. NULL is allowed. One that has not ended is aborted, and `done` is not called. */
 void sparsestream_libvirt_job_free(struct sparsestream_libvirt_job *job);
 
-/* (d) A range of a storage volume, blocking. */
+/* (d) A range of a storage volume, blocking. sparsestream-libvirt-name.h has the same for volumes by name. */
 
 /*
  * Make a sink that writes, or a source that reads, a range of a volume. They open a stream of their own on the volume's
@@ -243,23 +183,6 @@ int sparsestream_libvirt_source_from_volume(virStorageVolPtr volume,
                                             const struct sparsestream_libvirt_options *options,
                                             struct sparsestream_libvirt_failure *failure,
                                             struct sparsestream_source **source);
-
-/*
- * The same for a volume that is named libvirt+URI#POOL/VOLUME, such as "libvirt+qemu:///system#default/vm.img". An
- * empty URI is libvirt's default. Over a connection of their own, which is closed with the handle.
- */
-int sparsestream_libvirt_sink_to_name(const char *name,
-                                      int64_t offset,
-                                      int64_t length,
-                                      const struct sparsestream_libvirt_options *options,
-                                      struct sparsestream_libvirt_failure *failure,
-                                      struct sparsestream_sink **sink);
-int sparsestream_libvirt_source_from_name(const char *name,
-                                          int64_t offset,
-                                          int64_t length,
-                                          const struct sparsestream_libvirt_options *options,
-                                          struct sparsestream_libvirt_failure *failure,
-                                          struct sparsestream_source **source);
 
 /*
  * Uploads `length` bytes of the source to `offset` of the volume; 0 means up to the volume's end. A source
