@@ -501,6 +501,28 @@ static void zeros_where_only_the_next_byte_can_be_written(void)
     }
 }
 
+/* To write what was left out before takes longer than a stall may, and is none. */
+static void zeros_that_take_long_are_no_stall(void)
+{
+    static const struct fuse_rule rules[] = {
+        { FUSE_ON_WRITE, 0, FUSE_FAIL_BEYOND, ESPIPE },
+        { FUSE_ON_WRITE, 0, FUSE_DELAY, 5 },
+    };
+    const int64_t hole = 100 * MiB;
+    int from = file_new("from"), fd;
+
+    open_fixture("fuse");
+    file_fill(from, hole, 100, 1);
+    fd = open_file(O_RDWR);
+    fuse_server_rules(fixture.server, RULES(rules));
+    CHECK_CODE(copy(from, fd, NULL, TRANSFER_OPTIONS(.stall_ms = 300)), 0);
+    close(fd);
+    CHECK_INT(file_size(fixture.server->memory), ==, hole + 100);
+    CHECK_INT(file_differs(from, 0, fixture.server->memory, 0, hole + 100), ==, -1);
+    close(from);
+    close_fixture();
+}
+
 static void a_size_that_is_right_need_not_be_set(void)
 {
     const int errors[] = { ENOSYS, EPERM, EOPNOTSUPP };
@@ -838,6 +860,7 @@ TESTS(
     CASE(a_punch_that_cannot_be_read_back_is_not_made),
     CASE(a_punch_that_works_is_kept),
     CASE(zeros_where_only_the_next_byte_can_be_written),
+    CASE(zeros_that_take_long_are_no_stall),
     CASE(a_size_that_is_right_need_not_be_set),
     CASE(a_size_that_cannot_be_cut_is_refused_first),
     CASE(holes_take_no_blocks_on_xfs),

@@ -482,6 +482,25 @@ typedef struct sparsestream_source sparsestream_source;
 typedef struct sparsestream_transfer sparsestream_transfer;
 
 /**
+ * How large a channel is. Zero-initialise it and set `size`; NULL means all defaults.
+ */
+typedef struct sparsestream_channel_options {
+    /**
+     * `sizeof(sparsestream_channel_options)`.
+     */
+    uint64_t size;
+    /**
+     * Zero.
+     */
+    uint64_t flags;
+    /**
+     * Bytes of data that it holds at most, 131072 to 67108864; 0 means 1048576. Memory is taken when it
+     * is first used.
+     */
+    uint64_t capacity;
+} sparsestream_channel_options;
+
+/**
  * What a transfer has done so far. Set `size` before it is handed in: a short struct receives
  * what fits, the tail of a longer one is zeroed.
  */
@@ -1358,6 +1377,35 @@ typedef struct sparsestream_wire_info {
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
+
+/**
+ * Makes a channel: what is sent to `*sink` comes out of `*source`. The two may be used by two threads at
+ * the same time, each by one call at a time: file I/O in a worker, the stream in an event loop.
+ *
+ * Data, holes, kept sections and the total length cross it. It holds at most `capacity` bytes of data and
+ * 256 sections.
+ *
+ * Each end has an eventfd of its own, which can be read (POLLIN) exactly while the end is ready. An end
+ * that is not ready returns -EAGAIN and is waited for by `sparsestream_transfer_wait`,
+ * `sparsestream_sink_wait` or `sparsestream_source_wait`; a run without a budget waits by itself. The
+ * eventfds are for poll(2), epoll(7) and their like: they must not be read, written or closed. Both are
+ * closed when both ends are freed.
+ *
+ * The sink is finished when the source has been: until then finishing it returns -EAGAIN. So the result of
+ * the sending transfer is that of the receiving one. A failure crosses in both directions, with its errno
+ * and its words (`peer` of `sparsestream_error` is 1). An end that is freed before it was finished is
+ * ECANCELED at the other. What the receiving sink has made durable is reported to the sending source.
+ *
+ * Kept sections must be announced: a transfer does that, who drives the sink by hand uses
+ * `sparsestream_sink_announce`.
+ *
+ * Returns 0 and two handles that the caller frees, or a negative errno with both NULL: -EINVAL (an
+ * argument, a flag, the capacity), -E2BIG (options from a later version), -EMFILE, -ENFILE, -ENOMEM, or
+ * another errno of eventfd(2).
+ */
+int sparsestream_channel(const struct sparsestream_channel_options *options,
+                         struct sparsestream_sink **sink,
+                         struct sparsestream_source **source);
 
 /**
  * Computes the sparse tree digest of a file or a block device, or of the bytes that a pipe, a

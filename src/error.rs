@@ -417,6 +417,28 @@ impl Text {
         text
     }
 
+    /// What something says of itself, cut if it is too long.
+    #[must_use]
+    pub fn of(value: &impl fmt::Display) -> Self {
+        struct Words {
+            bytes: [u8; Text::ROOM],
+            length: usize,
+        }
+        impl fmt::Write for Words {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                let room = &mut self.bytes[self.length..];
+                let count = room.len().min(text.len());
+                room[..count].copy_from_slice(&text.as_bytes()[..count]);
+                self.length += count;
+                Ok(())
+            }
+        }
+        let mut words = Words { bytes: [0; Text::ROOM], length: 0 };
+        // It cannot fail.
+        let _ = fmt::write(&mut words, format_args!("{value}"));
+        Text::new(&words.bytes[..words.length])
+    }
+
     /// As a string.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -11,7 +11,7 @@
 //! | `callbacks` | the caller's functions as sources, sinks and observers |
 //! | `counted` | counted references to a value that one call at a time may use |
 //! | `handles` | what the opaque pointers point to |
-//! | `sections`, `sources`, `sinks`, `transfers`, `digest`, `trace`, `wire`, `errors` | the exports, by subject |
+//! | `sections`, `sources`, `sinks`, `channel`, `transfers`, `trace`, `digest`, `wire`, `errors` | the exports, by subject |
 
 // The names in this module are C names.
 #![allow(non_camel_case_types)]
@@ -19,6 +19,7 @@
 #![allow(unsafe_code)]
 
 pub mod callbacks;
+pub mod channel;
 mod counted;
 pub mod digest;
 pub mod errors;

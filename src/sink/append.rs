@@ -7,6 +7,7 @@ use super::{Checkpoint, Options};
 use crate::end::{End, HoleWay, Made, Plan, Sink, SinkInfo, SinkWays};
 use crate::error::{Error, Operation, Result, Side};
 use crate::sys::{self, Fd};
+use crate::trace::{Event, Trail};
 use crate::wait::Waiting;
 
 /// A regular file that is written at its end.
@@ -19,6 +20,7 @@ pub struct AppendSink<C> {
     place: Place<C>,
     growth: Growth,
     appenders: Appenders,
+    trail: Trail,
 }
 
 /// Who appends, as far as that was seen.
@@ -45,6 +47,7 @@ impl<C: Checkpoint> AppendSink<C> {
             place: Place::new(fd, &options, limit, libc::EFBIG, checkpoint)?,
             growth: Growth::new(fd, size, size),
             appenders: Appenders::One,
+            trail: Trail::default(),
         })
     }
 
@@ -63,15 +66,26 @@ impl<C: Checkpoint> AppendSink<C> {
         let at = self.place.at();
         let error = |errno| Error::at(Operation::Hole, Side::Sink, at, errno);
         if sys::size(fd).map_err(error)? != at {
+            self.decline(None);
             return Ok(false);
         }
         let place = &mut self.place;
         self.growth.release(|| place.file_system(), at + length);
         match sys::truncate(fd, at + length) {
             Ok(()) => Ok(true),
-            Err(errno) if sys::is_refusal(errno) => Ok(false),
+            Err(errno) if sys::is_refusal(errno) => {
+                self.decline(Some(errno));
+                Ok(false)
+            }
             Err(errno) => Err(error(errno)),
         }
+    }
+
+    /// From here on holes are written.
+    fn decline(&mut self, errno: Option<i32>) {
+        self.appenders = Appenders::Several;
+        let (way, next) = (HoleWay::Extended, HoleWay::Written);
+        self.trail.record(Event::HoleDeclined { way, errno, next });
     }
 }
 
@@ -81,6 +95,7 @@ impl<C: Checkpoint> Sink for AppendSink<C> {
             self.place.admit(total)?;
         }
         let durable = self.place.durable().is_some();
+        // There is nothing behind the end that could be kept.
         Ok(SinkInfo { makes_holes: true, keeps: false, held: 0, durable })
     }
 
@@ -96,7 +111,6 @@ impl<C: Checkpoint> Sink for AppendSink<C> {
         let made = if self.appenders == Appenders::One && self.lengthen(length)? {
             Made { length, way: HoleWay::Extended }
         } else {
-            self.appenders = Appenders::Several;
             let length = write_zeros(self.place.fd, self.place.at(), length)
                 .map_err(|errno| self.place.error(Operation::Hole, errno))?;
             Made { length, way: HoleWay::Written }
@@ -129,14 +143,19 @@ impl<C: Checkpoint> End for AppendSink<C> {
     fn waiting(&self) -> Waiting {
         Waiting::Owner
     }
+
+    fn trail(&mut self) -> Option<&mut Trail> {
+        Some(&mut self.trail)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sink::from_fd;
     use crate::sys::Call;
     use crate::sys::inject::{self, Fault};
-    use crate::testing::{self, BLOCK};
+    use crate::testing::{self, BLOCK, Piece::*};
     use std::fs::File;
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::{FileExt, MetadataExt};
@@ -169,8 +188,7 @@ mod tests {
     #[test]
     fn data_and_holes_go_behind_what_is_there() {
         let (file, appending) = appended();
-        let mut sink =
-            crate::sink::from_fd(appending.as_raw_fd(), &Options::default(), ()).unwrap();
+        let mut sink = from_fd(appending.as_raw_fd(), &Options::default(), ()).unwrap();
         leave(sink.as_mut(), 16 * BLOCK);
         assert_eq!(sink.write(b"BBB"), Ok(3));
         leave(sink.as_mut(), 7);
@@ -179,8 +197,7 @@ mod tests {
         assert!(content(&file) == expected(&[(b'H', 100), (0, hole), (b'B', 3), (0, 7)]));
         assert!(file.metadata().unwrap().blocks() * 512 < 2 * BLOCK);
         // The next one goes on behind it.
-        let mut sink =
-            crate::sink::from_fd(appending.as_raw_fd(), &Options::default(), ()).unwrap();
+        let mut sink = from_fd(appending.as_raw_fd(), &Options::default(), ()).unwrap();
         assert_eq!(sink.write(b"C"), Ok(1));
         sink.finish().unwrap();
         assert_eq!(content(&file).last(), Some(&b'C'));
@@ -189,8 +206,7 @@ mod tests {
     #[test]
     fn what_another_appends_is_kept() {
         let (file, appending) = appended();
-        let mut sink =
-            crate::sink::from_fd(appending.as_raw_fd(), &Options::default(), ()).unwrap();
+        let mut sink = from_fd(appending.as_raw_fd(), &Options::default(), ()).unwrap();
         assert_eq!(sink.write(b"BB"), Ok(2));
         file.write_all_at(b"other", 102).unwrap();
         leave(sink.as_mut(), 5000);
@@ -206,8 +222,7 @@ mod tests {
     #[test]
     fn a_size_that_cannot_be_set_is_written() {
         let (file, appending) = appended();
-        let mut sink =
-            crate::sink::from_fd(appending.as_raw_fd(), &Options::default(), ()).unwrap();
+        let mut sink = from_fd(appending.as_raw_fd(), &Options::default(), ()).unwrap();
         let refusing = |call| match call {
             Call::Ftruncate => Fault::Errno(libc::EPERM),
             _ => Fault::None,
@@ -224,13 +239,43 @@ mod tests {
         let (file, appending) = appended();
         let fd = appending.as_raw_fd();
         let offset = Options { offset: 100, ..Options::default() };
-        assert_eq!(crate::sink::from_fd(fd, &offset, ()).err().unwrap().errno(), libc::EINVAL);
+        assert_eq!(from_fd(fd, &offset, ()).err().unwrap().errno(), libc::EINVAL);
         let length = Options { length: 10, ..Options::default() };
-        let mut sink = crate::sink::from_fd(fd, &length, ()).unwrap();
-        let plan = Plan { total: Some(11), holes: true, keeps: false };
-        assert_eq!(sink.open(&plan).unwrap_err().errno(), libc::EFBIG);
+        let mut sink = from_fd(fd, &length, ()).unwrap();
+        assert_eq!(
+            sink.open(&Plan { total: Some(11), ..Plan::default() }).unwrap_err().errno(),
+            libc::EFBIG
+        );
         assert_eq!(sink.hole(11).unwrap_err().errno(), libc::EFBIG);
         assert_eq!(sink.write(&[b'B'; 20]), Ok(10));
         assert_eq!(content(&file).len(), 110);
+    }
+
+    #[test]
+    fn the_layout_is_kept() {
+        let from = testing::sparse(&[Data(2), Hole(8), Data(1), Hole(4)]);
+        let (file, appending) = appended();
+        let mut sink = from_fd(appending.as_raw_fd(), &Options::default(), ()).unwrap();
+        let mut source =
+            crate::source::from_fd(from.as_raw_fd(), &crate::source::Options::default()).unwrap();
+        let mut transfer = crate::transfer::Transfer::new(&Default::default()).unwrap();
+        let patience = crate::transfer::Patience::Any;
+        transfer.run(source.as_mut(), sink.as_mut(), &mut (), None, patience).unwrap();
+        assert!(content(&file)[100..] == content(&from));
+        assert!(file.metadata().unwrap().blocks() * 512 <= 5 * BLOCK);
+    }
+
+    #[test]
+    fn another_appender_is_recorded_once() {
+        let (file, appending) = appended();
+        let mut sink =
+            crate::sink::from_fd(appending.as_raw_fd(), &Options::default(), ()).unwrap();
+        leave(sink.as_mut(), BLOCK);
+        file.write_all_at(b"another", 100 + BLOCK).unwrap();
+        leave(sink.as_mut(), BLOCK);
+        leave(sink.as_mut(), BLOCK);
+        let (way, next) = (HoleWay::Extended, HoleWay::Written);
+        let events: Vec<_> = sink.trail().unwrap().take().collect();
+        assert_eq!(events, [Event::HoleDeclined { way, errno: None, next }]);
     }
 }

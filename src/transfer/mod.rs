@@ -9,18 +9,18 @@
 //! | module | its one job |
 //! |---|---|
 //! | this one | runs steps until the budget is used, an end is not ready, or all is done |
-//! | [`options`] | what the caller decides |
-//! | [`stages`] | the stages, and one step of each |
-//! | [`flow`] | moves the stream, piece by piece |
-//! | [`ladder`] | which way the next piece moves, and which ways are given up |
-//! | [`zeros`] | finds zeros in data |
-//! | [`pool`] | the memory |
-//! | [`compare`] | the part that a resuming receiver holds |
-//! | [`pace`] | rate, stall and idle limits; reads no clock |
-//! | [`meter`] | statistics, sections, progress |
-//! | [`patience`] | an end that is not ready |
-//! | [`control`] | cancel and failure from outside |
-//! | [`turn`] | what one step works with |
+//! | `options` | what the caller decides |
+//! | `stages` | the stages, and one step of each |
+//! | `flow` | moves the stream, piece by piece |
+//! | `ladder` | which way the next piece moves, and which ways are given up |
+//! | `zeros` | finds zeros in data |
+//! | `pool` | the memory |
+//! | `compare` | the part that a resuming receiver holds |
+//! | `pace` | rate, stall and idle limits; reads no clock |
+//! | `meter` | statistics, sections, progress |
+//! | `patience` | an end that is not ready |
+//! | `control` | cancel and failure from outside |
+//! | `turn` | what one step works with |
 
 mod compare;
 mod control;

@@ -90,6 +90,8 @@ impl Course {
     }
 
     fn next(&mut self, stage: Stage, turn: &mut Turn) {
+        // What the ends decided belongs to the stage that it was decided in.
+        turn.trace_ends();
         self.enter(stage, turn.meter.position(), turn.observer);
     }
 
