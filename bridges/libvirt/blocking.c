@@ -31,11 +31,13 @@ int run_to_end(struct sparsestream_source *source, struct sparsestream_sink *sin
 {
     struct sparsestream_error told = { .size = sizeof(told), .offset = -1 };
     struct sparsestream_transfer *transfer = NULL;
+    struct sigpipe saved;
     int waited = 0, r;
 
     r = sparsestream_transfer_new(source, sink, options, &transfer);
     if (r < 0)
         return error_set(failure, r, "%s", sparsestream_last_error());
+    sigpipe_block(&saved);
     do
         r = sparsestream_transfer_run(transfer, 0);
     while (r == -EAGAIN && (waited = wait_for_end(transfer)) == 0);
@@ -50,6 +52,7 @@ int run_to_end(struct sparsestream_source *source, struct sparsestream_sink *sin
         error_clear(failure);
     }
     sparsestream_transfer_free(transfer);
+    sigpipe_restore(&saved);
     return r;
 }
 
@@ -60,6 +63,7 @@ static int begin(struct lv_stream *lv, virStreamPtr stream, const options_t *giv
     int r;
 
     lv_stream_init(lv, stream, failure);
+    lv->guarded = true;
     r = options_read(given, flags, options);
     if (r == 0)
         r = options_transfer(options, transfer);

@@ -80,6 +80,8 @@ struct lv_stream {
     failure_t *failure;
     /* In non-blocking mode "not ready" is -EAGAIN, in blocking mode it is a mistake. */
     bool nonblocking;
+    /* SIGPIPE is blocked by who drives the stream, once for all calls. */
+    bool guarded;
     /* The connection is known to be lost: no call is made that could wait for it. */
     bool lost;
     struct pause *pause;
@@ -125,7 +127,7 @@ int volume_source(virStorageVolPtr vol, int64_t offset, int64_t length, const op
 
 /* blocking.c */
 
-/* Runs a transfer to its end; waits for descriptors in any mode. `failure` may hold what one of the ends put there. */
+/* Runs a transfer to its end, with SIGPIPE blocked; waits for descriptors in any mode. `failure` may hold what one of the ends put there. */
 int run_to_end(struct sparsestream_source *source, struct sparsestream_sink *sink,
                const struct sparsestream_transfer_options *options, struct sparsestream_stats *stats,
                failure_t *failure);

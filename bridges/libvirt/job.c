@@ -290,14 +290,17 @@ static void end(job_t *job, int result)
 
 static void drive(job_t *job)
 {
+    struct sigpipe saved;
     int r;
 
     if (job->ended)
         return;
     job->references++;
+    sigpipe_block(&saved);
     r = run(job);
     if (r <= 0)
         end(job, r);
+    sigpipe_restore(&saved);
     unref(job);
 }
 

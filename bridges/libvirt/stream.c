@@ -10,6 +10,18 @@
 #define NOT_READY (-2)
 #define HOLE_NEXT (-3)
 
+static void guard(const struct lv_stream *stream, struct sigpipe *saved)
+{
+    if (!stream->guarded)
+        sigpipe_block(saved);
+}
+
+static void unguard(const struct lv_stream *stream, const struct sigpipe *saved)
+{
+    if (!stream->guarded)
+        sigpipe_restore(saved);
+}
+
 static int not_ready(const struct lv_stream *stream)
 {
     if (stream->nonblocking)
@@ -66,9 +78,9 @@ static int64_t send_data(struct lv_stream *stream, const void *buffer, size_t le
     room = room_for(stream, length < SPARSESTREAM_LIBVIRT_MESSAGE ? (int64_t) length : SPARSESTREAM_LIBVIRT_MESSAGE);
     if (room < 0)
         return room;
-    sigpipe_block(&saved);
+    guard(stream, &saved);
     sent = virStreamSend(stream->stream, buffer, (size_t) room);
-    sigpipe_restore(&saved);
+    unguard(stream, &saved);
     if (sent == NOT_READY)
         return not_ready(stream);
     if (sent < 0)
@@ -85,9 +97,9 @@ static int send_hole_message(struct lv_stream *stream, int64_t length)
     struct sigpipe saved;
     int r;
 
-    sigpipe_block(&saved);
+    guard(stream, &saved);
     r = virStreamSendHole(stream->stream, length, 0);
-    sigpipe_restore(&saved);
+    unguard(stream, &saved);
     if (r == NOT_READY)
         return not_ready(stream);
     return r < 0 ? error_take(stream->failure) : 0;
@@ -141,9 +153,9 @@ static int64_t receive_data(struct lv_stream *stream, void *buffer, size_t lengt
     if (length > SPARSESTREAM_LIBVIRT_MESSAGE)
         length = SPARSESTREAM_LIBVIRT_MESSAGE;
     pause_reading(stream->pause, true);
-    sigpipe_block(&saved);
+    guard(stream, &saved);
     got = virStreamRecvFlags(stream->stream, buffer, length, VIR_STREAM_RECV_STOP_AT_HOLE);
-    sigpipe_restore(&saved);
+    unguard(stream, &saved);
     pause_reading(stream->pause, false);
     if (got == HOLE_NEXT)
         return SPARSESTREAM_AT_HOLE;
@@ -196,9 +208,9 @@ static void abort_stream(struct lv_stream *stream)
     close_stream(stream);
     if (stream->lost)
         return;
-    sigpipe_block(&saved);
+    guard(stream, &saved);
     virStreamAbort(stream->stream);
-    sigpipe_restore(&saved);
+    unguard(stream, &saved);
 }
 
 static int finish_stream(struct lv_stream *stream)
@@ -214,9 +226,9 @@ static int finish_stream(struct lv_stream *stream)
                          (long long) stream->position, (long long) stream->length);
     }
     close_stream(stream);
-    sigpipe_block(&saved);
+    guard(stream, &saved);
     r = virStreamFinish(stream->stream);
-    sigpipe_restore(&saved);
+    unguard(stream, &saved);
     return r < 0 ? error_take(stream->failure) : 0;
 }
 

@@ -288,6 +288,7 @@ int volume_sink(virStorageVolPtr vol, int64_t offset, int64_t length, const opti
         free_end(end);
         return r;
     }
+    end->lv.guarded = !own;
     if (own)
         own_failure(end);
     r = sparsestream_sink_to_stream(&ops, end, sink);
@@ -315,6 +316,7 @@ int volume_source(virStorageVolPtr vol, int64_t offset, int64_t length, const op
     }
     if ((options->flags & SPARSESTREAM_LIBVIRT_NO_PAUSE) == 0)
         end->lv.pause = pause_new(!own);
+    end->lv.guarded = !own;
     if (own)
         own_failure(end);
     r = sparsestream_source_from_stream(&ops, end, source);

@@ -54,15 +54,22 @@ static void drain_events(void)
     events_run_for(10);
 }
 
-int daemon_tests(int argc, char **argv, const struct test_case *cases, size_t count)
+bool daemon_prepare(void)
 {
-    if (virInitialize() < 0 || virEventRegisterDefaultImpl() < 0) {
-        printf("1..0 # SKIP libvirt cannot be initialised\n");
-        return 0;
-    }
+    if (virInitialize() < 0 || virEventRegisterDefaultImpl() < 0)
+        return false;
     virSetErrorFunc(NULL, quiet);
     /* The event loop opens a descriptor of its own when it is first run, and keeps it. */
     drain_events();
+    return true;
+}
+
+int daemon_tests(int argc, char **argv, const struct test_case *cases, size_t count)
+{
+    if (!daemon_prepare()) {
+        printf("1..0 # SKIP libvirt cannot be initialised\n");
+        return 0;
+    }
     return harness_main(argc, argv, cases, count);
 }
 

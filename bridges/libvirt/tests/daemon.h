@@ -25,6 +25,8 @@ struct daemon {
     virStoragePoolPtr pool;
 };
 
+/* Initialises libvirt, quiet, with its event loop registered. */
+bool daemon_prepare(void);
 /* Runs the cases with libvirt initialised, quiet, and its event loop registered. */
 int daemon_tests(int argc, char **argv, const struct test_case *cases, size_t count);
 
