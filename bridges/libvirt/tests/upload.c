@@ -3,10 +3,11 @@
 
 #include "daemon.h"
 #include "ends.h"
+#include "fixtures.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
+#include <stdio.h>
 #include <unistd.h>
 
 static const struct piece sparse[] = { DATA(300 * KiB), HOLE(2 * MiB), DATA(MiB), HOLE(3 * MiB), DATA(64 * KiB),
@@ -34,6 +35,20 @@ static void upload(struct daemon *daemon, virStorageVolPtr volume, int file, int
     CHECK_INT(failure.code, ==, 0);
     CHECK_INT(stats.position, ==, length);
     sparsestream_source_free(source);
+}
+
+/* The bytes of a device as a file. Returns 0 or -1. */
+static int copy_range(int from, int to, int64_t length)
+{
+    static char buffer[MiB];
+
+    for (int64_t at = 0; at < length; at += (int64_t) sizeof(buffer)) {
+        const size_t want = length - at < (int64_t) sizeof(buffer) ? (size_t) (length - at) : sizeof(buffer);
+
+        if (pread(from, buffer, want, at) != (ssize_t) want || pwrite(to, buffer, want, at) != (ssize_t) want)
+            return -1;
+    }
+    return 0;
 }
 
 static void sparse_image_into_new_volume(void)
@@ -245,6 +260,45 @@ static void trusted_old_volume_has_stale_bytes(void)
     daemon_stop(&daemon);
 }
 
+/* A volume that is a block device: the daemon writes zeros for holes there, and cuts nothing. */
+static void block_device(void)
+{
+    static struct fixture device;
+    struct daemon daemon;
+    virStorageVolPtr volume;
+    char path[256];
+    int file = file_new("image"), back = file_new("back"), fd, r;
+    const int64_t size = layout_length(sparse, COUNT(sparse));
+
+    daemon_start(&daemon);
+    r = fixture_open("loop-512", NULL, &device);
+    if (r == FIXTURE_ABSENT)
+        skip("no loop device to be had: %s", device.reason);
+    REQUIRE(r == 0);
+    /* A pool in a directory takes no block device by itself. */
+    volume = volume_new(&daemon, "v", size);
+    snprintf(path, sizeof(path), "%s/v", daemon.pool_directory);
+    REQUIRE(unlink(path) == 0 && symlink(device.path, path) == 0);
+    fd = fixture_file(&device, O_RDWR);
+    file_lay_out(file, 0, sparse, COUNT(sparse), 1);
+    for (int holes = SPARSESTREAM_LIBVIRT_HOLES_AUTO; holes <= SPARSESTREAM_LIBVIRT_HOLES_TRUST; holes++) {
+        context("holes %d", holes);
+        file_fill(fd, 0, size + MiB, 9);
+        REQUIRE(fsync(fd) == 0);
+        upload(&daemon, volume, file, 0, size, LIBVIRT_OPTIONS(.holes = holes));
+        CHECK_INT(file_differs_from_pattern(fd, size, MiB, 9, 0), ==, -1);
+        CHECK_INT(copy_range(fd, back, size), ==, 0);
+        CHECK_INT(file_differs(file, 0, back, 0, size), ==, -1);
+    }
+    context("%s", "");
+    close(fd);
+    close(file);
+    close(back);
+    virStorageVolFree(volume);
+    daemon_stop(&daemon);
+    CHECK_INT(fixture_close(&device), ==, 0);
+}
+
 /* Write errors. */
 
 /* The volume has room for all but the last message. Returns how many of the uploads reported success. */
@@ -424,6 +478,7 @@ DAEMON_TESTS(
     CASE(old_volume_split_hole_of_one_byte),
     CASE(old_volume_zeros),
     CASE(trusted_old_volume_has_stale_bytes),
+    CASE(block_device),
     CASE_WITHIN(late_write_error_is_reported, 60),
     CASE_WITHIN(late_write_error_is_lost_by_libvirt, 60),
     CASE(late_write_error_before_a_hole_is_reported),
