@@ -17,7 +17,7 @@ DEMO_PACKAGES = $(BUILD_PACKAGES) e2fsprogs:mke2fs
 CHECK_PACKAGES = $(BUILD_PACKAGES) e2fsprogs:mke2fs g++:c++
 # Without these, tests that need them are skipped.
 CHECK_PACKAGES_OPTIONAL = valgrind:valgrind strace:strace xfsprogs:mkfs.xfs btrfs-progs:mkfs.btrfs \
-    squashfs-tools:mksquashfs erofs-utils:mkfs.erofs mandoc:mandoc abigail-tools:abidiff reuse:reuse \
+    squashfs-tools:mksquashfs erofs-utils:mkfs.erofs mandoc:mandoc openssl:openssl abigail-tools:abidiff reuse:reuse \
     cmake:cmake python3-cffi libvirt-dev libvirt-daemon:libvirtd libvirt-clients:virsh
 
 # For `make packages`.

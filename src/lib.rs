@@ -44,6 +44,7 @@ pub mod source;
 pub mod sys;
 #[cfg(test)]
 mod testing;
+pub mod text;
 pub mod trace;
 pub mod transfer;
 pub mod wait;

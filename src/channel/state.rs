@@ -73,7 +73,7 @@ pub(super) enum Item {
 }
 
 /// How far an end is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Phase {
     Open,
     Finished,
@@ -229,8 +229,8 @@ impl State {
 
     /// The failure that the other side has reported.
     pub(super) fn check_source(&self) -> Result<()> {
-        match self.source {
-            Phase::Failed(error) => Err(error),
+        match &self.source {
+            Phase::Failed(error) => Err(error.clone()),
             // Nobody would take what comes.
             Phase::Finished if self.sink == Phase::Open => {
                 Err(Error::nowhere(Operation::Write, Side::Sink, libc::EPIPE))
@@ -241,7 +241,7 @@ impl State {
 
     /// The failure that the other side has reported.
     pub(super) fn check_sink(&self) -> Result<()> {
-        if let Phase::Failed(error) = self.sink { Err(error) } else { Ok(()) }
+        if let Phase::Failed(error) = &self.sink { Err(error.clone()) } else { Ok(()) }
     }
 
     /// The sink announces what comes, or has begun without that.

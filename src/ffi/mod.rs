@@ -9,6 +9,8 @@
 //! | `options` | size-first structs: reading them from, and writing them to, the caller |
 //! | `opaque` | the caller's opaque pointers and their `free` |
 //! | `callbacks` | the caller's functions as sources, sinks and observers |
+//! | `transport` | the caller's functions as a transport of the wire |
+//! | `wire_options` | the options of the wire |
 //! | `counted` | counted references to a value that one call at a time may use |
 //! | `handles` | what the opaque pointers point to |
 //! | `sections`, `sources`, `sinks`, `channel`, `transfers`, `trace`, `digest`, `wire`, `errors` | the exports, by subject |
@@ -32,4 +34,6 @@ pub mod sinks;
 pub mod sources;
 pub mod trace;
 pub mod transfers;
+pub mod transport;
 pub mod wire;
+pub mod wire_options;

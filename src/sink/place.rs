@@ -1,5 +1,6 @@
 //! Where a sink with offsets is: its range, its limits, and what of it is durable.
 
+use super::interval::Interval;
 use super::{Checkpoint, Options};
 use crate::end::{Attempt, Extent};
 use crate::error::{Error, Operation, Result, Side};
@@ -7,10 +8,7 @@ use crate::filesystem::FileSystem;
 use crate::life::Life;
 use crate::pipe::Pipe;
 use crate::sys::{self, Fd};
-
-/// An interval of at least so many bytes is kept to the byte; to cut what is written into smaller
-/// pieces would cost more than it is worth.
-const EXACT_INTERVAL: u64 = 64 << 10;
+use std::time::Instant;
 
 /// The place in a regular file or a block device that the next byte goes to.
 #[derive(Debug)]
@@ -21,7 +19,7 @@ pub(super) struct Place<C> {
     /// The first byte that may not be written, and the errno that says so.
     limit: (u64, i32),
     sync: bool,
-    sync_interval: u64,
+    interval: Interval,
     durable: u64,
     checkpoint: C,
     /// The file system; not asked for at first.
@@ -57,7 +55,7 @@ impl<C: Checkpoint> Place<C> {
             at,
             limit,
             sync: options.sync,
-            sync_interval: options.sync_interval,
+            interval: Interval::new(options.sync_interval),
             durable: at,
             checkpoint,
             file_system: None,
@@ -69,8 +67,16 @@ impl<C: Checkpoint> Place<C> {
         self.at
     }
 
+    /// Moves on past a hole or kept bytes.
     pub(super) fn advance(&mut self, by: u64) {
         self.at += by;
+        self.interval.other();
+    }
+
+    /// Moves on past data.
+    fn put(&mut self, count: u64) {
+        self.at += count;
+        self.interval.data(count);
     }
 
     pub(super) fn error(&self, operation: Operation, errno: i32) -> Error {
@@ -111,11 +117,7 @@ impl<C: Checkpoint> Place<C> {
 
     /// How many bytes may be put here before something else is due.
     fn most(&self) -> u64 {
-        let room = self.limit.0 - self.at;
-        match self.sync_interval {
-            0..EXACT_INTERVAL => room,
-            interval => room.min(interval.saturating_sub(self.at - self.durable)),
-        }
+        self.interval.most().min(self.limit.0 - self.at)
     }
 
     /// Writes what fits, and moves on.
@@ -126,7 +128,7 @@ impl<C: Checkpoint> Place<C> {
         if count == 0 {
             return Err(self.error(Operation::Write, libc::EIO));
         }
-        self.at += count as u64;
+        self.put(count as u64);
         Ok(count)
     }
 
@@ -155,7 +157,7 @@ impl<C: Checkpoint> Place<C> {
         match answer {
             Ok(0) => Ok(Attempt::Declined(None)),
             Ok(count) => {
-                self.at += count;
+                self.put(count);
                 Ok(Attempt::Moved(count))
             }
             Err(libc::EINTR) => Err(self.error(Operation::Write, libc::EINTR)),
@@ -168,7 +170,7 @@ impl<C: Checkpoint> Place<C> {
         match pipe.drain(self.fd, self.at, self.most()) {
             Ok(0) => Ok(Attempt::Declined(None)),
             Ok(count) => {
-                self.at += count;
+                self.put(count);
                 Ok(Attempt::Moved(count))
             }
             Err(libc::EINTR) => Err(self.error(Operation::Write, libc::EINTR)),
@@ -177,8 +179,8 @@ impl<C: Checkpoint> Place<C> {
     }
 
     /// Whether it is time to make durable what there is.
-    pub(super) fn due(&self) -> bool {
-        self.sync_interval != 0 && self.at - self.durable >= self.sync_interval
+    pub(super) fn due(&mut self) -> bool {
+        self.interval.is_due(Instant::now)
     }
 
     /// Makes durable what there is, and says so.
@@ -188,12 +190,13 @@ impl<C: Checkpoint> Place<C> {
             .reached(self.at)
             .map_err(|errno| Error::at(Operation::Checkpoint, Side::Sink, self.at, errno))?;
         self.durable = self.at;
+        self.interval.reached(Instant::now());
         Ok(())
     }
 
     /// Bytes of the stream that are durable, if that is looked after.
     pub(super) fn durable(&self) -> Option<u64> {
-        (self.sync || self.sync_interval != 0).then(|| self.durable - self.start)
+        (self.sync || self.interval.is_set()).then(|| self.durable - self.start)
     }
 
     /// The end: makes it durable if that was asked for.
@@ -202,7 +205,7 @@ impl<C: Checkpoint> Place<C> {
             return Ok(());
         }
         self.life.check(Operation::Finish, Side::Sink, self.at)?;
-        if self.sync || self.sync_interval != 0 {
+        if self.sync || self.interval.is_set() {
             self.make_durable()?;
         }
         self.life = Life::Finished;

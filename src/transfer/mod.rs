@@ -107,7 +107,7 @@ impl Transfer {
     }
 
     fn ended(&self) -> Option<Result<()>> {
-        if let Stage::Ended(result) = self.course.stage() { Some(*result) } else { None }
+        if let Stage::Ended(result) = self.course.stage() { Some(result.clone()) } else { None }
     }
 
     /// Runs for about `budget` bytes of work, or to the end.
@@ -171,7 +171,7 @@ impl Transfer {
             sink.abort(&error);
         }
         source.abort(&error);
-        self.course.enter(Stage::Ended(Err(error)), self.meter.position(), observer);
+        self.course.enter(Stage::Ended(Err(error.clone())), self.meter.position(), observer);
         self.wait = Wait::NOTHING;
         error
     }

@@ -138,7 +138,7 @@ impl Course {
                 turn.source.finish()?;
                 Ok(Step::Finished)
             }
-            Stage::Ended(result) => (*result).map(|()| Step::Finished),
+            Stage::Ended(result) => result.clone().map(|()| Step::Finished),
         }
     }
 
