@@ -4,6 +4,7 @@
 #include "internal.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 
 /* libvirt puts errno into its error. */
@@ -11,6 +12,24 @@ static int failed(int64_t error)
 {
     errno = (int) -error;
     return -1;
+}
+
+/* Whether a call is to be made again: at once, or when a descriptor of the end is ready, which is waited for here. */
+static bool again(int64_t result, struct sparsestream_source *source, struct sparsestream_sink *sink)
+{
+    struct sparsestream_wait wait = { .size = sizeof(wait) };
+    struct pollfd pollfds[sizeof(wait.fds) / sizeof(wait.fds[0])];
+
+    if (result != -EAGAIN)
+        return result == -EINTR;
+    if ((source != NULL ? sparsestream_source_wait(source, &wait) : sparsestream_sink_wait(sink, &wait)) < 0)
+        return false;
+    /* Only the owner of that end knows what it waits for. */
+    if (wait.count == 0 && wait.timeout_ms < 0)
+        return false;
+    for (int i = 0; i < wait.count; i++)
+        pollfds[i] = (struct pollfd){ .fd = wait.fds[i].fd, .events = (short) wait.fds[i].events };
+    return poll(pollfds, (nfds_t) wait.count, wait.timeout_ms) >= 0 || errno == EINTR;
 }
 
 /* For a loop that knows no holes. */
@@ -39,7 +58,7 @@ int sparsestream_libvirt_source_read(virStreamPtr stream, char *data, size_t len
         length = SPARSESTREAM_LIBVIRT_MESSAGE;
     do
         got = sparsestream_source_read(source, data, length);
-    while (got == -EINTR);
+    while (again(got, source, NULL));
     if (got == SPARSESTREAM_AT_HOLE)
         return read_hole(source, data, length);
     if (got == SPARSESTREAM_AT_KEEP)
@@ -55,7 +74,7 @@ int sparsestream_libvirt_source_section(virStreamPtr stream, int *in_data, long 
     (void) stream;
     do
         r = sparsestream_source_section(source, &section);
-    while (r == -EINTR);
+    while (again(r, source, NULL));
     if (r < 0)
         return failed(r);
     /* libvirt's protocol has nothing for a section that is kept, or of a kind that is not known here. */
@@ -74,7 +93,7 @@ int sparsestream_libvirt_source_skip(virStreamPtr stream, long long length, void
     (void) stream;
     do
         r = sparsestream_source_skip(source, length);
-    while (r == -EINTR);
+    while (again(r, source, NULL));
     return r < 0 ? failed(r) : 0;
 }
 
@@ -85,7 +104,7 @@ int sparsestream_libvirt_sink_write(virStreamPtr stream, const char *data, size_
     (void) stream;
     do
         taken = sparsestream_sink_write(sink, data, length);
-    while (taken == -EINTR);
+    while (again(taken, NULL, sink));
     return taken < 0 ? failed(taken) : (int) taken;
 }
 
@@ -101,7 +120,7 @@ int sparsestream_libvirt_sink_hole(virStreamPtr stream, long long length, void *
         taken = written ? sparsestream_sink_write(sink, zeros, piece) : sparsestream_sink_hole(sink, length);
         if (taken == -EOPNOTSUPP && !written)
             written = true;
-        else if (taken < 0 && taken != -EINTR)
+        else if (taken < 0 && !again(taken, NULL, sink))
             return failed(taken);
         else if (taken > 0)
             length -= taken;

@@ -48,8 +48,8 @@ int options_transfer(const options_t *options, struct sparsestream_transfer_opti
 struct pause;
 
 /*
- * Holds up the event loop while the stream's reader is elsewhere: again and again if it is known to be `busy`, else for
- * one time. NULL where there is no event loop, or no memory.
+ * Holds up the event loop while the stream's reader is elsewhere: again and again if it is known to be `busy`, else
+ * for one time. NULL where there is no event loop, or no memory.
  */
 struct pause *pause_new(bool busy);
 void pause_reading(struct pause *pause, bool reading);
@@ -117,8 +117,9 @@ void lv_stream_abort(struct lv_stream *stream);
 /* volume.c */
 
 /*
- * A range of a volume as an end; a length of 0 means to the volume's end. `own`: the end is the caller's, who drives it
- * and is told of failures by the transfer; else failures are put into `failure`, which must outlive it. Return 0 or a negative errno.
+ * A range of a volume as an end; a length of 0 means to the volume's end. `own`: the end is the caller's, who
+ * drives it and is told of failures by the transfer; else failures are put into `failure`, which must outlive it.
+ * Return 0 or a negative errno.
  */
 int volume_sink(virStorageVolPtr vol, int64_t offset, int64_t length, const options_t *options, bool own,
                 failure_t *failure, struct sparsestream_sink **sink);
@@ -127,7 +128,8 @@ int volume_source(virStorageVolPtr vol, int64_t offset, int64_t length, const op
 
 /* blocking.c */
 
-/* Runs a transfer to its end, with SIGPIPE blocked; waits for descriptors in any mode. `failure` may hold what one of the ends put there. */
+/* Runs a transfer to its end, with SIGPIPE blocked; waits for descriptors in any mode. `failure` may hold what one of
+ * the ends has put there. */
 int run_to_end(struct sparsestream_source *source, struct sparsestream_sink *sink,
                const struct sparsestream_transfer_options *options, struct sparsestream_stats *stats,
                failure_t *failure);

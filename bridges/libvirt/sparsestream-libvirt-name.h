@@ -75,9 +75,10 @@ typedef struct sparsestream_libvirt_failure {
 } sparsestream_libvirt_failure;
 
 /*
- * Make a sink that writes, or a source that reads, a range of the volume that is named libvirt+URI#POOL/VOLUME, such as "libvirt+qemu:///system#default/vm.img". An
- * empty URI is libvirt's default. As sparsestream_libvirt_sink_to_volume() and sparsestream_libvirt_source_from_volume(),
- * over a connection of their own, which is closed with the handle.
+ * Make a sink that writes, or a source that reads, a range of the volume that is named libvirt+URI#POOL/VOLUME,
+ * such as "libvirt+qemu:///system#default/vm.img". An empty URI is libvirt's default. As
+ * sparsestream_libvirt_sink_to_volume() and sparsestream_libvirt_source_from_volume(), over a connection of their
+ * own, which is closed with the handle.
  */
 int sparsestream_libvirt_sink_to_name(const char *name,
                                       int64_t offset,

@@ -12,8 +12,8 @@
  * sparsestream_libvirt_errno() and keeps libvirt's words in `sparsestream_libvirt_failure`.
  *
  * Signals: libvirt writes to its socket with write(2), which raises SIGPIPE when the daemon is gone. The functions
- * below block SIGPIPE in the calling thread while they are inside libvirt, and consume one that they caused. The thread that
- * runs libvirt's event loop is the application's: it should ignore or block SIGPIPE.
+ * below block SIGPIPE in the calling thread while they are inside libvirt, and consume one that they caused. The
+ * thread that runs libvirt's event loop is the application's: it should ignore or block SIGPIPE.
  *
  * Blocking: finish and abort of a libvirt stream are synchronous calls to the daemon. They end when the connection
  * does, so run an event loop in a thread of its own and call virConnectSetKeepAlive(), which closes
@@ -48,7 +48,8 @@ int sparsestream_libvirt_errno(const virError *error);
  *
  * `opaque` is the sparsestream_source or sparsestream_sink. They return -1 with errno set, which libvirt puts
  * into its error; libvirt then aborts the stream. The ends are not finished: call sparsestream_sink_finish()
- * after virStreamFinish() has succeeded. An end that is not ready fails with EAGAIN: use ends that block, such as files. */
+ * after virStreamFinish() has succeeded. They wait for a descriptor that is not ready, in any mode; functions of
+ * the caller's own that return -EAGAIN, and name no descriptor, fail with EAGAIN. */
 
 /* A virStreamSourceFunc. A hole is read as zeros, for virStreamSendAll(). */
 int sparsestream_libvirt_source_read(virStreamPtr stream, char *data, size_t length, void *source);
@@ -63,11 +64,11 @@ int sparsestream_libvirt_sink_hole(virStreamPtr stream, long long length, void *
 
 /* (b) A stream that virStorageVolUpload(), virStorageVolDownload() or another call of libvirt has opened.
  *
- * The stream is in blocking mode; with one in non-blocking mode they fail with -EINVAL. It is finished or aborted when they return, and
- * is the caller's to free. `stats` and `failure` may be NULL.
+ * The stream is in blocking mode; with one in non-blocking mode they fail with -EINVAL. It is finished or aborted
+ * when they return, and is the caller's to free. `stats` and `failure` may be NULL.
  *
- * Holes are sent if the stream was opened with VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM; otherwise set `sparse` of the transfer
- * to SPARSESTREAM_SPARSE_NEVER. What the daemon does with holes and write errors is not mended here: see
+ * Holes are sent if the stream was opened with VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM; otherwise set `sparse` of the
+ * transfer to SPARSESTREAM_SPARSE_NEVER. What the daemon does with holes and write errors is not mended here: see
  * sparsestream_libvirt_upload().
  *
  * Return 0 or a negative errno: -EINVAL, -E2BIG, -ENOMEM, those of sparsestream_send_all() and
@@ -86,7 +87,8 @@ int sparsestream_libvirt_recv(virStreamPtr stream,
 /* (c) Jobs: transfers that libvirt's event loop drives.
  *
  * virEventRegisterDefaultImpl() or virEventRegisterImpl() must have been called before the connection was opened. A
- * job is started, driven and freed on the thread that runs the event loop; only cancel and wake may be called from others. */
+ * job is started, driven and freed on the thread that runs the event loop; only cancel and wake may be called from
+ * others. */
 
 typedef struct sparsestream_libvirt_watch sparsestream_libvirt_watch;
 typedef struct sparsestream_libvirt_job sparsestream_libvirt_job;
@@ -127,8 +129,9 @@ void sparsestream_libvirt_watch_free(struct sparsestream_libvirt_watch *watch);
  * A source or sink over a descriptor in non-blocking mode is watched by the event loop. One made of the
  * caller's functions that returns -EAGAIN is tried again after sparsestream_libvirt_job_wake().
  *
- * libvirt's client has no limit on what it queues for a stream that is not read. So a job that receives holds up the event loop
- * while its sink is not ready, for at most a second at a time. SPARSESTREAM_LIBVIRT_NO_PAUSE forbids that.
+ * libvirt's client has no limit on what it queues for a stream that is not read. So a job that receives holds up
+ * the event loop while its sink is not ready, for at most a second at a time. SPARSESTREAM_LIBVIRT_NO_PAUSE forbids
+ * that.
  *
  * Returns 0 and a handle in `*job` that the caller frees, or a negative errno with `*job` NULL, `done` not called and
  * the stream neither finished nor aborted: -EINVAL, -E2BIG, -ENOMEM, -ENOSYS (there is no event loop), or that of
@@ -160,13 +163,13 @@ void sparsestream_libvirt_job_free(struct sparsestream_libvirt_job *job);
 /* (d) A range of a storage volume, blocking. sparsestream-libvirt-name.h has the same for volumes by name. */
 
 /*
- * Make a sink that writes, or a source that reads, a range of a volume. They open a stream of their own on the volume's
- * connection, of which they hold a reference, and start the upload or download. `length` 0 means to the
- * volume's end. What sparsestream_libvirt_upload() and sparsestream_libvirt_download() do about libvirt's faults they do
- * too, when the sink is finished. `transfer` of the options is not used.
+ * Make a sink that writes, or a source that reads, a range of a volume. They open a stream of their own on the
+ * volume's connection, of which they hold a reference, and start the upload or download. `length` 0 means to the
+ * volume's end. What sparsestream_libvirt_upload() and sparsestream_libvirt_download() do about libvirt's faults
+ * they do too, when the sink is finished. `transfer` of the options is not used.
  *
- * A failure of the transfer has libvirt's words in sparsestream_transfer_error(). `failure`, which may be NULL, is for
- * this call alone.
+ * A failure of the transfer has libvirt's words in sparsestream_transfer_error(). `failure`, which may be NULL, is
+ * for this call alone.
  *
  * Return 0 and a handle that the caller frees, or a negative errno with the handle NULL: -EINVAL, -E2BIG, -ENOMEM,
  * -ENOSPC, and those of sparsestream_libvirt_errno().
@@ -188,16 +191,16 @@ int sparsestream_libvirt_source_from_volume(virStorageVolPtr volume,
  * Uploads `length` bytes of the source to `offset` of the volume; 0 means up to the volume's end. A source
  * that ends before is -ENODATA, one that goes on is -EFBIG.
  *
- * Where the range ends before the end of a volume that is a file, holes are sent as zeros: the daemon would cut
- * the file at each hole. Where the range reaches its end, `holes` says what is done about old bytes. After the daemon
- * has reported success the end of the range is read back, unless SPARSESTREAM_LIBVIRT_NO_VERIFY is set: the last 4 KiB that are
- * not all zeros, and the size of the file. -EIO if they are not as sent.
+ * Where the range ends before the end of a volume that is a file, holes are sent as zeros: the daemon would cut the
+ * file at each hole. Where the range reaches its end, `holes` says what is done about old bytes. After the daemon
+ * has reported success the end of the range is read back, unless SPARSESTREAM_LIBVIRT_NO_VERIFY is set: the last 4
+ * KiB that are not all zeros, and the size of the file. -EIO if they are not as sent.
  *
- * The upload has no other protection against write errors: one that the daemon meets in the middle is reported by it, in
- * time or when the stream is finished.
+ * The upload has no other protection against write errors: one that the daemon meets in the middle is reported by
+ * it, in time or when the stream is finished.
  *
- * Returns 0 or a negative errno: -EINVAL, -E2BIG, -ENOMEM, -ENOSPC (the range goes beyond the volume's end), -ENODATA,
- * -EFBIG, -EIO, -EOPNOTSUPP, those of sparsestream_send_all(), and those of sparsestream_libvirt_errno().
+ * Returns 0 or a negative errno: -EINVAL, -E2BIG, -ENOMEM, -ENOSPC (the range goes beyond the volume's end),
+ * -ENODATA, -EFBIG, -EIO, -EOPNOTSUPP, those of sparsestream_send_all(), and those of sparsestream_libvirt_errno().
  */
 int sparsestream_libvirt_upload(virStorageVolPtr volume,
                                 int64_t offset,
@@ -208,11 +211,11 @@ int sparsestream_libvirt_upload(virStorageVolPtr volume,
                                 struct sparsestream_libvirt_failure *failure);
 
 /*
- * Downloads `length` bytes from `offset` of the volume into the sink, with its holes; 0 means to the volume's end. A volume that became
- * shorter meanwhile is -ENODATA; libvirt itself reports success then.
+ * Downloads `length` bytes from `offset` of the volume into the sink, with its holes; 0 means to the volume's end.
+ * A volume that became shorter meanwhile is -ENODATA; libvirt itself reports success then.
  *
- * `total` of the progress is known. Where libvirt's event loop runs in another thread, it is held up while the sink is
- * slower than the daemon, for at most a second at a time, unless SPARSESTREAM_LIBVIRT_NO_PAUSE is set.
+ * `total` of the progress is known. Where libvirt's event loop runs in another thread, it is held up while the sink
+ * is slower than the daemon, for at most a second at a time, unless SPARSESTREAM_LIBVIRT_NO_PAUSE is set.
  *
  * Returns as sparsestream_libvirt_upload().
  */

@@ -5,6 +5,8 @@
 #include "ends.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
 #include <unistd.h>
 
 static const struct piece sparse[] = { DATA(300 * KiB), HOLE(2 * MiB - 300 * KiB), DATA(MiB), HOLE(3 * MiB),
@@ -69,6 +71,47 @@ static void send_all_reads_holes_as_zeros(void)
     CHECK_INT(virStreamFinish(stage.stream), ==, 0);
     CHECK_SAME(stage.image, 0, stage.volume_fd, 0, SIZE, SIZE);
     sparsestream_source_free(source);
+    tear_down(&stage);
+}
+
+/* A pipe in non-blocking mode that is filled later: the callback waits for it. */
+static void *fill_later(void *opaque)
+{
+    static unsigned char bytes[4096];
+    const int *fd = opaque;
+
+    for (int64_t at = 0; at < MiB; at += (int64_t) sizeof(bytes)) {
+        if (at % (256 * KiB) == 0)
+            usleep(20000);
+        pattern_fill(bytes, sizeof(bytes), 1, at);
+        if (write(*fd, bytes, sizeof(bytes)) != (ssize_t) sizeof(bytes))
+            break;
+    }
+    close(*fd);
+    return opaque;
+}
+
+static void sparse_send_all_from_nonblocking_pipe(void)
+{
+    struct stage stage;
+    struct sparsestream_source *source;
+    pthread_t thread;
+    int ends[2];
+
+    set_up(&stage, false);
+    REQUIRE(pipe2(ends, O_CLOEXEC) == 0 && fcntl(ends[0], F_SETFL, O_NONBLOCK) == 0);
+    source = fd_source(ends[0]);
+    REQUIRE(pthread_create(&thread, NULL, fill_later, &ends[1]) == 0);
+    CHECK_INT(virStorageVolUpload(stage.volume, stage.stream, 0, 0, VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM), ==, 0);
+    CHECK_INT(virStreamSparseSendAll(stage.stream, sparsestream_libvirt_source_read,
+                                     sparsestream_libvirt_source_section, sparsestream_libvirt_source_skip, source),
+              ==, 0);
+    CHECK_INT(virStreamFinish(stage.stream), ==, 0);
+    pthread_join(thread, NULL);
+    CHECK_INT(file_differs_from_pattern(stage.volume_fd, 0, MiB, 1, 0), ==, -1);
+    CHECK_INT(file_size(stage.volume_fd), ==, SIZE);
+    sparsestream_source_free(source);
+    close(ends[0]);
     tear_down(&stage);
 }
 
@@ -295,6 +338,7 @@ static void errno_of_libvirt_errors(void)
 DAEMON_TESTS(
     CASE(sparse_send_all),
     CASE(send_all_reads_holes_as_zeros),
+    CASE(sparse_send_all_from_nonblocking_pipe),
     CASE(failing_source_gives_its_errno_to_libvirt),
     CASE(sparse_recv_all),
     CASE(sparse_recv_all_into_dense_sink),

@@ -48,7 +48,7 @@ void events_run_for(unsigned milliseconds)
     virEventRemoveTimeout(timer);
 }
 
-/* What was removed from the event loop, a connection's socket for one, is freed by the loop when it has nothing else to do. */
+/* What was removed from the event loop, such as a connection's socket, is freed by the loop when it has nothing to do. */
 static void drain_events(void)
 {
     events_run_for(10);
