@@ -16,6 +16,7 @@
 #define LOOK_MS 4
 /* A reader that waits this long in one call has nothing queued. */
 #define WAITING_NS 300000
+#define LONGEST_SLICE_NS 5000000
 /* The longest that the loop is held up. Keepalive messages wait as long. */
 #define MOST_NS 1000000000
 
@@ -27,7 +28,7 @@ struct pause {
     /* The reader is at work until it has ended, and not one that may stop in between. */
     bool busy;
     bool reading, paused, freed;
-    unsigned long calls, given_up;
+    unsigned long calls, target, given_up;
     pthread_t reader;
 };
 
@@ -70,24 +71,28 @@ static bool may_hold(const struct pause *pause)
 /* Holds the thread until the reader has taken two messages or waits for one. Returns whether it was behind. */
 static bool hold(struct pause *pause)
 {
-    const unsigned long target = pause->calls + 2;
+    const unsigned long begun_calls = pause->calls;
     const int64_t begun = now_ns();
+    int64_t slice = WAITING_NS;
     bool behind = true;
 
     if (!may_hold(pause))
         return false;
+    pause->target = begun_calls + 2;
     pause->paused = true;
-    while (!pause->freed && pause->calls < target && now_ns() - begun < MOST_NS) {
+    while (!pause->freed && pause->calls < pause->target && now_ns() - begun < MOST_NS) {
         const unsigned long calls = pause->calls;
 
-        wait_some(pause, now_ns() + WAITING_NS);
+        wait_some(pause, now_ns() + slice);
         if (pause->reading && pause->calls == calls) {
             behind = false;
             break;
         }
+        /* The reader wakes this thread when it has gone far enough. One that is slow is looked at less often. */
+        slice = slice < LONGEST_SLICE_NS ? 2 * slice : slice;
     }
     pause->paused = false;
-    if (!pause->busy && pause->calls + 2 == target)
+    if (!pause->busy && pause->calls == begun_calls)
         pause->given_up = pause->calls;
     return behind;
 }
@@ -133,7 +138,7 @@ void pause_reading(struct pause *pause, bool reading)
     pause->reading = reading;
     pause->reader = pthread_self();
     pause->calls += reading;
-    if (pause->paused)
+    if (pause->paused && reading && pause->calls >= pause->target)
         pthread_cond_signal(&pause->changed);
     pthread_mutex_unlock(&pause->lock);
 }

@@ -203,6 +203,49 @@ static void finish_with_frozen_peer(void)
     daemon_stop(&daemon);
 }
 
+/* The sink fails when the peer is frozen already: the answer to the abort does not come. */
+static int64_t freeze_and_fail(void *opaque, const void *buffer, size_t length)
+{
+    struct trap *trap = opaque;
+
+    (void) buffer;
+    (void) length;
+    trap->when = harness_now();
+    freeze_relay(trap);
+    return -EMEDIUMTYPE;
+}
+
+static void abort_with_frozen_peer(void)
+{
+    static const struct sparsestream_sink_ops ops = { .size = sizeof(ops), .write = freeze_and_fail };
+    struct sparsestream_libvirt_failure failure = FAILURE;
+    struct daemon daemon;
+    struct relay relay;
+    struct trap trap = { .daemon = &daemon, .relay = &relay };
+    struct sparsestream_sink *sink = NULL;
+    virConnectPtr connection;
+    virStorageVolPtr volume, ours;
+
+    daemon_start(&daemon);
+    volume = volume_new_filled(&daemon, "v", 16 * MiB, 1);
+    relay_start(&relay, &daemon);
+    events_start();
+    connection = daemon_connect(relay.socket);
+    CHECK_INT(virConnectSetKeepAlive(connection, 1, 2), ==, 0);
+    ours = virStorageVolLookupByKey(connection, virStorageVolGetKey(volume));
+    CHECK_CODE(sparsestream_sink_to_callbacks(&ops, &trap, &sink), 0);
+    CHECK_RESULT(sparsestream_libvirt_download(ours, 0, 0, sink, NULL, NULL, &failure), -EMEDIUMTYPE, &failure);
+    CHECK_INT(failure.side, ==, SPARSESTREAM_SIDE_SINK);
+    CHECK_INT(harness_now() - trap.when, <, 8000 * harness_slowness());
+    sparsestream_sink_free(sink);
+    virStorageVolFree(ours);
+    virStorageVolFree(volume);
+    virConnectClose(connection);
+    events_stop();
+    relay_stop(&relay);
+    daemon_stop(&daemon);
+}
+
 /* A SIGPIPE that the caller had blocked and pending stays pending. */
 static void pending_sigpipe_of_the_caller_stays(void)
 {
@@ -238,5 +281,6 @@ DAEMON_TESTS(
     CASE_WITHIN(upload_to_frozen_peer, 40),
     CASE_WITHIN(download_from_frozen_peer, 40),
     CASE_WITHIN(finish_with_frozen_peer, 40),
+    CASE_WITHIN(abort_with_frozen_peer, 40),
     CASE(pending_sigpipe_of_the_caller_stays),
 )
