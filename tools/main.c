@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* sparsestream COMMAND: move disk images, holes included. */
 
-#include "tool.h"
+#include "volume.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -143,6 +143,16 @@ static const char help[] =
     "\n"
     "Bytes are given as 4096, 64K, 100M, 2G or 1T, in powers of 1024. See sparsestream(1).\n";
 
+/* Runs a command; copy, send and recv of a volume of libvirt are commands of their own. */
+static int run(const struct command *command, struct settings *settings, int count, char **operands)
+{
+    if (!names_volume(count, operands) || command->run == command_map || command->run == command_checksum)
+        return command->run(settings, count, operands);
+    if (command->run == command_check)
+        return usage(settings, "check cannot read a volume of libvirt; compare what checksum prints");
+    return command_volume(settings, count, operands);
+}
+
 /* Success is told of only when all of the output has been written. */
 static int flushed(int code)
 {
@@ -204,6 +214,6 @@ int main(int argc, char **argv)
     if (r == EXIT_OK)
         fputs(command->help, stdout);
     else if (r < 0)
-        r = command->run(&settings, argc - 1 - optind, argv + 1 + optind);
+        r = run(command, &settings, argc - 1 - optind, argv + 1 + optind);
     return flushed(r);
 }
