@@ -53,6 +53,7 @@ static const struct option options[] = {
     { "error-map", required_argument, NULL, 'e' },
     { "verify", no_argument, NULL, 'v' },
     { "only-changes", no_argument, NULL, 'O' },
+    { "backing-chain", no_argument, NULL, 'b' },
     { "help", no_argument, NULL, 'h' },
 };
 
@@ -104,6 +105,9 @@ static int take(struct settings *settings, int option, const char *text)
         return -1;
     case 'v':
         settings->verify = true;
+        return -1;
+    case 'b':
+        settings->backing_chain = true;
         return -1;
     case 'O':
         settings->only_changes = true;

@@ -82,6 +82,7 @@ struct settings {
     const char *error_map;
     bool verify;
     bool only_changes;
+    bool backing_chain;
 };
 
 enum preserve {

@@ -125,11 +125,19 @@ short connection_events(const struct connection *connection, int *fd)
     return *fd < 0 ? 0 : events;
 }
 
+/* Whether a message can be sent to the server: libnbd 1.14 reads freed memory if it finds out by itself that it cannot. */
+static bool is_alive(const struct connection *connection)
+{
+    struct pollfd fd = { .fd = nbd_aio_get_fd(connection->handle), .events = POLLIN | POLLOUT };
+
+    return poll(&fd, 1, 0) == 1 && fd.revents == POLLOUT;
+}
+
 void connection_close(struct connection *connection)
 {
     if (connection->handle != NULL) {
-        /* A server that takes it now knows that the client did not crash. */
-        if (connection->state == CONNECTION_READY)
+        /* A server that is told knows that the client did not crash. */
+        if (connection->state == CONNECTION_READY && connection->in_flight == 0 && is_alive(connection))
             nbd_aio_disconnect(connection->handle, 0);
         nbd_close(connection->handle);
     }

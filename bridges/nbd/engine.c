@@ -39,8 +39,12 @@ static void complete(struct op *op, int error)
 
 static int on_completion(void *user_data, int *error)
 {
-    complete(user_data, *error);
-    return 1;
+    struct op *op = user_data;
+    const bool issuing = op->state == OP_ISSUED;
+
+    complete(op, *error);
+    /* 1 frees the command. libnbd still uses it if the connection breaks while the request is sent. */
+    return issuing ? 0 : 1;
 }
 
 static int on_extents(void *user_data, const char *context, uint64_t offset, uint32_t *entries, size_t count,
@@ -123,6 +127,7 @@ int engine_submit(export_t *export, struct op *op)
 {
     struct connection *connection = least_busy(export);
     struct failure failure = { 0 };
+    int64_t cookie;
 
     if (connection == NULL || export->failure.error != 0)
         return -(export->failure.error != 0 ? export->failure.error : ENOTCONN);
@@ -132,10 +137,15 @@ int engine_submit(export_t *export, struct op *op)
     op->export = export;
     op->connection = connection;
     op->error = 0;
-    op->state = OP_IN_FLIGHT;
+    op->state = OP_ISSUED;
     link_in_flight(&export->engine, op);
     connection->in_flight++;
-    if (issue(connection->handle, op) >= 0 || op->state != OP_IN_FLIGHT) {
+    cookie = issue(connection->handle, op);
+    if (cookie >= 0 || op->state == OP_DONE) {
+        if (op->state == OP_ISSUED)
+            op->state = OP_IN_FLIGHT;
+        else if (cookie >= 0)
+            nbd_aio_command_completed(connection->handle, (uint64_t)cookie);
         if (nbd_aio_is_dead(connection->handle) == 1)
             step(export, connection, 0);
         return 0;

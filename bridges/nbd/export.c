@@ -147,8 +147,7 @@ void export_drop(export_t *export)
     free(export);
 }
 
-/* Waits until the export is open or has failed. */
-static int connect_now(export_t *export)
+int export_wait(export_t *export)
 {
     int r;
 
@@ -209,7 +208,7 @@ static int open_address(struct address address, const options_t *given, export_t
         r = -export->failure.error;
     }
     if (r == 0 && (options.flags & SPARSESTREAM_NBD_NONBLOCK) == 0)
-        r = connect_now(export);
+        r = export_wait(export);
     if (r < 0) {
         failure_report(&export->failure);
         export_drop(export);

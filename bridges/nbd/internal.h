@@ -97,7 +97,8 @@ void connection_close(struct connection *connection);
 
 enum op_kind { OP_READ, OP_WRITE, OP_ZERO, OP_FLUSH, OP_STATUS };
 
-enum op_state { OP_IDLE, OP_IN_FLIGHT, OP_DONE };
+/* OP_ISSUED: libnbd is being called with it. */
+enum op_state { OP_IDLE, OP_ISSUED, OP_IN_FLIGHT, OP_DONE };
 
 /* A request to the server. Its owner sets the first part; it stays where it is until `done` is called. */
 struct op {
@@ -159,6 +160,8 @@ void export_hold(export_t *export);
 void export_drop(export_t *export);
 /* Goes on connecting. Returns 0 when it is open, -EAGAIN, or the negative errno for which it failed. */
 int export_connect(export_t *export);
+/* The same, but waits. */
+int export_wait(export_t *export);
 /* A connection's state has changed: accepts it, or does without it. */
 void export_review(export_t *export, struct connection *connection);
 

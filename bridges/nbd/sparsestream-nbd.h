@@ -162,6 +162,17 @@ int sparsestream_nbd_info(struct sparsestream_nbd *export, struct sparsestream_n
 int sparsestream_nbd_wait(struct sparsestream_nbd *export, struct sparsestream_wait *wait);
 
 /*
+ * Reports the sections of a range, in the order of their offsets, without reading: `section` is called with each, of
+ * which neighbours differ in kind. `length` 0 means to the end. Waits for the server, at most `timeout_ms` for an
+ * answer.
+ *
+ * Returns 0, -EINVAL (an argument, or a range that is not in the export), -ENOMEM, -EBUSY (the export has an end), the
+ * errno of the connection, or the negative errno that `section` returned, which ends it.
+ */
+int sparsestream_nbd_map(struct sparsestream_nbd *export, int64_t offset, int64_t length,
+                         int (*section)(void *opaque, const struct sparsestream_section *section), void *opaque);
+
+/*
  * Sets `depth` and `request_size` of a transfer with this export as one end, where they are 0, to the largest that the
  * options of the export allow: up to `requests` on each connection within `memory`. Returns 0 or -EINVAL.
  */
