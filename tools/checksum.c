@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* checksum FILE...: the sparse tree digest of each, or with --check a comparison with a list of them. */
 
-#include "volume.h"
+#include "remote.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -133,8 +133,8 @@ static void put_digest(const unsigned char *digest, const struct progress *progr
     result->hole_bytes = progress->hole_bytes;
 }
 
-/* As digest_file, for a volume of libvirt. */
-static int digest_volume(const struct settings *settings, const char *name, struct result *result)
+/* As digest_file, for what is not a file. */
+static int digest_remote(const struct settings *settings, const char *name, struct result *result)
 {
     struct progress progress;
     sparsestream_digest_options options = {
@@ -145,8 +145,8 @@ static int digest_volume(const struct settings *settings, const char *name, stru
         .stall_ms = settings->timeout_ms,
     };
     unsigned char digest[SPARSESTREAM_DIGEST_SIZE];
-    struct volume_pipe pipe;
-    int r = volume_pipe_open(settings, name, &pipe);
+    struct remote_pipe pipe;
+    int r = remote_pipe_open(settings, name, &pipe);
 
     if (r != 0)
         return r;
@@ -154,7 +154,7 @@ static int digest_volume(const struct settings *settings, const char *name, stru
     r = sparsestream_digest(pipe.fd, &options, digest);
     if (r < 0)
         r = fail_library(name, r);
-    r = volume_pipe_close(&pipe, r);
+    r = remote_close(remote_pipe_close(&pipe, r));
     if (r != 0)
         return r;
     progress_end(&progress);
@@ -178,8 +178,8 @@ static int digest_file(const struct settings *settings, const char *path, struct
     struct target file;
     int r;
 
-    if (is_volume(path))
-        return digest_volume(settings, path, result);
+    if (is_remote(path))
+        return digest_remote(settings, path, result);
     r = open_source(settings, path, &file);
     if (r == 0)
         r = check_range(settings, &file);
@@ -261,7 +261,7 @@ static void verify_file(const struct settings *settings, const char *hex, const 
 {
     struct result result;
 
-    if (settings->ignore_missing && strcmp(name, "-") != 0 && !is_volume(name) && access(name, F_OK) < 0 && errno == ENOENT)
+    if (settings->ignore_missing && strcmp(name, "-") != 0 && !is_remote(name) && access(name, F_OK) < 0 && errno == ENOENT)
         return;
     if (digest_file(settings, name, &result) != 0) {
         tally->unreadable++;

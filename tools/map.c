@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* map FILE: a picture of data and holes, a list of them, or what `qemu-img map --output=json` says. */
 
-#include "volume.h"
+#include "remote.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -204,11 +204,11 @@ static int show(const struct mapped *mapped, int64_t offset, const struct settin
     return 0;
 }
 
-static int map_volume(const char *name, const struct settings *settings)
+static int map_remote(const char *name, const struct settings *settings)
 {
     struct section_list list;
     const struct mapped mapped = { .name = name, .fd = -1, .list = &list };
-    int r = volume_sections(settings, name, &list);
+    int r = remote_sections(settings, name, &list);
 
     if (r == 0)
         r = show(&mapped, settings->offset, settings);
@@ -227,8 +227,8 @@ int command_map(struct settings *settings, int count_of, char **operands)
         return usage(settings, "map: extra operand '%s'", operands[1]);
     if (settings->json && settings->list)
         return usage(settings, "--json and --list exclude each other");
-    if (is_volume(operands[0]))
-        return map_volume(operands[0], settings);
+    if (is_remote(operands[0]))
+        return map_remote(operands[0], settings);
     r = open_source(settings, operands[0], &file);
     if (r != 0)
         return r;

@@ -3,6 +3,8 @@
 
 #include "volume.h"
 
+#include "remote.h"
+
 #include <dlfcn.h>
 #include <errno.h>
 #include <sparsestream-libvirt-name.h>
@@ -23,16 +25,6 @@ bool is_volume(const char *name)
     return strncmp(name, PREFIX, strlen(PREFIX)) == 0;
 }
 
-bool names_volume(int count, char **operands)
-{
-    int i;
-
-    for (i = 0; i < count; i++)
-        if (is_volume(operands[i]))
-            return true;
-    return false;
-}
-
 /* libvirt would print each error by itself. */
 static void no_print(void *opaque, void *error)
 {
@@ -48,11 +40,9 @@ static const struct bridge *load(const char *name)
 
     if (bridge.source != NULL)
         return &bridge;
-    library = dlopen(BRIDGE, RTLD_NOW | RTLD_LOCAL);
-    if (library == NULL) {
-        fail(EXIT_LOCAL, "%s: the bridge to libvirt cannot be loaded: %s", name, dlerror());
+    library = bridge_load(name, "libvirt", BRIDGE, "libsparsestream-libvirt0");
+    if (library == NULL)
         return NULL;
-    }
     *(void **)&bridge.source = dlsym(library, "sparsestream_libvirt_source_from_name");
     *(void **)&bridge.sink = dlsym(library, "sparsestream_libvirt_sink_to_name");
     *(void **)&bridge.set_error_func = dlsym(library, "virSetErrorFunc");

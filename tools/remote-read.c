@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Reads a volume of libvirt for commands that need its sections, or a descriptor. */
+/* Reads an operand that is not a file for commands that need its sections, or a descriptor. */
 
-#include "volume.h"
+#include "export.h"
+#include "remote.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -58,7 +59,12 @@ static int64_t list_hole(void *opaque, int64_t length)
     return r < 0 ? r : length;
 }
 
-int volume_sections(const struct settings *settings, const char *name, struct section_list *list)
+static int add_section(void *opaque, const sparsestream_section *section)
+{
+    return add(opaque, section->kind, section->offset, section->length);
+}
+
+int remote_sections(const struct settings *settings, const char *name, struct section_list *list)
 {
     static const sparsestream_sink_ops ops = { .size = sizeof(ops), .write = list_data, .hole = list_hole };
     const struct names names = { .source = name, .sink = name };
@@ -70,7 +76,9 @@ int volume_sections(const struct settings *settings, const char *name, struct se
 
     *list = (struct section_list){ 0 };
     signals_catch();
-    r = volume_source(settings, name, settings->offset, settings->length, &source);
+    if (is_export(name))
+        return remote_close(export_map(settings, name, add_section, list));
+    r = remote_source(settings, name, settings->offset, settings->length, &source);
     if (r != 0)
         return r;
     r = sparsestream_sink_to_callbacks(&ops, &lister, &sink);
@@ -82,7 +90,7 @@ int volume_sections(const struct settings *settings, const char *name, struct se
     }
     sparsestream_sink_free(sink);
     sparsestream_source_free(source);
-    return r;
+    return remote_close(r);
 }
 
 /* ---- A pipe ---- */
@@ -122,25 +130,27 @@ static void pump_free(struct pump *pump)
 /* Returns 0 or an exit code, after a message, with the pump's descriptor open. */
 static int pump_start(struct pump *pump, const struct settings *settings)
 {
-    int r = volume_source(settings, pump->name, settings->offset, settings->length, &pump->source);
+    sparsestream_transfer_options options = { .size = sizeof(options) };
+    int r = remote_source(settings, pump->name, settings->offset, settings->length, &pump->source);
 
     if (r != 0)
         return r;
     r = sparsestream_sink_to_fd(pump->fd, NULL, &pump->sink);
+    remote_tune(&options);
     if (r == 0)
-        r = sparsestream_transfer_new(pump->source, pump->sink, NULL, &pump->transfer);
+        r = sparsestream_transfer_new(pump->source, pump->sink, &options, &pump->transfer);
     if (r < 0)
         return fail_library(pump->name, r);
     r = pthread_create(&pump->thread, NULL, run_pump, pump);
     return r != 0 ? fail_errno(pump->name, "pthread_create", r) : 0;
 }
 
-int volume_pipe_open(const struct settings *settings, const char *name, struct volume_pipe *out)
+int remote_pipe_open(const struct settings *settings, const char *name, struct remote_pipe *out)
 {
     struct pump *pump = calloc(1, sizeof(*pump));
     int ends[2], r;
 
-    *out = (struct volume_pipe){ .fd = -1 };
+    *out = (struct remote_pipe){ .fd = -1 };
     if (pump == NULL)
         return fail_errno(name, NULL, ENOMEM);
     if (pipe2(ends, O_CLOEXEC) < 0) {
@@ -157,11 +167,11 @@ int volume_pipe_open(const struct settings *settings, const char *name, struct v
         pump_free(pump);
         return r;
     }
-    *out = (struct volume_pipe){ .fd = ends[0], .pump = pump };
+    *out = (struct remote_pipe){ .fd = ends[0], .pump = pump };
     return 0;
 }
 
-int volume_pipe_close(struct volume_pipe *pipe, int result)
+int remote_pipe_close(struct remote_pipe *pipe, int result)
 {
     struct pump *pump = pipe->pump;
 

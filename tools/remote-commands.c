@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* copy, send and recv where one end is a volume of libvirt. */
+/* copy, send and recv where one end is a volume of libvirt, an export of an NBD server or a disk image. */
 
-#include "volume.h"
+#include "remote.h"
 #include "wire.h"
 
 #include <errno.h>
@@ -22,7 +22,7 @@ static int64_t total_of(sparsestream_source *source)
 /* What needs a descriptor of its own. */
 static int check_options(const struct settings *settings)
 {
-    static const char message[] = "%s cannot be used with a volume of libvirt";
+    static const char message[] = "%s needs files or devices at both ends";
 
     if (settings->preserve != 0)
         return usage(settings, message, "--preserve");
@@ -54,10 +54,10 @@ static int move(const struct settings *settings, const struct names *names, spar
     r = run_transfer(source, sink, settings, names, progress);
     sparsestream_sink_free(sink);
     sparsestream_source_free(source);
-    return r;
+    return remote_close(r);
 }
 
-static int copy_from_volume(struct settings *settings, const char *from, const char *to)
+static int copy_from_remote(struct settings *settings, const char *from, const char *to)
 {
     const struct names names = { .source = from, .sink = to };
     const struct opening opening = { .mode = mode_of_new(settings, NULL) };
@@ -69,7 +69,7 @@ static int copy_from_volume(struct settings *settings, const char *from, const c
     bool whole = settings->at < 0;
     int r;
 
-    r = volume_source(settings, from, settings->offset, settings->length, &source);
+    r = remote_source(settings, from, settings->offset, settings->length, &source);
     if (r != 0)
         return r;
     r = open_target(settings, to, &opening, &target);
@@ -112,13 +112,13 @@ static int open_sink(const struct settings *settings, const char *name, int64_t 
     int r;
 
     if (total != 0)
-        return volume_sink(settings, name, at, total < 0 ? 0 : total, sink);
+        return remote_sink(settings, name, at, total < 0 ? 0 : total, sink);
     r = sparsestream_sink_to_callbacks(&nothing, NULL, sink);
     return r < 0 ? fail_library(name, r) : 0;
 }
 
 /* Makes a sink that takes all of the source, and moves it. Frees the source. */
-static int into_volume(const struct settings *settings, const struct names *names, sparsestream_source *source,
+static int into_remote(const struct settings *settings, const struct names *names, sparsestream_source *source,
                        int64_t total, int64_t at, struct progress *progress)
 {
     sparsestream_sink *sink = NULL;
@@ -135,7 +135,7 @@ static int into_volume(const struct settings *settings, const struct names *name
     return r;
 }
 
-static int copy_into_volume(struct settings *settings, const char *from, const char *to)
+static int copy_into_remote(struct settings *settings, const char *from, const char *to)
 {
     const struct names names = { .source = from, .sink = to };
     sparsestream_source *source = NULL;
@@ -144,8 +144,8 @@ static int copy_into_volume(struct settings *settings, const char *from, const c
     struct target file = { .fd = -1 };
     int r;
 
-    if (is_volume(from)) {
-        r = volume_source(settings, from, settings->offset, settings->length, &source);
+    if (is_remote(from)) {
+        r = remote_source(settings, from, settings->offset, settings->length, &source);
     } else {
         r = open_source(settings, from, &file);
         if (r == 0)
@@ -159,7 +159,7 @@ static int copy_into_volume(struct settings *settings, const char *from, const c
         }
     }
     if (r == 0)
-        r = into_volume(settings, &names, source, total_of(source), settings->at < 0 ? 0 : settings->at, &progress);
+        r = into_remote(settings, &names, source, total_of(source), settings->at < 0 ? 0 : settings->at, &progress);
     if (file.fd >= 0) {
         standard_advance(&file, settings->offset + progress.position);
         if (file.fd != STDIN_FILENO)
@@ -168,7 +168,7 @@ static int copy_into_volume(struct settings *settings, const char *from, const c
     return r;
 }
 
-static int send_volume(struct settings *settings, const char *name)
+static int send_remote(struct settings *settings, const char *name)
 {
     sparsestream_wire_options wire = {
         .size = sizeof(wire),
@@ -181,7 +181,7 @@ static int send_volume(struct settings *settings, const char *name)
     struct progress progress;
     int r;
 
-    r = volume_source(settings, name, settings->offset, settings->length, &source);
+    r = remote_source(settings, name, settings->offset, settings->length, &source);
     if (r != 0)
         return r;
     r = connection_open(settings, true, name, &connection);
@@ -225,7 +225,7 @@ static int hear_sender(const struct settings *settings, const struct connection 
     return r < 0 ? fail_wire(names, r) : 0;
 }
 
-static int recv_volume(struct settings *settings, const char *name)
+static int recv_remote(struct settings *settings, const char *name)
 {
     sparsestream_wire_options wire = {
         .size = sizeof(wire),
@@ -253,14 +253,14 @@ static int recv_volume(struct settings *settings, const char *name)
 
         r = hear_sender(settings, &connection, &names, source, &total);
         if (r == 0)
-            r = into_volume(settings, &names, source, total, settings->offset, &progress);
+            r = into_remote(settings, &names, source, total, settings->offset, &progress);
         else
             sparsestream_source_free(source);
     }
     return connection_close(&connection, r);
 }
 
-int command_volume(struct settings *settings, int count, char **operands)
+int command_remote(struct settings *settings, int count, char **operands)
 {
     bool copies = strcmp(settings->command, "copy") == 0;
     int r = check_options(settings);
@@ -268,12 +268,14 @@ int command_volume(struct settings *settings, int count, char **operands)
     if (r != 0)
         return r;
     if (count != (copies ? 2 : 1))
-        return usage(settings, "%s with a volume of libvirt needs %s", settings->command,
+        return usage(settings, "%s needs %s if one is not a file", settings->command,
                      copies ? "a source and a target" : "one operand");
     signals_catch();
     if (!copies)
-        return strcmp(settings->command, "send") == 0 ? send_volume(settings, operands[0])
-                                                      : recv_volume(settings, operands[0]);
-    return is_volume(operands[1]) ? copy_into_volume(settings, operands[0], operands[1])
-                                  : copy_from_volume(settings, operands[0], operands[1]);
+        r = strcmp(settings->command, "send") == 0 ? send_remote(settings, operands[0])
+                                                   : recv_remote(settings, operands[0]);
+    else
+        r = is_remote(operands[1]) ? copy_into_remote(settings, operands[0], operands[1])
+                                   : copy_from_remote(settings, operands[0], operands[1]);
+    return remote_close(r);
 }
