@@ -251,6 +251,10 @@ impl<C: Checkpoint> Place<C> {
 
     /// Whether [`Place::fetch`] may be the way: its file system does more than to move pages.
     pub(super) fn fetches(&mut self) -> bool {
+        // Where shared blocks end, the rest of a block must be read.
+        if self.blind().is_some() {
+            return false;
+        }
         self.file_system().copies_itself()
     }
 
@@ -303,13 +307,15 @@ impl<C: Checkpoint> Place<C> {
     }
 
     /// The facts for requests, if it was opened with O_DIRECT.
-    pub(super) fn geometry(&self, grows: bool) -> Result<Geometry> {
+    pub(super) fn geometry(&mut self, grows: bool) -> Result<Geometry> {
         self.life.check(Operation::Open, Side::Sink, self.at)?;
+        // What came in another way before may end within a block.
+        self.leave_edge()?;
         let Some(direct) = &self.direct else { return Err(Error::Internal) };
         let alignment = direct.alignment();
         Ok(Geometry {
             at: self.at,
-            size: direct.old_end(),
+            size: direct.old_end().max(self.at),
             block: alignment.block,
             memory: alignment.memory,
             request: REQUEST,
