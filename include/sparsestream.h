@@ -359,6 +359,12 @@
 #define SPARSESTREAM_EVENT_LOST 11
 
 /**
+ * An event: requests for a file that was opened with O_DIRECT are made by io_uring(7); or, with an
+ * `error`, one after the other, because it was refused.
+ */
+#define SPARSESTREAM_EVENT_RING 12
+
+/**
  * A stage: both ends are examined.
  */
 #define SPARSESTREAM_STAGE_OPEN 1
