@@ -13,6 +13,7 @@ use sparsestream::sys::inject::{self, Fault};
 use sparsestream::sys::{self, Call};
 use sparsestream::transfer::{Options, Patience, Progress, Sparse, Transfer};
 use sparsestream::wire::reader::ReaderOptions;
+use sparsestream::wire::transport::{Descriptors, Transport};
 use sparsestream::wire::writer::WriterOptions;
 use sparsestream::wire::{Reader, Writer};
 use std::cell::RefCell;
@@ -188,6 +189,11 @@ fn collect(mut reader: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
     receiver
 }
 
+/// A socket, as one end of the wire uses it.
+fn over(socket: i32, side: Side) -> Result<Box<dyn Transport>> {
+    Ok(Box::new(Descriptors::new(Some(socket), Some(socket), side)?))
+}
+
 /// Moves a file to another over the wire, both ends by turns. What came of it is the sender's result,
 /// but what one end does not know the other must: a sender that succeeds where the receiver has failed
 /// is an error that nobody may make.
@@ -211,16 +217,16 @@ fn over_a_wire(from: &OwnedFd, to: &OwnedFd, detect_zeroes: bool) -> Result<()> 
             Err(error) => Some(Err(error)),
         };
     let mut source = source::from_fd(from.as_raw_fd(), &source::Options::default())?;
-    let mut writer = Writer::new(near, Some(near), &WriterOptions::default())?;
+    let mut writer = Writer::new(over(near, Side::Sink)?, &WriterOptions::default())?;
     let mut sending = Transfer::new(&Options { detect_zeroes, ..Options::default() })?;
-    let mut reader = Reader::new(far, Some(far), &ReaderOptions::default())?;
+    let mut reader = Reader::new(over(far, Side::Source)?, &ReaderOptions::default())?;
     let mut sink = sink::from_fd(to.as_raw_fd(), &sink::Options::default(), ())?;
     let mut receiving = Transfer::new(&Options::default())?;
     let (mut sent, mut received) = (None, None);
     loop {
         sent = sent.or_else(|| step(&mut sending, source.as_mut(), &mut writer));
         received = received.or_else(|| step(&mut receiving, &mut reader, sink.as_mut()));
-        match (sent, received) {
+        match (sent.clone(), received.clone()) {
             (Some(sent), Some(received)) => {
                 return match (sent, received) {
                     (Ok(()), Err(_)) => Err(Error::Internal),

@@ -51,7 +51,7 @@ static const struct option options[] = {
     { "preallocate", no_argument, NULL, 'g' },
     { "on-read-error", required_argument, NULL, 'E' },
     { "error-map", required_argument, NULL, 'e' },
-    { "verify", no_argument, NULL, 'v' },
+    { "verify", no_argument, NULL, 'y' },
     { "only-changes", no_argument, NULL, 'O' },
     { "direct", required_argument, NULL, 'd' },
     { "help", no_argument, NULL, 'h' },
@@ -103,8 +103,8 @@ static int take(struct settings *settings, int option, const char *text)
     case 'e':
         settings->error_map = text;
         return -1;
-    case 'v':
-        settings->verify = true;
+    case 'y':
+        settings->read_back = true;
         return -1;
     case 'd':
         return take_direct(settings, text);

@@ -133,7 +133,7 @@ static int run(struct copy *copy)
     sparsestream_source_free(source);
     standard_advance(&copy->to, copy->at + progress.position);
     standard_advance(&copy->from, settings->offset + progress.position);
-    if (r == 0 && settings->verify)
+    if (r == 0 && settings->read_back)
         r = verify(copy, progress.position);
     if (r == 0)
         r = preserve(settings, &copy->from, &copy->to);
@@ -150,14 +150,14 @@ static int check_ends(const struct copy *copy)
 {
     const struct settings *settings = copy->settings;
     bool seeks = copy->from.regular || copy->from.device;
-    bool reads_target = settings->verify || settings->only_changes;
+    bool reads_target = settings->read_back || settings->only_changes;
 
     if (copy->to.append && settings->at >= 0)
         return usage(settings, "--at: standard output appends, and has no other place");
     if (reads_target && (copy->to.path == NULL || (copy->to.fd >= 0 && !copy->to.regular && !copy->to.device)))
-        return usage(settings, "--%s: %s cannot be read back", settings->verify ? "verify" : "only-changes",
+        return usage(settings, "--%s: %s cannot be read back", settings->read_back ? "verify" : "only-changes",
                      copy->to.name);
-    if (settings->verify && !seeks)
+    if (settings->read_back && !seeks)
         return usage(settings, "--verify: %s cannot be read again", copy->from.name);
     if (settings->skip_errors && (!seeks || copy->length < 0))
         return usage(settings, "--on-read-error=skip: %s is neither a file of a known size nor a device",
@@ -200,7 +200,7 @@ static int copy_one(struct settings *settings, const char *source, const char *t
     struct copy copy = { .settings = settings };
     struct opening opening = {
         .existing = settings->dry_run,
-        .readable = settings->verify || settings->only_changes,
+        .readable = settings->read_back || settings->only_changes,
     };
     int r = open_source(settings, source, &copy.from);
 
@@ -262,7 +262,7 @@ static int check_options(const struct settings *settings)
 {
     if (settings->error_map != NULL && !settings->skip_errors)
         return usage(settings, "--error-map needs --on-read-error=skip");
-    if (settings->verify && settings->skip_errors)
+    if (settings->read_back && settings->skip_errors)
         return usage(settings, "--verify and --on-read-error=skip exclude each other");
     if (settings->only_changes && (settings->known_zero || settings->preallocate))
         return usage(settings, "--only-changes excludes --known-zero and --preallocate");

@@ -54,7 +54,7 @@ static const struct command commands[] = {
       "  --list                      a line for each section: kind, offset, length\n"
       "  --range OFFSET:LENGTH       only these bytes\n"
       "  --rows N                    rows of the picture; 1 unless told\n" },
-    { "copy", command_copy, "raszikStTRopDBKFVngEevOd",
+    { "copy", command_copy, "raszikStTRopDBKFVngEeyOd",
       "usage: sparsestream copy [OPTION]... SRC DST\n"
       "       sparsestream copy [OPTION]... SRC... DIRECTORY\n"
       "Copies a file or a device to another, holes included. `-` is standard input or output.\n"

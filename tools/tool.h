@@ -82,7 +82,7 @@ struct settings {
     bool preallocate;
     bool skip_errors; /* --on-read-error=skip */
     const char *error_map;
-    bool verify;
+    bool read_back; /* --verify */
     bool only_changes;
     enum direct_mode direct;
 };

@@ -1,5 +1,6 @@
 //! Where a sink with offsets is: its range, its limits, and what of it is durable.
 
+use super::interval::Interval;
 use super::{Checkpoint, Options};
 use crate::direct::{Alignment, BLIND, Part, Writer};
 use crate::end::{Attempt, Extent, Geometry, Reply};
@@ -10,10 +11,7 @@ use crate::pipe::Pipe;
 use crate::queue::{DEPTH, Queue, REQUEST};
 use crate::sys::{self, Fd, FileKind};
 use std::collections::VecDeque;
-
-/// An interval of at least so many bytes is kept to the byte; to cut what is written into smaller
-/// pieces would cost more than it is worth.
-const EXACT_INTERVAL: u64 = 64 << 10;
+use std::time::Instant;
 
 /// The place in a regular file or a block device that the next byte goes to.
 #[derive(Debug)]
@@ -24,7 +22,7 @@ pub(super) struct Place<C> {
     /// The first byte that may not be written, and the errno that says so.
     limit: (u64, i32),
     sync: bool,
-    sync_interval: u64,
+    interval: Interval,
     durable: u64,
     checkpoint: C,
     /// The file system; not asked for at first.
@@ -64,7 +62,7 @@ impl<C: Checkpoint> Place<C> {
             at,
             limit,
             sync: options.sync,
-            sync_interval: options.sync_interval,
+            interval: Interval::new(options.sync_interval),
             durable: at,
             checkpoint,
             file_system: None,
@@ -93,8 +91,16 @@ impl<C: Checkpoint> Place<C> {
         self.at
     }
 
+    /// Moves on past a hole or kept bytes.
     pub(super) fn advance(&mut self, by: u64) {
         self.at += by;
+        self.interval.other();
+    }
+
+    /// Moves on past data.
+    pub(super) fn put(&mut self, count: u64) {
+        self.at += count;
+        self.interval.data(count);
     }
 
     pub(super) fn error(&self, operation: Operation, errno: i32) -> Error {
@@ -204,7 +210,7 @@ impl<C: Checkpoint> Place<C> {
         let Some(direct) = &mut self.direct else { return Err(Error::Internal) };
         let count = direct.put(Part::Zeros(length), at);
         let count = count.map_err(|errno| self.error(Operation::Hole, errno))?;
-        self.at += count;
+        self.advance(count);
         Ok(count)
     }
 
@@ -221,11 +227,7 @@ impl<C: Checkpoint> Place<C> {
 
     /// How many bytes may be put here before something else is due.
     fn most(&self) -> u64 {
-        let room = self.limit.0 - self.at;
-        match self.sync_interval {
-            0..EXACT_INTERVAL => room,
-            interval => room.min(interval.saturating_sub(self.at - self.durable)),
-        }
+        self.interval.most().min(self.limit.0 - self.at)
     }
 
     /// Writes what fits, and moves on.
@@ -239,7 +241,7 @@ impl<C: Checkpoint> Place<C> {
         if count == 0 {
             return Err(self.error(Operation::Write, libc::EIO));
         }
-        self.at += count as u64;
+        self.put(count as u64);
         Ok(count)
     }
 
@@ -274,7 +276,7 @@ impl<C: Checkpoint> Place<C> {
         match answer {
             Ok(0) => Ok(Attempt::Declined(None)),
             Ok(count) => {
-                self.at += count;
+                self.put(count);
                 Ok(Attempt::Moved(count))
             }
             Err(libc::EINTR) => Err(self.error(Operation::Write, libc::EINTR)),
@@ -298,7 +300,7 @@ impl<C: Checkpoint> Place<C> {
         match pipe.drain(self.fd, self.at, self.most()) {
             Ok(0) => Ok(Attempt::Declined(None)),
             Ok(count) => {
-                self.at += count;
+                self.put(count);
                 Ok(Attempt::Moved(count))
             }
             Err(libc::EINTR) => Err(self.error(Operation::Write, libc::EINTR)),
@@ -340,8 +342,8 @@ impl<C: Checkpoint> Place<C> {
     }
 
     /// Whether it is time to make durable what there is.
-    pub(super) fn due(&self) -> bool {
-        self.sync_interval != 0 && self.at - self.durable >= self.sync_interval
+    pub(super) fn due(&mut self) -> bool {
+        self.interval.is_due(Instant::now)
     }
 
     /// Makes durable what there is, and says so.
@@ -353,12 +355,13 @@ impl<C: Checkpoint> Place<C> {
             .reached(self.at)
             .map_err(|errno| Error::at(Operation::Checkpoint, Side::Sink, self.at, errno))?;
         self.durable = self.at;
+        self.interval.reached(Instant::now());
         Ok(())
     }
 
     /// Bytes of the stream that are durable, if that is looked after.
     pub(super) fn durable(&self) -> Option<u64> {
-        (self.sync || self.sync_interval != 0).then(|| self.durable - self.start)
+        (self.sync || self.interval.is_set()).then(|| self.durable - self.start)
     }
 
     /// The end: makes it durable if that was asked for.
@@ -368,7 +371,7 @@ impl<C: Checkpoint> Place<C> {
         }
         self.life.check(Operation::Finish, Side::Sink, self.at)?;
         self.leave_edge()?;
-        if self.sync || self.sync_interval != 0 {
+        if self.sync || self.interval.is_set() {
             self.make_durable()?;
         }
         self.life = Life::Finished;

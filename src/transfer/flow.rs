@@ -251,6 +251,7 @@ impl Flow {
         self.gap.zeros -= zeros;
         if self.hole_way != Some(made.way) {
             self.hole_way = Some(made.way);
+            turn.trace_ends();
             turn.trace(Event::HoleChosen(made.way));
         }
         turn.moved(Part::Hole(made.way, zeros), length)?;

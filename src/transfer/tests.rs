@@ -421,12 +421,12 @@ fn not_ready_at_any_call_loses_nothing() {
                 let mut transfer = Transfer::new(&options).unwrap();
                 let first = stand.run(&mut transfer);
                 match first {
-                    Err(error) if errno == libc::EAGAIN => {
+                    Err(ref error) if errno == libc::EAGAIN => {
                         assert!(error.would_block());
                         assert!(transfer.under_way());
                         assert_eq!(stand.run(&mut transfer), Ok(Progress::Finished));
                     }
-                    other => assert_eq!(other, Ok(Progress::Finished)),
+                    ref other => assert_eq!(*other, Ok(Progress::Finished)),
                 }
                 assert_eq!(stand.sink.pieces, whole.sink.pieces, "{errno} at call {n}");
                 assert_eq!(stand.log.ends(), FINISHED);
@@ -446,7 +446,7 @@ fn an_error_at_any_call_is_told_and_both_ends_aborted_once() {
         let mut transfer = Transfer::new(&small()).unwrap();
         let error = stand.run(&mut transfer).unwrap_err();
         assert_eq!(error.errno(), libc::EIO, "call {n}");
-        assert_eq!(transfer.error(), Some(error));
+        assert_eq!(transfer.error(), Some(error.clone()));
         let aborted = [Event::SinkAbort(libc::EIO), Event::SourceAbort(libc::EIO)];
         let expected: &[Event] = if n == calls {
             // The last call is the source's finish: the sink is finished already.
@@ -1074,7 +1074,7 @@ fn a_failure_from_outside_is_the_result() {
     let mut stand = Stand::new(&layout());
     let mut transfer = Transfer::new(&small()).unwrap();
     let error = Error::at(Operation::Read, Side::Source, 7, libc::ECONNRESET);
-    transfer.control().fail(error);
+    transfer.control().fail(error.clone());
     transfer.control().fail(Error::at(Operation::Read, Side::Source, 8, libc::EIO));
     assert_eq!(stand.run(&mut transfer), Err(error));
     let events = [Event::SinkAbort(libc::ECONNRESET), Event::SourceAbort(libc::ECONNRESET)];

@@ -1,7 +1,8 @@
 //! What the caller's functions answer, and what they say about a failure.
 
-use crate::error::{Error, Operation, Result, Side, Text};
+use crate::error::{Error, Operation, Result, Side};
 use crate::sys::Sys;
+use crate::text::Words;
 use libc::c_int;
 use std::cell::Cell;
 
@@ -15,7 +16,7 @@ pub struct Said {
     /// The offset in the stream at which it failed, if it is not the one of the call.
     pub offset: Option<u64>,
     /// Its words.
-    pub text: Text,
+    pub words: Words,
 }
 
 thread_local! {
@@ -103,7 +104,7 @@ impl Site {
                     side: self.side,
                     offset: Some(said.offset.unwrap_or(self.offset)),
                     errno,
-                    text: said.text,
+                    text: said.words.into(),
                 }
             }
             _ => error,
@@ -128,7 +129,7 @@ mod tests {
     const SITE: Site = Site { operation: Operation::Write, side: Side::Sink, offset: 4096 };
 
     fn said(errno: i32, operation: Option<Operation>, offset: Option<u64>) -> Said {
-        Said { errno, operation, offset, text: Text::new(b"quota exceeded") }
+        Said { errno, operation, offset, words: Words::new(b"quota exceeded") }
     }
 
     #[test]

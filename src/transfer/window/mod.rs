@@ -176,21 +176,18 @@ impl Window {
                 watched.add(side, turn);
             }
         }
-        if let (0, Some(when), None) = (self.in_flight(), self.stalled.rate, self.stalled.sink) {
+        if let (0, Some(when), None) = (self.in_flight(), self.stalled.rate, &self.stalled.sink) {
             return Ok(Done::TooEarly(when));
         }
-        for error in [self.stalled.source, self.stalled.sink].into_iter().flatten() {
+        for error in self.stalled.source.iter().chain(&self.stalled.sink) {
             watched.add(error.side(), turn);
         }
         let side = watched.side.unwrap_or(Side::None);
         turn.waits = watched.several();
-        let error = self.stalled.source.or(self.stalled.sink);
+        let stalled = self.stalled.source.is_some() || self.stalled.sink.is_some();
         let operation = if side == Side::Source { Operation::Read } else { Operation::Write };
         let waits = Error::at(operation, side, turn.meter.position(), libc::EAGAIN);
-        match (side, error) {
-            (Side::None, None) => Err(Error::Internal),
-            _ => Err(waits),
-        }
+        if side == Side::None && !stalled { Err(Error::Internal) } else { Err(waits) }
     }
 
     /// Cancels what is under way, because the transfer has failed.
