@@ -486,7 +486,7 @@ static enum turn turn_call(struct server *server, struct client *client)
     volume_consume(channel);
     if (r < 0) {
         strcpy(client->call.name, "?"); /* nor one for the log */
-        return answer(client, fail(client, r, "that is no name for a volume"), NULL);
+        return answer(client, fail(client, r, "that is not the name of a volume"), NULL);
     }
 
     switch (client->call.type) {
@@ -1067,7 +1067,7 @@ static void usage(FILE *to)
           "  --max-size BYTES   largest volume (1T)\n"
           "  --max-zeroed BYTES zeros to be written for the holes of one upload (64G)\n"
           "  --max-clients N    clients at a time (256)\n"
-          "  --stall-ms N       end what makes no progress for so long, 0 for never (30000)\n"
+          "  --stall-ms N       end a transfer without progress for this long, 0 for never (30000)\n"
           "  --grace-ms N       time for transfers to end after SIGTERM (2000)\n"
           "  --sync             an upload is on the medium before it is called done\n",
           to);

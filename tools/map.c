@@ -175,7 +175,7 @@ static int map_file(const struct target *file, const struct settings *settings)
     if (settings->json || settings->list)
         return 0;
     if (supported == 0)
-        say("%s: cannot tell its holes: all of it counts as data", name);
+        say("%s: its holes cannot be found: everything counts as data", name);
     if (map.end > map.start) {
         r = picture(fd, name, &map);
         free(map.cells);
