@@ -553,7 +553,7 @@ static void a_size_that_cannot_be_cut_is_refused_first(void)
         context("%s", harness_errno_name(errors[i]));
         code = copy_holes(RULES(rules), HOLES_SIZE + 5, SPARSESTREAM_TRUNCATE, &from);
         CHECK_CODE(code, -errors[i]);
-        CHECK_CONTAINS(sparsestream_last_error(), "its size cannot be set");
+        CHECK_CONTAINS(sparsestream_last_error(), "the size of the file cannot be set");
         CHECK_INT(fuse_server_count(fixture.server, FUSE_ON_WRITE), ==, 0);
         CHECK_INT(file_differs_from_pattern(fixture.server->memory, 0, HOLES_SIZE + 5, 3, 0), ==, -1);
         end_copy_holes(from, false);
@@ -814,7 +814,7 @@ static void more_than_a_device_holds_is_refused_with_both_sizes(void)
     file_resize(from, fixture.size + 4096);
     to = open_file(O_RDWR);
     CHECK_CODE(copy(from, to, NULL, NULL), -ENOSPC);
-    snprintf(expected, sizeof expected, "%jd bytes would come at offset 0, and there is room for %jd",
+    snprintf(expected, sizeof expected, "the stream has %jd bytes for offset 0, but there is room for %jd",
              (intmax_t) fixture.size + 4096, (intmax_t) fixture.size);
     CHECK_CONTAINS(sparsestream_last_error(), expected);
     CHECK_INT(pread(to, &first, 1, 0), ==, 1);

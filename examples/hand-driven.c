@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <sparsestream.h>
 #include <stdio.h>
@@ -80,12 +81,24 @@ static int driver_run(struct stream *st, const struct driver *driver, void *from
 
 /* The caller's side: each function is one call of the library. */
 
+/* The driver's functions return an int: no count may be longer. */
+static size_t at_most_int(size_t nbytes)
+{
+    return nbytes < INT_MAX ? nbytes : INT_MAX;
+}
+
 static int minus_one(int64_t r)
 {
     if (r >= 0)
         return (int)r;
     errno = (int)-r;
     return -1;
+}
+
+/* Whether a call is to be made again: at once after a signal, otherwise after a wait. */
+static int again(int64_t r, int (*wait)(void *), void *end)
+{
+    return r == -EINTR || (r == -EAGAIN && wait(end) == 0);
 }
 
 /* Waits until the end is ready: this program has nothing else to do. */
@@ -99,14 +112,14 @@ static int wait_for(const sparsestream_wait *wait)
     return poll(fds, (nfds_t)count, wait->timeout_ms) < 0 && errno != EINTR ? -1 : 0;
 }
 
-static int wait_for_source(sparsestream_source *source)
+static int wait_for_source(void *source)
 {
     sparsestream_wait wait = { .size = sizeof(wait) };
 
     return minus_one(sparsestream_source_wait(source, &wait)) < 0 ? -1 : wait_for(&wait);
 }
 
-static int wait_for_sink(sparsestream_sink *sink)
+static int wait_for_sink(void *sink)
 {
     sparsestream_wait wait = { .size = sizeof(wait) };
 
@@ -118,9 +131,9 @@ static int my_source(struct stream *st, char *data, size_t nbytes, void *opaque)
     int64_t n;
 
     (void)st;
-    while ((n = sparsestream_source_read(opaque, data, nbytes)) == -EAGAIN)
-        if (wait_for_source(opaque) < 0)
-            return -1;
+    do
+        n = sparsestream_source_read(opaque, data, at_most_int(nbytes));
+    while (again(n, wait_for_source, opaque));
     /* The file changed between the question and the read: 0 makes the driver ask again. */
     return n == SPARSESTREAM_AT_HOLE ? 0 : minus_one(n);
 }
@@ -131,21 +144,26 @@ static int my_source_hole(struct stream *st, int *in_data, long long *length, vo
     int r;
 
     (void)st;
-    while ((r = sparsestream_source_section(opaque, &section)) == -EAGAIN)
-        if (wait_for_source(opaque) < 0)
-            return -1;
+    do
+        r = sparsestream_source_section(opaque, &section);
+    while (again(r, wait_for_source, opaque));
     if (r < 0)
         return minus_one(r);
     *in_data = section.kind == SPARSESTREAM_DATA;
-    /* -1 for data that comes as it comes, such as that of a pipe. */
+    /* -1: data of an unknown length, such as that of a pipe. */
     *length = section.length;
     return 0;
 }
 
 static int my_source_skip(struct stream *st, long long length, void *opaque)
 {
+    int r;
+
     (void)st;
-    return minus_one(sparsestream_source_skip(opaque, length));
+    do
+        r = sparsestream_source_skip(opaque, length);
+    while (again(r, wait_for_source, opaque));
+    return minus_one(r);
 }
 
 static int my_sink(struct stream *st, const char *data, size_t nbytes, void *opaque)
@@ -153,9 +171,9 @@ static int my_sink(struct stream *st, const char *data, size_t nbytes, void *opa
     int64_t n;
 
     (void)st;
-    while ((n = sparsestream_sink_write(opaque, data, nbytes)) == -EAGAIN)
-        if (wait_for_sink(opaque) < 0)
-            return -1;
+    do
+        n = sparsestream_sink_write(opaque, data, at_most_int(nbytes));
+    while (again(n, wait_for_sink, opaque));
     return minus_one(n);
 }
 
@@ -166,11 +184,8 @@ static int my_sink_hole(struct stream *st, long long length, void *opaque)
         /* Over old content a hole is made in steps. */
         int64_t made = sparsestream_sink_hole(opaque, length);
 
-        if (made == -EAGAIN) {
-            if (wait_for_sink(opaque) < 0)
-                return -1;
+        if (again(made, wait_for_sink, opaque))
             continue;
-        }
         if (made < 0)
             return minus_one(made);
         length -= made;
@@ -192,11 +207,15 @@ static int copy(int from, int to)
         r = sparsestream_sink_to_fd(to, &options, &sink);
     if (r == 0 && driver_run(&st, &driver, source, sink) < 0)
         r = -errno;
-    /* Either end is told how it went; only finish gives the target its size. */
+    /* Each end gets a finish or an abort. Only the finish sets the size of the target. */
     if (r == 0)
-        r = sparsestream_sink_finish(sink);
+        do
+            r = sparsestream_sink_finish(sink);
+        while (again(r, wait_for_sink, sink));
     if (r == 0)
-        r = sparsestream_source_finish(source);
+        do
+            r = sparsestream_source_finish(source);
+        while (again(r, wait_for_source, source));
     if (r < 0) {
         fprintf(stderr, "hand-driven: %s\n", sparsestream_last_error());
         if (sink != NULL)

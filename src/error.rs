@@ -174,7 +174,7 @@ pub enum Error {
         why: &'static str,
     },
     /// The sink has no room for all of the stream, which is known before any of it comes.
-    #[error("sink: open: {total} bytes would come at offset {offset}, and there is room for {room}: {}",
+    #[error("sink: open: the stream has {total} bytes for offset {offset}, but there is room for {room}: {}",
             Words(*errno))]
     TooLong {
         /// Where the first byte would go.
@@ -225,7 +225,7 @@ pub enum Error {
     },
     /// A callback answered what it may not.
     #[error(
-        "{}: {} at offset {offset}: the callback answered {answer}, which makes no sense: {}",
+        "{}: {} at offset {offset}: the callback returned {answer}, which is not a valid answer: {}",
         side.name(), operation.name(), Words(libc::EPROTO)
     )]
     Nonsense {
@@ -237,6 +237,40 @@ pub enum Error {
         offset: u64,
         /// What it answered.
         answer: i64,
+    },
+    /// An argument, or a field of a struct, has a value that is not allowed.
+    #[error("{name} is {}, but must be {allowed}: {}", Given { bits: *bits, signed: *signed }, Words(libc::EINVAL))]
+    Value {
+        /// The argument.
+        name: &'static str,
+        /// The value received.
+        bits: u64,
+        /// It has a sign.
+        signed: bool,
+        /// The values allowed.
+        allowed: Allowed,
+    },
+    /// The `size` of a struct is not that of a struct.
+    #[error("{name}.size is {size}, but must be from {least} to {most}: {}", Words(libc::EINVAL))]
+    Size {
+        /// The argument.
+        name: &'static str,
+        /// The size received.
+        size: u64,
+        /// The least size allowed.
+        least: u32,
+        /// The greatest size allowed.
+        most: u32,
+    },
+    /// An argument has flags that are not allowed.
+    #[error("{name} has the unknown flags {unknown:#x}, but {}: {}", Known(*allowed), Words(libc::EINVAL))]
+    Flags {
+        /// The argument.
+        name: &'static str,
+        /// The flags that are not allowed.
+        unknown: u64,
+        /// All flags that are.
+        allowed: u64,
     },
     /// An argument cannot be used.
     #[error("{name} {why}: {}", Words(*errno))]
@@ -281,6 +315,79 @@ pub enum Error {
     Internal,
 }
 
+/// A number that was received, with or without a sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Given {
+    bits: u64,
+    signed: bool,
+}
+
+impl From<i32> for Given {
+    fn from(value: i32) -> Self {
+        i64::from(value).into()
+    }
+}
+
+impl From<i64> for Given {
+    fn from(value: i64) -> Self {
+        Given { bits: value as u64, signed: true }
+    }
+}
+
+impl From<u32> for Given {
+    fn from(value: u32) -> Self {
+        u64::from(value).into()
+    }
+}
+
+impl From<u64> for Given {
+    fn from(value: u64) -> Self {
+        Given { bits: value, signed: false }
+    }
+}
+
+impl fmt::Display for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.signed { (self.bits as i64).fmt(f) } else { self.bits.fmt(f) }
+    }
+}
+
+/// The values that an argument may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Allowed {
+    /// As these words list them.
+    Only(&'static &'static str),
+    /// 0, or one of a range.
+    ZeroOr(u32, u32),
+    /// A range.
+    Range(u32, u32),
+    /// At most this.
+    Most(u64),
+}
+
+impl fmt::Display for Allowed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Allowed::Only(words) => f.write_str(words),
+            Allowed::ZeroOr(least, most) => write!(f, "0 or from {least} to {most}"),
+            Allowed::Range(least, most) => write!(f, "from {least} to {most}"),
+            Allowed::Most(most) => write!(f, "at most {most}"),
+        }
+    }
+}
+
+/// The flags that an argument may have.
+struct Known(u64);
+
+impl fmt::Display for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => f.write_str("no flag is allowed"),
+            known => write!(f, "only {known:#x} are allowed"),
+        }
+    }
+}
+
 impl Error {
     /// A failed system call or callback.
     #[must_use]
@@ -300,6 +407,13 @@ impl Error {
         Error::Argument { name, why, errno }
     }
 
+    /// A value that is not allowed.
+    #[must_use]
+    pub fn value(name: &'static str, value: impl Into<Given>, allowed: Allowed) -> Self {
+        let Given { bits, signed } = value.into();
+        Error::Value { name, bits, signed, allowed }
+    }
+
     /// A null pointer where none is allowed.
     #[must_use]
     pub fn null(name: &'static str) -> Self {
@@ -317,6 +431,7 @@ impl Error {
             | Error::TooLong { errno, .. }
             | Error::Said { errno, .. }
             | Error::Peer { errno, .. } => errno,
+            Error::Value { .. } | Error::Size { .. } | Error::Flags { .. } => libc::EINVAL,
             Error::EndedEarly { .. } => libc::ENODATA,
             Error::Unaligned { .. } => libc::EINVAL,
             Error::Nonsense { .. } => libc::EPROTO,
@@ -338,7 +453,10 @@ impl Error {
             | Error::Peer { operation, .. } => operation,
             Error::EndedEarly { .. } => Operation::Read,
             Error::TooLong { .. } => Operation::Open,
-            Error::Argument { .. } => Operation::Argument,
+            Error::Argument { .. }
+            | Error::Value { .. }
+            | Error::Size { .. }
+            | Error::Flags { .. } => Operation::Argument,
             Error::Late { .. } => Operation::Wait,
             Error::Internal => Operation::None,
         }
@@ -358,7 +476,11 @@ impl Error {
             | Error::Peer { side, .. } => side,
             Error::EndedEarly { .. } => Side::Source,
             Error::TooLong { .. } => Side::Sink,
-            Error::Argument { .. } | Error::Internal => Side::None,
+            Error::Argument { .. }
+            | Error::Value { .. }
+            | Error::Size { .. }
+            | Error::Flags { .. }
+            | Error::Internal => Side::None,
         }
     }
 
@@ -374,7 +496,12 @@ impl Error {
             | Error::TooLong { offset, .. }
             | Error::Late { offset, .. } => Some(offset),
             Error::Said { offset, .. } | Error::Peer { offset, .. } => offset,
-            Error::Nowhere { .. } | Error::Argument { .. } | Error::Internal => None,
+            Error::Nowhere { .. }
+            | Error::Argument { .. }
+            | Error::Value { .. }
+            | Error::Size { .. }
+            | Error::Flags { .. }
+            | Error::Internal => None,
         }
     }
 
@@ -483,6 +610,47 @@ mod tests {
         assert_eq!(
             (error.errno(), error.operation(), error.side(), error.offset()),
             (libc::ENOSPC, Operation::Write, Side::Sink, Some(4096))
+        );
+    }
+
+    #[test]
+    fn a_value_that_is_not_allowed_is_named_with_those_that_are() {
+        let text = |error: Error| error.to_string();
+        let name = "options.x";
+        assert_eq!(
+            text(Error::value(name, -1, Allowed::Only(&"0 or more"))),
+            "options.x is -1, but must be 0 or more: Invalid argument"
+        );
+        assert_eq!(
+            text(Error::value(name, 7u64, Allowed::ZeroOr(4096, 8192))),
+            "options.x is 7, but must be 0 or from 4096 to 8192: Invalid argument"
+        );
+        assert_eq!(
+            text(Error::value(name, u64::MAX, Allowed::Most(5))),
+            "options.x is 18446744073709551615, but must be at most 5: Invalid argument"
+        );
+        let size = Error::Size { name: "ops", size: 3, least: 16, most: 4096 };
+        assert_eq!(
+            text(size.clone()),
+            "ops.size is 3, but must be from 16 to 4096: Invalid argument"
+        );
+        assert_eq!(
+            (size.errno(), size.operation(), size.offset()),
+            (libc::EINVAL, Operation::Argument, None)
+        );
+    }
+
+    #[test]
+    fn unknown_flags_are_named_with_those_that_are_known() {
+        let flags =
+            |allowed| Error::Flags { name: "options.flags", unknown: 0x40, allowed }.to_string();
+        assert_eq!(
+            flags(6),
+            "options.flags has the unknown flags 0x40, but only 0x6 are allowed: Invalid argument"
+        );
+        assert_eq!(
+            flags(0),
+            "options.flags has the unknown flags 0x40, but no flag is allowed: Invalid argument"
         );
     }
 

@@ -15,7 +15,7 @@ static int conclude(const struct comparison *comparison, int result, const struc
         if (settings->quiet)
             return result;
         if (comparison->ended != NULL)
-            say("%s ends at offset %lld, %s goes on", comparison->ended->name, at,
+            say("%s ends at offset %lld, %s is longer", comparison->ended->name, at,
                    comparison->ended == a ? b->name : a->name);
         else
             say("%s and %s differ at offset %lld", a->name, b->name, at);

@@ -67,7 +67,7 @@ static int use_standard(const struct settings *settings, bool sending, const cha
 {
     if (sending) {
         if (settings->answers && strcmp(file, "-") == 0)
-            return usage(settings, "--answers: standard input is what is sent");
+            return usage(settings, "--answers: standard input is the file to send, and cannot have the answers");
         if (isatty(STDOUT_FILENO))
             return usage(settings, "standard output is a terminal: give --connect, --listen or --exec, or a pipe");
         connection->write_fd = STDOUT_FILENO;

@@ -83,8 +83,8 @@ void warn_of_writers(const struct settings *settings, const struct target *sourc
     if (settings->no_lock || source->path == NULL || (!source->regular && !source->device))
         return;
     if (qemu_locked(source->fd, QEMU_DOES + QEMU_WRITES, 1))
-        warn("%s: QEMU has it open for writing: the copy may mix what it was at different times", source->name);
+        warn("%s: QEMU has it open for writing: the copy may mix content of different times", source->name);
     else if (conflict(source->fd, F_RDLCK, settings->offset, settings->length) == F_WRLCK)
-        warn("%s: another program has locked it to write it: the copy may mix what it was at different times",
+        warn("%s: another program has locked it to write it: the copy may mix content of different times",
              source->name);
 }

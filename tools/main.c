@@ -16,66 +16,66 @@ struct command {
 };
 
 #define HELP_ENDS                                                                                                \
-    "  --detect-zeroes[=BLOCK]     make holes of blocks of zeros; 64K unless told\n"                             \
+    "  --detect-zeroes[=BLOCK]     make holes of blocks of zeros; default 64K\n"                                 \
     "  --min-hole SIZE             write zeros for holes that are shorter\n"                                     \
-    "  --direct=never|auto|always  leave the page cache out of it (O_DIRECT); never unless told\n"                   \
-    "  --sparse=auto|required|never  keep holes where that is possible, or fail, or write zeros\n"
+    "  --direct=never|auto|always  leave the page cache out of it (O_DIRECT); default never\n"                   \
+    "  --sparse=auto|required|never  keep holes if possible, or fail, or write zeros\n"
 
 #define HELP_IMAGE                                                                                               \
     "  --backing-chain             use the other files that an image, such as qcow2:FILE, names\n"
 
 #define HELP_TRANSFER                                                                                            \
     "  --rate BYTES                move at most this many bytes of data a second\n"                              \
-    "  --timeout SECONDS           fail when nothing has moved for this long\n"                                  \
+    "  --timeout SECONDS           fail if nothing moves for this long\n"                                        \
     "  --progress[=bar|json]       show the progress on standard error\n"                                       \
     "  --verbose, -v               print each decision on standard error\n"                                     \
     "  --explain                   print how many bytes went which way at the end\n"
 
 #define HELP_SOURCE                                                                                              \
-    "  --ignore-map                trust no map of holes, read everything\n"
+    "  --ignore-map                read everything, without asking for holes\n"
 
 #define HELP_SINK                                                                                                \
-    "  --known-zero                the target reads zero already: do nothing for holes\n"                        \
-    "  --sync                      make it durable before success\n"                                             \
-    "  --truncate, --no-truncate   cut a file after what was written, or keep its tail\n"                        \
+    "  --known-zero                the target already reads as zeros: do nothing for holes\n"                    \
+    "  --sync                      make the target durable before success\n"                                     \
+    "  --truncate, --no-truncate   cut a file after the last byte written, or keep its tail\n"                   \
     "  --device                    fail unless the target is a block device\n"                                   \
     "  --shared                    open a device together with other writers of its ranges\n"                    \
-    "  --no-lock                   neither lock the files nor look at the locks of others\n"                     \
+    "  --no-lock                   do not lock the files, and ignore other locks\n"                              \
     "  --force                     write even to a terminal\n"
 
 #define HELP_WIRE                                                                                                \
-    "  --connect ADDRESS           speak over a connection: unix:PATH or tcp:HOST:PORT\n"                        \
-    "  --listen ADDRESS            the same, and wait for it; tcp::PORT binds to loopback\n"                     \
-    "  --idle-timeout SECONDS      fail when the peer shows signs of life and nothing else for this long\n"      \
+    "  --connect ADDRESS           connect to unix:PATH or tcp:HOST:PORT\n"                                      \
+    "  --listen ADDRESS            wait for a connection there; tcp::PORT is loopback\n"                         \
+    "  --idle-timeout SECONDS      fail if the peer sends only signs of life for this long\n"                    \
     "  --checksum, --no-checksum   a checksum for each piece and a digest of all, or neither; on over\n"         \
-    "                              TCP and with --resume unless told\n"                                         \
-    "  --resume                    go on where a transfer that broke off was durable\n"                          \
-    "  --restart                   with --resume: else start again, instead of failing\n"
+    "                              TCP and with --resume by default\n"                                         \
+    "  --resume                    resume an interrupted transfer\n"                                             \
+    "  --restart                   with --resume: start again if resuming is refused\n"
 
 static const struct command commands[] = {
     { "map", command_map, "rjlwQ",
       "usage: sparsestream map [OPTION]... FILE\n"
-      "Shows where the data and the holes of a file are.\n"
+      "Shows the data and the holes of a file.\n"
       "\n"
       "  --json                      as `qemu-img map --output=json`\n"
       "  --list                      a line for each section: kind, offset, length\n"
       "  --range OFFSET:LENGTH       only these bytes\n"
-      "  --rows N                    rows of the picture; 1 unless told\n"
+      "  --rows N                    rows of the picture; default 1\n" },
       HELP_IMAGE },
     { "copy", command_copy, "raszbikStTRopvdDBKFVngEeyOJQ",
       "usage: sparsestream copy [OPTION]... SRC DST\n"
       "       sparsestream copy [OPTION]... SRC... DIRECTORY\n"
       "Copies a file or a device to another, holes included. `-` is standard input or output.\n"
       "\n"
-      "  --dry-run, -n               print what would be done, and do nothing\n"
+      "  --dry-run, -n               print what would be done, and change nothing\n"
       "  --verify                    read the target back, and compare it with the source\n"
-      "  --only-changes              write only the blocks that differ from what is there\n"
-      "  --on-read-error=fail|skip   stop at what cannot be read, or put zeros in its place\n"
-      "  --error-map FILE            with skip: write the list of what could not be read\n"
+      "  --only-changes              write only the blocks that differ\n"
+      "  --on-read-error=fail|skip   stop at a part that cannot be read, or write zeros\n"
+      "  --error-map FILE            with skip: write a map of the unreadable parts\n"
       "  --preallocate               allocate the blocks of the data before any is written\n"
       "  --range OFFSET:LENGTH       only these bytes of SRC\n"
-      "  --at OFFSET                 put them there in DST, and keep the rest of it\n"
-      "  --preserve[=LIST]           keep mode, ownership, timestamps, xattr; the first three unless told\n"
+      "  --at OFFSET                 write them at this offset of DST, and keep the rest\n"
+      "  --preserve[=LIST]           keep mode, ownership, timestamps, xattr; default the first three\n"
       HELP_ENDS HELP_SOURCE HELP_SINK HELP_IMAGE HELP_TRANSFER },
     { "check", command_check, "riHpqQ",
       "usage: sparsestream check [OPTION]... A B\n"
@@ -84,34 +84,34 @@ static const struct command commands[] = {
       "  --holes                     exit with 11 if the bytes are the same and the holes are not\n"
       "  --range OFFSET:LENGTH       only these bytes of both\n"
       HELP_SOURCE
-      "  --progress[=bar|json]       tell how far it is, on standard error\n"
-      "  --quiet                     say nothing of a difference\n"
+      "  --progress[=bar|json]       show the progress on standard error\n"
+      "  --quiet                     report a difference by the exit status only\n" },
       HELP_IMAGE },
     { "checksum", command_checksum, "rijopNqXYWGQ",
       "usage: sparsestream checksum [OPTION]... FILE...\n"
-      "Prints the digest of each file or device, or of standard input for `-`. Holes cost nothing.\n"
+      "Prints the digest of each file or device, or of standard input for `-`. Holes are not read.\n"
       "\n"
       "  --range OFFSET:LENGTH       only these bytes of each\n"
       "  --json                      print a JSON array\n"
       HELP_SOURCE
-      "  --timeout SECONDS           fail when a pipe has given nothing for this long\n"
+      "  --timeout SECONDS           fail if a pipe gives nothing for this long\n"
       "  --progress[=bar|json]       show the progress on standard error\n"
       "\n"
       "  --check                     read digests from each FILE and compare them; exit with 1 if one differs\n"
       "  --ignore-missing            with --check: skip files that do not exist\n"
-      "  --quiet                     with --check: print no OK\n"
-      "  --status                    with --check: print nothing, the exit code shows the result\n"
-      "  --strict                    with --check: fail if a line is improperly formatted\n"
-      "  --warn                      with --check: warn of each such line\n"
+      "  --quiet                     with --check: do not print OK\n"
+      "  --status                    with --check: print nothing, only set the exit status\n"
+      "  --strict                    with --check: fail if a line has a wrong format\n"
+      "  --warn                      with --check: warn about each such line\n" },
       HELP_IMAGE },
     { "send", command_send, "rszbiRopvdcLxAuUCZIKJQ",
       "usage: sparsestream send [OPTION]... FILE\n"
       "Sends a file or a device, or standard input for `-`, to `sparsestream recv`: to standard output\n"
       "unless an address or a command is given.\n"
       "\n"
-      "  --answers                   hear the receiver on standard input\n"
-      "  --no-lock                   do not look at the locks of others\n"
-      "  --exec COMMAND              speak with this command, by its standard input and output\n"
+      "  --answers                   read the receiver's answers from standard input\n"
+      "  --no-lock                   ignore other locks\n"
+      "  --exec COMMAND              connect to the standard input and output of this command\n"
       HELP_WIRE
       "  --range OFFSET:LENGTH       only these bytes\n"
       HELP_ENDS HELP_SOURCE HELP_IMAGE HELP_TRANSFER },
@@ -120,13 +120,13 @@ static const struct command commands[] = {
       "Receives a file or a device, or standard output for `-`, from `sparsestream send`: from standard\n"
       "input unless an address or a command is given.\n"
       "\n"
-      "  --exec COMMAND              speak with this command, by its standard input and output\n"
+      "  --exec COMMAND              connect to the standard input and output of this command\n"
       HELP_WIRE
-      "  --checkpoint BYTES          with --resume: be durable after each so many; 64M unless told\n"
-      "  --state STATE               with --resume: the file for what is durable; FILE.sparsestream unless told\n"
+      "  --checkpoint BYTES          with --resume: sync after this many bytes; default 64M\n"
+      "  --state STATE               with --resume: the record; default FILE.sparsestream\n"
       "  --max-size BYTES            refuse a stream that is longer; --listen=tcp: needs it, or `none`\n"
-      "  --mode MODE                 of a new file; 600 unless told\n"
-      "  --range OFFSET:LENGTH       put it there in FILE, and refuse what is longer\n"
+      "  --mode MODE                 the mode of a new file; default 600\n"
+      "  --range OFFSET:LENGTH       write it there in FILE, and refuse a longer stream\n"
       HELP_ENDS HELP_SINK HELP_IMAGE HELP_TRANSFER },
 };
 
@@ -141,16 +141,16 @@ static const char help[] =
     "  check A B      compare two files or devices\n"
     "  checksum FILE  print the digest of a file or a device, or compare it\n"
     "  send FILE      send a file or a device to `sparsestream recv`\n"
-    "  recv FILE      receive what `sparsestream send` sends\n"
+    "  recv FILE      receive a stream of `sparsestream send`\n"
     "\n"
-    "  help COMMAND   the options of a command, as `sparsestream COMMAND --help`\n"
-    "  --help         this\n"
-    "  --version      the version of the command and of the library\n"
+    "  help COMMAND   print the options of a command\n"
+    "  --help         print this\n"
+    "  --version      print the version of the command and of the library\n"
     "\n"
     "A FILE may also be an NBD URI (nbd://, nbds://, nbd+unix://, nbd+vsock://), a disk image (qcow2:FILE,\n"
     "vmdk:FILE, vdi:FILE, vhdx:FILE), or a volume of libvirt (libvirt+URI#POOL/VOLUME).\n"
     "\n"
-    "Bytes are given as 4096, 64K, 100M, 2G or 1T, in powers of 1024. See sparsestream(1).\n";
+    "Numbers of bytes are like 4096, 64K, 100M, 2G or 1T, in powers of 1024. See sparsestream(1).\n";
 
 /* Runs a command; copy, send and recv of what is not a file are commands of their own. */
 static int run(const struct command *command, struct settings *settings, int count, char **operands)

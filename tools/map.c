@@ -193,7 +193,7 @@ static int show(const struct mapped *mapped, int64_t offset, const struct settin
     if (settings->json || settings->list)
         return 0;
     if (supported == 0)
-        say("%s: cannot tell its holes: all of it counts as data", name);
+        say("%s: its holes cannot be found: everything counts as data", name);
     if (map.end > map.start) {
         r = picture(mapped, &map);
         free(map.cells);

@@ -64,7 +64,7 @@ int check_room(const struct target *target, int64_t offset, int64_t length)
     room = offset < size ? size - offset : 0;
     if (length <= room)
         return 0;
-    return fail(EXIT_REFUSED, "%s: has room for %lld bytes, and %lld would come", target->name, (long long)room,
+    return fail(EXIT_REFUSED, "%s: has room for %lld bytes, but the stream has %lld", target->name, (long long)room,
                 (long long)length);
 }
 
@@ -119,7 +119,7 @@ int preallocate(const struct settings *settings, const struct target *from, cons
         return 0;
     /* What was allocated behind the end goes with this. */
     if (ftruncate(to->fd, to->size) < 0)
-        warn("%s: what was allocated stays: %s", to->name, strerror(errno));
+        warn("%s: allocated blocks cannot be freed: %s", to->name, strerror(errno));
     if (r == -EOPNOTSUPP)
         return fail(EXIT_REFUSED, "%s: --preallocate: the file system cannot allocate in advance", to->name);
     return fail_errno(to->name, "--preallocate", r);

@@ -70,7 +70,7 @@ static int make_offer(struct reception *reception, sparsestream_wire_options *wi
     if (reception->target.fd < 0 && settings->restart)
         return 0;
     if (reception->target.fd < 0)
-        return fail(EXIT_REFUSED, "%s: does not hold the %lld bytes that are recorded in %s (--restart begins again)",
+        return fail(EXIT_REFUSED, "%s: does not hold the %lld bytes that are recorded in %s (--restart starts again)",
                     reception->target.name, (long long)resume->durable, resume->path);
     reception->offered = true;
     wire->resume_offset = resume->durable;
@@ -216,10 +216,10 @@ static int receive(struct reception *reception, const sparsestream_wire_options 
     r = hear_sender(reception, source);
     if (r == 0) {
         if (reception->offered && reception->info.start == 0)
-            tell("restart", "%s: begins again: %s", reception->target.name,
+            tell("restart", "%s: starts again: %s", reception->target.name,
                  memcmp(reception->info.identity, reception->resume.identity, IDENTITY) != 0
-                     ? "the source is not the one that it was begun with"
-                     : "what is held is not what the sender has, or the sender cannot resume");
+                     ? "the source is not that of the first transfer"
+                     : "the target differs from the source, or the sender cannot resume");
         r = prepare_target(reception);
         if (r != 0)
             sparsestream_source_abort(source, reception->target.error != 0 ? reception->target.error : EIO);
@@ -280,7 +280,7 @@ int command_recv(struct settings *settings, int count, char **operands)
     if (r == 0)
         r = lock(settings, &reception.target, 0);
     if (r == 0 && settings->resume && reception.target.device && settings->state == NULL)
-        r = usage(settings, "--resume: a device needs --state, a file for what is durable");
+        r = usage(settings, "--resume: a device needs --state, a file for the record");
     if (r == 0 && settings->resume) {
         r = resume_load(&reception.resume, settings->state, operands[0]);
         if (r == 0)

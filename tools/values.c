@@ -31,7 +31,7 @@ int take_size(const struct settings *settings, const char *name, const char *tex
     if (!parse_size(text, text + strlen(text), size))
         return usage(settings, "--%s: '%s' is not a number of bytes, such as 4096, 64K or 1G", name, text);
     if (*size < least)
-        return usage(settings, "--%s: must be at least %lld", name, (long long)least);
+        return usage(settings, "--%s: '%s' is less than %lld", name, text, (long long)least);
     return -1;
 }
 

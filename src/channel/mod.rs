@@ -21,7 +21,7 @@ mod source;
 mod state;
 
 use crate::buffer::boxed;
-use crate::error::{Error, Result};
+use crate::error::{Allowed, Error, Result};
 pub use sink::ChannelSink;
 pub use source::ChannelSource;
 use state::Shared;
@@ -31,14 +31,16 @@ use std::sync::Arc;
 pub const DEFAULT_CAPACITY: u64 = 1 << 20;
 
 /// The capacities that a channel may have.
-pub const CAPACITIES: std::ops::RangeInclusive<u64> = 128 << 10..=64 << 20;
+pub const CAPACITIES: std::ops::RangeInclusive<u64> = LEAST as u64..=MOST as u64;
+const LEAST: u32 = 128 << 10;
+const MOST: u32 = 64 << 20;
 
 /// A channel that holds about `capacity` bytes of data; 0 for the default.
 pub fn channel(capacity: u64) -> Result<(Box<ChannelSink>, Box<ChannelSource>)> {
     let capacity = if capacity == 0 { DEFAULT_CAPACITY } else { capacity };
     if !CAPACITIES.contains(&capacity) {
-        let why = "is not from 131072 to 67108864";
-        return Err(Error::argument("options.capacity", why, libc::EINVAL));
+        let allowed = Allowed::ZeroOr(LEAST, MOST);
+        return Err(Error::value("options.capacity", capacity, allowed));
     }
     let shared = Arc::new(Shared::new(capacity)?);
     let sink = boxed(ChannelSink::new(Arc::clone(&shared)))?;

@@ -2,7 +2,7 @@
 
 use super::callbacks::answers::{self, Said};
 use super::guard;
-use crate::error::{Error, Operation, Side};
+use crate::error::{Allowed, Error, Operation, Side};
 use libc::{c_char, c_int};
 
 /// An operation: nothing.
@@ -87,11 +87,16 @@ pub unsafe extern "C" fn sparsestream_set_error(
         let operation = match usize::try_from(operation).ok().map(|at| Operation::ALL.get(at)) {
             Some(Some(Operation::None)) => None,
             Some(Some(operation)) => Some(*operation),
-            _ => return Err(Error::argument("operation", "is not an operation", libc::EINVAL)),
+            _ => {
+                let most = Operation::ALL.len() as u32 - 1;
+                return Err(Error::value("operation", operation, Allowed::Range(0, most)));
+            }
         };
         let offset = match offset {
             -1 => None,
-            offset => Some(guard::unsigned(offset, "offset")?),
+            offset => Some(u64::try_from(offset).map_err(|_| {
+                Error::value("offset", offset, Allowed::Only(&"-1 (where the stream is) or more"))
+            })?),
         };
         // SAFETY: the caller promises NULL or a string.
         let words = unsafe { guard::words(text) };

@@ -1,7 +1,7 @@
 //! The wrapper around every export: arguments are checked, a panic stops here, the thread's
 //! message is set and the negative errno returned.
 
-use crate::error::{Error, Result, Text};
+use crate::error::{Allowed, Error, Result, Text};
 use crate::text::Words;
 use libc::{c_char, c_int, c_void};
 use std::any::Any;
@@ -252,7 +252,7 @@ pub fn callback<T>(function: Option<T>, name: &'static str) -> Result<T> {
 
 /// Checks a number of bytes or milliseconds.
 pub fn unsigned(value: i64, name: &'static str) -> Result<u64> {
-    u64::try_from(value).map_err(|_| Error::argument(name, "is negative", libc::EINVAL))
+    u64::try_from(value).map_err(|_| Error::value(name, value, Allowed::Only(&"0 or more")))
 }
 
 /// A number of bytes for C. What is counted here is never more than an offset can be.
@@ -262,10 +262,10 @@ pub fn signed(value: u64) -> i64 {
 
 /// Checks flags.
 pub fn flags(given: u64, known: u64, name: &'static str) -> Result<()> {
-    if given & !known == 0 {
-        return Ok(());
+    match given & !known {
+        0 => Ok(()),
+        unknown => Err(Error::Flags { name, unknown, allowed: known }),
     }
-    Err(Error::argument(name, "has a flag that is not for this", libc::EINVAL))
 }
 
 /// Checks a positive errno that the caller gives.
@@ -273,7 +273,7 @@ pub fn errno(value: c_int) -> Result<c_int> {
     if (1..4096).contains(&value) {
         return Ok(value);
     }
-    Err(Error::argument("error", "is no positive errno", libc::EINVAL))
+    Err(Error::value("error", value, Allowed::Range(1, 4095)))
 }
 
 /// The caller's words, as far as the library keeps them.
@@ -333,7 +333,7 @@ fn check_bytes(start: *const c_void, length: usize, name: &'static str) -> Resul
         return Err(Error::null(name));
     }
     if isize::try_from(length).is_err() {
-        return Err(Error::argument("length", "is more than any buffer's", libc::EINVAL));
+        return Err(Error::value("length", length as u64, Allowed::Most(isize::MAX as u64)));
     }
     Ok(())
 }

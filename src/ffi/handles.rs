@@ -248,7 +248,7 @@ pub unsafe fn run_whole(
                 side: error.side(),
                 offset: error.offset().unwrap_or_default(),
                 errno: libc::EAGAIN,
-                why: "the table has no function that says what it waits for",
+                why: "a callback returned EAGAIN, and its table has no `wait`",
             };
             Err(transfer.fail(error, source, sink, &mut observer))
         }

@@ -406,7 +406,7 @@ pub unsafe fn size_of_given<T: Sized0>(pointer: *const T, name: &'static str) ->
     // SAFETY: as promised; unaligned reads are used because nothing else is promised.
     let size = unsafe { pointer.cast::<u64>().read_unaligned() };
     if size < T::LEAST as u64 || size > MOST {
-        return Err(Error::argument(name, "has a size field that is no struct's", libc::EINVAL));
+        return Err(Error::Size { name, size, least: T::LEAST as u32, most: MOST as u32 });
     }
     Ok(size as usize)
 }

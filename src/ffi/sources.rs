@@ -15,7 +15,7 @@ use super::options::{
 use super::sections::sparsestream_section;
 use crate::buffer::boxed;
 use crate::end::{Next, Source, SourceInfo};
-use crate::error::{Error, Operation, Result, Side};
+use crate::error::{Allowed, Error, Operation, Result, Side};
 use crate::section;
 use crate::source;
 use libc::{c_int, c_void};
@@ -290,8 +290,14 @@ fn skip(source: &mut dyn Source, length: u64) -> Result<()> {
         if look.kind == section::Kind::Data && look.length.is_none() {
             return Err(Error::nowhere(Operation::Skip, Side::Source, libc::ESPIPE));
         }
-        let why = "ends beyond the section, or the section cannot be passed over";
-        return Err(Error::argument("length", why, libc::EINVAL));
+        return Err(match look.length {
+            Some(known) if within => Error::value("length", length, Allowed::Most(known)),
+            _ => Error::argument(
+                "length",
+                "is not 0, but there is nothing to skip here",
+                libc::EINVAL,
+            ),
+        });
     }
     source.consume(length);
     Ok(())

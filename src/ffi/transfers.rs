@@ -10,7 +10,7 @@ use super::options::{
     sparsestream_transfer_options, sparsestream_wait,
 };
 use crate::end::{End, HoleWay};
-use crate::error::{Error, Operation, Result, Side};
+use crate::error::{Allowed, Error, Operation, Result, Side};
 use crate::trace::Way;
 use crate::transfer::{Options, Patience, Progress, Sparse, Stats};
 use libc::{c_char, c_int, c_void};
@@ -309,7 +309,11 @@ fn core(options: &sparsestream_transfer_options) -> Result<Options> {
         SPARSESTREAM_SPARSE_AUTO => Sparse::Auto,
         SPARSESTREAM_SPARSE_REQUIRED => Sparse::Required,
         SPARSESTREAM_SPARSE_NEVER => Sparse::Never,
-        _ => return Err(Error::argument("options.sparse", "is no sparse request", libc::EINVAL)),
+        unknown => {
+            let allowed =
+                Allowed::Only(&"SPARSESTREAM_SPARSE_AUTO (0), _REQUIRED (1) or _NEVER (2)");
+            return Err(Error::value("options.sparse", unknown, allowed));
+        }
     };
     Ok(Options {
         sparse,

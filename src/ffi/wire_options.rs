@@ -120,7 +120,11 @@ fn keepalive(options: &sparsestream_wire_options) -> Result<Duration> {
 
 /// Refuses a field that belongs to the other end.
 fn only_zero(zero: bool, name: &'static str) -> Result<()> {
-    if zero { Ok(()) } else { Err(Error::argument(name, "is not of this end", libc::EINVAL)) }
+    if zero {
+        Ok(())
+    } else {
+        Err(Error::argument(name, "belongs to the other end, and must be 0", libc::EINVAL))
+    }
 }
 
 /// The caller's options as a sender's.

@@ -5,7 +5,7 @@ use super::place::Place;
 use super::zeroing::write_zeros;
 use super::{Checkpoint, Options};
 use crate::end::{End, HoleWay, Made, Plan, Sink, SinkInfo, SinkWays};
-use crate::error::{Error, Operation, Result, Side};
+use crate::error::{Allowed, Error, Operation, Result, Side};
 use crate::sys::{self, Fd};
 use crate::trace::{Event, Trail};
 use crate::wait::Waiting;
@@ -35,8 +35,8 @@ enum Appenders {
 impl<C: Checkpoint> AppendSink<C> {
     pub(super) fn new(fd: Fd, size: u64, options: &Options, checkpoint: C) -> Result<Self> {
         if options.offset != 0 {
-            let why = "must be 0 for a file opened with O_APPEND, which is written at its end";
-            return Err(Error::argument("options.offset", why, libc::EINVAL));
+            let allowed = Allowed::Only(&"0, because the file was opened with O_APPEND");
+            return Err(Error::value("options.offset", options.offset, allowed));
         }
         if super::file::check_seals(fd, false)? & libc::F_SEAL_GROW != 0 {
             return Err(Error::argument("fd", "is sealed against growing", libc::EPERM));

@@ -62,7 +62,7 @@ pub(super) fn size_limit(offset: u64) -> Result<u64> {
             side: Side::Sink,
             offset,
             errno,
-            why: "RLIMIT_FSIZE is not known, and to pass it would kill the process",
+            why: "RLIMIT_FSIZE cannot be read, and exceeding it would kill the process",
         }),
     }
 }
@@ -160,14 +160,14 @@ impl<C: Checkpoint> FileSink<C> {
             Err(Error::Because { operation, side, offset, errno, why })
         };
         if end > size && self.seals & libc::F_SEAL_GROW != 0 {
-            return refused(libc::EPERM, "it is sealed against growing");
+            return refused(libc::EPERM, "the file is sealed against growing");
         }
         if self.truncate && end < size {
             // The size that it has: nothing is lost, whatever comes.
             match sys::truncate(self.place.fd, size) {
                 Ok(()) => {}
                 Err(libc::EINTR) => return Err(self.place.error(Operation::Open, libc::EINTR)),
-                Err(errno) => return refused(errno, "its size cannot be set"),
+                Err(errno) => return refused(errno, "the size of the file cannot be set"),
             }
         }
         Ok(())

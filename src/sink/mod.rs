@@ -83,7 +83,7 @@ pub fn from_fd(
     }
     if appends {
         // pwrite(2) would append, whatever the offset, and a device has no room there.
-        let why = "was opened with O_APPEND, which writes nowhere but at the end";
+        let why = "is a block device that was opened with O_APPEND";
         return Err(Error::argument("fd", why, libc::EINVAL));
     }
     Ok(boxed(BlockSink::new(fd, options, checkpoint)?)?)

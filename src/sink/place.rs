@@ -4,7 +4,7 @@ use super::interval::Interval;
 use super::{Checkpoint, Options};
 use crate::direct::{Alignment, BLIND, Part, Writer};
 use crate::end::{Attempt, Extent, Geometry, Reply};
-use crate::error::{Error, Operation, Result, Side};
+use crate::error::{Allowed, Error, Operation, Result, Side};
 use crate::filesystem::FileSystem;
 use crate::life::Life;
 use crate::pipe::Pipe;
@@ -47,7 +47,7 @@ impl<C: Checkpoint> Place<C> {
         let mut limit = (capacity, errno);
         if options.length != 0 {
             let end = at.checked_add(options.length).ok_or_else(|| {
-                Error::argument("options.length", "ends beyond every file", libc::EINVAL)
+                Error::value("options.length", options.length, Allowed::Most(u64::MAX - at))
             })?;
             if end < limit.0 {
                 limit = (end, libc::EFBIG);
@@ -114,7 +114,7 @@ impl<C: Checkpoint> Place<C> {
                 side: Side::Sink,
                 offset: self.at,
                 errno: libc::EIO,
-                why: "the file system answered EAGAIN",
+                why: "the file system returned EAGAIN, which cannot be waited for",
             };
         }
         Error::at(operation, Side::Sink, self.at, errno)

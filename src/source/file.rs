@@ -10,7 +10,7 @@ use crate::end::{
     Addressable, Attempt, End, Extent, Feed, Glimpse, Look, Next, Peek, Rewind, Source, SourceInfo,
     SourceWays, Stored,
 };
-use crate::error::{Error, Operation, Result, Side};
+use crate::error::{Allowed, Error, Operation, Result, Side};
 use crate::filesystem::FileSystem;
 use crate::life::Life;
 use crate::pipe::Pipe;
@@ -58,8 +58,7 @@ impl FileSource {
             && !file.allocated
             && (file.end == 0 || steadily(|| FileSystem::of(fd)).is_ok_and(FileSystem::is_made_up));
         if !made_up && offset > file.end {
-            let why = "starts beyond the end of the source";
-            return Err(Error::argument("options.offset", why, libc::EINVAL));
+            return Err(Error::value("options.offset", offset, Allowed::Most(file.end)));
         }
         let end = match length {
             0 if made_up => None,
@@ -109,7 +108,7 @@ impl FileSource {
                 side: Side::Source,
                 offset: self.offset,
                 errno: libc::EIO,
-                why: "the file system answered EAGAIN",
+                why: "the file system returned EAGAIN, which cannot be waited for",
             };
         }
         Error::at(Operation::Read, Side::Source, self.offset, errno)

@@ -8,7 +8,7 @@ mod peek;
 
 use crate::buffer::boxed;
 use crate::end::Source;
-use crate::error::{Error, Operation, Result, Side};
+use crate::error::{Allowed, Error, Operation, Result, Side};
 use crate::section::{Readable, readable};
 use crate::sys::{self, Fd};
 use bytes::ByteSource;
@@ -44,8 +44,11 @@ pub fn from_fd(fd: Fd, options: &Options) -> Result<Box<dyn Source>> {
 
 /// The end of a range, checked.
 fn range_end(offset: u64, length: u64) -> Result<u64> {
-    offset
-        .checked_add(length)
-        .filter(|end| i64::try_from(*end).is_ok())
-        .ok_or_else(|| Error::argument("options.length", "ends beyond every file", libc::EINVAL))
+    offset.checked_add(length).filter(|end| i64::try_from(*end).is_ok()).ok_or_else(|| {
+        Error::value(
+            "options.length",
+            length,
+            Allowed::Most((i64::MAX as u64).saturating_sub(offset)),
+        )
+    })
 }

@@ -1,6 +1,6 @@
 //! What the caller of a transfer decides, checked.
 
-use crate::error::{Error, Result};
+use crate::error::{Allowed, Error, Result};
 use crate::section::Section;
 use crate::sys::Sys;
 use crate::trace::Event;
@@ -50,7 +50,9 @@ pub struct Options {
 }
 
 const DEFAULT_BUFFER: u64 = 1 << 20;
-const BUFFER_SIZES: std::ops::RangeInclusive<u64> = 4096..=64 << 20;
+const LEAST_BUFFER: u32 = 4096;
+const MOST_BUFFER: u32 = 64 << 20;
+const BUFFER_SIZES: std::ops::RangeInclusive<u64> = LEAST_BUFFER as u64..=MOST_BUFFER as u64;
 const DEFAULT_DEPTH: u32 = 16;
 const DEPTHS: std::ops::RangeInclusive<u32> = 1..=256;
 const DEFAULT_REQUEST: u64 = 512 << 10;
@@ -65,8 +67,8 @@ impl Options {
             self.buffer_size = DEFAULT_BUFFER;
         }
         if !BUFFER_SIZES.contains(&self.buffer_size) {
-            let why = "is not from 4096 to 67108864";
-            return Err(Error::argument("options.buffer_size", why, libc::EINVAL));
+            let allowed = Allowed::ZeroOr(LEAST_BUFFER, MOST_BUFFER);
+            return Err(Error::value("options.buffer_size", self.buffer_size, allowed));
         }
         if self.depth == 0 {
             self.depth = DEFAULT_DEPTH;
@@ -85,8 +87,8 @@ impl Options {
             self.zero_block = DEFAULT_ZERO_BLOCK;
         }
         if !ZERO_BLOCKS.contains(&self.zero_block) || !self.zero_block.is_power_of_two() {
-            let why = "is not a power of two from 512 to 1048576";
-            return Err(Error::argument("options.zero_block", why, libc::EINVAL));
+            let allowed = Allowed::Only(&"0 or a power of two from 512 to 1048576");
+            return Err(Error::value("options.zero_block", self.zero_block, allowed));
         }
         if self.detect_zeroes {
             self.buffer_size = self.buffer_size.max(self.zero_block.into());

@@ -11,7 +11,7 @@ use crate::end::{
     Attempt, Description, End, Extent, Feed, Introduced, Introduction, Lent, Look, Next, Peer,
     Source, SourceInfo, SourceWays,
 };
-use crate::error::{Error, Operation, Result, Side};
+use crate::error::{Allowed, Error, Operation, Result, Side};
 use crate::pipe::Pipe;
 use crate::section;
 use crate::sys::{self, Fd, Sys};
@@ -94,13 +94,14 @@ impl Reader {
     /// Receives from a transport, and answers on it if it can be written.
     pub fn new(transport: Box<dyn Transport>, options: &ReaderOptions) -> Result<Self> {
         if !(MIN_PAYLOAD..=MAX_PAYLOAD).contains(&options.max_payload) {
-            let why = "is not from 4096 to 4194304";
-            return Err(Error::argument("options.max_payload", why, libc::EINVAL));
+            let allowed = Allowed::ZeroOr(MIN_PAYLOAD, MAX_PAYLOAD);
+            return Err(Error::value("options.max_payload", options.max_payload, allowed));
         }
         let held = options.held.filter(|held| held.part.length > 0);
-        if held.is_some_and(|held| held.part.length > MAX_OFFSET) {
-            let why = "lies beyond every stream";
-            return Err(Error::argument("options.resume_offset", why, libc::EINVAL));
+        if let Some(length) =
+            held.map(|held| held.part.length).filter(|length| *length > MAX_OFFSET)
+        {
+            return Err(Error::value("options.resume_offset", length, Allowed::Most(MAX_OFFSET)));
         }
         if !transport.reads() {
             return Err(Error::argument("transport", "cannot be read", libc::EINVAL));

@@ -78,7 +78,7 @@ impl Writer {
     pub fn new(transport: Box<dyn Transport>, options: &WriterOptions) -> Result<Self> {
         let two_way = transport.reads();
         if options.resume && !two_way {
-            let why = "asks to resume, which needs a way back";
+            let why = "has SPARSESTREAM_WIRE_RESUME, which needs a way back from the receiver";
             return Err(Error::argument("options.flags", why, libc::EINVAL));
         }
         if !transport.writes() {

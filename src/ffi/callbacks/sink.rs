@@ -45,7 +45,7 @@ impl TableSink {
         if ops.write.is_none() {
             return Err(Error::null("ops.write"));
         }
-        both(ops.lend.is_some(), ops.committed.is_some(), "ops.lend", "and ops.committed")?;
+        both(ops.lend.is_some(), ops.committed.is_some(), "ops.lend and ops.committed")?;
         Ok(TableSink::of(ops, opaque, 0))
     }
 

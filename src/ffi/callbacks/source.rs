@@ -88,10 +88,10 @@ impl TableSource {
         if ops.read.is_none() {
             return Err(Error::null("ops.read"));
         }
-        both(ops.section.is_some(), ops.skip.is_some(), "ops.section", "and ops.skip")?;
-        both(ops.lent.is_some(), ops.took.is_some(), "ops.lent", "and ops.took")?;
+        both(ops.section.is_some(), ops.skip.is_some(), "ops.section and ops.skip")?;
+        both(ops.lent.is_some(), ops.took.is_some(), "ops.lent and ops.took")?;
         if ops.flags & SPARSESTREAM_WITH_KEEPS != 0 && ops.section.is_none() {
-            let why = "has SPARSESTREAM_WITH_KEEPS, but there is no ops.section";
+            let why = "has SPARSESTREAM_WITH_KEEPS, which needs ops.section";
             return Err(Error::argument("ops.flags", why, libc::EINVAL));
         }
         let ending = Ending { finish: ops.finish, abort: ops.abort, wait: ops.wait };
@@ -336,12 +336,11 @@ pub fn report_durable(
 }
 
 /// Refuses one function without the other.
-pub fn both(one: bool, other: bool, name: &'static str, _and: &'static str) -> Result<()> {
+pub fn both(one: bool, other: bool, names: &'static str) -> Result<()> {
     if one == other {
         return Ok(());
     }
-    let why = "and its counterpart must both be set, or neither";
-    Err(Error::argument(name, why, libc::EINVAL))
+    Err(Error::argument(names, "must both be set, or neither of them", libc::EINVAL))
 }
 
 #[cfg(test)]
