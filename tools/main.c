@@ -60,7 +60,7 @@ static const struct command commands[] = {
       "  --json                      as `qemu-img map --output=json`\n"
       "  --list                      a line for each section: kind, offset, length\n"
       "  --range OFFSET:LENGTH       only these bytes\n"
-      "  --rows N                    rows of the picture; default 1\n" },
+      "  --rows N                    rows of the picture; default 1\n"
       HELP_IMAGE },
     { "copy", command_copy, "raszbikStTRopvdDBKFVngEeyOJQ",
       "usage: sparsestream copy [OPTION]... SRC DST\n"
@@ -85,7 +85,7 @@ static const struct command commands[] = {
       "  --range OFFSET:LENGTH       only these bytes of both\n"
       HELP_SOURCE
       "  --progress[=bar|json]       show the progress on standard error\n"
-      "  --quiet                     report a difference by the exit status only\n" },
+      "  --quiet                     report a difference by the exit status only\n"
       HELP_IMAGE },
     { "checksum", command_checksum, "rijopNqXYWGQ",
       "usage: sparsestream checksum [OPTION]... FILE...\n"
@@ -102,7 +102,7 @@ static const struct command commands[] = {
       "  --quiet                     with --check: do not print OK\n"
       "  --status                    with --check: print nothing, only set the exit status\n"
       "  --strict                    with --check: fail if a line has a wrong format\n"
-      "  --warn                      with --check: warn about each such line\n" },
+      "  --warn                      with --check: warn about each such line\n"
       HELP_IMAGE },
     { "send", command_send, "rszbiRopvdcLxAuUCZIKJQ",
       "usage: sparsestream send [OPTION]... FILE\n"
