@@ -28,6 +28,39 @@
     (SPARSESTREAM_VERSION_NUMBER >= SPARSESTREAM_MAKE_VERSION(major, minor, patch))
 
 /**
+ * A request (`kind` of `sparsestream_request`): read `length` bytes at `offset` into `buffer`.
+ */
+#define SPARSESTREAM_REQUEST_READ 1
+
+/**
+ * A request: write `length` bytes of `buffer` at `offset`.
+ */
+#define SPARSESTREAM_REQUEST_WRITE 2
+
+/**
+ * A request: make `length` bytes at `offset` read zero. Comes only with `SPARSESTREAM_WITH_HOLES`.
+ */
+#define SPARSESTREAM_REQUEST_ZERO 3
+
+/**
+ * A request: bring everything that was written to the medium. It comes when no other is under way.
+ */
+#define SPARSESTREAM_REQUEST_FLUSH 4
+
+/**
+ * Flag of `sparsestream_async_info`: the end grows with what is written, and reads zero from `total`
+ * on. Without it a write beyond `total` is refused with -ENOSPC before it is submitted.
+ */
+#define SPARSESTREAM_ASYNC_GROWS (1 << 20)
+
+/**
+ * Flag of `sparsestream_async_info`: a sink that takes `SPARSESTREAM_REQUEST_READ` too. It is used to keep
+ * the rest of a block, where a stream begins, ends or keeps a section within one. Without it such a
+ * stream is refused with -EINVAL.
+ */
+#define SPARSESTREAM_ASYNC_READS (1 << 21)
+
+/**
  * Flag of `sparsestream_source_info`, `sparsestream_sink_info` and `sparsestream_plan`: there may be
  * holes. A source can distinguish them from data; a sink can make them; they may come.
  */
@@ -310,7 +343,7 @@
 #define SPARSESTREAM_EVENT_MAP 6
 
 /**
- * An event: the disk was asked to read `value` bytes ahead.
+ * An event: the disk was asked to read `value` bytes ahead in one step, more than in any step before.
  */
 #define SPARSESTREAM_EVENT_LOOK_AHEAD 7
 
@@ -333,6 +366,12 @@
  * An event: `value` events of an end came too fast and were not kept.
  */
 #define SPARSESTREAM_EVENT_LOST 11
+
+/**
+ * An event: requests for a file that was opened with O_DIRECT are made by io_uring(7); or, with an
+ * `error`, one after the other, because it was refused.
+ */
+#define SPARSESTREAM_EVENT_RING 12
 
 /**
  * A stage: both ends are examined.
@@ -491,6 +530,272 @@ typedef struct sparsestream_source sparsestream_source;
 typedef struct sparsestream_transfer sparsestream_transfer;
 
 /**
+ * The facts about an end that answers to offsets. The library sets `size` and the defaults; `describe` sets
+ * what is different.
+ */
+typedef struct sparsestream_async_info {
+    /**
+     * `sizeof(sparsestream_async_info)`, set by the library.
+     */
+    uint64_t size;
+    /**
+     * Any of `SPARSESTREAM_WITH_HOLES` (a source: `section` tells holes apart; a sink: it takes
+     * `SPARSESTREAM_REQUEST_ZERO`), `SPARSESTREAM_WITH_KEEPS` (a source: `section` may report kept
+     * sections), `SPARSESTREAM_ASYNC_GROWS`, `SPARSESTREAM_ASYNC_READS`. Default: 0.
+     */
+    uint64_t flags;
+    /**
+     * Bytes that the end has. Must be set.
+     */
+    int64_t total;
+    /**
+     * The most bytes of a READ or WRITE, at least `block`; 0, the default, for no limit.
+     */
+    int64_t request_size;
+    /**
+     * The most bytes of a ZERO, at least `block`; 0, the default, for no limit.
+     */
+    int64_t zero_size;
+    /**
+     * Offsets and lengths of READ, WRITE and ZERO are multiples of this power of two, at most 65536.
+     * Default: 1.
+     */
+    uint32_t block;
+    /**
+     * Addresses of buffers are multiples of this power of two, at most `block`. Default: 1.
+     */
+    uint32_t memory;
+    /**
+     * The most requests under way, 1 to 256. Default: 16. A transfer may use fewer.
+     */
+    uint32_t depth;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+} sparsestream_async_info;
+
+/**
+ * A request. It is the library's, and stays where it is. Its fields and its buffer are the end's to use
+ * from `submit` to `sparsestream_request_done`.
+ */
+typedef struct sparsestream_request {
+    /**
+     * `sizeof(sparsestream_request)`, set by the library.
+     */
+    uint64_t size;
+    /**
+     * One of `SPARSESTREAM_REQUEST_...`. An end answers a kind that it does not know with -EOPNOTSUPP.
+     */
+    int32_t kind;
+    /**
+     * Zero.
+     */
+    int32_t reserved;
+    /**
+     * The first byte in the end.
+     */
+    int64_t offset;
+    /**
+     * Bytes; 0 of a FLUSH.
+     */
+    int64_t length;
+    /**
+     * READ: to be filled. WRITE: to be read from, and not changed. Else NULL.
+     */
+    void *buffer;
+    /**
+     * The end's own, NULL at first; the library does not use it.
+     */
+    void *user;
+} sparsestream_request;
+
+/**
+ * A run of bytes of one kind. Set `size` before it is handed in.
+ */
+typedef struct sparsestream_section {
+    /**
+     * `sizeof(sparsestream_section)`, set by who hands the struct in.
+     */
+    uint64_t size;
+    /**
+     * Its first byte, in bytes.
+     */
+    int64_t offset;
+    /**
+     * Bytes in it; 0 only with `SPARSESTREAM_END`; -1 if it is not known.
+     */
+    int64_t length;
+    /**
+     * `SPARSESTREAM_DATA`, `SPARSESTREAM_HOLE`, `SPARSESTREAM_KEEP` or `SPARSESTREAM_END`. A later
+     * version may have other kinds.
+     */
+    int32_t kind;
+    /**
+     * Zero.
+     */
+    int32_t reserved;
+} sparsestream_section;
+
+/**
+ * A descriptor that something waits for.
+ */
+typedef struct sparsestream_wait_fd {
+    /**
+     * The descriptor.
+     */
+    int32_t fd;
+    /**
+     * POLLIN, POLLOUT or both.
+     */
+    int32_t events;
+} sparsestream_wait_fd;
+
+/**
+ * What a transfer or an end that returned -EAGAIN waits for. Set `size` before it is handed in; in a
+ * `wait` function of a table the library has set it.
+ *
+ * It is over when one of the descriptors is ready or `timeout_ms` has passed.
+ */
+typedef struct sparsestream_wait {
+    /**
+     * `sizeof(sparsestream_wait)`.
+     */
+    uint64_t size;
+    /**
+     * `SPARSESTREAM_SIDE_SOURCE`, `SPARSESTREAM_SIDE_SINK`, or `SPARSESTREAM_SIDE_NONE` when it
+     * waits for time to pass only (a rate limit), or for nothing.
+     */
+    int32_t side;
+    /**
+     * The first descriptor of `fds`, or -1 if there is none. With -1, a side, and no timeout, only the
+     * owner of that side's functions knows what they wait for.
+     */
+    int32_t fd;
+    /**
+     * POLLIN, POLLOUT, both, or 0, to be watched on `fd`.
+     */
+    int32_t events;
+    /**
+     * Milliseconds after which to try again in any case, as for poll(2), because
+     * `stall_ms` or `idle_ms` is over then, or the other end of a wire was promised a sign of life
+     * (`keepalive_ms`); -1 means no limit. 0 means that it is ready now.
+     */
+    int32_t timeout_ms;
+    /**
+     * The number of descriptors in `fds`. A `wait` function may leave it 0 and set `fd` and `events`
+     * instead.
+     */
+    int32_t count;
+    /**
+     * Zero.
+     */
+    int32_t reserved;
+    /**
+     * All descriptors, of which any may become ready.
+     */
+    struct sparsestream_wait_fd fds[8];
+} sparsestream_wait;
+
+/**
+ * An end of the caller's that answers to offsets and has several requests in flight: the adapter of a
+ * network block protocol, for instance.
+ *
+ * Each function but `free` takes the `opaque` that the table was handed in with and, but for `abort`,
+ * returns 0 or a negative errno. They run on the thread that runs the transfer, never two at a time, and
+ * must not wait. They must not throw, longjmp, or use the handle that they serve.
+ *
+ * `describe` and `submit` are required, and `section` with `SPARSESTREAM_WITH_HOLES` or
+ * `SPARSESTREAM_WITH_KEEPS` of a source. The others may be NULL.
+ */
+typedef struct sparsestream_async_ops {
+    /**
+     * `sizeof(sparsestream_async_ops)`.
+     */
+    uint64_t size;
+    /**
+     * Called exactly once with the opaque: when the handle is freed and no transfer holds it, or when
+     * its construction fails.
+     */
+    void (*free)(void *opaque);
+    /**
+     * Reports what the end is. Called before anything else, and again while it returns -EAGAIN: a
+     * connection can be made here.
+     */
+    int (*describe)(void *opaque, struct sparsestream_async_info *info);
+    /**
+     * Reports the memory in which all buffers will lie, `length` bytes at `start`, before the first
+     * request, so that it can be registered. It stays valid until the end was finished or aborted.
+     */
+    int (*memory)(void *opaque, void *start, size_t length);
+    /**
+     * Takes a request, and answers it with `sparsestream_request_done`, at once or later. A negative
+     * errno: it was not taken, and has failed with that errno; -EAGAIN: it was not taken, and comes
+     * again after the next `advance`.
+     */
+    int (*submit)(void *opaque, struct sparsestream_request *request);
+    /**
+     * Source: reports the section at `section->offset`, an offset in the end: sets `kind` and `length`.
+     * -EAGAIN: not known yet. NULL: everything is data.
+     */
+    int (*section)(void *opaque, struct sparsestream_section *section);
+    /**
+     * Sink with `SPARSESTREAM_ASYNC_GROWS`: gives the end its final size, which may be less than what
+     * was written where a block was written for the sake of a part of it. Called when no request is
+     * under way, and again while it returns -EAGAIN.
+     */
+    int (*set_size)(void *opaque, int64_t bytes);
+    /**
+     * Sets in `wait` the descriptors, or the time, after which `advance` or what returned -EAGAIN has
+     * something to do. NULL: only the caller knows.
+     */
+    int (*wait)(void *opaque, struct sparsestream_wait *wait);
+    /**
+     * Sends and receives what can be sent and received now. Called after requests were submitted, and
+     * when `wait` is over. An errno ends the transfer. -EAGAIN and -EINTR are no failure.
+     */
+    int (*advance)(void *opaque);
+    /**
+     * All was moved, no request is under way. Everything that can still fail must fail here. Called again
+     * while it returns -EAGAIN; any other answer is final.
+     */
+    int (*finish)(void *opaque);
+    /**
+     * The stream failed with `error`, a positive errno; `sparsestream_last_error` has the words
+     * meanwhile. Before it returns, every request must have been answered, with any result. Memory of one
+     * that was not is never freed. Exactly one of `finish` and `abort` is called, once, if the end was
+     * used at all.
+     */
+    void (*abort)(void *opaque, int error);
+} sparsestream_async_ops;
+
+/**
+ * How an end that answers to offsets is used. Zero-initialise it and set `size`; NULL means all
+ * defaults.
+ */
+typedef struct sparsestream_async_options {
+    /**
+     * `sizeof(sparsestream_async_options)`.
+     */
+    uint64_t size;
+    /**
+     * Source: 0, `SPARSESTREAM_IGNORE_MAP` or `SPARSESTREAM_AT_MOST`. Sink: any of `SPARSESTREAM_SYNC`
+     * (a FLUSH before success), `SPARSESTREAM_TRUNCATE` (the final size is the end of the stream, even if
+     * the end was larger; with `SPARSESTREAM_ASYNC_GROWS` only) and `SPARSESTREAM_KNOWN_ZERO`.
+     */
+    uint64_t flags;
+    /**
+     * The offset in the end of the stream's first byte.
+     */
+    int64_t offset;
+    /**
+     * Source: bytes to read; 0 means to the end. Sink: the most bytes that may be put there, holes
+     * included; 0 means no limit of its own.
+     */
+    int64_t length;
+} sparsestream_async_options;
+
+/**
  * How large a channel is. Zero-initialise it and set `size`; NULL means all defaults.
  */
 typedef struct sparsestream_channel_options {
@@ -618,33 +923,6 @@ typedef struct sparsestream_digest_options {
 } sparsestream_digest_options;
 
 /**
- * A run of bytes of one kind. Set `size` before it is handed in.
- */
-typedef struct sparsestream_section {
-    /**
-     * `sizeof(sparsestream_section)`, set by who hands the struct in.
-     */
-    uint64_t size;
-    /**
-     * Its first byte, in bytes.
-     */
-    int64_t offset;
-    /**
-     * Bytes in it; 0 only with `SPARSESTREAM_END`; -1 if it is not known.
-     */
-    int64_t length;
-    /**
-     * `SPARSESTREAM_DATA`, `SPARSESTREAM_HOLE`, `SPARSESTREAM_KEEP` or `SPARSESTREAM_END`. A later
-     * version may have other kinds.
-     */
-    int32_t kind;
-    /**
-     * Zero.
-     */
-    int32_t reserved;
-} sparsestream_section;
-
-/**
  * How a sink writes a file descriptor. Zero-initialise it and set `size`; NULL means all defaults.
  */
 typedef struct sparsestream_sink_options {
@@ -732,66 +1010,6 @@ typedef struct sparsestream_sink_info {
      */
     uint32_t preferred_block;
 } sparsestream_sink_info;
-
-/**
- * A descriptor that something waits for.
- */
-typedef struct sparsestream_wait_fd {
-    /**
-     * The descriptor.
-     */
-    int32_t fd;
-    /**
-     * POLLIN, POLLOUT or both.
-     */
-    int32_t events;
-} sparsestream_wait_fd;
-
-/**
- * What a transfer or an end that returned -EAGAIN waits for. Set `size` before it is handed in; in a
- * `wait` function of a table the library has set it.
- *
- * It is over when one of the descriptors is ready or `timeout_ms` has passed.
- */
-typedef struct sparsestream_wait {
-    /**
-     * `sizeof(sparsestream_wait)`.
-     */
-    uint64_t size;
-    /**
-     * `SPARSESTREAM_SIDE_SOURCE`, `SPARSESTREAM_SIDE_SINK`, or `SPARSESTREAM_SIDE_NONE` when it
-     * waits for time to pass only (a rate limit), or for nothing.
-     */
-    int32_t side;
-    /**
-     * The first descriptor of `fds`, or -1 if there is none. With -1, a side, and no timeout, only the
-     * owner of that side's functions knows what they wait for.
-     */
-    int32_t fd;
-    /**
-     * POLLIN, POLLOUT, both, or 0, to be watched on `fd`.
-     */
-    int32_t events;
-    /**
-     * Milliseconds after which to try again in any case, as for poll(2), because
-     * `stall_ms` or `idle_ms` is over then, or the other end of a wire was promised a sign of life
-     * (`keepalive_ms`); -1 means no limit. 0 means that it is ready now.
-     */
-    int32_t timeout_ms;
-    /**
-     * The number of descriptors in `fds`. A `wait` function may leave it 0 and set `fd` and `events`
-     * instead.
-     */
-    int32_t count;
-    /**
-     * Zero.
-     */
-    int32_t reserved;
-    /**
-     * All descriptors, of which any may become ready.
-     */
-    struct sparsestream_wait_fd fds[8];
-} sparsestream_wait;
 
 /**
  * A sink made of the caller's functions; the rules of `sparsestream_source_ops` apply here too. All but
@@ -1210,6 +1428,28 @@ typedef struct sparsestream_transfer_options {
      * how holes are made. `sparsestream_event_text` puts it into words. May be NULL.
      */
     void (*trace)(void *opaque, const struct sparsestream_event *event);
+    /**
+     * The least length of a hole in bytes: a shorter one is written as zeros, and shorter runs of zeros
+     * that `SPARSESTREAM_DETECT_ZEROES` finds stay data; 0 means that every hole is made. Neighbouring
+     * holes and runs of zeros count as one, unless a source that is not ready comes between them. Has
+     * no effect with `SPARSESTREAM_SPARSE_NEVER`. Takes up to 64 KiB of memory more.
+     */
+    int64_t min_hole;
+    /**
+     * Bytes of one request where several are in flight, which is where an end was opened with O_DIRECT or
+     * is made of a `sparsestream_async_ops`: a power of two from 4096 to 16777216; 0 means 524288. The
+     * ends may allow less.
+     */
+    uint64_t request_size;
+    /**
+     * The most requests in flight there, 1 to 256; 0 means 16. Such a transfer takes `depth` times
+     * `request_size` of memory beside its buffer.
+     */
+    uint32_t depth;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
 } sparsestream_transfer_options;
 
 /**
@@ -1457,6 +1697,50 @@ typedef struct sparsestream_wire_info {
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
+
+/**
+ * Makes a source of the caller's functions that answer to offsets; see `sparsestream_async_ops`. Only a
+ * transfer can read it: `sparsestream_source_read` and its like fail with -EOPNOTSUPP.
+ *
+ * `ops` is copied. `opaque` must be valid until `ops->free` is called with it, exactly once: when the
+ * source is freed and no transfer holds it, or before this call returns a failure (unless `ops` is
+ * NULL or its `size` is not that of a table).
+ *
+ * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
+ * NULL: -EINVAL (an argument, or a function that is required), -E2BIG (a struct from a later version),
+ * -ENOMEM.
+ */
+int sparsestream_source_from_async(const struct sparsestream_async_ops *ops,
+                                   void *opaque,
+                                   const struct sparsestream_async_options *options,
+                                   struct sparsestream_source **source);
+
+/**
+ * Makes a sink of the caller's functions that answer to offsets; see `sparsestream_async_ops`. Only a
+ * transfer can write it: `sparsestream_sink_write` and its like fail with -EOPNOTSUPP. Ownership, `free`
+ * and errors as with `sparsestream_source_from_async`.
+ */
+int sparsestream_sink_to_async(const struct sparsestream_async_ops *ops,
+                               void *opaque,
+                               const struct sparsestream_async_options *options,
+                               struct sparsestream_sink **sink);
+
+/**
+ * Answers a request of a `sparsestream_async_ops`: the bytes that were read, written or zeroed, or a
+ * negative errno. Fewer bytes than were asked for, a multiple of `block`, are right, and the rest is asked
+ * for again; 0 bytes of a READ mean that the end has ended. A FLUSH is answered with 0.
+ *
+ * The request and its buffer are the library's again: they must not be used any more.
+ *
+ * May be called from within any function of the table, and from any other thread between `submit` and the
+ * return of `finish` or `abort`. The library takes notice at its next `advance`: from another thread, have
+ * a descriptor of `wait` become ready.
+ *
+ * Returns 0, or a negative errno and does nothing: -EINVAL (NULL), -EALREADY (the request is not under
+ * way).
+ */
+int sparsestream_request_done(struct sparsestream_request *request,
+                              int64_t result);
 
 /**
  * Makes a channel: what is sent to `*sink` comes out of `*source`. The two may be used by two threads at

@@ -200,6 +200,21 @@ pub enum Error {
         /// The words.
         text: Text,
     },
+    /// Direct I/O cannot be done at an offset that is not a multiple of the block.
+    #[error("{}: {} at offset {offset}: O_DIRECT needs multiples of {block} bytes here: {why}: {}",
+            side.name(), operation.name(), Words(libc::EINVAL))]
+    Unaligned {
+        /// What was being done.
+        operation: Operation,
+        /// To which end.
+        side: Side,
+        /// Where.
+        offset: u64,
+        /// What offsets and lengths must be multiples of.
+        block: u64,
+        /// Why it cannot be done in another way.
+        why: &'static str,
+    },
     /// The source ended before its end.
     #[error("source: ended early: at offset {offset} instead of {expected}")]
     EndedEarly {
@@ -418,6 +433,7 @@ impl Error {
             | Error::Peer { errno, .. } => errno,
             Error::Value { .. } | Error::Size { .. } | Error::Flags { .. } => libc::EINVAL,
             Error::EndedEarly { .. } => libc::ENODATA,
+            Error::Unaligned { .. } => libc::EINVAL,
             Error::Nonsense { .. } => libc::EPROTO,
             Error::Late { .. } => libc::ETIMEDOUT,
             Error::Internal => libc::ENOTRECOVERABLE,
@@ -432,6 +448,7 @@ impl Error {
             | Error::Nowhere { operation, .. }
             | Error::Because { operation, .. }
             | Error::Nonsense { operation, .. }
+            | Error::Unaligned { operation, .. }
             | Error::Said { operation, .. }
             | Error::Peer { operation, .. } => operation,
             Error::EndedEarly { .. } => Operation::Read,
@@ -453,6 +470,7 @@ impl Error {
             | Error::Nowhere { side, .. }
             | Error::Because { side, .. }
             | Error::Nonsense { side, .. }
+            | Error::Unaligned { side, .. }
             | Error::Late { side, .. }
             | Error::Said { side, .. }
             | Error::Peer { side, .. } => side,
@@ -473,6 +491,7 @@ impl Error {
             Error::At { offset, .. }
             | Error::Because { offset, .. }
             | Error::Nonsense { offset, .. }
+            | Error::Unaligned { offset, .. }
             | Error::EndedEarly { offset, .. }
             | Error::TooLong { offset, .. }
             | Error::Late { offset, .. } => Some(offset),

@@ -20,6 +20,8 @@
 //! | [`wait`] | what an end that is not ready waits for |
 //! | [`filesystem`] | the file system that a file is on, and what is known of it |
 //! | [`device`] | what a block device is asked for |
+//! | [`direct`], [`edge`] | direct I/O at any offset and length |
+//! | [`queue`] | requests for a file, several at once |
 //! | [`error`] | what can go wrong |
 //! | [`sys`] | every system call |
 //! | [`ffi`] | the C ABI |
@@ -32,12 +34,15 @@ pub mod byte_end;
 pub mod channel;
 pub mod device;
 pub mod digest;
+pub mod direct;
+pub mod edge;
 pub mod end;
 pub mod error;
 pub mod ffi;
 pub mod filesystem;
 pub mod life;
 pub mod pipe;
+pub mod queue;
 pub mod section;
 pub mod sink;
 pub mod source;

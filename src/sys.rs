@@ -6,6 +6,9 @@
 
 #![allow(unsafe_code)]
 
+pub mod memory;
+pub mod uring;
+
 use libc::{c_int, c_void};
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
@@ -24,6 +27,7 @@ pub type Fd = c_int;
 pub enum Call {
     Fstat,
     Fstatfs,
+    Statx,
     Fcntl,
     Getsockopt,
     Getrlimit,
@@ -46,6 +50,9 @@ pub enum Call {
     Fsync,
     Fdatasync,
     Poll,
+    UringSetup,
+    UringEnter,
+    UringResult,
 }
 
 /// What a test build may do to a system call before it is made.
@@ -233,6 +240,30 @@ pub fn file_system(fd: Fd) -> Sys<u64> {
     // SAFETY: zeroed, and filled by a call that succeeded.
     let kind = unsafe { found.assume_init() }.f_type;
     Ok(kind as u64 & 0xffff_ffff)
+}
+
+/// The alignment that direct I/O on a file needs, of memory and of offsets: statx(2) STATX_DIOALIGN. Both
+/// are 0 where a file has no direct I/O. `ENODATA` where the kernel or the file system does not report it.
+pub fn direct_alignment(fd: Fd) -> Sys<(u32, u32)> {
+    let mut found = MaybeUninit::<libc::statx>::zeroed();
+    call(Call::Statx, 0, |_| {
+        // SAFETY: an empty path, and a buffer that is a whole struct statx.
+        unsafe {
+            libc::statx(
+                fd,
+                c"".as_ptr(),
+                libc::AT_EMPTY_PATH,
+                libc::STATX_DIOALIGN,
+                found.as_mut_ptr(),
+            ) as isize
+        }
+    })?;
+    // SAFETY: zeroed, and filled by a call that succeeded.
+    let found = unsafe { found.assume_init() };
+    if found.stx_mask & libc::STATX_DIOALIGN == 0 {
+        return Err(libc::ENODATA);
+    }
+    Ok((found.stx_dio_mem_align, found.stx_dio_offset_align))
 }
 
 /// The flags of an open descriptor: fcntl(2) F_GETFL.
@@ -567,6 +598,38 @@ pub fn copy_file_range(from: Fd, at: u64, to: Fd, to_at: u64, length: u64) -> Sy
         unsafe { libc::copy_file_range(from, &raw mut at, to, &raw mut to_at, length, 0) }
     })
     .map(|count| count as u64)
+}
+
+// From linux/fs.h: _IOW(0x94, 13, struct file_clone_range), whose 32 bytes are read only.
+const FICLONERANGE: libc::Ioctl = {
+    let direction = if cfg!(any(
+        target_arch = "powerpc",
+        target_arch = "powerpc64",
+        target_arch = "mips",
+        target_arch = "mips64",
+        target_arch = "sparc64"
+    )) {
+        4 << 29
+    } else {
+        1 << 30
+    };
+    direction | (32 << 16) | 0x940d
+};
+
+/// Shares blocks between files of one file system: ioctl(2) FICLONERANGE. It copies nothing.
+pub fn clone_range(from: Fd, at: u64, to: Fd, to_at: u64, length: u64) -> Sys<()> {
+    // struct file_clone_range of linux/fs.h.
+    #[repr(C)]
+    struct Range {
+        from: i64,
+        at: u64,
+        length: u64,
+        to_at: u64,
+    }
+    let range = Range { from: from.into(), at, length, to_at };
+    // SAFETY: FICLONERANGE reads a whole struct file_clone_range.
+    call(Call::Ioctl, 0, |_| unsafe { libc::ioctl(to, FICLONERANGE, &raw const range) } as isize)
+        .map(drop)
 }
 
 /// Sends from a file without a copy, and without raising SIGPIPE: sendfile(2). It waits unless `to`

@@ -17,12 +17,16 @@ struct command {
 
 #define HELP_ENDS                                                                                                \
     "  --detect-zeroes[=BLOCK]     make holes of blocks of zeros; default 64K\n"                                 \
+    "  --min-hole SIZE             write zeros for holes that are shorter\n"                                     \
+    "  --direct=never|auto|always  bypass the page cache (O_DIRECT); default never\n"                                \
     "  --sparse=auto|required|never  keep holes if possible, or fail, or write zeros\n"
 
 #define HELP_TRANSFER                                                                                            \
     "  --rate BYTES                move at most this many bytes of data a second\n"                              \
     "  --timeout SECONDS           fail if nothing moves for this long\n"                                        \
-    "  --progress[=bar|json]       show the progress on standard error\n"
+    "  --progress[=bar|json]       show the progress on standard error\n"                                       \
+    "  --verbose, -v               print each decision on standard error\n"                                     \
+    "  --explain                   print at the end how many bytes moved in which way\n"
 
 #define HELP_SOURCE                                                                                              \
     "  --ignore-map                read everything, without asking for holes\n"
@@ -40,7 +44,8 @@ struct command {
     "  --connect ADDRESS           connect to unix:PATH or tcp:HOST:PORT\n"                                      \
     "  --listen ADDRESS            wait for a connection there; tcp::PORT is loopback\n"                         \
     "  --idle-timeout SECONDS      fail if the peer sends only signs of life for this long\n"                    \
-    "  --checksum                  a checksum for each piece of data\n"                                          \
+    "  --checksum, --no-checksum   send checksums and a digest, or neither; default\n"                           \
+    "                              yes over TCP and with --resume, otherwise no\n"                              \
     "  --resume                    resume an interrupted transfer\n"                                             \
     "  --restart                   with --resume: start again if resuming is refused\n"
 
@@ -53,7 +58,7 @@ static const struct command commands[] = {
       "  --list                      a line for each section: kind, offset, length\n"
       "  --range OFFSET:LENGTH       only these bytes\n"
       "  --rows N                    rows of the picture; default 1\n" },
-    { "copy", command_copy, "raszikStTRopDBKFVngEeyO",
+    { "copy", command_copy, "raszbikStTRopvdDBKFVngEeyOJ",
       "usage: sparsestream copy [OPTION]... SRC DST\n"
       "       sparsestream copy [OPTION]... SRC... DIRECTORY\n"
       "Copies a file or a device to another, holes included. `-` is standard input or output.\n"
@@ -93,7 +98,7 @@ static const struct command commands[] = {
       "  --status                    with --check: print nothing, only set the exit status\n"
       "  --strict                    with --check: fail if a line has a wrong format\n"
       "  --warn                      with --check: warn about each such line\n" },
-    { "send", command_send, "rsziRopcLxAuUCIK",
+    { "send", command_send, "rszbiRopvdcLxAuUCZIKJ",
       "usage: sparsestream send [OPTION]... FILE\n"
       "Sends a file or a device, or standard input for `-`, to `sparsestream recv`: to standard output\n"
       "unless an address or a command is given.\n"
@@ -104,7 +109,7 @@ static const struct command commands[] = {
       HELP_WIRE
       "  --range OFFSET:LENGTH       only these bytes\n"
       HELP_ENDS HELP_SOURCE HELP_TRANSFER },
-    { "recv", command_recv, "rszkStTRopcLxuUCfPmIDBKFM",
+    { "recv", command_recv, "rszbkStTRopvdcLxuUCZfPmIDBKFMJ",
       "usage: sparsestream recv [OPTION]... FILE\n"
       "Receives a file or a device, or standard output for `-`, from `sparsestream send`: from standard\n"
       "input unless an address or a command is given.\n"
@@ -113,7 +118,7 @@ static const struct command commands[] = {
       HELP_WIRE
       "  --checkpoint BYTES          with --resume: sync after this many bytes; default 64M\n"
       "  --state STATE               with --resume: the record; default FILE.sparsestream\n"
-      "  --max-size BYTES            refuse a longer stream\n"
+      "  --max-size BYTES            refuse a longer stream; --listen=tcp: needs it, or `none`\n"
       "  --mode MODE                 the mode of a new file; default 600\n"
       "  --range OFFSET:LENGTH       write it there in FILE, and refuse a longer stream\n"
       HELP_ENDS HELP_SINK HELP_TRANSFER },

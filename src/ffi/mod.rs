@@ -13,13 +13,14 @@
 //! | `wire_options` | the options of the wire |
 //! | `counted` | counted references to a value that one call at a time may use |
 //! | `handles` | what the opaque pointers point to |
-//! | `sections`, `sources`, `sinks`, `channel`, `transfers`, `trace`, `digest`, `wire`, `errors` | the exports, by subject |
+//! | `sections`, `sources`, `sinks`, `async_ops`, `channel`, `transfers`, `trace`, `digest`, `wire`, `errors` | the exports, by subject |
 
 // The names in this module are C names.
 #![allow(non_camel_case_types)]
 // C has its own `enum`s of names here: plain integers.
 #![allow(unsafe_code)]
 
+pub mod async_ops;
 pub mod callbacks;
 pub mod channel;
 mod counted;

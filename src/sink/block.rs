@@ -1,13 +1,15 @@
 //! A block device.
 
+mod requests;
+
 use super::place::Place;
 use super::zeroing::{Zeroing, write_zeros};
 use super::{Checkpoint, Options};
 use crate::device;
-use crate::end::{Attempt, Drain, End, HoleWay, Made, Plan, Sink, SinkInfo, SinkWays};
+use crate::end::{Addressable, Attempt, Drain, End, HoleWay, Made, Plan, Sink, SinkInfo, SinkWays};
 use crate::error::{Error, Operation, Result, Side};
 use crate::pipe::Pipe;
-use crate::sys::Fd;
+use crate::sys::{Fd, FileKind};
 use crate::trace::Trail;
 use crate::wait::Waiting;
 
@@ -26,7 +28,8 @@ impl<C: Checkpoint> BlockSink<C> {
         let capacity = device::size(fd).map_err(error)?;
         let sector = device::sector(fd).map_err(error)?;
         Ok(BlockSink {
-            place: Place::new(fd, options, capacity, libc::ENOSPC, checkpoint)?,
+            place: Place::new(fd, options, capacity, libc::ENOSPC, checkpoint)?
+                .direct(FileKind::Block, capacity)?,
             sector,
             known_zero: options.known_zero,
             zeroing: Zeroing::of_device(fd),
@@ -43,8 +46,9 @@ impl<C: Checkpoint> Sink for BlockSink<C> {
         if let Some(total) = plan.total {
             self.place.admit(total)?;
         }
-        let durable = self.place.durable().is_some();
-        Ok(SinkInfo { makes_holes: true, keeps: true, held: 0, durable })
+        self.place.admit_edges(plan.total)?;
+        let (durable, keeps) = (self.place.durable().is_some(), self.place.keeps());
+        Ok(SinkInfo { makes_holes: true, keeps, held: 0, durable })
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
@@ -56,7 +60,13 @@ impl<C: Checkpoint> Sink for BlockSink<C> {
     fn hole(&mut self, length: u64) -> Result<Made> {
         self.place.room(length, Operation::Hole)?;
         self.make_durable_if_due()?;
+        let part = self.place.edge_part(length);
+        if part > 0 {
+            let length = self.place.write_edge_zeros(part)?;
+            return Ok(Made { length, way: HoleWay::Written });
+        }
         let at = self.place.at();
+        let length = self.place.whole_blocks(length);
         let head = at.next_multiple_of(self.sector) - at;
         let (made, way) = if self.known_zero {
             (Ok(length), HoleWay::KnownZero)
@@ -76,6 +86,7 @@ impl<C: Checkpoint> Sink for BlockSink<C> {
     fn keep(&mut self, length: u64) -> Result<u64> {
         self.place.room(length, Operation::Keep)?;
         self.make_durable_if_due()?;
+        self.place.leave_edge()?;
         self.place.advance(length);
         Ok(length)
     }
@@ -87,7 +98,12 @@ impl<C: Checkpoint> Sink for BlockSink<C> {
 
 impl<C: Checkpoint> SinkWays for BlockSink<C> {
     fn drain(&mut self) -> Option<&mut dyn Drain> {
-        Some(self)
+        // Pages of a pipe are not aligned.
+        if self.place.is_direct() { None } else { Some(self) }
+    }
+
+    fn addressed(&mut self) -> Option<&mut dyn Addressable> {
+        if self.place.is_direct() { Some(self) } else { None }
     }
 }
 
@@ -104,12 +120,13 @@ impl<C: Checkpoint> End for BlockSink<C> {
         self.place.finish()
     }
 
-    fn abort(&mut self, _error: &Error) {
+    fn abort(&mut self, error: &Error) {
+        self.place.queue.end(error);
         self.place.abort();
     }
 
     fn waiting(&self) -> Waiting {
-        Waiting::Owner
+        self.place.queue.waiting()
     }
 
     fn trail(&mut self) -> Option<&mut Trail> {

@@ -1,15 +1,20 @@
 //! A regular file.
 
+mod requests;
+
+use requests::Requests;
+
 use super::growth::Growth;
 use super::place::Place;
 use super::zeroing::Zeroing;
 use super::{Checkpoint, Options};
 use crate::end::{
-    Attempt, Drain, End, Extent, Fetch, HoleWay, Made, Peer, Plan, Sink, SinkInfo, SinkWays,
+    Addressable, Attempt, Drain, End, Extent, Fetch, HoleWay, Made, Peer, Plan, Sink, SinkInfo,
+    SinkWays,
 };
 use crate::error::{Error, Operation, Result, Side};
 use crate::pipe::Pipe;
-use crate::sys::{self, Fd};
+use crate::sys::{self, Fd, FileKind};
 use crate::trace::{Event, Trail};
 use crate::wait::Waiting;
 
@@ -31,6 +36,8 @@ pub struct FileSink<C> {
     known_zero: bool,
     truncate: bool,
     zeroing: Zeroing,
+    /// What requests have done to it.
+    requests: Requests,
 }
 
 /// The seals of a file that is to be written, if they allow that. `shrink`: it may be cut too.
@@ -65,7 +72,8 @@ impl<C: Checkpoint> FileSink<C> {
         let seals = check_seals(fd, options.truncate)?;
         let limit = size_limit(options.offset)?;
         Ok(FileSink {
-            place: Place::new(fd, options, limit, libc::EFBIG, checkpoint)?,
+            place: Place::new(fd, options, limit, libc::EFBIG, checkpoint)?
+                .direct(FileKind::Regular, size)?,
             opened_size: size,
             growth: Growth::new(fd, options.offset, size),
             seals,
@@ -73,6 +81,7 @@ impl<C: Checkpoint> FileSink<C> {
             known_zero: options.known_zero,
             truncate: options.truncate,
             zeroing: Zeroing::of_file(fd),
+            requests: Requests::default(),
         })
     }
 
@@ -81,6 +90,22 @@ impl<C: Checkpoint> FileSink<C> {
         let to = self.place.at();
         let extended = self.growth.extend(to, &mut self.zeroing.trail);
         extended.map_err(|errno| self.place.error(Operation::Truncate, errno))
+    }
+
+    /// Gives the file this size.
+    fn cut(&mut self, size: u64) -> Result<()> {
+        let error = |errno| self.place.error(Operation::Truncate, errno);
+        if sys::size(self.place.fd).map_err(error)? != size {
+            sys::truncate(self.place.fd, size).map_err(error)?;
+        }
+        self.growth.set(size);
+        Ok(())
+    }
+
+    /// Cuts off what was written past the end for the sake of whole blocks. The stream has come to `at`.
+    fn cut_padding(&mut self, at: u64) -> Result<()> {
+        let end = at.max(self.opened_size);
+        if self.place.padded() > end || self.requests.grew { self.cut(end) } else { Ok(()) }
     }
 
     /// What comes before data is put anywhere.
@@ -181,16 +206,19 @@ impl<C: Checkpoint> FileSink<C> {
 
 impl<C: Checkpoint> Sink for FileSink<C> {
     fn open(&mut self, plan: &Plan) -> Result<SinkInfo> {
+        self.requests.planned_end = plan.total.and_then(|total| self.place.at().checked_add(total));
         if let Some(total) = plan.total {
             self.admit(total)?;
             if plan.keeps {
                 self.can_keep(total)?;
             }
         }
+        self.place.admit_edges(plan.total)?;
         // A later write to a block that is shared needs a new block.
         self.may_share = plan.holes;
         let makes_holes = plan.holes && self.makes_holes()?;
-        Ok(SinkInfo { makes_holes, keeps: true, held: 0, durable: self.place.durable().is_some() })
+        let (durable, keeps) = (self.place.durable().is_some(), self.place.keeps());
+        Ok(SinkInfo { makes_holes, keeps, held: 0, durable })
     }
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
@@ -211,6 +239,21 @@ impl<C: Checkpoint> Sink for FileSink<C> {
         self.make_durable_if_due()?;
         let at = self.place.at();
         let within = length.min(self.growth.size().saturating_sub(at));
+        // Past the end a hole is left out from where it is.
+        let first = if within == 0 && !self.place.holds_edge() {
+            0
+        } else if within == 0 {
+            length
+        } else {
+            within
+        };
+        let part = self.place.edge_part(first).min(first);
+        if part > 0 {
+            let length = self.place.write_edge_zeros(part)?;
+            self.reached();
+            return Ok(Made { length, way: HoleWay::Written });
+        }
+        let within = self.place.whole_blocks(within);
         let made = if within == 0 {
             let place = &mut self.place;
             self.growth.leave_out(|| place.file_system(), at, length)
@@ -229,6 +272,7 @@ impl<C: Checkpoint> Sink for FileSink<C> {
         self.place.room(length, Operation::Keep)?;
         self.can_keep(length)?;
         self.make_durable_if_due()?;
+        self.place.leave_edge()?;
         self.place.advance(length);
         Ok(length)
     }
@@ -244,7 +288,12 @@ impl<C: Checkpoint> SinkWays for FileSink<C> {
     }
 
     fn drain(&mut self) -> Option<&mut dyn Drain> {
-        Some(self)
+        // Pages of a pipe are not aligned.
+        if self.place.is_direct() { None } else { Some(self) }
+    }
+
+    fn addressed(&mut self) -> Option<&mut dyn Addressable> {
+        if self.place.is_direct() { Some(self) } else { None }
     }
 }
 
@@ -269,24 +318,28 @@ impl<C: Checkpoint> End for FileSink<C> {
         if self.place.over() {
             return self.place.finish();
         }
+        self.place.leave_edge()?;
         self.extend()?;
+        let at = self.place.at();
         if self.truncate {
-            let at = self.place.at();
-            let error = |errno| self.place.error(Operation::Truncate, errno);
-            if sys::size(self.place.fd).map_err(error)? != at {
-                sys::truncate(self.place.fd, at).map_err(error)?;
-            }
-            self.growth.set(at);
+            self.cut(at)?;
+        } else {
+            self.cut_padding(at)?;
         }
         self.place.finish()
     }
 
-    fn abort(&mut self, _error: &Error) {
+    fn abort(&mut self, error: &Error) {
+        self.place.queue.end(error);
+        if !self.place.over() {
+            // The stream has failed already, and that is the error to report.
+            let _ = self.cut_padding(self.place.at());
+        }
         self.place.abort();
     }
 
     fn waiting(&self) -> Waiting {
-        Waiting::Owner
+        self.place.queue.waiting()
     }
 
     fn peer(&mut self) -> Option<&mut dyn Peer> {

@@ -2,12 +2,15 @@
 
 use super::interval::Interval;
 use super::{Checkpoint, Options};
-use crate::end::{Attempt, Extent};
+use crate::direct::{Alignment, BLIND, Part, Writer};
+use crate::end::{Attempt, Extent, Geometry, Reply};
 use crate::error::{Allowed, Error, Operation, Result, Side};
 use crate::filesystem::FileSystem;
 use crate::life::Life;
 use crate::pipe::Pipe;
-use crate::sys::{self, Fd};
+use crate::queue::{DEPTH, Queue, REQUEST};
+use crate::sys::{self, Fd, FileKind};
+use std::collections::VecDeque;
 use std::time::Instant;
 
 /// The place in a regular file or a block device that the next byte goes to.
@@ -25,6 +28,10 @@ pub(super) struct Place<C> {
     /// The file system; not asked for at first.
     file_system: Option<FileSystem>,
     life: Life,
+    /// It was opened with O_DIRECT.
+    direct: Option<Box<Writer>>,
+    /// Requests that are under way.
+    pub(super) queue: Queue,
 }
 
 impl<C: Checkpoint> Place<C> {
@@ -60,7 +67,24 @@ impl<C: Checkpoint> Place<C> {
             checkpoint,
             file_system: None,
             life: Life::Open,
+            direct: None,
+            queue: Queue::new(fd),
         })
+    }
+
+    /// Finds out whether it was opened with O_DIRECT. `old_end` is the end of what is there.
+    pub(super) fn direct(mut self, kind: FileKind, old_end: u64) -> Result<Self> {
+        let error = |errno| Error::nowhere(Operation::Open, Side::Sink, errno);
+        if let Some(alignment) = Alignment::of(self.fd, kind).map_err(error)? {
+            let writer = Writer::new(self.fd, alignment, old_end).map_err(error)?;
+            self.direct = Some(crate::buffer::boxed(writer)?);
+        }
+        Ok(self)
+    }
+
+    /// Whether it was opened with O_DIRECT.
+    pub(super) fn is_direct(&self) -> bool {
+        self.direct.is_some()
     }
 
     pub(super) fn at(&self) -> u64 {
@@ -80,6 +104,9 @@ impl<C: Checkpoint> Place<C> {
     }
 
     pub(super) fn error(&self, operation: Operation, errno: i32) -> Error {
+        if let (BLIND, Some(block)) = (errno, self.blind()) {
+            return self.unaligned(operation, self.at, block);
+        }
         if errno == libc::EAGAIN {
             // There is nobody to wait for.
             return Error::Because {
@@ -115,6 +142,89 @@ impl<C: Checkpoint> Place<C> {
         }
     }
 
+    /// The block, if a part of one cannot be written because the rest cannot be read.
+    fn blind(&self) -> Option<u64> {
+        let direct = self.direct.as_ref()?;
+        (!direct.readable()).then(|| direct.alignment().block)
+    }
+
+    fn unaligned(&self, operation: Operation, offset: u64, block: u64) -> Error {
+        let why = "the rest of the block must be kept, and O_WRONLY does not allow to read it";
+        Error::Unaligned { operation, side: Side::Sink, offset, block, why }
+    }
+
+    /// Whether kept sections can be written around: where they end is not known before.
+    pub(super) fn keeps(&self) -> bool {
+        self.blind().is_none()
+    }
+
+    /// Refuses a stream of which a part of a block would have to be written whose rest cannot be read.
+    pub(super) fn admit_edges(&self, total: Option<u64>) -> Result<()> {
+        let (Some(block), Some(direct)) = (self.blind(), &self.direct) else { return Ok(()) };
+        let old_end = direct.old_end();
+        let cuts = |offset: u64| offset % block != 0 && offset - offset % block < old_end;
+        if cuts(self.at) {
+            return Err(self.unaligned(Operation::Open, self.at, block));
+        }
+        match total {
+            Some(total) => {
+                let end = self.at.saturating_add(total);
+                // What lies behind the end of the file need not be kept.
+                if cuts(end) && end < old_end {
+                    return Err(self.unaligned(Operation::Open, end, block));
+                }
+            }
+            None if self.at < old_end => {
+                let why = "the stream may end within a block, and O_WRONLY does not allow to read the rest";
+                return Err(Error::Unaligned {
+                    operation: Operation::Open,
+                    side: Side::Sink,
+                    offset: self.at,
+                    block,
+                    why,
+                });
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// How many bytes of a hole of `length` bytes must be written as zeros, because they are a part of a block.
+    pub(super) fn edge_part(&self, length: u64) -> u64 {
+        self.direct.as_ref().map_or(0, |direct| direct.part(self.at, length))
+    }
+
+    /// Whether a part of a block is held back.
+    pub(super) fn holds_edge(&self) -> bool {
+        self.direct.as_ref().is_some_and(|direct| direct.holds())
+    }
+
+    /// The part of a hole at an aligned offset that is whole blocks.
+    pub(super) fn whole_blocks(&self, length: u64) -> u64 {
+        self.direct.as_ref().map_or(length, |direct| direct.alignment().down(length))
+    }
+
+    /// Writes zeros into a part of a block, and moves on.
+    pub(super) fn write_edge_zeros(&mut self, length: u64) -> Result<u64> {
+        let at = self.at;
+        let Some(direct) = &mut self.direct else { return Err(Error::Internal) };
+        let count = direct.put(Part::Zeros(length), at);
+        let count = count.map_err(|errno| self.error(Operation::Hole, errno))?;
+        self.at += count;
+        Ok(count)
+    }
+
+    /// Writes what is held back of a block that is not full. What comes next need not follow.
+    pub(super) fn leave_edge(&mut self) -> Result<()> {
+        let left = self.direct.as_mut().map_or(Ok(()), |direct| direct.leave());
+        left.map_err(|errno| self.error(Operation::Write, errno))
+    }
+
+    /// The end of what was written for the sake of whole blocks; 0 if nothing was.
+    pub(super) fn padded(&self) -> u64 {
+        self.direct.as_ref().map_or(0, |direct| direct.padded())
+    }
+
     /// How many bytes may be put here before something else is due.
     fn most(&self) -> u64 {
         self.interval.most().min(self.limit.0 - self.at)
@@ -123,8 +233,11 @@ impl<C: Checkpoint> Place<C> {
     /// Writes what fits, and moves on.
     pub(super) fn write(&mut self, buffer: &[u8]) -> Result<usize> {
         let most = self.most().min(buffer.len() as u64) as usize;
-        let count = sys::pwrite(self.fd, &buffer[..most], self.at)
-            .map_err(|errno| self.error(Operation::Write, errno))?;
+        let count = match &mut self.direct {
+            None => sys::pwrite(self.fd, &buffer[..most], self.at),
+            Some(direct) => direct.write(&buffer[..most], self.at),
+        };
+        let count = count.map_err(|errno| self.error(Operation::Write, errno))?;
         if count == 0 {
             return Err(self.error(Operation::Write, libc::EIO));
         }
@@ -152,6 +265,8 @@ impl<C: Checkpoint> Place<C> {
         let most = self.most().min(extent.length);
         let answer = match most {
             0 => Ok(0),
+            // Blocks are shared or nothing is done: a copy would go through the cache.
+            _ if self.is_direct() => self.share(extent, most),
             _ => sys::copy_file_range(extent.fd, extent.offset, self.fd, self.at, most),
         };
         match answer {
@@ -162,6 +277,17 @@ impl<C: Checkpoint> Place<C> {
             }
             Err(libc::EINTR) => Err(self.error(Operation::Write, libc::EINTR)),
             Err(errno) => Ok(Attempt::Declined(Some(errno))),
+        }
+    }
+
+    fn share(&self, extent: &Extent, most: u64) -> sys::Sys<u64> {
+        // A block of the file system is not larger.
+        let whole = most - most % (64 << 10);
+        match whole {
+            0 => Ok(0),
+            _ => {
+                sys::clone_range(extent.fd, extent.offset, self.fd, self.at, whole).map(|()| whole)
+            }
         }
     }
 
@@ -178,6 +304,37 @@ impl<C: Checkpoint> Place<C> {
         }
     }
 
+    /// The facts for requests, if it was opened with O_DIRECT.
+    pub(super) fn geometry(&self, grows: bool) -> Result<Geometry> {
+        self.life.check(Operation::Open, Side::Sink, self.at)?;
+        let Some(direct) = &self.direct else { return Err(Error::Internal) };
+        let alignment = direct.alignment();
+        Ok(Geometry {
+            at: self.at,
+            size: direct.old_end(),
+            block: alignment.block,
+            memory: alignment.memory,
+            request: REQUEST,
+            zero: i64::MAX as u64,
+            depth: DEPTH,
+            grows,
+            reads: direct.readable(),
+        })
+    }
+
+    /// Whether the stream may reach this offset.
+    pub(super) fn reach(&self, end: u64, operation: Operation) -> Result<()> {
+        self.life.check(operation, Side::Sink, self.at)?;
+        let (limit, errno) = self.limit;
+        if end <= limit { Ok(()) } else { Err(Error::at(operation, Side::Sink, limit, errno)) }
+    }
+
+    /// Takes back requests that are done.
+    pub(super) fn take_replies(&mut self, replies: &mut VecDeque<Reply>) -> Result<()> {
+        let advanced = self.queue.advance(replies);
+        advanced.map_err(|errno| Error::at(Operation::Write, Side::Sink, self.at, errno))
+    }
+
     /// Whether it is time to make durable what there is.
     pub(super) fn due(&mut self) -> bool {
         self.interval.is_due(Instant::now)
@@ -185,6 +342,8 @@ impl<C: Checkpoint> Place<C> {
 
     /// Makes durable what there is, and says so.
     pub(super) fn make_durable(&mut self) -> Result<()> {
+        let settled = self.direct.as_mut().map_or(Ok(()), |direct| direct.settle());
+        settled.map_err(|errno| self.error(Operation::Write, errno))?;
         sys::sync(self.fd).map_err(|errno| self.error(Operation::Sync, errno))?;
         self.checkpoint
             .reached(self.at)
@@ -205,6 +364,7 @@ impl<C: Checkpoint> Place<C> {
             return Ok(());
         }
         self.life.check(Operation::Finish, Side::Sink, self.at)?;
+        self.leave_edge()?;
         if self.sync || self.interval.is_set() {
             self.make_durable()?;
         }

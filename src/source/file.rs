@@ -1,18 +1,22 @@
 //! A regular file or a block device: its map is walked, its data is read by offset.
 
+mod requests;
+
 use super::look_ahead::{LookAhead, SMALL};
 use super::peek::{Blocks, Looker};
 use super::{Options, range_end};
+use crate::direct::{Alignment, Reader};
 use crate::end::{
-    Attempt, End, Extent, Feed, Glimpse, Look, Next, Peek, Rewind, Source, SourceInfo, SourceWays,
-    Stored,
+    Addressable, Attempt, End, Extent, Feed, Glimpse, Look, Next, Peek, Rewind, Source, SourceInfo,
+    SourceWays, Stored,
 };
 use crate::error::{Allowed, Error, Operation, Result, Side};
 use crate::filesystem::FileSystem;
 use crate::life::Life;
 use crate::pipe::Pipe;
+use crate::queue::Queue;
 use crate::section::{Kind, Position, Section, Seekable, Walk, holes_supported, steadily};
-use crate::sys::{self, Fd};
+use crate::sys::{self, Fd, FileKind};
 use crate::trace::Trail;
 use crate::wait::Waiting;
 
@@ -35,11 +39,15 @@ pub struct FileSource {
     position: Option<Position>,
     look_ahead: LookAhead,
     looker: Looker,
+    /// It was opened with O_DIRECT.
+    direct: Option<Reader>,
+    /// Reads that are under way.
+    queue: Queue,
+    trail: Trail,
     /// It may end before `end`, which is only the most that is read.
     may_end: bool,
     ended: bool,
     life: Life,
-    trail: Trail,
 }
 
 impl FileSource {
@@ -65,6 +73,12 @@ impl FileSource {
             _ => {}
         }
         let mapped = file.map && !ignore_map;
+        let kind = if file.map { FileKind::Regular } else { FileKind::Block };
+        let alignment = match made_up {
+            true => None,
+            false => steadily(|| Alignment::of(fd, kind))
+                .map_err(|errno| Error::nowhere(Operation::Open, Side::Source, errno))?,
+        };
         Ok(FileSource {
             fd,
             start: offset,
@@ -77,10 +91,12 @@ impl FileSource {
             position: None,
             look_ahead: LookAhead::new(fd, offset),
             looker: Looker::new(fd),
+            direct: alignment.map(|alignment| Reader::new(fd, alignment)),
+            queue: Queue::new(fd),
+            trail: Trail::default(),
             may_end: made_up && at_most,
             ended: false,
             life: Life::Open,
-            trail: Trail::default(),
         })
     }
 
@@ -146,7 +162,7 @@ impl FileSource {
     /// more than `small` bytes.
     #[inline]
     fn tell_disk(&mut self, section: &Section, end: u64, small: u64) {
-        if section.length > small {
+        if section.length > small && self.direct.is_none() {
             let section_end = section.offset + section.length;
             self.look_ahead.long(section.offset, section_end, end, &mut self.trail);
         }
@@ -215,7 +231,9 @@ impl Source for FileSource {
         }
         let most = section.length.min(buffer.len() as u64) as usize;
         let piece = &mut buffer[..most];
-        let count = if section.length <= SMALL && most as u64 == section.length {
+        let count = if let Some(direct) = &mut self.direct {
+            direct.read(piece, self.offset)
+        } else if section.length <= SMALL && most as u64 == section.length {
             self.look_ahead.read(piece, self.offset, end, &mut self.trail)
         } else {
             sys::pread(self.fd, piece, self.offset)
@@ -228,7 +246,7 @@ impl Source for FileSource {
             return Err(Error::EndedEarly { offset: self.offset, expected: end });
         }
         self.advance(count as u64);
-        if count < most {
+        if count < most && self.direct.is_none() {
             // The file may have changed inside what its map called data: ask again.
             self.section = None;
             if let Some(walk) = &mut self.walk {
@@ -259,15 +277,21 @@ impl SourceWays for FileSource {
     }
 
     fn feed(&mut self) -> Option<&mut dyn Feed> {
-        Some(self)
+        // What goes through a pipe has to be whole blocks.
+        if self.direct.is_none() { Some(self) } else { None }
     }
 
     fn peek(&mut self) -> Option<&mut dyn Peek> {
-        Some(self)
+        // What lies in the page cache is not what is read.
+        if self.direct.is_none() { Some(self) } else { None }
     }
 
     fn rewind(&mut self) -> Option<&mut dyn Rewind> {
         Some(self)
+    }
+
+    fn addressed(&mut self) -> Option<&mut dyn Addressable> {
+        if self.direct.is_some() { Some(self) } else { None }
     }
 }
 
@@ -334,14 +358,15 @@ impl End for FileSource {
         Ok(())
     }
 
-    fn abort(&mut self, _error: &Error) {
+    fn abort(&mut self, error: &Error) {
+        self.queue.end(error);
         self.life.abort();
         // The stream has failed already, and that is the error to report.
         let _ = self.restore();
     }
 
     fn waiting(&self) -> Waiting {
-        Waiting::Owner
+        self.queue.waiting()
     }
 
     fn trail(&mut self) -> Option<&mut Trail> {

@@ -10,9 +10,12 @@ use super::meter::Part;
 use super::options::Options;
 use super::pool::Pool;
 use super::turn::{Done, STEP_COST, Turn};
+use super::window::{Kinds, Window};
 use super::zeros::{Run, Zeros};
-use crate::end::{HoleWay, Next, Sink, Source};
+use crate::buffer::Buffer;
+use crate::end::{HoleWay, Look, Next, Sink, Source};
 use crate::error::{Error, Operation, Result, Side};
+use crate::section::Kind;
 use crate::trace::{Event, Way};
 use std::time::Instant;
 
@@ -26,17 +29,50 @@ struct Gap {
     length: u64,
     /// Of it, bytes that came as data and are zeros.
     zeros: u64,
-    /// Zeros that are found in the data that comes next may still extend it.
+    /// What comes next may still extend it.
     open: bool,
+    /// What becomes of it, once a part of it has gone out.
+    form: Option<Form>,
 }
 
-/// How the sink takes holes and kept sections.
-#[derive(Debug, Clone, Copy)]
-struct Kinds {
-    /// Holes are made. If not, zeros are written.
-    holes: bool,
-    /// The source has declared kept sections.
-    keeps: bool,
+/// What becomes of a gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Hole,
+    /// It is too short for a hole.
+    Zeros,
+}
+
+impl Gap {
+    /// The sink took the first `length` bytes. Returns the number of those that came as data. They are
+    /// counted first: within one gap nobody sees the difference.
+    fn take(&mut self, length: u64) -> u64 {
+        let zeros = self.zeros.min(length);
+        self.length -= length;
+        self.zeros -= zeros;
+        if self.length == 0 {
+            self.form = None;
+        }
+        zeros
+    }
+}
+
+/// Holes that are too short to be made.
+#[derive(Debug)]
+struct Short {
+    /// The length of the shortest that is made.
+    least: u64,
+    /// What is written for them. The pool may hold the data that follows.
+    zeros: Buffer,
+}
+
+impl Short {
+    const MOST: u64 = 64 << 10;
+
+    fn new(least: u64) -> Result<Self> {
+        let size = usize::try_from(least.min(Self::MOST)).unwrap_or(usize::MAX);
+        Ok(Short { least, zeros: Buffer::new(size)? })
+    }
 }
 
 /// The stream on its way from the source to the sink.
@@ -47,8 +83,12 @@ pub(super) struct Flow {
     zeros: Option<Zeros>,
     ladder: Ladder,
     kinds: Kinds,
+    short: Option<Short>,
     /// How the last hole was made.
     hole_way: Option<HoleWay>,
+    /// Takes everything over once it is there.
+    window: Option<Box<Window>>,
+    options: Options,
 }
 
 impl Flow {
@@ -68,7 +108,14 @@ impl Flow {
             zeros: detects.then(|| Zeros::new(options.zero_block, peeks)),
             ladder,
             kinds: Kinds { holes, keeps },
+            short: if holes && options.min_hole > 1 {
+                Some(Short::new(options.min_hole)?)
+            } else {
+                None
+            },
             hole_way: None,
+            window: None,
+            options: *options,
         })
     }
 
@@ -81,6 +128,11 @@ impl Flow {
     /// Makes one step: pushes what is on its way, or else pulls.
     #[inline]
     pub(super) fn step(&mut self, turn: &mut Turn) -> Result<Done> {
+        if self.ladder.may(Way::Window) {
+            if let Some(done) = self.step_window(turn)? {
+                return Ok(done);
+            }
+        }
         // Most steps begin with nothing to push: to see that here costs less than to call.
         let nothing = self.pool.is_empty()
             && self.gap.length == 0
@@ -96,6 +148,49 @@ impl Flow {
         }
         // In the same step: most of what is pulled can be pushed at once.
         Ok(self.push(false, turn)?.unwrap_or(Done::Worked(0)))
+    }
+
+    /// Makes a step with several requests in flight. `None` while a better way is tried, and if that cannot be.
+    #[cold]
+    fn step_window(&mut self, turn: &mut Turn) -> Result<Option<Done>> {
+        if let Some(window) = &mut self.window {
+            return window.step(turn).map(Some);
+        }
+        let fetches = self.zeros.is_none() && self.ladder.may(Way::Fetch);
+        let pending = !self.pool.is_empty() || self.gap.length > 0 || self.ladder.under_way() > 0;
+        if fetches || pending {
+            return Ok(None);
+        }
+        let made = Window::new(&self.options, self.kinds, turn).and_then(crate::buffer::boxed);
+        match made {
+            Ok(window) => {
+                self.ladder.choose(Way::Window, turn);
+                self.window = Some(window);
+                Ok(Some(Done::Worked(0)))
+            }
+            Err(error) if error.operation() == Operation::Allocate => {
+                self.ladder.decline(Way::Window, Some(error.errno()), turn);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether requests are under way.
+    pub(super) fn has_requests(&self) -> bool {
+        self.window.as_ref().is_some_and(|window| window.in_flight() > 0)
+    }
+
+    /// Has all requests come back soon.
+    pub(super) fn cancel_requests(&mut self, error: &Error, turn: &mut Turn) {
+        if let Some(window) = &mut self.window {
+            window.cancel(error, turn);
+        }
+    }
+
+    /// Takes back requests that were cancelled. Returns whether all are back.
+    pub(super) fn take_requests(&mut self, turn: &mut Turn) -> bool {
+        self.window.as_mut().is_none_or(|window| window.drain(turn))
     }
 
     /// Pushes what is on its way after the source has ended. `None` when nothing is left.
@@ -186,7 +281,7 @@ impl Flow {
 
     /// Makes a hole of the gap, or writes zeros.
     fn push_gap(&mut self, turn: &mut Turn) -> Result<Done> {
-        if !self.kinds.holes {
+        if !self.kinds.holes || self.is_short() {
             return self.write_gap(turn);
         }
         let begun = turn.timed.then(Instant::now);
@@ -194,10 +289,7 @@ impl Flow {
         let length = turn.taken(Operation::Hole, made.length, self.gap.length)?;
         let took = begun.map_or(0, |begun| begun.elapsed().as_micros());
         let took = u64::try_from(took).unwrap_or(u64::MAX);
-        self.gap.length -= length;
-        // Zeros that came as data are counted first. Within one gap nobody sees the difference.
-        let zeros = self.gap.zeros.min(length);
-        self.gap.zeros -= zeros;
+        let zeros = self.gap.take(length);
         if self.hole_way != Some(made.way) {
             self.hole_way = Some(made.way);
             turn.trace_ends();
@@ -207,17 +299,31 @@ impl Flow {
         Ok(Done::Worked(STEP_COST.max(took.saturating_mul(ZEROING_COST))))
     }
 
-    /// Writes zeros where the sink makes no holes. Nothing is pending then: no zeros are looked for.
+    /// Whether the gap is written as zeros because it is too short for a hole. The rest of a gap becomes
+    /// whatever its first part became.
+    #[inline]
+    fn is_short(&mut self) -> bool {
+        let Some(short) = &self.short else { return false };
+        let form = if self.gap.length < short.least { Form::Zeros } else { Form::Hole };
+        *self.gap.form.get_or_insert(form) == Form::Zeros
+    }
+
+    /// Writes zeros where no hole is made.
     fn write_gap(&mut self, turn: &mut Turn) -> Result<Done> {
         let most = match turn.pace.allowance(turn.now) {
             Ok(allowed) => self.gap.length.min(allowed),
             Err(when) => return Ok(Done::TooEarly(when)),
         };
-        let piece = self.pool.zeros(usize::try_from(most).unwrap_or(usize::MAX));
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let piece = match &self.short {
+            Some(short) => &short.zeros.bytes()[..most.min(short.zeros.bytes().len())],
+            // Nothing is pending: no zeros are looked for.
+            None => self.pool.zeros(most),
+        };
         let length = piece.len() as u64;
         let taken = turn.sink.write(piece)? as u64;
         let taken = turn.taken(Operation::Write, taken, length)?;
-        self.gap.length -= taken;
+        self.gap.take(taken);
         self.ladder.moved(Way::Copy, taken, turn)
     }
 
@@ -339,7 +445,7 @@ impl Flow {
                 within_offsets(place, length)?;
                 turn.source.consume(length);
                 self.gap.length += length;
-                self.gap.open = false;
+                self.gap.open = self.short.is_some() && self.may_grow(turn);
                 Ok(None)
             }
             Next::Keep(length) => {
@@ -352,6 +458,21 @@ impl Flow {
                 self.keep(length, turn).map(Some)
             }
             Next::End => Ok(Some(Done::AtEnd)),
+        }
+    }
+
+    /// Whether the gap is too short for a hole, and what comes next may change that.
+    #[cold]
+    fn may_grow(&self, turn: &mut Turn) -> bool {
+        let Some(short) = &self.short else { return false };
+        if self.gap.length >= short.least {
+            return false;
+        }
+        match turn.source.look() {
+            Ok(Look { kind: Kind::Hole, .. }) => true,
+            Ok(Look { kind: Kind::Data, .. }) => self.zeros.is_some(),
+            // The next call reports a failure if it is one.
+            Ok(Look { kind: Kind::Keep | Kind::End, .. }) | Err(_) => false,
         }
     }
 

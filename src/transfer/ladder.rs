@@ -41,6 +41,7 @@ impl Ladder {
         left[Way::Splice.index()] = !detects && source.feed().is_some() && sink.drain().is_some();
         let lends = sink.lend().is_some() && !source.holds_buffer();
         left[Way::Lend.index()] = !detects && (source.lent().is_some() || lends);
+        left[Way::Window.index()] = source.addressed().is_some() || sink.addressed().is_some();
         left[Way::Copy.index()] = true;
         Ladder { left, last: None, pipe: None }
     }
@@ -57,11 +58,17 @@ impl Ladder {
     }
 
     /// Gives up a way.
-    fn decline(&mut self, way: Way, errno: Option<i32>, turn: &mut Turn) {
+    pub(super) fn decline(&mut self, way: Way, errno: Option<i32>, turn: &mut Turn) {
         self.left[way.index()] = false;
         let below = Way::ALL.into_iter().filter(|next| *next > way);
         let next = below.into_iter().find(|next| self.may(*next)).unwrap_or(Way::Copy);
         turn.trace(Event::WayDeclined { way, errno, next });
+    }
+
+    /// Everything moves this way from here on.
+    pub(super) fn choose(&mut self, way: Way, turn: &mut Turn) {
+        self.last = Some(way);
+        turn.trace(Event::WayChosen(way));
     }
 
     /// Data moved this way.

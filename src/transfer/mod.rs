@@ -13,6 +13,7 @@
 //! | `stages` | the stages, and one step of each |
 //! | `flow` | moves the stream, piece by piece |
 //! | `ladder` | which way the next piece moves, and which ways are given up |
+//! | `window` | several requests in flight |
 //! | `zeros` | finds zeros in data |
 //! | `pool` | the memory |
 //! | `compare` | the part that a resuming receiver holds |
@@ -33,6 +34,7 @@ mod patience;
 mod pool;
 mod stages;
 mod turn;
+mod window;
 mod zeros;
 
 use crate::end::{Extent, Sink, Source};
@@ -142,8 +144,18 @@ impl Transfer {
             observer: &mut *observer,
             meter: &mut self.meter,
             pace: &mut self.pace,
+            waits: None,
         };
-        let result = drive(&mut self.course, &self.control, &mut turn, budget, patience);
+        let mut result = match self.course.stopped_by() {
+            Some(error) => Err(error),
+            None => drive(&mut self.course, &self.control, &mut turn, budget, patience),
+        };
+        if let Err(error) = &result {
+            let error = error.clone();
+            if !error.would_block() && self.course.stop(&error, &mut turn) {
+                result = drain(&mut self.course, error, &mut turn, patience);
+            }
+        }
         self.wait = turn.wait;
         match result {
             Ok(Progress::Finished) => {
@@ -220,6 +232,21 @@ fn drive(
             return Ok(Progress::BudgetUsed);
         }
     }
+}
+
+/// Waits until all requests of a transfer that has failed are back, or has the caller wait. Returns the
+/// failure then.
+#[cold]
+fn drain(
+    course: &mut Course,
+    error: Error,
+    turn: &mut Turn,
+    patience: Patience,
+) -> Result<Progress> {
+    while course.stop(&error, turn) {
+        turn.wait_for_requests(patience)?;
+    }
+    Err(error)
 }
 
 /// The error of a transfer that was ended from outside.

@@ -28,8 +28,14 @@ pub struct Options {
     pub detect_zeroes: bool,
     /// The size of such a block in bytes.
     pub zero_block: u32,
+    /// A hole of fewer bytes is written as zeros.
+    pub min_hole: u64,
     /// The size of the buffer in bytes.
     pub buffer_size: u64,
+    /// Requests in flight between ends that answer to offsets.
+    pub depth: u32,
+    /// Bytes of one request.
+    pub request_size: u64,
     /// Progress is reported each time this many bytes have moved.
     pub progress_bytes: u64,
     /// Progress is reported each time this many milliseconds have passed.
@@ -47,6 +53,10 @@ const DEFAULT_BUFFER: u64 = 1 << 20;
 const LEAST_BUFFER: u32 = 4096;
 const MOST_BUFFER: u32 = 64 << 20;
 const BUFFER_SIZES: std::ops::RangeInclusive<u64> = LEAST_BUFFER as u64..=MOST_BUFFER as u64;
+const DEFAULT_DEPTH: u32 = 16;
+const DEPTHS: std::ops::RangeInclusive<u32> = 1..=256;
+const DEFAULT_REQUEST: u64 = 512 << 10;
+const REQUEST_SIZES: std::ops::RangeInclusive<u64> = 4096..=16 << 20;
 const DEFAULT_ZERO_BLOCK: u32 = 65536;
 const ZERO_BLOCKS: std::ops::RangeInclusive<u32> = 512..=1 << 20;
 
@@ -59,6 +69,20 @@ impl Options {
         if !BUFFER_SIZES.contains(&self.buffer_size) {
             let allowed = Allowed::ZeroOr(LEAST_BUFFER, MOST_BUFFER);
             return Err(Error::value("options.buffer_size", self.buffer_size, allowed));
+        }
+        if self.depth == 0 {
+            self.depth = DEFAULT_DEPTH;
+        }
+        if !DEPTHS.contains(&self.depth) {
+            let allowed = Allowed::ZeroOr(*DEPTHS.start(), *DEPTHS.end());
+            return Err(Error::value("options.depth", self.depth, allowed));
+        }
+        if self.request_size == 0 {
+            self.request_size = DEFAULT_REQUEST;
+        }
+        if !REQUEST_SIZES.contains(&self.request_size) || !self.request_size.is_power_of_two() {
+            let allowed = Allowed::Only(&"0 or a power of two from 4096 to 16777216");
+            return Err(Error::value("options.request_size", self.request_size, allowed));
         }
         if self.zero_block == 0 {
             self.zero_block = DEFAULT_ZERO_BLOCK;

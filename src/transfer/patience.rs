@@ -65,7 +65,9 @@ impl Turn<'_> {
         // Anything that the sink keeps back is due before anything new.
         let side = error.side();
         let side = if side == Side::Source && !self.flush()? { Side::Sink } else { side };
+        let several = self.waits.take();
         let waiting = match side {
+            _ if several.is_some() => Waiting::Owner,
             Side::Source => self.source.waiting(),
             Side::Sink => self.sink.waiting(),
             Side::None => Waiting::Owner,
@@ -76,6 +78,9 @@ impl Turn<'_> {
         let late_in = self.pace.time_left(now, side, self.meter.position())?;
         let timeout = sooner(late_in, self.flush_in(now));
         let (watch, may_wait) = match waiting {
+            Waiting::Owner if several.is_some() => {
+                several.map_or((Watch::NOTHING, false), |several| (several.watch, several.blocking))
+            }
             Waiting::Descriptor { fd, events, blocking } => (Watch::one(fd, events), blocking),
             Waiting::Watch(watch) => (watch, true),
             Waiting::Owner => {
@@ -89,6 +94,21 @@ impl Turn<'_> {
         }
         self.wait = Wait { side, watch };
         Err(error)
+    }
+
+    /// Waits for requests of a transfer that has failed, or has the caller wait: by an error that would block,
+    /// and [`Turn::wait`]. No limit of time ends that.
+    pub(super) fn wait_for_requests(&mut self, patience: Patience) -> Result<()> {
+        let several = self.waits.take();
+        self.trace(Event::Waits(Side::None));
+        let (watch, may_wait) =
+            several.map_or((Watch::NOTHING, false), |several| (several.watch, several.blocking));
+        let known = !watch.descriptors().is_empty() || watch.timeout.is_some();
+        if known && (patience == Patience::Any || may_wait && patience == Patience::Blocking) {
+            return rest(&watch);
+        }
+        self.wait = Wait { side: Side::None, watch };
+        Err(Error::at(Operation::Wait, Side::None, self.meter.position(), libc::EAGAIN))
     }
 }
 

@@ -19,6 +19,8 @@ pub(super) enum Stage {
     Move(Flow),
     /// The source has ended; what is on its way is moved.
     Drain(Flow),
+    /// It has failed with this error, and requests are under way.
+    Stop(Flow, Error),
     FinishSink,
     FinishSource,
     Ended(Result<()>),
@@ -40,7 +42,7 @@ impl Stage {
             Stage::New | Stage::Open => StageName::Open,
             Stage::Compare(..) => StageName::Compare,
             Stage::Move(_) => StageName::Move,
-            Stage::Drain(_) => StageName::Drain,
+            Stage::Drain(_) | Stage::Stop(..) => StageName::Drain,
             Stage::FinishSink => StageName::FinishSink,
             Stage::FinishSource => StageName::FinishSource,
             Stage::Ended(Ok(())) => StageName::Finished,
@@ -116,6 +118,7 @@ impl Course {
             Stage::New
             | Stage::Open
             | Stage::Compare(..)
+            | Stage::Stop(..)
             | Stage::FinishSink
             | Stage::FinishSource
             | Stage::Ended(_) => self.step_beside(turn),
@@ -128,7 +131,7 @@ impl Course {
         match &self.stage {
             Stage::New | Stage::Open => self.open(turn),
             Stage::Compare(..) => self.compare(turn),
-            Stage::Move(_) | Stage::Drain(_) => Err(Error::Internal),
+            Stage::Move(_) | Stage::Drain(_) | Stage::Stop(..) => Err(Error::Internal),
             Stage::FinishSink => {
                 turn.sink.finish()?;
                 self.next(Stage::FinishSource, turn);
@@ -139,6 +142,29 @@ impl Course {
                 Ok(Step::Finished)
             }
             Stage::Ended(result) => result.clone().map(|()| Step::Finished),
+        }
+    }
+
+    /// The error that has ended it, while requests are under way.
+    pub(super) fn stopped_by(&self) -> Option<Error> {
+        if let Stage::Stop(_, error) = &self.stage { Some(error.clone()) } else { None }
+    }
+
+    /// It has failed with this error: has all requests come back. Returns whether some are still under way.
+    #[cold]
+    pub(super) fn stop(&mut self, error: &Error, turn: &mut Turn) -> bool {
+        match std::mem::replace(&mut self.stage, Stage::Open) {
+            Stage::Move(flow) | Stage::Drain(flow) if flow.has_requests() => {
+                self.next(Stage::Stop(flow, error.clone()), turn);
+                if let Stage::Stop(flow, _) = &mut self.stage {
+                    flow.cancel_requests(error, turn);
+                }
+            }
+            other => self.stage = other,
+        }
+        match &mut self.stage {
+            Stage::Stop(flow, _) => !flow.take_requests(turn),
+            _ => false,
         }
     }
 

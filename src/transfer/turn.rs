@@ -6,7 +6,7 @@ use super::pace::Pace;
 use crate::end::{Sink, Source};
 use crate::error::{Error, Operation, Result, Side};
 use crate::trace::Event;
-use crate::wait::Wait;
+use crate::wait::{Wait, Watch};
 use std::time::Instant;
 
 /// A hole, or any step that moves no data, counts as this many bytes in a budget.
@@ -42,6 +42,17 @@ pub(super) struct Turn<'a> {
     pub(super) traces: bool,
     /// What the caller must wait for, once a step has failed with an error that would block.
     pub(super) wait: Wait,
+    /// What an `EAGAIN` of several ends at once waits for.
+    pub(super) waits: Option<Several>,
+}
+
+/// Several ends that are waited for at once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Several {
+    /// Their descriptors.
+    pub(super) watch: Watch,
+    /// All of their owners expect a caller to wait.
+    pub(super) blocking: bool,
 }
 
 impl Turn<'_> {

@@ -1,0 +1,104 @@
+//! Memory of which parts have one owner each, so that a part can be handed to the kernel or to a caller's
+//! functions and stays where it is until it is handed back.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// The address of each slab is a multiple of this: no device asks for more.
+const ALIGNMENT: usize = 4096;
+
+/// Memory that is freed with the last slab of it.
+#[derive(Debug)]
+struct Region {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: a region is only an allocation. What is in it is reached through slabs, of which each has its own
+// part.
+unsafe impl Send for Region {}
+// SAFETY: as above; a shared region can only be dropped.
+unsafe impl Sync for Region {}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout, and the last slab is gone.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) };
+    }
+}
+
+/// A part of a region. Nobody else has it.
+#[derive(Debug)]
+pub struct Slab {
+    region: Arc<Region>,
+    from: usize,
+    length: usize,
+}
+
+impl Slab {
+    /// Slabs of the same length that lie side by side, all zero; `None` if there is no memory. The length
+    /// is rounded up to whole pages.
+    #[must_use]
+    pub fn many(count: usize, length: usize) -> Option<Vec<Slab>> {
+        let length = length.checked_next_multiple_of(ALIGNMENT)?.max(ALIGNMENT);
+        let mut slabs = Vec::new();
+        slabs.try_reserve_exact(count).ok()?;
+        let layout = Layout::from_size_align(length.checked_mul(count.max(1))?, ALIGNMENT).ok()?;
+        // SAFETY: the layout has a size that is not 0.
+        let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        let region = Arc::new(Region { start, layout });
+        slabs.extend((0..count).map(|nth| Slab {
+            region: Arc::clone(&region),
+            from: nth * length,
+            length,
+        }));
+        Some(slabs)
+    }
+
+    /// The address of its first byte. It does not change.
+    #[must_use]
+    pub fn start(&self) -> *mut u8 {
+        // SAFETY: within the region.
+        unsafe { self.region.start.as_ptr().add(self.from) }
+    }
+
+    /// The address and the length of the whole region that it is a part of.
+    #[must_use]
+    pub fn region(&self) -> (*mut u8, usize) {
+        (self.region.start.as_ptr(), self.region.layout.size())
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: initialised by alloc_zeroed, within the region, and this slab alone has them.
+        unsafe { std::slice::from_raw_parts(self.start(), self.length) }
+    }
+
+    /// Its bytes, to be filled.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above; the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.start(), self.length) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slabs_are_aligned_and_do_not_overlap() {
+        let mut slabs = Slab::many(3, 5000).unwrap();
+        for (nth, slab) in slabs.iter_mut().enumerate() {
+            assert_eq!((slab.bytes().len(), slab.start().addr() % ALIGNMENT), (8192, 0));
+            assert!(slab.bytes().iter().all(|byte| *byte == 0));
+            slab.bytes_mut().fill(nth as u8 + 1);
+        }
+        assert_eq!(slabs[0].region(), slabs[2].region());
+        let last = slabs.pop().unwrap();
+        drop(slabs);
+        assert!(last.bytes().iter().all(|byte| *byte == 3));
+        assert!(Slab::many(2, usize::MAX / 2).is_none());
+    }
+}

@@ -1,0 +1,141 @@
+//! One addressable end of a window: its facts, and where the stream lies in it.
+
+use super::piece::Piece;
+use crate::end::{Addressable, Ask, Geometry, Request};
+use crate::error::{Error, Operation, Result, Side};
+use crate::sys::memory::Slab;
+
+/// The largest block that an end may ask for.
+const MOST: u64 = 64 << 10;
+
+/// What is missing after a READ.
+pub(super) enum Rest {
+    /// Nothing.
+    Nothing,
+    /// What this request reads.
+    Of(Request),
+    /// What cannot be had: the source has ended.
+    Ended,
+}
+
+/// An addressable end.
+#[derive(Debug)]
+pub(super) struct Port {
+    pub(super) geometry: Geometry,
+    /// The place in the stream of the byte at `geometry.at`.
+    begun: u64,
+    pub(super) in_flight: usize,
+}
+
+impl Port {
+    /// The port of an end, if it is addressable. The stream is at `begun`.
+    pub(super) fn of(
+        end: Option<&mut dyn Addressable>,
+        side: Side,
+        begun: u64,
+    ) -> Result<Option<Self>> {
+        let Some(end) = end else { return Ok(None) };
+        let mut geometry = end.describe()?;
+        let Geometry { block, memory, request, zero, depth, .. } = geometry;
+        let aligned = |value: u64| value.is_power_of_two() && value <= MOST;
+        let memory_fits = aligned(memory) && memory <= block;
+        if !aligned(block) || !memory_fits || request < block || zero < block || depth == 0 {
+            return Err(Error::Because {
+                operation: Operation::Open,
+                side,
+                offset: geometry.at,
+                errno: libc::EINVAL,
+                why: "the end describes itself with numbers that cannot be",
+            });
+        }
+        geometry.request -= request % block;
+        geometry.zero -= zero % block;
+        Ok(Some(Port { geometry, begun, in_flight: 0 }))
+    }
+
+    /// What offsets and lengths are multiples of.
+    pub(super) fn block(&self) -> u64 {
+        self.geometry.block
+    }
+
+    /// Whether no more requests may be under way.
+    pub(super) fn is_full(&self) -> bool {
+        self.in_flight >= self.geometry.depth
+    }
+
+    /// The offset of a place in the stream.
+    pub(super) fn offset(&self, place: u64) -> u64 {
+        self.geometry.at + (place - self.begun)
+    }
+
+    /// The end of the block that an offset is in.
+    pub(super) fn up(&self, offset: u64) -> u64 {
+        offset.next_multiple_of(self.block())
+    }
+
+    /// How far the start of the stream lies behind the start of a block.
+    pub(super) fn phase(&self) -> u64 {
+        let block = self.block();
+        (self.geometry.at % block + block - self.begun % block) % block
+    }
+
+    /// Where in a slab the byte at a place in the stream belongs.
+    pub(super) fn skew(&self, place: u64) -> usize {
+        (self.offset(place) % self.block()) as usize
+    }
+
+    /// The part of a piece that is whole blocks: from its start, in bytes. Both are the length if none is.
+    pub(super) fn middle(&self, piece: &Piece) -> (u64, u64) {
+        let from = self.offset(piece.from);
+        let end = from + piece.length;
+        let (start, stop) = (self.up(from), end - end % self.block());
+        if start < stop { (start - from, stop - from) } else { (piece.length, piece.length) }
+    }
+
+    /// The request that reads a piece into a slab, rounded outward to whole blocks.
+    pub(super) fn read(&self, piece: &mut Piece, slab: Slab, token: u64) -> Request {
+        let wanted = self.offset(piece.from);
+        let offset = wanted - wanted % self.block();
+        piece.skew = (wanted - offset) as usize;
+        let length = self.up(wanted + piece.length) - offset;
+        Request { token, ask: Ask::Read, offset, length, memory: Some(slab), start: 0 }
+    }
+
+    /// The most bytes that one READ returns of those at a place in the stream.
+    pub(super) fn most(&self, place: u64) -> u64 {
+        self.geometry.request - self.offset(place) % self.block()
+    }
+
+    /// A READ of a piece is back with `count` bytes.
+    pub(super) fn rest_of_read(&self, piece: &mut Piece, request: Request, count: u64) -> Rest {
+        let end = piece.skew as u64 + piece.length;
+        let come = request.start as u64 + count;
+        if come >= end {
+            piece.slab = request.memory;
+            return Rest::Nothing;
+        }
+        // A read ends within a block only where the content does.
+        if count == 0 || count % self.block() != 0 {
+            piece.slab = request.memory;
+            piece.cursor = come.saturating_sub(piece.skew as u64);
+            return Rest::Ended;
+        }
+        let whole = count - count % self.block();
+        let start = request.start + whole as usize;
+        let (offset, length) = (request.offset + whole, request.length - whole);
+        Rest::Of(Request { offset, length, start, ..request })
+    }
+
+    /// Moves the data of a piece to the place in its slab from which it can be written here.
+    pub(super) fn place(&self, piece: &mut Piece) {
+        let skew = self.skew(piece.from);
+        if piece.skew as u64 % self.block() == skew as u64 % self.block() {
+            return;
+        }
+        let range = piece.skew..piece.skew + piece.length as usize;
+        if let Some(slab) = &mut piece.slab {
+            slab.bytes_mut().copy_within(range, skew);
+            piece.skew = skew;
+        }
+    }
+}
