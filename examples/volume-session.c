@@ -293,7 +293,7 @@ static enum volume_turn turn_call(struct volume_session *session)
     if (r == 0)
         return take_call(session);
     strcpy(session->call.name, "?"); /* the log does not get it either */
-    return answer(session, store_fail(session->words, r, "that is no name for a volume"), NULL);
+    return answer(session, store_fail(session->words, r, "that is not the name of a volume"), NULL);
 }
 
 void session_open(struct volume_session *session, struct volume_service *service, unsigned number, int fd)

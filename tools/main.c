@@ -18,7 +18,7 @@ struct command {
 #define HELP_ENDS                                                                                                \
     "  --detect-zeroes[=BLOCK]     make holes of blocks of zeros; default 64K\n"                                 \
     "  --min-hole SIZE             write zeros for holes that are shorter\n"                                     \
-    "  --direct=never|auto|always  leave the page cache out of it (O_DIRECT); default never\n"                   \
+    "  --direct=never|auto|always  bypass the page cache (O_DIRECT); default never\n"                                \
     "  --sparse=auto|required|never  keep holes if possible, or fail, or write zeros\n"
 
 #define HELP_IMAGE                                                                                               \
@@ -29,7 +29,7 @@ struct command {
     "  --timeout SECONDS           fail if nothing moves for this long\n"                                        \
     "  --progress[=bar|json]       show the progress on standard error\n"                                       \
     "  --verbose, -v               print each decision on standard error\n"                                     \
-    "  --explain                   print how many bytes went which way at the end\n"
+    "  --explain                   print at the end how many bytes moved in which way\n"
 
 #define HELP_SOURCE                                                                                              \
     "  --ignore-map                read everything, without asking for holes\n"
@@ -47,8 +47,8 @@ struct command {
     "  --connect ADDRESS           connect to unix:PATH or tcp:HOST:PORT\n"                                      \
     "  --listen ADDRESS            wait for a connection there; tcp::PORT is loopback\n"                         \
     "  --idle-timeout SECONDS      fail if the peer sends only signs of life for this long\n"                    \
-    "  --checksum, --no-checksum   a checksum for each piece and a digest of all, or neither; on over\n"         \
-    "                              TCP and with --resume by default\n"                                         \
+    "  --checksum, --no-checksum   send checksums and a digest, or neither; default\n"                           \
+    "                              yes over TCP and with --resume, otherwise no\n"                              \
     "  --resume                    resume an interrupted transfer\n"                                             \
     "  --restart                   with --resume: start again if resuming is refused\n"
 
@@ -124,7 +124,7 @@ static const struct command commands[] = {
       HELP_WIRE
       "  --checkpoint BYTES          with --resume: sync after this many bytes; default 64M\n"
       "  --state STATE               with --resume: the record; default FILE.sparsestream\n"
-      "  --max-size BYTES            refuse a stream that is longer; --listen=tcp: needs it, or `none`\n"
+      "  --max-size BYTES            refuse a longer stream; --listen=tcp: needs it, or `none`\n"
       "  --mode MODE                 the mode of a new file; default 600\n"
       "  --range OFFSET:LENGTH       write it there in FILE, and refuse a longer stream\n"
       HELP_ENDS HELP_SINK HELP_IMAGE HELP_TRANSFER },

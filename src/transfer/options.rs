@@ -74,14 +74,15 @@ impl Options {
             self.depth = DEFAULT_DEPTH;
         }
         if !DEPTHS.contains(&self.depth) {
-            return Err(Error::argument("options.depth", "is not from 1 to 256", libc::EINVAL));
+            let allowed = Allowed::ZeroOr(*DEPTHS.start(), *DEPTHS.end());
+            return Err(Error::value("options.depth", self.depth, allowed));
         }
         if self.request_size == 0 {
             self.request_size = DEFAULT_REQUEST;
         }
         if !REQUEST_SIZES.contains(&self.request_size) || !self.request_size.is_power_of_two() {
-            let why = "is not a power of two from 4096 to 16777216";
-            return Err(Error::argument("options.request_size", why, libc::EINVAL));
+            let allowed = Allowed::Only(&"0 or a power of two from 4096 to 16777216");
+            return Err(Error::value("options.request_size", self.request_size, allowed));
         }
         if self.zero_block == 0 {
             self.zero_block = DEFAULT_ZERO_BLOCK;
