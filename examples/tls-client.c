@@ -4,6 +4,8 @@
  *
  *     tls-client upload|download PORT CA-FILE FILE [BYTES-A-SECOND]
  *
+ *     cc -o tls-client -D_GNU_SOURCE tls-client.c tls-disk.c tls-transport.c $(pkg-config --cflags --libs sparsestream gnutls)
+ *
  * The name at the daemon is that of FILE without its directory. This program waits in one place:
  * `wait_for`. The daemon does the same for many sessions in a loop.
  */

@@ -5,6 +5,8 @@
  *
  *     tls-daemon CERTIFICATE-FILE KEY-FILE DIRECTORY
  *
+ *     cc -o tls-daemon -D_GNU_SOURCE tls-daemon.c tls-disk.c tls-transport.c $(pkg-config --cflags --libs sparsestream gnutls)
+ *
  * Listens on a port of the loopback device that the kernel chooses, and prints its number. A session
  * is served a piece at a time, so that no other waits for it. An example: it lets everybody in.
  */

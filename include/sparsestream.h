@@ -343,7 +343,7 @@
 #define SPARSESTREAM_EVENT_MAP 6
 
 /**
- * An event: the disk was asked to read `value` bytes ahead.
+ * An event: the disk was asked to read `value` bytes ahead in one step, more than in any step before.
  */
 #define SPARSESTREAM_EVENT_LOOK_AHEAD 7
 
@@ -1428,6 +1428,13 @@ typedef struct sparsestream_transfer_options {
      * how holes are made. `sparsestream_event_text` puts it into words. May be NULL.
      */
     void (*trace)(void *opaque, const struct sparsestream_event *event);
+    /**
+     * The least length of a hole in bytes: a shorter one is written as zeros, and shorter runs of zeros
+     * that `SPARSESTREAM_DETECT_ZEROES` finds stay data; 0 means that every hole is made. Neighbouring
+     * holes and runs of zeros count as one, unless a source that is not ready comes between them. Has
+     * no effect with `SPARSESTREAM_SPARSE_NEVER`. Takes up to 64 KiB of memory more.
+     */
+    int64_t min_hole;
     /**
      * Bytes of one request where several are in flight, which is where an end was opened with O_DIRECT or
      * is made of a `sparsestream_async_ops`: a power of two from 4096 to 16777216; 0 means 524288. The

@@ -17,13 +17,16 @@ struct command {
 
 #define HELP_ENDS                                                                                                \
     "  --detect-zeroes[=BLOCK]     make holes of blocks of zeros; 64K unless told\n"                             \
+    "  --min-hole SIZE             write zeros for holes that are shorter\n"                                     \
     "  --direct=never|auto|always  leave the page cache out of it (O_DIRECT); never unless told\n"                   \
     "  --sparse=auto|required|never  keep holes where that is possible, or fail, or write zeros\n"
 
 #define HELP_TRANSFER                                                                                            \
     "  --rate BYTES                move at most this many bytes of data a second\n"                              \
     "  --timeout SECONDS           fail when nothing has moved for this long\n"                                  \
-    "  --progress[=bar|json]       show the progress on standard error\n"
+    "  --progress[=bar|json]       show the progress on standard error\n"                                       \
+    "  --verbose, -v               print each decision on standard error\n"                                     \
+    "  --explain                   print how many bytes went which way at the end\n"
 
 #define HELP_SOURCE                                                                                              \
     "  --ignore-map                trust no map of holes, read everything\n"
@@ -41,7 +44,8 @@ struct command {
     "  --connect ADDRESS           speak over a connection: unix:PATH or tcp:HOST:PORT\n"                        \
     "  --listen ADDRESS            the same, and wait for it; tcp::PORT binds to loopback\n"                     \
     "  --idle-timeout SECONDS      fail when the peer shows signs of life and nothing else for this long\n"      \
-    "  --checksum                  a checksum for each piece of data\n"                                          \
+    "  --checksum, --no-checksum   a checksum for each piece and a digest of all, or neither; on over\n"         \
+    "                              TCP and with --resume unless told\n"                                         \
     "  --resume                    go on where a transfer that broke off was durable\n"                          \
     "  --restart                   with --resume: else start again, instead of failing\n"
 
@@ -54,7 +58,7 @@ static const struct command commands[] = {
       "  --list                      a line for each section: kind, offset, length\n"
       "  --range OFFSET:LENGTH       only these bytes\n"
       "  --rows N                    rows of the picture; 1 unless told\n" },
-    { "copy", command_copy, "raszikStTRopDBKFVngEeyOd",
+    { "copy", command_copy, "raszbikStTRopvdDBKFVngEeyOJ",
       "usage: sparsestream copy [OPTION]... SRC DST\n"
       "       sparsestream copy [OPTION]... SRC... DIRECTORY\n"
       "Copies a file or a device to another, holes included. `-` is standard input or output.\n"
@@ -94,7 +98,7 @@ static const struct command commands[] = {
       "  --status                    with --check: print nothing, the exit code shows the result\n"
       "  --strict                    with --check: fail if a line is improperly formatted\n"
       "  --warn                      with --check: warn of each such line\n" },
-    { "send", command_send, "rsziRopcLxAuUCIKd",
+    { "send", command_send, "rszbiRopvdcLxAuUCZIKJ",
       "usage: sparsestream send [OPTION]... FILE\n"
       "Sends a file or a device, or standard input for `-`, to `sparsestream recv`: to standard output\n"
       "unless an address or a command is given.\n"
@@ -105,7 +109,7 @@ static const struct command commands[] = {
       HELP_WIRE
       "  --range OFFSET:LENGTH       only these bytes\n"
       HELP_ENDS HELP_SOURCE HELP_TRANSFER },
-    { "recv", command_recv, "rszkStTRopcLxuUCfPmIDBKFMd",
+    { "recv", command_recv, "rszbkStTRopvdcLxuUCZfPmIDBKFMJ",
       "usage: sparsestream recv [OPTION]... FILE\n"
       "Receives a file or a device, or standard output for `-`, from `sparsestream send`: from standard\n"
       "input unless an address or a command is given.\n"
@@ -114,7 +118,7 @@ static const struct command commands[] = {
       HELP_WIRE
       "  --checkpoint BYTES          with --resume: be durable after each so many; 64M unless told\n"
       "  --state STATE               with --resume: the file for what is durable; FILE.sparsestream unless told\n"
-      "  --max-size BYTES            refuse a stream that is longer\n"
+      "  --max-size BYTES            refuse a stream that is longer; --listen=tcp: needs it, or `none`\n"
       "  --mode MODE                 of a new file; 600 unless told\n"
       "  --range OFFSET:LENGTH       put it there in FILE, and refuse what is longer\n"
       HELP_ENDS HELP_SINK HELP_TRANSFER },

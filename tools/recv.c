@@ -230,6 +230,9 @@ static int receive(struct reception *reception, const sparsestream_wire_options 
     return r;
 }
 
+/* A peer that connects by itself and only shows that it is alive does not hold the one place for ever. */
+enum { LISTEN_IDLE_MS = 300 * 1000 };
+
 static int check_options(const struct settings *settings, const char *file)
 {
     if (settings->restart && !settings->resume)
@@ -238,6 +241,8 @@ static int check_options(const struct settings *settings, const char *file)
         return usage(settings, "--state and --checkpoint need --resume");
     if (settings->resume && settings->known_zero)
         return usage(settings, "--resume and --known-zero exclude each other");
+    if (settings->listen != NULL && over_network(settings) && settings->max_size < 0 && settings->length == 0)
+        return usage(settings, "--listen=tcp: lets anybody connect and needs --max-size, a number of bytes or none");
     if (settings->resume && strcmp(file, "-") == 0)
         return usage(settings, "--resume: standard output cannot be written again");
     return 0;
@@ -249,7 +254,7 @@ int command_recv(struct settings *settings, int count, char **operands)
     const struct opening opening = { .existing = true, .readable = settings->resume };
     sparsestream_wire_options wire = {
         .size = sizeof(wire),
-        .flags = (settings->checksum ? SPARSESTREAM_WIRE_CHECKSUM | SPARSESTREAM_WIRE_DIGEST : 0) |
+        .flags = (with_checksums(settings) ? SPARSESTREAM_WIRE_CHECKSUM | SPARSESTREAM_WIRE_DIGEST : 0) |
                  (settings->restart ? SPARSESTREAM_WIRE_RESTART : 0),
     };
     int r;
@@ -261,6 +266,8 @@ int command_recv(struct settings *settings, int count, char **operands)
     r = check_options(settings, operands[0]);
     if (r != 0)
         return r;
+    if (settings->listen != NULL && settings->idle_ms == 0)
+        settings->idle_ms = LISTEN_IDLE_MS;
     /* The shorter of the two limits holds. */
     wire.max_size = settings->max_size > 0 ? settings->max_size : 0;
     if (settings->length != 0 && (wire.max_size == 0 || settings->length < wire.max_size))

@@ -16,7 +16,7 @@ static int describe(const struct target *file, const struct settings *settings, 
 
     *options = (sparsestream_wire_options){
         .size = sizeof(*options),
-        .flags = (settings->checksum ? SPARSESTREAM_WIRE_CHECKSUM | SPARSESTREAM_WIRE_DIGEST : 0) |
+        .flags = (with_checksums(settings) ? SPARSESTREAM_WIRE_CHECKSUM | SPARSESTREAM_WIRE_DIGEST : 0) |
                  (settings->resume ? SPARSESTREAM_WIRE_RESUME : 0) |
                  (settings->restart ? SPARSESTREAM_WIRE_RESTART : 0),
         .keepalive_ms = KEEPALIVE_MS,

@@ -39,6 +39,7 @@ struct settings {
     int32_t sparse;
     bool detect_zeroes;
     uint32_t zero_block;
+    int64_t min_hole;
     bool ignore_map;
     bool known_zero;
     bool sync;
@@ -48,6 +49,8 @@ struct settings {
     int64_t idle_ms;
     enum progress_mode progress;
     bool quiet;
+    bool verbose;
+    bool explain;
 
     bool json;
     bool list;
@@ -66,10 +69,10 @@ struct settings {
     bool answers;
     bool resume;
     bool restart;
-    bool checksum;
+    int checksum;     /* -1: not told */
     const char *state;
     int64_t checkpoint;
-    int64_t max_size; /* -1: not given */
+    int64_t max_size; /* -1: not given, 0: none */
 
     bool device;
     bool shared;
@@ -289,6 +292,13 @@ mode_t mode_of_new(const struct settings *settings, const struct target *source)
 int check_preserve(const struct settings *settings, const struct target *from, const struct target *to);
 /* Gives a written target what --preserve asks for. Returns 0 or an exit code, after a message. */
 int preserve(const struct settings *settings, const struct target *from, const struct target *to);
+
+/* explain.c */
+
+/* A decision of a transfer, in a line on standard error. */
+void show_event(const struct settings *settings, const sparsestream_event *event);
+/* Which ways carried how many bytes to the target of this name, on standard error. */
+void explain(const struct settings *settings, const char *name, const sparsestream_stats *stats);
 
 /* run.c */
 

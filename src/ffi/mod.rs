@@ -13,7 +13,7 @@
 //! | `wire_options` | the options of the wire |
 //! | `counted` | counted references to a value that one call at a time may use |
 //! | `handles` | what the opaque pointers point to |
-//! | `async_ops`, `sections`, `sources`, `sinks`, `channel`, `transfers`, `trace`, `digest`, `wire`, `errors` | the exports, by subject |
+//! | `sections`, `sources`, `sinks`, `async_ops`, `channel`, `transfers`, `trace`, `digest`, `wire`, `errors` | the exports, by subject |
 
 // The names in this module are C names.
 #![allow(non_camel_case_types)]

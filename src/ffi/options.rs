@@ -210,6 +210,11 @@ pub struct sparsestream_transfer_options {
     /// Called for each decision of the transfer and of its ends, such as the way in which data moves and
     /// how holes are made. `sparsestream_event_text` puts it into words. May be NULL.
     pub trace: Option<unsafe extern "C" fn(opaque: *mut c_void, event: *const sparsestream_event)>,
+    /// The least length of a hole in bytes: a shorter one is written as zeros, and shorter runs of zeros
+    /// that `SPARSESTREAM_DETECT_ZEROES` finds stay data; 0 means that every hole is made. Neighbouring
+    /// holes and runs of zeros count as one, unless a source that is not ready comes between them. Has
+    /// no effect with `SPARSESTREAM_SPARSE_NEVER`. Takes up to 64 KiB of memory more.
+    pub min_hole: i64,
     /// Bytes of one request where several are in flight, which is where an end was opened with O_DIRECT or
     /// is made of a `sparsestream_async_ops`: a power of two from 4096 to 16777216; 0 means 524288. The
     /// ends may allow less.

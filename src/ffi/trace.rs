@@ -23,7 +23,7 @@ pub const SPARSESTREAM_EVENT_HOLE_DECLINED: i32 = 5;
 /// An event: the source's map. `what` is one of `SPARSESTREAM_MAP_...`, `error` the reason, if there is
 /// one.
 pub const SPARSESTREAM_EVENT_MAP: i32 = 6;
-/// An event: the disk was asked to read `value` bytes ahead.
+/// An event: the disk was asked to read `value` bytes ahead in one step, more than in any step before.
 pub const SPARSESTREAM_EVENT_LOOK_AHEAD: i32 = 7;
 /// An event: an end is not ready. `what` is one of `SPARSESTREAM_SIDE_...`.
 pub const SPARSESTREAM_EVENT_WAIT: i32 = 8;

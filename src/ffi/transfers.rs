@@ -315,6 +315,7 @@ fn core(options: &sparsestream_transfer_options) -> Result<Options> {
         sparse,
         detect_zeroes: options.flags & SPARSESTREAM_DETECT_ZEROES != 0,
         zero_block: options.zero_block,
+        min_hole: guard::unsigned(options.min_hole, "options.min_hole")?,
         buffer_size: options.buffer_size,
         depth: options.depth,
         request_size: options.request_size,

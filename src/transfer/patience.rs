@@ -95,11 +95,9 @@ impl Turn<'_> {
         self.wait = Wait { side, watch };
         Err(error)
     }
-}
 
-impl Turn<'_> {
-    /// Waits for requests of a transfer that has failed, or has the caller wait: by an error that would block, and
-    /// [`Turn::wait`]. No limit of time ends that.
+    /// Waits for requests of a transfer that has failed, or has the caller wait: by an error that would block,
+    /// and [`Turn::wait`]. No limit of time ends that.
     pub(super) fn wait_for_requests(&mut self, patience: Patience) -> Result<()> {
         let several = self.waits.take();
         self.trace(Event::Waits(Side::None));

@@ -21,11 +21,20 @@ pub struct Said {
 
 thread_local! {
     static SAID: Cell<Option<Said>> = const { Cell::new(None) };
+    /// Whether there is something in it. It is large, and reset before each call.
+    static SPOKEN: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Remembers it until the function that runs on this thread returns.
 pub fn say(said: Said) {
     SAID.set(Some(said));
+    SPOKEN.set(true);
+}
+
+/// What was said since the call began.
+#[cold]
+fn spoken() -> Option<Said> {
+    if SPOKEN.replace(false) { SAID.take() } else { None }
 }
 
 /// The place at which a function is called.
@@ -61,7 +70,7 @@ impl Site {
 
     /// Calls a function whose answer is not checked here.
     pub fn answer(self, call: impl FnOnce() -> i64) -> i64 {
-        SAID.set(None);
+        SPOKEN.set(false);
         call()
     }
 
@@ -75,6 +84,7 @@ impl Site {
     }
 
     /// The error of an answer that nothing can be.
+    #[cold]
     pub fn nonsense(self, answer: i64) -> Error {
         let Site { operation, side, offset } = self;
         Error::Nonsense { operation, side, offset, answer }
@@ -94,10 +104,11 @@ impl Site {
             .ok_or_else(|| self.nonsense(length))
     }
 
+    #[cold]
     fn failed(self, answer: i64) -> Error {
         let Some(errno) = errno(answer) else { return self.nonsense(answer) };
         let error = self.error(errno);
-        match SAID.take() {
+        match spoken() {
             Some(said) if said.errno == errno && !error.would_block() && !error.interrupted() => {
                 Error::Said {
                     operation: said.operation.unwrap_or(self.operation),

@@ -179,15 +179,15 @@ impl Window {
         if let (0, Some(when), None) = (self.in_flight(), self.stalled.rate, &self.stalled.sink) {
             return Ok(Done::TooEarly(when));
         }
-        for error in self.stalled.source.iter().chain(&self.stalled.sink) {
+        for error in [&self.stalled.source, &self.stalled.sink].into_iter().flatten() {
             watched.add(error.side(), turn);
         }
         let side = watched.side.unwrap_or(Side::None);
         turn.waits = watched.several();
-        let stalled = self.stalled.source.is_some() || self.stalled.sink.is_some();
+        let known = self.stalled.source.is_some() || self.stalled.sink.is_some();
         let operation = if side == Side::Source { Operation::Read } else { Operation::Write };
         let waits = Error::at(operation, side, turn.meter.position(), libc::EAGAIN);
-        if side == Side::None && !stalled { Err(Error::Internal) } else { Err(waits) }
+        if side == Side::None && !known { Err(Error::Internal) } else { Err(waits) }
     }
 
     /// Cancels what is under way, because the transfer has failed.
