@@ -43,6 +43,7 @@ pub struct FileSource {
     direct: Option<Reader>,
     /// Reads that are under way.
     queue: Queue,
+    trail: Trail,
     /// It may end before `end`, which is only the most that is read.
     may_end: bool,
     ended: bool,
@@ -93,6 +94,7 @@ impl FileSource {
             looker: Looker::new(fd),
             direct: alignment.map(|alignment| Reader::new(fd, alignment)),
             queue: Queue::new(fd),
+            trail: Trail::default(),
             may_end: made_up && at_most,
             ended: false,
             life: Life::Open,
