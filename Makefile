@@ -18,7 +18,7 @@ CHECK_PACKAGES = $(BUILD_PACKAGES) e2fsprogs:mke2fs g++:c++
 # Without these, tests that need them are skipped.
 CHECK_PACKAGES_OPTIONAL = valgrind:valgrind strace:strace xfsprogs:mkfs.xfs btrfs-progs:mkfs.btrfs \
     squashfs-tools:mksquashfs erofs-utils:mkfs.erofs mandoc:mandoc openssl:openssl abigail-tools:abidiff reuse:reuse \
-    cmake:cmake python3-cffi
+    cmake:cmake python3-cffi libvirt-dev libvirt-daemon:libvirtd libvirt-clients:virsh
 
 # For `make packages`.
 PACKAGES_PACKAGES = dpkg-dev:dpkg-buildpackage debhelper:dh lintian:lintian debootstrap:debootstrap rpm:rpmbuild rpmlint:rpmlint

@@ -89,10 +89,11 @@ impl Queue {
 
     fn ask(&mut self, mut request: Request, tries: u8) {
         let place = self.asked.iter().position(Option::is_none);
-        let (Engine::Ring(ring), Some(token), Some(slab)) =
-            (&mut self.engine, place, request.memory.take())
-        else {
+        let (Engine::Ring(ring), Some(token)) = (&mut self.engine, place) else {
             return self.make(request);
+        };
+        let Some(slab) = request.memory.take() else {
+            return self.answer(request, Err(libc::EINVAL));
         };
         let io = Io {
             token,
@@ -118,9 +119,9 @@ impl Queue {
             let result = match request.ask {
                 Ask::Read => {
                     let offset = request.offset;
-                    sys::pread(self.fd, request.bytes_mut(), offset)
+                    sys::pread_blocks(self.fd, request.bytes_mut(), offset)
                 }
-                Ask::Write => sys::pwrite(self.fd, request.bytes(), request.offset),
+                Ask::Write => sys::pwrite_blocks(self.fd, request.bytes(), request.offset),
                 Ask::Zero | Ask::Flush => Err(libc::EOPNOTSUPP),
             };
             if result != Err(libc::EINTR) {
@@ -233,6 +234,147 @@ impl Queue {
                 Waiting::Descriptor { fd: ring.fd(), events: libc::POLLIN, blocking: true }
             }
             _ => Waiting::Owner,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::Call;
+    use crate::sys::inject::{self, Fault};
+    use crate::sys::memory::Slab;
+    use crate::testing;
+    use std::fs::File;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::FileExt;
+
+    const PIECE: u64 = 65_536;
+
+    fn file() -> File {
+        let file = testing::file();
+        for nth in 0..16 {
+            file.write_all_at(&[nth as u8 + 1; PIECE as usize], nth * PIECE).unwrap();
+        }
+        file
+    }
+
+    fn reads(queue: &mut Queue) {
+        for (nth, slab) in Slab::many(16, PIECE as usize).unwrap().into_iter().enumerate() {
+            let (token, offset) = (nth as u64, nth as u64 * PIECE);
+            let memory = Some(slab);
+            let request =
+                Request { token, ask: Ask::Read, offset, length: PIECE, memory, start: 0 };
+            queue.submit(request);
+        }
+    }
+
+    fn wait(queue: &mut Queue) -> Vec<Reply> {
+        let mut replies = VecDeque::new();
+        for _ in 0..1000 {
+            queue.advance(&mut replies).unwrap();
+            if !queue.has_requests() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        replies.into()
+    }
+
+    fn all_right(replies: &[Reply]) {
+        assert_eq!(replies.len(), 16);
+        for Reply { request, result } in replies {
+            assert_eq!(*result, Ok(PIECE));
+            assert!(request.bytes().iter().all(|byte| u64::from(*byte) == request.token + 1));
+        }
+    }
+
+    #[test]
+    fn every_read_comes_back_with_or_without_a_ring() {
+        let file = file();
+        for errno in [0, libc::ENOSYS, libc::EPERM, libc::ENOMEM] {
+            let refused = move |call| match call {
+                Call::UringSetup if errno != 0 => Fault::Errno(errno),
+                _ => Fault::None,
+            };
+            let mut queue = Queue::new(file.as_raw_fd());
+            inject::with(refused, || {
+                reads(&mut queue);
+                all_right(&wait(&mut queue));
+            });
+            if errno != 0 {
+                assert_eq!(queue.event, Some(Event::Ring(Some(errno))));
+            }
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_refuses_in_the_middle_is_done_without() {
+        let file = file();
+        let mut queue = Queue::new(file.as_raw_fd());
+        reads(&mut queue);
+        let refused = |call| match call {
+            Call::UringEnter => Fault::Errno(libc::EPERM),
+            _ => Fault::None,
+        };
+        inject::with(refused, || all_right(&wait(&mut queue)));
+        reads(&mut queue);
+        all_right(&wait(&mut queue));
+    }
+
+    #[test]
+    fn what_nobody_cancelled_is_asked_again() {
+        let file = file();
+        for errno in [libc::ECANCELED, libc::EFAULT, libc::EINTR] {
+            let mut queue = Queue::new(file.as_raw_fd());
+            let mut left = 20;
+            let undone = move |call| match call {
+                Call::UringResult if left > 0 => {
+                    left -= 1;
+                    Fault::Errno(errno)
+                }
+                _ => Fault::None,
+            };
+            inject::with(undone, || {
+                reads(&mut queue);
+                all_right(&wait(&mut queue));
+            });
+        }
+    }
+
+    #[test]
+    fn requests_survive_the_thread_that_submitted_them() {
+        let file = file();
+        for _ in 0..20 {
+            let fd = file.as_raw_fd();
+            let thread = std::thread::spawn(move || {
+                let mut queue = Queue::new(fd);
+                let mut replies = VecDeque::new();
+                reads(&mut queue);
+                queue.advance(&mut replies).unwrap();
+                (queue, Vec::from(replies))
+            });
+            let (mut queue, mut replies) = thread.join().unwrap();
+            replies.extend(wait(&mut queue));
+            all_right(&replies);
+        }
+    }
+
+    #[test]
+    fn a_queue_may_be_dropped_or_cancelled_with_requests_under_way() {
+        let file = file();
+        for cancels in [false, true] {
+            let mut queue = Queue::new(file.as_raw_fd());
+            let mut replies = VecDeque::new();
+            reads(&mut queue);
+            queue.advance(&mut replies).unwrap();
+            reads(&mut queue);
+            if cancels {
+                queue.cancel();
+                let back = wait(&mut queue);
+                assert_eq!(back.len() + replies.len(), 32);
+            }
+            drop(queue);
         }
     }
 }

@@ -393,6 +393,27 @@ pub fn pwrite(fd: Fd, buffer: &[u8], to: u64) -> Sys<usize> {
     })
 }
 
+/// As [`pread`], of whole blocks: a test build does not cut what is asked for, which would be another
+/// failure, but what comes back.
+pub fn pread_blocks(fd: Fd, buffer: &mut [u8], from: u64) -> Sys<usize> {
+    let from = offset(from)?;
+    let length = buffer.len();
+    call(Call::Pread, length, |most| {
+        // SAFETY: at most buffer.len() bytes are written to the buffer.
+        unsafe { libc::pread64(fd, buffer.as_mut_ptr().cast(), length, from) }.min(most as isize)
+    })
+}
+
+/// As [`pwrite`], of whole blocks; see [`pread_blocks`].
+pub fn pwrite_blocks(fd: Fd, buffer: &[u8], to: u64) -> Sys<usize> {
+    let to = offset(to)?;
+    let length = buffer.len();
+    call(Call::Pwrite, length, |most| {
+        // SAFETY: at most buffer.len() bytes are read from the buffer.
+        unsafe { libc::pwrite64(fd, buffer.as_ptr().cast(), length, to) }.min(most as isize)
+    })
+}
+
 /// Bytes of zeros that one call of [`pwrite_zeros`] writes at most.
 pub const ZEROS_AT_ONCE: u64 = (ZERO_BYTES * ZERO_PIECES) as u64;
 

@@ -23,7 +23,7 @@ use std::fs::File;
 use std::io::Read;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::rc::Rc;
@@ -45,6 +45,17 @@ fn image() -> Vec<u8> {
     }
     bytes.resize(bytes.len() + TAIL as usize, 0);
     bytes
+}
+
+/// The same file, opened with O_DIRECT. Without, where the file system has none: then it is swept as it is.
+fn direct(file: &File) -> File {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let flags = libc::O_DIRECT;
+    let opened = File::options().read(true).write(true).custom_flags(flags).open(path);
+    opened.unwrap_or_else(|_| {
+        println!("skipped: O_DIRECT: the temporary directory has none");
+        file.try_clone().expect("a descriptor")
+    })
 }
 
 fn unnamed() -> File {
@@ -120,9 +131,12 @@ enum Target {
     Wire,
     WireDetecting,
     Digest,
+    Direct,
+    DirectOver,
+    FromDirect,
 }
 
-const TARGETS: [Target; 11] = [
+const TARGETS: [Target; 14] = [
     Target::NewFile,
     Target::OldContent,
     Target::Durable,
@@ -134,6 +148,9 @@ const TARGETS: [Target; 11] = [
     Target::Wire,
     Target::WireDetecting,
     Target::Digest,
+    Target::Direct,
+    Target::DirectOver,
+    Target::FromDirect,
 ];
 
 #[derive(Debug, Clone, Copy)]
@@ -251,6 +268,8 @@ fn run(target: Target, device: Option<&File>, nth: usize, what: Injected) -> Out
             let _ = std::io::Write::write_all(&mut writer, &bytes);
         });
         (reader.into(), Some(feeder))
+    } else if matches!(target, Target::Direct | Target::FromDirect) {
+        (direct(&source_file()).into(), None)
     } else {
         (source_file().into(), None)
     };
@@ -291,7 +310,17 @@ fn run(target: Target, device: Option<&File>, nth: usize, what: Injected) -> Out
             expected[..image.len()].copy_from_slice(&image);
             device.into()
         }
-        Target::Pipe => {
+        Target::Direct => direct(&unnamed()).into(),
+        Target::DirectOver => {
+            let file = unnamed();
+            file.write_all_at(&old, 0).expect("room");
+            options.offset = 333;
+            options.sync_interval = 100 * KIB;
+            expected = old.clone();
+            expected[333..333 + image.len()].copy_from_slice(&image);
+            direct(&file).into()
+        }
+        Target::Pipe | Target::FromDirect => {
             let (reader, writer) = sys::blocking_pipe();
             collected = Some(collect(reader));
             writer.into()
@@ -337,6 +366,8 @@ fn run(target: Target, device: Option<&File>, nth: usize, what: Injected) -> Out
             sparse: if target == Target::Range { Sparse::Required } else { Sparse::Auto },
             buffer_size: 32 * KIB,
             zero_block: 4096,
+            request_size: 32 * KIB,
+            depth: 4,
             ..Options::default()
         })?;
         let result = transfer.run(source.as_mut(), sink.as_mut(), &mut (), None, Patience::Any);
@@ -361,6 +392,10 @@ fn run(target: Target, device: Option<&File>, nth: usize, what: Injected) -> Out
             // A device has no size; a file's must be right.
             let length = if target == Target::Block { length } else { size };
             let mut bytes = vec![0; length as usize];
+            // With O_DIRECT it cannot be read to the byte.
+            let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+            let file =
+                if target == Target::Block { file } else { File::open(path).expect("a file") };
             file.read_exact_at(&mut bytes, 0).expect("it can be read");
             bytes
         }

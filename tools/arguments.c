@@ -58,6 +58,7 @@ static const struct option options[] = {
     { "verify", no_argument, NULL, 'y' },
     { "only-changes", no_argument, NULL, 'O' },
     { "direct", required_argument, NULL, 'J' },
+    { "backing-chain", no_argument, NULL, 'Q' },
     { "help", no_argument, NULL, 'h' },
 };
 
@@ -114,6 +115,9 @@ static int take(struct settings *settings, int option, const char *text)
         return -1;
     case 'J':
         return take_direct(settings, text);
+    case 'Q':
+        settings->backing_chain = true;
+        return -1;
     case 'O':
         settings->only_changes = true;
         return -1;

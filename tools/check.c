@@ -2,6 +2,7 @@
 /* check A B: the same bytes, and if that is asked the same holes. */
 
 #include "compare.h"
+#include "remote.h"
 
 #include <unistd.h>
 
@@ -27,11 +28,46 @@ static int conclude(const struct comparison *comparison, int result, const struc
     return result;
 }
 
+/* Opens one side. What is not a file is read through a pipe, in which its holes are zeros. */
+static int open_side(const struct settings *settings, const char *name, struct target *file, struct remote_pipe *pipe,
+                     struct side *side)
+{
+    sparsestream_source_options options = { .size = sizeof(options) };
+    int r;
+
+    if (is_remote(name)) {
+        if (settings->holes)
+            return usage(settings, "--holes: %s is not a file", name);
+        r = remote_pipe_open(settings, name, pipe);
+        if (r != 0)
+            return r;
+        *file = (struct target){ .name = name, .fd = pipe->fd };
+    } else {
+        r = open_source(settings, name, file);
+        if (r == 0)
+            r = check_range(settings, file);
+        if (r != 0)
+            return r;
+        fill_source_options(&options, settings, file);
+    }
+    return compare_open(side, file, &options);
+}
+
+static int close_side(struct target *file, struct remote_pipe *pipe, int64_t position, int result)
+{
+    if (pipe->fd >= 0)
+        return remote_pipe_close(pipe, result);
+    standard_advance(file, position);
+    if (file->fd >= 0)
+        close(file->fd);
+    return result;
+}
+
 int command_check(struct settings *settings, int count, char **operands)
 {
     struct comparison comparison = { .holes_differ_at = -1 };
     struct target files[2] = { { .fd = -1 }, { .fd = -1 } };
-    sparsestream_source_options options;
+    struct remote_pipe pipes[2] = { { .fd = -1 }, { .fd = -1 } };
     struct progress progress;
     int i, r = 0;
 
@@ -42,15 +78,8 @@ int command_check(struct settings *settings, int count, char **operands)
     if (settings->holes && settings->ignore_map)
         return usage(settings, "--holes and --ignore-map exclude each other");
     signals_catch();
-    for (i = 0; i < 2 && r == 0; i++) {
-        r = open_source(settings, operands[i], &files[i]);
-        if (r == 0)
-            r = check_range(settings, &files[i]);
-        if (r != 0)
-            break;
-        fill_source_options(&options, settings, &files[i]);
-        r = compare_open(&comparison.sides[i], &files[i], &options);
-    }
+    for (i = 0; i < 2 && r == 0; i++)
+        r = open_side(settings, operands[i], &files[i], &pipes[i], &comparison.sides[i]);
     if (r == 0) {
         int64_t total = -1, work = -1;
 
@@ -64,10 +93,7 @@ int command_check(struct settings *settings, int count, char **operands)
         r = conclude(&comparison, r, settings);
     }
     compare_close(&comparison);
-    for (i = 0; i < 2; i++) {
-        standard_advance(&files[i], settings->offset + comparison.at);
-        if (files[i].fd >= 0)
-            close(files[i].fd);
-    }
-    return r;
+    for (i = 0; i < 2; i++)
+        r = close_side(&files[i], &pipes[i], settings->offset + comparison.at, r);
+    return remote_close(r);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* checksum FILE...: the sparse tree digest of each, or with --check a comparison with a list of them. */
 
-#include "tool.h"
+#include "remote.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -122,6 +122,46 @@ static int on_progress(void *opaque, const sparsestream_stats *stats)
     return 0;
 }
 
+static void put_digest(const unsigned char *digest, const struct progress *progress, struct result *result)
+{
+    int i;
+
+    for (i = 0; i < SPARSESTREAM_DIGEST_SIZE; i++)
+        snprintf(result->hex + 2 * i, 3, "%02x", digest[i]);
+    result->length = progress->position;
+    result->data_bytes = progress->data_bytes;
+    result->hole_bytes = progress->hole_bytes;
+}
+
+/* As digest_file, for what is not a file. */
+static int digest_remote(const struct settings *settings, const char *name, struct result *result)
+{
+    struct progress progress;
+    sparsestream_digest_options options = {
+        .size = sizeof(options),
+        .progress_ms = 100,
+        .progress = on_progress,
+        .opaque = &progress,
+        .stall_ms = settings->timeout_ms,
+    };
+    unsigned char digest[SPARSESTREAM_DIGEST_SIZE];
+    struct remote_pipe pipe;
+    int r = remote_pipe_open(settings, name, &pipe);
+
+    if (r != 0)
+        return r;
+    progress_start(&progress, settings->progress, "checksum", -1, -1);
+    r = sparsestream_digest(pipe.fd, &options, digest);
+    if (r < 0)
+        r = fail_library(name, r);
+    r = remote_close(remote_pipe_close(&pipe, r));
+    if (r != 0)
+        return r;
+    progress_end(&progress);
+    put_digest(digest, &progress, result);
+    return 0;
+}
+
 /* Digests one file. Returns 0 or an exit code, after a message. */
 static int digest_file(const struct settings *settings, const char *path, struct result *result)
 {
@@ -136,8 +176,10 @@ static int digest_file(const struct settings *settings, const char *path, struct
     int64_t total = -1, work = -1;
     struct progress progress;
     struct target file;
-    int i, r;
+    int r;
 
+    if (is_remote(path))
+        return digest_remote(settings, path, result);
     r = open_source(settings, path, &file);
     if (r == 0)
         r = check_range(settings, &file);
@@ -162,11 +204,7 @@ static int digest_file(const struct settings *settings, const char *path, struct
         close(file.fd);
     if (r != 0)
         return r;
-    for (i = 0; i < SPARSESTREAM_DIGEST_SIZE; i++)
-        snprintf(result->hex + 2 * i, 3, "%02x", digest[i]);
-    result->length = progress.position;
-    result->data_bytes = progress.data_bytes;
-    result->hole_bytes = progress.hole_bytes;
+    put_digest(digest, &progress, result);
     return 0;
 }
 
@@ -223,7 +261,7 @@ static void verify_file(const struct settings *settings, const char *hex, const 
 {
     struct result result;
 
-    if (settings->ignore_missing && strcmp(name, "-") != 0 && access(name, F_OK) < 0 && errno == ENOENT)
+    if (settings->ignore_missing && strcmp(name, "-") != 0 && !is_remote(name) && access(name, F_OK) < 0 && errno == ENOENT)
         return;
     if (digest_file(settings, name, &result) != 0) {
         tally->unreadable++;

@@ -65,8 +65,6 @@ static int open_anew(struct target *end, bool writes)
     struct stat st;
     int fd;
 
-    if (end->path == NULL || end->append)
-        return -ENOTSUP;
     /* To keep the rest of a block it must be read. */
     fd = open(end->path, flags | (writes ? O_RDWR : O_RDONLY));
     if (fd < 0 && writes && errno == EACCES)
@@ -88,7 +86,8 @@ int open_direct(const struct settings *settings, struct target *end, const struc
 
     if (settings->direct == DIRECT_NEVER || end->direct_fd > 0)
         return 0;
-    if (!end->regular && !end->device)
+    /* Standard input and output are others' too: their descriptors are used as they are. */
+    if ((!end->regular && !end->device) || end->path == NULL)
         return 0;
     if (!always && !worth_it(settings, end, other, writes))
         return 0;

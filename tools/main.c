@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* sparsestream COMMAND: move disk images, holes included. */
 
-#include "tool.h"
+#include "remote.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -20,6 +20,9 @@ struct command {
     "  --min-hole SIZE             write zeros for holes that are shorter\n"                                     \
     "  --direct=never|auto|always  bypass the page cache (O_DIRECT); default never\n"                                \
     "  --sparse=auto|required|never  keep holes if possible, or fail, or write zeros\n"
+
+#define HELP_IMAGE                                                                                               \
+    "  --backing-chain             use the other files that an image, such as qcow2:FILE, names\n"
 
 #define HELP_TRANSFER                                                                                            \
     "  --rate BYTES                move at most this many bytes of data a second\n"                              \
@@ -50,15 +53,16 @@ struct command {
     "  --restart                   with --resume: start again if resuming is refused\n"
 
 static const struct command commands[] = {
-    { "map", command_map, "rjlw",
+    { "map", command_map, "rjlwQ",
       "usage: sparsestream map [OPTION]... FILE\n"
       "Shows the data and the holes of a file.\n"
       "\n"
       "  --json                      as `qemu-img map --output=json`\n"
       "  --list                      a line for each section: kind, offset, length\n"
       "  --range OFFSET:LENGTH       only these bytes\n"
-      "  --rows N                    rows of the picture; default 1\n" },
-    { "copy", command_copy, "raszbikStTRopvdDBKFVngEeyOJ",
+      "  --rows N                    rows of the picture; default 1\n"
+      HELP_IMAGE },
+    { "copy", command_copy, "raszbikStTRopvdDBKFVngEeyOJQ",
       "usage: sparsestream copy [OPTION]... SRC DST\n"
       "       sparsestream copy [OPTION]... SRC... DIRECTORY\n"
       "Copies a file or a device to another, holes included. `-` is standard input or output.\n"
@@ -72,8 +76,8 @@ static const struct command commands[] = {
       "  --range OFFSET:LENGTH       only these bytes of SRC\n"
       "  --at OFFSET                 write them at this offset of DST, and keep the rest\n"
       "  --preserve[=LIST]           keep mode, ownership, timestamps, xattr; default the first three\n"
-      HELP_ENDS HELP_SOURCE HELP_SINK HELP_TRANSFER },
-    { "check", command_check, "riHpq",
+      HELP_ENDS HELP_SOURCE HELP_SINK HELP_IMAGE HELP_TRANSFER },
+    { "check", command_check, "riHpqQ",
       "usage: sparsestream check [OPTION]... A B\n"
       "Compares two files or devices. Exits with 0 if they are the same, with 10 if bytes differ.\n"
       "\n"
@@ -81,8 +85,9 @@ static const struct command commands[] = {
       "  --range OFFSET:LENGTH       only these bytes of both\n"
       HELP_SOURCE
       "  --progress[=bar|json]       show the progress on standard error\n"
-      "  --quiet                     report a difference by the exit status only\n" },
-    { "checksum", command_checksum, "rijopNqXYWG",
+      "  --quiet                     report a difference by the exit status only\n"
+      HELP_IMAGE },
+    { "checksum", command_checksum, "rijopNqXYWGQ",
       "usage: sparsestream checksum [OPTION]... FILE...\n"
       "Prints the digest of each file or device, or of standard input for `-`. Holes are not read.\n"
       "\n"
@@ -97,8 +102,9 @@ static const struct command commands[] = {
       "  --quiet                     with --check: do not print OK\n"
       "  --status                    with --check: print nothing, only set the exit status\n"
       "  --strict                    with --check: fail if a line has a wrong format\n"
-      "  --warn                      with --check: warn about each such line\n" },
-    { "send", command_send, "rszbiRopvdcLxAuUCZIKJ",
+      "  --warn                      with --check: warn about each such line\n"
+      HELP_IMAGE },
+    { "send", command_send, "rszbiRopvdcLxAuUCZIKJQ",
       "usage: sparsestream send [OPTION]... FILE\n"
       "Sends a file or a device, or standard input for `-`, to `sparsestream recv`: to standard output\n"
       "unless an address or a command is given.\n"
@@ -108,8 +114,8 @@ static const struct command commands[] = {
       "  --exec COMMAND              connect to the standard input and output of this command\n"
       HELP_WIRE
       "  --range OFFSET:LENGTH       only these bytes\n"
-      HELP_ENDS HELP_SOURCE HELP_TRANSFER },
-    { "recv", command_recv, "rszbkStTRopvdcLxuUCZfPmIDBKFMJ",
+      HELP_ENDS HELP_SOURCE HELP_IMAGE HELP_TRANSFER },
+    { "recv", command_recv, "rszbkStTRopvdcLxuUCZfPmIDBKFMJQ",
       "usage: sparsestream recv [OPTION]... FILE\n"
       "Receives a file or a device, or standard output for `-`, from `sparsestream send`: from standard\n"
       "input unless an address or a command is given.\n"
@@ -121,7 +127,7 @@ static const struct command commands[] = {
       "  --max-size BYTES            refuse a longer stream; --listen=tcp: needs it, or `none`\n"
       "  --mode MODE                 the mode of a new file; default 600\n"
       "  --range OFFSET:LENGTH       write it there in FILE, and refuse a longer stream\n"
-      HELP_ENDS HELP_SINK HELP_TRANSFER },
+      HELP_ENDS HELP_SINK HELP_IMAGE HELP_TRANSFER },
 };
 
 enum { COMMANDS = sizeof(commands) / sizeof(commands[0]) };
@@ -141,7 +147,20 @@ static const char help[] =
     "  --help         print this\n"
     "  --version      print the version of the command and of the library\n"
     "\n"
+    "A FILE may also be an NBD URI (nbd://, nbds://, nbd+unix://, nbd+vsock://), a disk image (qcow2:FILE,\n"
+    "vmdk:FILE, vdi:FILE, vhdx:FILE), or a volume of libvirt (libvirt+URI#POOL/VOLUME).\n"
+    "\n"
     "Numbers of bytes are like 4096, 64K, 100M, 2G or 1T, in powers of 1024. See sparsestream(1).\n";
+
+/* Runs a command; copy, send and recv of what is not a file are commands of their own. */
+static int run(const struct command *command, struct settings *settings, int count, char **operands)
+{
+    bool reads = command->run == command_map || command->run == command_checksum || command->run == command_check;
+
+    if (reads || !names_remote(count, operands))
+        return command->run(settings, count, operands);
+    return command_remote(settings, count, operands);
+}
 
 /* Success is told of only when all of the output has been written. */
 static int flushed(int code)
@@ -204,6 +223,6 @@ int main(int argc, char **argv)
     if (r == EXIT_OK)
         fputs(command->help, stdout);
     else if (r < 0)
-        r = command->run(&settings, argc - 1 - optind, argv + 1 + optind);
+        r = run(command, &settings, argc - 1 - optind, argv + 1 + optind);
     return flushed(r);
 }

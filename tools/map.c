@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* map FILE: a picture of data and holes, a list of them, or what `qemu-img map --output=json` says. */
 
-#include "tool.h"
+#include "remote.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -105,7 +105,27 @@ static void put_cell(const struct map *map, int64_t cell, bool utf8)
     fputs(utf8 ? blocks[level] : ascii[level], stdout);
 }
 
-static int picture(int fd, const char *name, struct map *map)
+/* What is mapped: a descriptor, or sections that are known. */
+struct mapped {
+    const char *name;
+    int fd;
+    const struct section_list *list; /* NULL: ask the descriptor */
+};
+
+/* As sparsestream_map. */
+static int walk(const struct mapped *mapped, int64_t offset, int64_t length,
+                int (*callback)(void *opaque, const sparsestream_section *section), void *opaque)
+{
+    size_t i;
+
+    if (mapped->list == NULL)
+        return sparsestream_map(mapped->fd, offset, length, callback, opaque);
+    for (i = 0; i < mapped->list->count; i++)
+        callback(opaque, &mapped->list->sections[i]);
+    return 0;
+}
+
+static int picture(const struct mapped *mapped, struct map *map)
 {
     bool utf8 = strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
     int columns = columns_of(stdout);
@@ -122,10 +142,10 @@ static int picture(int fd, const char *name, struct map *map)
     }
     map->cells = calloc((size_t)map->cell_count, sizeof(*map->cells));
     if (map->cells == NULL)
-        return fail_errno(name, NULL, ENOMEM);
-    r = sparsestream_map(fd, map->start, map->end - map->start, fill, map);
+        return fail_errno(mapped->name, NULL, ENOMEM);
+    r = walk(mapped, map->start, map->end - map->start, fill, map);
     if (r < 0)
-        return fail_library(name, r);
+        return fail_library(mapped->name, r);
     for (row = 0; row * width < map->cell_count; row++) {
         putchar('|');
         for (column = row * width; column < (row + 1) * width && column < map->cell_count; column++)
@@ -150,12 +170,11 @@ static void totals(const struct map *map)
     printf("total  %-10s %19" PRId64 " bytes\n", human(words, sizeof(words), all), all);
 }
 
-static int map_file(const struct target *file, const struct settings *settings)
+static int show(const struct mapped *mapped, int64_t offset, const struct settings *settings)
 {
-    int64_t offset = file->position + settings->offset;
     struct map map = { .settings = settings, .start = offset, .end = offset };
-    const char *name = file->name;
-    int fd = file->fd, supported = sparsestream_holes_supported(fd);
+    const char *name = mapped->name;
+    int supported = mapped->list != NULL ? 1 : sparsestream_holes_supported(mapped->fd);
     int r;
 
     if (supported == -ESPIPE)
@@ -164,8 +183,7 @@ static int map_file(const struct target *file, const struct settings *settings)
         return fail_library(name, supported);
     if (settings->json)
         putchar('[');
-    r = sparsestream_map(fd, offset, settings->length,
-                         settings->json ? list_json : settings->list ? list : count, &map);
+    r = walk(mapped, offset, settings->length, settings->json ? list_json : settings->list ? list : count, &map);
     if (settings->json)
         puts("]");
     if (r < 0) {
@@ -177,13 +195,25 @@ static int map_file(const struct target *file, const struct settings *settings)
     if (supported == 0)
         say("%s: its holes cannot be found: everything counts as data", name);
     if (map.end > map.start) {
-        r = picture(fd, name, &map);
+        r = picture(mapped, &map);
         free(map.cells);
         if (r != 0)
             return r;
     }
     totals(&map);
     return 0;
+}
+
+static int map_remote(const char *name, const struct settings *settings)
+{
+    struct section_list list;
+    const struct mapped mapped = { .name = name, .fd = -1, .list = &list };
+    int r = remote_sections(settings, name, &list);
+
+    if (r == 0)
+        r = show(&mapped, settings->offset, settings);
+    free(list.sections);
+    return r;
 }
 
 int command_map(struct settings *settings, int count_of, char **operands)
@@ -197,12 +227,17 @@ int command_map(struct settings *settings, int count_of, char **operands)
         return usage(settings, "map: extra operand '%s'", operands[1]);
     if (settings->json && settings->list)
         return usage(settings, "--json and --list exclude each other");
+    if (is_remote(operands[0]))
+        return map_remote(operands[0], settings);
     r = open_source(settings, operands[0], &file);
     if (r != 0)
         return r;
     r = check_range(settings, &file);
-    if (r == 0)
-        r = map_file(&file, settings);
+    if (r == 0) {
+        const struct mapped mapped = { .name = file.name, .fd = file.fd };
+
+        r = show(&mapped, file.position + settings->offset, settings);
+    }
     close(file.fd);
     return r;
 }

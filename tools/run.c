@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Runs a transfer: progress, signals, and its failure in one line. */
 
+#include "remote.h"
 #include "wire.h"
 
 #include <errno.h>
@@ -192,7 +193,7 @@ int run_transfer(sparsestream_source *source, sparsestream_sink *sink, const str
                  const struct names *names, struct progress *progress)
 {
     struct watching watching = { .settings = settings, .progress = progress };
-    const sparsestream_transfer_options options = {
+    sparsestream_transfer_options options = {
         .size = sizeof(options),
         .flags = settings->detect_zeroes ? SPARSESTREAM_DETECT_ZEROES : 0,
         .sparse = settings->sparse,
@@ -211,6 +212,7 @@ int run_transfer(sparsestream_source *source, sparsestream_sink *sink, const str
     sparsestream_transfer *transfer = NULL;
     int r;
 
+    remote_tune(&options);
     r = sparsestream_transfer_new(source, sink, &options, &transfer);
     if (r < 0)
         return fail_library("transfer", r);

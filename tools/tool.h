@@ -88,6 +88,7 @@ struct settings {
     bool read_back; /* --verify */
     bool only_changes;
     enum direct_mode direct;
+    bool backing_chain;
 };
 
 enum preserve {

@@ -98,7 +98,7 @@ impl<C: Checkpoint> Place<C> {
     }
 
     /// Moves on past data.
-    fn put(&mut self, count: u64) {
+    pub(super) fn put(&mut self, count: u64) {
         self.at += count;
         self.interval.data(count);
     }
@@ -210,7 +210,7 @@ impl<C: Checkpoint> Place<C> {
         let Some(direct) = &mut self.direct else { return Err(Error::Internal) };
         let count = direct.put(Part::Zeros(length), at);
         let count = count.map_err(|errno| self.error(Operation::Hole, errno))?;
-        self.at += count;
+        self.advance(count);
         Ok(count)
     }
 
@@ -253,6 +253,10 @@ impl<C: Checkpoint> Place<C> {
 
     /// Whether [`Place::fetch`] may be the way: its file system does more than to move pages.
     pub(super) fn fetches(&mut self) -> bool {
+        // Where shared blocks end, the rest of a block must be read.
+        if self.blind().is_some() {
+            return false;
+        }
         self.file_system().copies_itself()
     }
 
@@ -305,13 +309,15 @@ impl<C: Checkpoint> Place<C> {
     }
 
     /// The facts for requests, if it was opened with O_DIRECT.
-    pub(super) fn geometry(&self, grows: bool) -> Result<Geometry> {
+    pub(super) fn geometry(&mut self, grows: bool) -> Result<Geometry> {
         self.life.check(Operation::Open, Side::Sink, self.at)?;
+        // What came in another way before may end within a block.
+        self.leave_edge()?;
         let Some(direct) = &self.direct else { return Err(Error::Internal) };
         let alignment = direct.alignment();
         Ok(Geometry {
             at: self.at,
-            size: direct.old_end(),
+            size: direct.old_end().max(self.at),
             block: alignment.block,
             memory: alignment.memory,
             request: REQUEST,

@@ -247,3 +247,31 @@ const GLANCE: Duration = Duration::from_millis(100);
 
 /// Between two looks where poll(2) fails.
 const NAP: Duration = Duration::from_millis(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_of_the_process_cannot_use_the_ring() {
+        let Ok(mut ring) = Ring::new(4) else {
+            println!("skipped: there is no io_uring here");
+            return;
+        };
+        // SAFETY: the child makes no call that is not safe between fork and exit.
+        match unsafe { libc::fork() } {
+            0 => {
+                let refused = ring.enter() == Err(libc::EBUSY);
+                // SAFETY: it ends the child, without its destructors.
+                unsafe { libc::_exit(if refused { 0 } else { 1 }) };
+            }
+            child => {
+                let mut status = -1;
+                // SAFETY: the status is a whole int.
+                assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+                assert_eq!(status, 0);
+            }
+        }
+        assert_eq!(ring.enter(), Ok(()));
+    }
+}

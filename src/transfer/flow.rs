@@ -156,7 +156,7 @@ impl Flow {
         if let Some(window) = &mut self.window {
             return window.step(turn).map(Some);
         }
-        let fetches = self.zeros.is_none() && self.ladder.may(Way::Fetch);
+        let fetches = !self.window_is_next();
         let pending = !self.pool.is_empty() || self.gap.length > 0 || self.ladder.under_way() > 0;
         if fetches || pending {
             return Ok(None);
@@ -174,6 +174,12 @@ impl Flow {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether no way is left that is better than several requests in flight.
+    #[inline]
+    fn window_is_next(&self) -> bool {
+        self.ladder.may(Way::Window) && (self.zeros.is_some() || !self.ladder.may(Way::Fetch))
     }
 
     /// Whether requests are under way.
@@ -353,6 +359,7 @@ impl Flow {
                     return Ok(Some(done));
                 }
                 Tried::Came(next) => return self.came(next, turn),
+                Tried::Nothing if self.window_is_next() => return Ok(Some(Done::Worked(0))),
                 Tried::Nothing => self.passed(Done::Worked(0)),
             }
         }

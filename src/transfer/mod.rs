@@ -150,11 +150,12 @@ impl Transfer {
             Some(error) => Err(error),
             None => drive(&mut self.course, &self.control, &mut turn, budget, patience),
         };
-        if let Err(error) = &result {
-            let error = error.clone();
-            if !error.would_block() && self.course.stop(&error, &mut turn) {
-                result = drain(&mut self.course, error, &mut turn, patience);
-            }
+        if let Err(error) = result {
+            let over = !error.would_block();
+            let draining = over && self.course.stop(&error, &mut turn);
+            let error =
+                if draining { drain(&mut self.course, error, &mut turn, patience) } else { error };
+            result = Err(error);
         }
         self.wait = turn.wait;
         match result {
@@ -234,19 +235,16 @@ fn drive(
     }
 }
 
-/// Waits until all requests of a transfer that has failed are back, or has the caller wait. Returns the
-/// failure then.
+/// Waits until all requests of a transfer that has failed are back. Returns the error that ended it, or one that
+/// would block.
 #[cold]
-fn drain(
-    course: &mut Course,
-    error: Error,
-    turn: &mut Turn,
-    patience: Patience,
-) -> Result<Progress> {
+fn drain(course: &mut Course, error: Error, turn: &mut Turn, patience: Patience) -> Error {
     while course.stop(&error, turn) {
-        turn.wait_for_requests(patience)?;
+        if let Err(waits) = turn.wait_for_requests(patience) {
+            return waits;
+        }
     }
-    Err(error)
+    error
 }
 
 /// The error of a transfer that was ended from outside.

@@ -104,8 +104,10 @@ impl Turn<'_> {
         let (watch, may_wait) =
             several.map_or((Watch::NOTHING, false), |several| (several.watch, several.blocking));
         let known = !watch.descriptors().is_empty() || watch.timeout.is_some();
-        if known && (patience == Patience::Any || may_wait && patience == Patience::Blocking) {
-            return rest(&watch);
+        let waits = patience == Patience::Any || may_wait && patience == Patience::Blocking;
+        // Where poll(2) fails, whoever runs this comes back.
+        if known && waits && rest(&watch).is_ok() {
+            return Ok(());
         }
         self.wait = Wait { side: Side::None, watch };
         Err(Error::at(Operation::Wait, Side::None, self.meter.position(), libc::EAGAIN))

@@ -44,8 +44,12 @@ impl<C: Checkpoint> Addressable for BlockSink<C> {
         taken
     }
 
-    fn passed(&mut self, length: u64, _written: bool) -> Result<()> {
-        self.place.advance(length);
+    fn passed(&mut self, length: u64, written: bool) -> Result<()> {
+        if written {
+            self.place.put(length);
+        } else {
+            self.place.advance(length);
+        }
         match self.make_durable_if_due() {
             // It is due the next time too.
             Err(error) if error.interrupted() => Ok(()),

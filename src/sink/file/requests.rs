@@ -92,9 +92,11 @@ impl<C: Checkpoint> Addressable for FileSink<C> {
     }
 
     fn passed(&mut self, length: u64, written: bool) -> Result<()> {
-        self.place.advance(length);
         if written {
+            self.place.put(length);
             self.reached();
+        } else {
+            self.place.advance(length);
         }
         match self.make_durable_if_due() {
             // It is due the next time too.

@@ -294,11 +294,11 @@ impl Window {
             Ask::Write | Ask::Zero => {
                 let written = request.ask == Ask::Write;
                 if let Some(to) = &self.to {
-                    let count = count - count % to.block();
                     if count == 0 {
                         return Err(failure(side, &request, libc::EIO));
                     }
-                    piece.cursor += count;
+                    // A part of a block is done again, with the rest of it.
+                    piece.cursor += count - count % to.block();
                 }
                 if let (false, Some(end)) = (written, turn.sink.addressed()) {
                     piece.hole_way = end.zero_way();
@@ -759,8 +759,8 @@ fn operation(ask: Ask) -> Operation {
 /// The error of a request, with its own offset.
 fn failure(side: Side, request: &Request, errno: i32) -> Error {
     let (operation, offset) = (operation(request.ask), request.offset);
-    if errno == libc::EAGAIN || errno == libc::EINTR {
-        let why = "a request came back without having been done";
+    if errno == libc::EAGAIN {
+        let why = "the request was answered with EAGAIN";
         return Error::Because { operation, side, offset, errno: libc::EIO, why };
     }
     Error::at(operation, side, offset, errno)

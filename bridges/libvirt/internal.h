@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* What the parts of the bridge share. */
+#ifndef INTERNAL_H
+#define INTERNAL_H
+
+#include "sparsestream-libvirt.h"
+
+#include <signal.h>
+#include <stdbool.h>
+
+typedef struct sparsestream_libvirt_failure failure_t;
+typedef struct sparsestream_libvirt_options options_t;
+
+/* sigpipe.c */
+
+struct sigpipe {
+    sigset_t mask;
+    bool pending;
+};
+
+/* Blocks SIGPIPE in this thread; sigpipe_restore() takes back one that came meanwhile. errno is kept. */
+void sigpipe_block(struct sigpipe *saved);
+void sigpipe_restore(const struct sigpipe *saved);
+
+/* errors.c */
+
+/* The errno, negative, of libvirt's last error in this thread, whose words go to `failure`. Never 0. */
+int error_take(failure_t *failure);
+/* A failure that is not libvirt's. Returns `error`, which is negative. */
+int error_set(failure_t *failure, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* Adds what the transfer says of its failure. Its words are those of the end that failed, libvirt's included. */
+void error_add_transfer(failure_t *failure, int error, const struct sparsestream_error *told);
+void error_clear(failure_t *failure);
+/* Hands `failure` out, in the size that the caller knows. */
+void error_give(const failure_t *failure, failure_t *out);
+/* 0, or -EINVAL for a struct that cannot be one. */
+int error_check(const failure_t *out);
+
+/* options.c */
+
+/* A copy in which all that was not given is 0. Returns 0, -EINVAL or -E2BIG. */
+int options_read(const options_t *given, uint64_t flags, options_t *options);
+/* The transfer's options, with a buffer of one message where nothing else was asked. Returns 0 or -EINVAL. */
+int options_transfer(const options_t *options, struct sparsestream_transfer_options *transfer);
+
+/* pause.c */
+
+struct pause;
+
+/*
+ * Holds up the event loop while the stream's reader is elsewhere: again and again if it is known to be `busy`, else
+ * for one time. NULL where there is no event loop, or no memory.
+ */
+struct pause *pause_new(bool busy);
+void pause_reading(struct pause *pause, bool reading);
+void pause_free(struct pause *pause);
+
+/* watch.c */
+
+struct sparsestream_libvirt_job;
+
+/* A job's place among those of a watch. */
+struct watched {
+    struct watched *next, **link;
+    /* The connection is lost: `error` is a positive errno. It may take itself out. */
+    void (*lost)(struct watched *watched, int error);
+};
+
+/* Returns 0, or a negative errno if the connection is lost already. */
+int watch_add(struct sparsestream_libvirt_watch *watch, struct watched *watched);
+void watch_remove(struct watched *watched);
+
+/* stream.c */
+
+#define TAIL_SIZE 4096
+
+/* A libvirt stream as one end of a transfer. */
+struct lv_stream {
+    virStreamPtr stream;
+    failure_t *failure;
+    /* In non-blocking mode "not ready" is -EAGAIN, in blocking mode it is a mistake. */
+    bool nonblocking;
+    /* SIGPIPE is blocked by who drives the stream, once for all calls. */
+    bool guarded;
+    /* The connection is known to be lost: no call is made that could wait for it. */
+    bool lost;
+    struct pause *pause;
+    /* Called before the stream is finished or aborted; may be NULL. */
+    void (*closing)(void *opaque);
+    void *opaque;
+    /* Neither finished nor aborted yet. */
+    bool open;
+
+    int64_t position;
+    /* What the stream must have when it ends; -1: anything. */
+    int64_t length;
+
+    /* Sending: the first hole goes as 1 + n-1 bytes. */
+    enum { SPLIT_NEVER, SPLIT_FIRST, SPLIT_REST, SPLIT_DONE } split;
+    /* Where that byte is; -1 while there was no hole. */
+    int64_t split_at;
+    /* Sending: the last bytes that were not all zeros. */
+    bool keep_tail;
+    int64_t tail_at;
+    size_t tail_length;
+    unsigned char tail[TAIL_SIZE];
+};
+
+/* Over a struct lv_stream, or a struct that starts with one. */
+extern const struct sparsestream_stream_ops lv_stream_ops;
+
+/* A stream that was opened for an upload or a download of libvirt, with no limit on its length. */
+void lv_stream_init(struct lv_stream *stream, virStreamPtr wrapped, failure_t *failure);
+/* Aborts it if it is open. */
+void lv_stream_abort(struct lv_stream *stream);
+
+/* volume.c */
+
+/*
+ * A range of a volume as an end; a length of 0 means to the volume's end. `own`: the end is the caller's, who
+ * drives it and is told of failures by the transfer; else failures are put into `failure`, which must outlive it.
+ * Return 0 or a negative errno.
+ */
+int volume_sink(virStorageVolPtr vol, int64_t offset, int64_t length, const options_t *options, bool own,
+                failure_t *failure, struct sparsestream_sink **sink);
+int volume_source(virStorageVolPtr vol, int64_t offset, int64_t length, const options_t *options, bool own,
+                  failure_t *failure, struct sparsestream_source **source);
+
+/* blocking.c */
+
+/* Runs a transfer to its end, with SIGPIPE blocked; waits for descriptors in any mode. `failure` may hold what one of
+ * the ends has put there. */
+int run_to_end(struct sparsestream_source *source, struct sparsestream_sink *sink,
+               const struct sparsestream_transfer_options *options, struct sparsestream_stats *stats,
+               failure_t *failure);
+
+#endif

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* One connection. Everything goes through libnbd's asynchronous calls, so that a stopped server holds nobody up. */
+
+#include "internal.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <time.h>
+
+int64_t now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static int set_up_tls(struct nbd_handle *handle, const options_t *options)
+{
+    if ((options->flags & SPARSESTREAM_NBD_TLS) != 0 && nbd_set_tls(handle, LIBNBD_TLS_REQUIRE) < 0)
+        return -1;
+    if (options->tls_certificates != NULL && nbd_set_tls_certificates(handle, options->tls_certificates) < 0)
+        return -1;
+    if (options->tls_psk_file != NULL && nbd_set_tls_psk_file(handle, options->tls_psk_file) < 0)
+        return -1;
+    if (options->tls_username != NULL && nbd_set_tls_username(handle, options->tls_username) < 0)
+        return -1;
+    if ((options->flags & SPARSESTREAM_NBD_NO_VERIFY_PEER) != 0 && nbd_set_tls_verify_peer(handle, false) < 0)
+        return -1;
+    return nbd_set_uri_allow_local_file(handle, (options->flags & SPARSESTREAM_NBD_LOCAL_FILES) != 0);
+}
+
+static int set_up(struct nbd_handle *handle, const options_t *options)
+{
+    /* The end of an export may lie within a block: libnbd would refuse to reach it, the server decides. */
+    const uint32_t strict = LIBNBD_STRICT_MASK & ~LIBNBD_STRICT_ALIGN;
+
+    if (nbd_set_strict_mode(handle, strict) < 0 || nbd_add_meta_context(handle, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0)
+        return -1;
+    /* What is read into is not looked at unless the read succeeds. */
+    if (nbd_set_pread_initialize(handle, false) < 0)
+        return -1;
+    if (options->export_name != NULL && nbd_set_export_name(handle, options->export_name) < 0)
+        return -1;
+    return set_up_tls(handle, options);
+}
+
+static void fail(struct connection *connection)
+{
+    failure_take(&connection->failure);
+    connection_close(connection);
+}
+
+static void review(struct connection *connection)
+{
+    if (nbd_aio_is_ready(connection->handle) == 1 && connection->state == CONNECTION_CONNECTING) {
+        connection->state = CONNECTION_READY;
+    } else if (nbd_aio_is_closed(connection->handle) == 1) {
+        failure_set(&connection->failure, ECONNRESET, "the server closed the connection");
+        connection_close(connection);
+    } else if (nbd_aio_is_dead(connection->handle) == 1) {
+        fail(connection);
+    }
+}
+
+int connection_start(struct connection *connection, struct address *address, const options_t *options)
+{
+    struct nbd_handle *handle = nbd_create();
+    int r;
+
+    *connection = (struct connection){ .state = CONNECTION_CONNECTING, .handle = handle };
+    connection->deadline_ms = now_ms() + options->timeout_ms;
+    if (handle == NULL || set_up(handle, options) < 0) {
+        fail(connection);
+        return -connection->failure.error;
+    }
+    if (address->socket >= 0) {
+        /* libnbd owns it from here on, whatever happens. */
+        r = nbd_aio_connect_socket(handle, address->socket);
+        address->socket = -1;
+    } else {
+        r = nbd_aio_connect_uri(handle, address->uri);
+    }
+    if (r < 0)
+        fail(connection);
+    else
+        review(connection);
+    return -connection->failure.error;
+}
+
+void connection_step(struct connection *connection, short events)
+{
+    struct nbd_handle *handle = connection->handle;
+    unsigned direction = nbd_aio_get_direction(handle);
+    int r = 0;
+
+    /* A connection that broke is reported by whatever is done with it. */
+    if ((events & (POLLHUP | POLLERR)) != 0)
+        events |= POLLIN | POLLOUT;
+    /* Never without something to read or room to write: libnbd would go into a state in which it sends nothing more. */
+    if ((events & POLLIN) != 0 && (direction & LIBNBD_AIO_DIRECTION_READ) != 0)
+        r = nbd_aio_notify_read(handle);
+    else if ((events & POLLOUT) != 0 && (direction & LIBNBD_AIO_DIRECTION_WRITE) != 0)
+        r = nbd_aio_notify_write(handle);
+    if (r < 0)
+        fail(connection);
+    else
+        review(connection);
+}
+
+short connection_events(const struct connection *connection, int *fd)
+{
+    short events = 0;
+    unsigned direction;
+
+    if (connection->state != CONNECTION_CONNECTING &&
+        (connection->state != CONNECTION_READY || connection->in_flight == 0))
+        return 0;
+    *fd = nbd_aio_get_fd(connection->handle);
+    direction = nbd_aio_get_direction(connection->handle);
+    if ((direction & LIBNBD_AIO_DIRECTION_READ) != 0)
+        events |= POLLIN;
+    if ((direction & LIBNBD_AIO_DIRECTION_WRITE) != 0)
+        events |= POLLOUT;
+    return *fd < 0 ? 0 : events;
+}
+
+/* Whether a message can be sent to the server: libnbd 1.14 reads freed memory if it finds out by itself that it cannot. */
+static bool is_alive(const struct connection *connection)
+{
+    struct pollfd fd = { .fd = nbd_aio_get_fd(connection->handle), .events = POLLIN | POLLOUT };
+
+    return poll(&fd, 1, 0) == 1 && fd.revents == POLLOUT;
+}
+
+void connection_close(struct connection *connection)
+{
+    if (connection->handle != NULL) {
+        /* A server that is told knows that the client did not crash. */
+        if (connection->state == CONNECTION_READY && connection->in_flight == 0 && is_alive(connection))
+            nbd_aio_disconnect(connection->handle, 0);
+        nbd_close(connection->handle);
+    }
+    connection->handle = NULL;
+    connection->state = CONNECTION_CLOSED;
+}

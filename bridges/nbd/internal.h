@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* What the parts of the bridge share. The drawing:
+ *
+ *     source.c, sink.c   the tables that a transfer calls
+ *     zero.c, map.c      zeros by policy; block status as sections
+ *     engine.c           requests in flight over the connections
+ *     export.c           the connections of an export, and what the server said of it
+ *     connection.c       one connection: its set-up with a deadline, and one step of it
+ *     options.c, failure.c
+ */
+#ifndef INTERNAL_H
+#define INTERNAL_H
+
+#include "sparsestream-nbd.h"
+
+#include <libnbd.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+enum {
+    MOST_CONNECTIONS = 4,
+    MOST_REQUESTS = 256,
+    /* Of the transfer's pool. */
+    MOST_DEPTH = 256,
+    /* Offsets and lengths of any server are multiples of at most this. */
+    MOST_BLOCK = 65536,
+};
+
+/* The most bytes of one request without a payload: what 32 bits hold, whatever the minimum block. */
+#define MOST_LENGTH ((int64_t)UINT32_MAX + 1 - MOST_BLOCK)
+
+typedef struct sparsestream_nbd export_t;
+typedef struct sparsestream_nbd_options options_t;
+typedef struct sparsestream_nbd_end_options end_options_t;
+
+/* failure.c */
+
+/* A failure in words; `error` is a positive errno, 0 for none. */
+struct failure {
+    int error;
+    char text[256];
+};
+
+/* Sets it unless there is one. Returns the negative errno that it has then. */
+int failure_set(struct failure *failure, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* The same with libnbd's last error in this thread. */
+int failure_take(struct failure *failure);
+/* Makes it this thread's last error. Returns its negative errno. */
+int failure_report(const struct failure *failure);
+/* A failure of an argument, as this thread's last error. Returns `error`, which is negative. */
+int refuse(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* options.c */
+
+/* Copies with each default in its place, checked. Strings are not copied. Return 0 or a negative errno, reported. */
+int options_read(const options_t *given, options_t *options);
+int end_options_read(const end_options_t *given, uint64_t flags, end_options_t *options);
+/* 0, or -EINVAL for a struct that cannot be one. */
+int struct_check(const void *out, const char *name);
+/* Hands out a struct that starts with its size, in the size that the caller knows. */
+void struct_give(const void *from, size_t size, void *out);
+
+/* connection.c */
+
+enum connection_state {
+    CONNECTION_NONE, /* not started */
+    CONNECTION_CONNECTING,
+    CONNECTION_READY,
+    CONNECTION_CLOSED,
+};
+
+struct connection {
+    enum connection_state state;
+    struct nbd_handle *handle;
+    int64_t deadline_ms; /* of the set-up */
+    unsigned in_flight;
+    struct failure failure; /* for which it was closed */
+};
+
+/* Where a server is. */
+struct address {
+    char *uri;
+    int socket; /* -1: by the URI. Owned until a connection has it. */
+};
+
+int64_t now_ms(void);
+/* Starts to connect. Returns 0 or a negative errno, with the connection closed and its failure set. */
+int connection_start(struct connection *connection, struct address *address, const options_t *options);
+/* Does what poll(2) has reported: takes in at most one reply. */
+void connection_step(struct connection *connection, short events);
+/* The events of poll(2) that it waits for; 0 if it waits for nothing. Sets `fd`. */
+short connection_events(const struct connection *connection, int *fd);
+/* Closes it. Requests in flight are not answered. */
+void connection_close(struct connection *connection);
+
+/* engine.c */
+
+enum op_kind { OP_READ, OP_WRITE, OP_ZERO, OP_FLUSH, OP_STATUS };
+
+/* OP_ISSUED: libnbd is being called with it. */
+enum op_state { OP_IDLE, OP_ISSUED, OP_IN_FLIGHT, OP_DONE };
+
+/* A request to the server. Its owner sets the first part; it stays where it is until `done` is called. */
+struct op {
+    enum op_kind kind;
+    int64_t offset;
+    int64_t length;
+    void *buffer;
+    uint32_t flags; /* LIBNBD_CMD_FLAG_... */
+    /* Called by engine_advance() and engine_close(); `error` is a positive errno or 0. It may submit others. */
+    void (*done)(struct op *op, int error);
+    /* OP_STATUS: called within libnbd, which must not be called. */
+    void (*extents)(struct op *op, const uint32_t *entries, size_t count);
+    void *owner;
+
+    /* The engine's. */
+    enum op_state state;
+    int error;
+    export_t *export;
+    struct connection *connection;
+    struct op *next, **link;
+};
+
+struct engine {
+    struct op *in_flight;
+    struct op *done, **done_end;
+};
+
+void engine_init(struct engine *engine);
+/* Sends a request. Returns 0, -EAGAIN if as many as allowed are in flight, or a negative errno. */
+int engine_submit(export_t *export, struct op *op);
+/* Moves what can be moved now, and calls `done` of what came back. Never waits. */
+void engine_advance(export_t *export);
+/* Closes all connections, and fails what is in flight with this errno. */
+void engine_close(export_t *export, int error);
+/* Sets what has to be waited for. */
+void engine_wait(export_t *export, struct sparsestream_wait *wait);
+
+/* export.c */
+
+enum export_state { EXPORT_CONNECTING, EXPORT_OPEN, EXPORT_FAILED };
+
+struct sparsestream_nbd {
+    unsigned references;
+    enum export_state state;
+    bool has_end;
+    options_t options;
+    struct address address;
+    struct connection connections[MOST_CONNECTIONS];
+    unsigned wanted; /* connections */
+    struct engine engine;
+    struct failure failure; /* for which it failed */
+    /* Known once it is open. */
+    struct sparsestream_nbd_facts facts;
+    unsigned depth; /* requests in flight altogether */
+    int64_t request_size;
+};
+
+void export_hold(export_t *export);
+void export_drop(export_t *export);
+/* Goes on connecting. Returns 0 when it is open, -EAGAIN, or the negative errno for which it failed. */
+int export_connect(export_t *export);
+/* The same, but waits. */
+int export_wait(export_t *export);
+/* A connection's state has changed: accepts it, or does without it. */
+void export_review(export_t *export, struct connection *connection);
+
+/* map.c */
+
+struct map;
+
+/* The sections of a range, of which the holes have at least this length. NULL if there is no memory. */
+struct map *map_new(export_t *export, int64_t start, int64_t end, int64_t least_hole);
+/* Sets the section at an offset; the offsets of one map do not decrease. Returns 0, -EAGAIN or a negative errno. */
+int map_section(struct map *map, int64_t offset, bool *hole, int64_t *length);
+/* What is in flight for it is awaited by the engine. */
+void map_free(struct map *map);
+
+/* end.c */
+
+/* What a source and a sink share. It is the opaque of their tables. */
+struct end {
+    export_t *export;
+    end_options_t options;
+    struct map *map;      /* of a source that reports holes */
+    struct zeroes *zeroes; /* of a sink */
+    struct op *ops;       /* room for the requests of the transfer */
+    struct op *idle;
+    unsigned count;
+    /* The request with the lowest offset that a lost connection had in flight. */
+    bool lost;
+    enum op_kind lost_kind;
+    int64_t lost_offset;
+};
+
+/* Makes the opaque of a table. It holds the export. Returns 0 or a negative errno, reported. */
+int end_new(export_t *export, const end_options_t *given, uint64_t flags, struct end **end);
+void end_free(void *opaque);
+int end_describe(struct end *end, struct sparsestream_async_info *info);
+/* A READ, WRITE or FLUSH. Returns as `submit` of the table does. */
+int end_submit(struct end *end, struct sparsestream_request *request);
+int end_advance(void *opaque);
+int end_wait(void *opaque, struct sparsestream_wait *wait);
+int end_finish(void *opaque);
+void end_abort(void *opaque, int error);
+/* A request that has nothing to do with others; NULL if as many as allowed are in use. */
+struct op *end_take_op(struct end *end);
+void end_give_op(struct end *end, struct op *op);
+/* Notes a failed request for the report of a lost connection. */
+void end_note(struct end *end, const struct op *op);
+
+/* zero.c */
+
+struct zeroes;
+
+struct zeroes *zeroes_new(struct end *end);
+/* Makes a range read zero. Returns as `submit` of the table does. */
+int zeroes_submit(struct zeroes *zeroes, struct sparsestream_request *request);
+/* Goes on where -EAGAIN held it up. */
+void zeroes_advance(struct zeroes *zeroes);
+void zeroes_free(struct zeroes *zeroes);
+
+#endif

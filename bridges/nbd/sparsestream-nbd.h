@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * libsparsestream-nbd: the export of an NBD server as an end of a sparsestream transfer.
+ *
+ *     struct sparsestream_nbd *export;
+ *     struct sparsestream_source *source;
+ *
+ *     r = sparsestream_nbd_open("nbd://server/disk", NULL, &export);
+ *     if (r < 0)
+ *         fprintf(stderr, "%s\n", sparsestream_nbd_last_error());
+ *     r = sparsestream_nbd_source(export, NULL, &source);
+ *
+ * Functions return 0 or a negative errno. sparsestream_nbd_last_error() has the words for the failures of the functions
+ * below; a transfer reports its own.
+ *
+ * Threads: an export and its end are used by one thread at a time. The library starts no thread and changes no signal
+ * disposition. Nothing waits but sparsestream_nbd_open() and sparsestream_nbd_open_socket(), and what libnbd does to
+ * resolve a host name.
+ */
+#ifndef SPARSESTREAM_NBD_H
+#define SPARSESTREAM_NBD_H
+
+#include <sparsestream.h>
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* An open export: one or more connections to a server. */
+typedef struct sparsestream_nbd sparsestream_nbd;
+
+/* Flag: open returns at once. The connection is made while the transfer runs, or by sparsestream_nbd_info(), which
+ * returns -EAGAIN until then. */
+#define SPARSESTREAM_NBD_NONBLOCK 1
+/* Flag: with TLS, do not verify the identity of the server. */
+#define SPARSESTREAM_NBD_NO_VERIFY_PEER 2
+/* Flag: the URI may name local files (tls-certificates=DIR, tls-psk-file=FILE). Do not set it for a URI that comes from
+ * somebody who may not read these files. */
+#define SPARSESTREAM_NBD_LOCAL_FILES 4
+/* Flag: only a connection with TLS is made, even if the URI does not ask for it. */
+#define SPARSESTREAM_NBD_TLS 8
+
+/* How an export is opened. Zero-initialise it and set `size`; NULL means all defaults. */
+typedef struct sparsestream_nbd_options {
+    /* sizeof(sparsestream_nbd_options). */
+    uint64_t size;
+    /* Any of SPARSESTREAM_NBD_NONBLOCK, _NO_VERIFY_PEER, _LOCAL_FILES, _TLS. */
+    uint64_t flags;
+    /* Milliseconds in which the connection must be ready, else -ETIMEDOUT; 0 means 30000. */
+    int64_t timeout_ms;
+    /* The most bytes of one read or write: a power of two from 4096 to 16777216; 0 means 262144. The server may allow
+     * less. */
+    int64_t request_size;
+    /* The most bytes of memory for requests in flight, at least `request_size`; 0 means 67108864. */
+    int64_t memory;
+    /* The most connections, 1 to 4; 0 means 4. More than one is made only if the server allows it (multi-conn). */
+    int32_t connections;
+    /* The most requests in flight on one connection, 1 to 256; 0 means 64. */
+    int32_t requests;
+    /* The name of the export, for sparsestream_nbd_open_socket(); NULL means "". A URI has its own. */
+    const char *export_name;
+    /* With TLS: the directory of the certificates, or a file with pre-shared keys; NULL means libnbd's defaults. */
+    const char *tls_certificates;
+    const char *tls_psk_file;
+    /* With a file of pre-shared keys: the user name; NULL means the name of the user of this process. */
+    const char *tls_username;
+} sparsestream_nbd_options;
+
+/* Flags of sparsestream_nbd_facts. */
+/* It cannot be written. */
+#define SPARSESTREAM_NBD_READ_ONLY 1
+/* It reports where it has holes (base:allocation). */
+#define SPARSESTREAM_NBD_TELLS_HOLES 2
+/* It can zero a range without the zeros being sent; and it can say if that is not fast. */
+#define SPARSESTREAM_NBD_CAN_ZERO 4
+#define SPARSESTREAM_NBD_CAN_FAST_ZERO 8
+/* It can flush what was written to its medium. */
+#define SPARSESTREAM_NBD_CAN_FLUSH 16
+/* It allows several connections. */
+#define SPARSESTREAM_NBD_MULTI_CONN 32
+/* The connection is encrypted. */
+#define SPARSESTREAM_NBD_ENCRYPTED 64
+
+/* The facts about an open export. Set `size` before it is handed in. */
+typedef struct sparsestream_nbd_facts {
+    /* sizeof(sparsestream_nbd_facts), set by the caller. */
+    uint64_t size;
+    /* Any of the flags above. */
+    uint64_t flags;
+    /* Bytes of the export. */
+    int64_t export_size;
+    /* Bytes: offsets and lengths of requests are multiples of the minimum; requests of a multiple of the preferred
+     * block are the fastest; none is larger than the maximum. */
+    uint32_t block_minimum;
+    uint32_t block_preferred;
+    uint32_t block_maximum;
+    /* Connections that are ready. Further ones are made while a transfer runs. */
+    uint32_t connections;
+} sparsestream_nbd_facts;
+
+/* How holes are written: `zeroes` of sparsestream_nbd_end_options. A hole is never written as TRIM, which may leave the
+ * old bytes. */
+
+/* The server is asked to zero the range. From the first time that it refuses, zeros are written. The default. */
+#define SPARSESTREAM_NBD_ZEROES_AUTO 0
+/* As AUTO, but the server is asked to refuse where zeroing is not faster than writing. A server that cannot tell is
+ * sent zeros. */
+#define SPARSESTREAM_NBD_ZEROES_FAST 1
+/* Zeros are written. */
+#define SPARSESTREAM_NBD_ZEROES_WRITE 2
+
+/* Flag of a sink: zeroed ranges stay allocated. */
+#define SPARSESTREAM_NBD_NO_HOLE 1
+
+/* How an export is used as an end. Zero-initialise it and set `size`; NULL means all defaults. */
+typedef struct sparsestream_nbd_end_options {
+    /* sizeof(sparsestream_nbd_end_options). */
+    uint64_t size;
+    /* Sink: 0 or SPARSESTREAM_NBD_NO_HOLE. Source: 0 or SPARSESTREAM_IGNORE_MAP, to read everything. */
+    uint64_t flags;
+    /* The offset in the export of the stream's first byte. */
+    int64_t offset;
+    /* Source: bytes to read; 0 means to the end. Sink: the most bytes that may be put there, holes included; 0 means to
+     * the end. */
+    int64_t length;
+    /* Source: a hole of fewer bytes is read as data, which saves a request where the holes are small. 0 means that
+     * every hole stays one. */
+    int64_t least_hole;
+    /* Sink: one of SPARSESTREAM_NBD_ZEROES_...; source: 0. */
+    int32_t zeroes;
+    /* Zero. */
+    int32_t reserved;
+} sparsestream_nbd_end_options;
+
+/*
+ * Opens the export of a URI: nbd://, nbds:// (TLS), nbd+unix://, nbds+unix://, nbd+vsock://, nbds+vsock://.
+ *
+ * Returns 0 and an export in `*export` that the caller frees, or a negative errno with `*export` NULL: -EINVAL (an
+ * argument), -E2BIG (a struct from a later version), -ENOMEM, -ETIMEDOUT (`timeout_ms`), -ENOTSUP (libnbd was built
+ * without what the URI asks for), -EPROTO (the server refused, or does not speak NBD), -ECONNREFUSED and the other
+ * errnos of connect(2).
+ */
+int sparsestream_nbd_open(const char *uri, const struct sparsestream_nbd_options *options,
+                          struct sparsestream_nbd **export);
+
+/*
+ * Opens an export over a connected stream socket, with one connection.
+ *
+ * The socket belongs to the export, which closes it, whether this succeeds or fails. Returns as sparsestream_nbd_open().
+ */
+int sparsestream_nbd_open_socket(int socket, const struct sparsestream_nbd_options *options,
+                                 struct sparsestream_nbd **export);
+
+/* Reports what the server said of the export. Returns 0, -EINVAL, -EAGAIN (SPARSESTREAM_NBD_NONBLOCK: not connected
+ * yet; see sparsestream_nbd_wait()), or the errno for which the connection failed. */
+int sparsestream_nbd_info(struct sparsestream_nbd *export, struct sparsestream_nbd_facts *facts);
+
+/* Sets the descriptors and the time to wait for after sparsestream_nbd_info() has returned -EAGAIN. Returns 0 or
+ * -EINVAL. */
+int sparsestream_nbd_wait(struct sparsestream_nbd *export, struct sparsestream_wait *wait);
+
+/*
+ * Reports the sections of a range, in the order of their offsets, without reading: `section` is called with each, of
+ * which neighbours differ in kind. `length` 0 means to the end. Waits for the server, at most `timeout_ms` for an
+ * answer.
+ *
+ * Returns 0, -EINVAL (an argument, or a range that is not in the export), -ENOMEM, -EBUSY (the export has an end), the
+ * errno of the connection, or the negative errno that `section` returned, which ends it.
+ */
+int sparsestream_nbd_map(struct sparsestream_nbd *export, int64_t offset, int64_t length,
+                         int (*section)(void *opaque, const struct sparsestream_section *section), void *opaque);
+
+/*
+ * Sets `depth` and `request_size` of a transfer with this export as one end, where they are 0, to the largest that the
+ * options of the export allow: up to `requests` on each connection within `memory`. Returns 0 or -EINVAL.
+ */
+int sparsestream_nbd_tune(struct sparsestream_nbd *export, struct sparsestream_transfer_options *options);
+
+/*
+ * Makes a source, or a sink, of an export; only a transfer can use it. The end holds the export, which may be freed
+ * before. An export has one end at a time.
+ *
+ * A hole of a source is what the server reports to read as zeros. The report is a hint: where it fails, is absent or is
+ * finer than the minimum block, the range is read.
+ *
+ * A sink is written from `offset` on; what lies outside the stream stays as it is. A stream that does not fit is refused
+ * with -ENOSPC before a byte moves, if its length is known. Success means that the server has flushed everything to its
+ * medium, if it can flush.
+ *
+ * Return 0 and a handle that the caller frees, or a negative errno: -EINVAL, -E2BIG, -ENOMEM, -EBUSY (the export has an
+ * end), -EROFS (a sink of an export that is known to be read-only).
+ */
+int sparsestream_nbd_source(struct sparsestream_nbd *export, const struct sparsestream_nbd_end_options *options,
+                            struct sparsestream_source **source);
+int sparsestream_nbd_sink(struct sparsestream_nbd *export, const struct sparsestream_nbd_end_options *options,
+                          struct sparsestream_sink **sink);
+
+/* Drops the caller's reference. The connections are closed when no end holds the export either. NULL is allowed. */
+void sparsestream_nbd_free(struct sparsestream_nbd *export);
+
+/* This thread's message for its last call of a function above that failed; "" before the first. Valid until the next
+ * such call of this thread. */
+const char *sparsestream_nbd_last_error(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
