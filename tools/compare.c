@@ -11,6 +11,39 @@ enum { PIECE = 1 << 20 };
 
 enum { SAME = -1 };
 
+/* Waits until a source may be ready. A signal that came just before is seen soon. */
+static void wait_for_side(const struct side *side)
+{
+    enum { LONGEST_MS = 100 };
+    sparsestream_wait wait = { .size = sizeof(wait) };
+
+    if (sparsestream_source_wait(side->source, &wait) < 0)
+        return;
+    if (wait.timeout_ms < 0 || wait.timeout_ms > LONGEST_MS)
+        wait.timeout_ms = LONGEST_MS;
+    wait_for_fd(wait.fd, wait.events, wait.timeout_ms);
+}
+
+/* Reads ahead of a stream, as far as there is room. */
+static int fill(struct side *side)
+{
+    side->stream = true;
+    side->data = true;
+    while (side->left < PIECE) {
+        int64_t n = sparsestream_source_read(side->source, side->buffer + side->left, (size_t)(PIECE - side->left));
+
+        if (n == -EAGAIN && !is_cancelled())
+            wait_for_side(side);
+        else if (n < 0 && n != -EINTR)
+            return fail_library(side->name, (int)n);
+        else if (n == 0)
+            break;
+        else if (n > 0)
+            side->left += n;
+    }
+    return 0;
+}
+
 static int look(struct side *side)
 {
     sparsestream_section section = { .size = sizeof(section) };
@@ -18,9 +51,12 @@ static int look(struct side *side)
 
     if (side->left > 0)
         return 0;
-    r = sparsestream_source_section(side->source, &section);
+    while ((r = sparsestream_source_section(side->source, &section)) == -EAGAIN && !is_cancelled())
+        wait_for_side(side);
     if (r < 0)
         return fail_library(side->name, r);
+    if (section.length < 0)
+        return fill(side);
     side->data = section.kind == SPARSESTREAM_DATA;
     side->left = section.length;
     return 0;
@@ -29,12 +65,14 @@ static int look(struct side *side)
 /* Reads all of `length`, within one section of data. */
 static int read_all(struct side *side, int64_t length)
 {
-    int64_t done = 0;
+    int64_t done = side->stream ? length : 0;
 
     while (done < length) {
         int64_t n = sparsestream_source_read(side->source, side->buffer + done, (size_t)(length - done));
 
-        if (n == -EINTR)
+        if (n == -EAGAIN && !is_cancelled())
+            wait_for_side(side);
+        if (n == -EINTR || (n == -EAGAIN && !is_cancelled()))
             continue;
         if (n < 0 && n != SPARSESTREAM_AT_HOLE)
             return fail_library(side->name, (int)n);
@@ -64,6 +102,14 @@ static bool all_zeros(const struct side *side, int64_t length)
     return side->buffer[0] == 0 && memcmp(side->buffer, side->buffer + 1, (size_t)length - 1) == 0;
 }
 
+/* Moves past a piece. */
+static void move_on(struct side *side, int64_t length)
+{
+    side->left -= length;
+    if (side->stream && side->left > 0)
+        memmove(side->buffer, side->buffer + length, (size_t)side->left);
+}
+
 /* One piece of both. Returns SAME, or an exit code after a message. */
 static int compare_piece(struct comparison *comparison, int64_t length)
 {
@@ -80,16 +126,19 @@ static int compare_piece(struct comparison *comparison, int64_t length)
             r = fail_library(sides[i].name, r);
         if (r != 0)
             return r;
-        sides[i].left -= length;
     }
     if (!sides[0].data && !sides[1].data) {
         comparison->hole_bytes += length;
-        return SAME;
+        same = length;
+    } else {
+        comparison->data_bytes += length;
+        if (sides[0].data != sides[1].data && all_zeros(&sides[sides[0].data ? 0 : 1], length))
+            same = length;
+        else
+            same = first_difference(&sides[0], &sides[1], length);
     }
-    comparison->data_bytes += length;
-    if (sides[0].data != sides[1].data && all_zeros(&sides[sides[0].data ? 0 : 1], length))
-        return SAME;
-    same = first_difference(&sides[0], &sides[1], length);
+    for (i = 0; i < 2; i++)
+        move_on(&sides[i], length);
     if (same == length)
         return SAME;
     comparison->at += same;

@@ -12,6 +12,7 @@ struct side {
     sparsestream_source *source;
     unsigned char *buffer;
     bool data;
+    bool stream;  /* its sections have no length: the buffer has what was read ahead, which is `left` bytes */
     int64_t left; /* of the section that it is in */
 };
 

@@ -69,14 +69,14 @@ _sparsestream() {
         mapfile -t COMPREPLY < <(compgen -W "${commands% help}" -- "$current")
         return
         ;;
-    map) options='--json --list --range --rows' ;;
-    copy) options="--dry-run --verify --only-changes --on-read-error --error-map --preallocate --range --at --preserve --ignore-map $common $sink" ;;
-    check) options='--holes --range --ignore-map --progress --quiet' ;;
+    map) options='--backing-chain --json --list --range --rows' ;;
+    copy) options="--backing-chain --dry-run --verify --only-changes --on-read-error --error-map --preallocate --range --at --preserve --ignore-map $common $sink" ;;
+    check) options='--backing-chain --holes --range --ignore-map --progress --quiet' ;;
     checksum)
-        options='--check --ignore-map --ignore-missing --json --progress --quiet --range --status --strict --timeout --warn'
+        options='--backing-chain --check --ignore-map --ignore-missing --json --progress --quiet --range --status --strict --timeout --warn'
         ;;
-    send) options="--answers --no-lock --range --ignore-map $common $wire" ;;
-    recv) options="--checkpoint --state --max-size --mode --range $common $sink $wire" ;;
+    send) options="--answers --backing-chain --no-lock --range --ignore-map $common $wire" ;;
+    recv) options="--backing-chain --checkpoint --state --max-size --mode --range $common $sink $wire" ;;
     *) return ;;
     esac
     case $previous in

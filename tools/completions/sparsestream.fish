@@ -84,3 +84,4 @@ complete -c sparsestream -n '__fish_seen_subcommand_from send' -l answers -d 'He
 complete -c sparsestream -n '__fish_seen_subcommand_from recv' -l checkpoint -x -d 'Be durable after each so many bytes'
 complete -c sparsestream -n '__fish_seen_subcommand_from recv' -l state -r -d 'File for what is durable'
 complete -c sparsestream -n '__fish_seen_subcommand_from recv' -l max-size -x -d 'Refuse what is longer'
+complete -c sparsestream -n '__fish_seen_subcommand_from map copy check checksum send recv' -l backing-chain -d 'Use the other files that an image names'
