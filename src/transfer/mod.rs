@@ -244,7 +244,7 @@ fn drain(course: &mut Course, error: Error, turn: &mut Turn, patience: Patience)
             return waits;
         }
     }
-    Err(error)
+    error
 }
 
 /// The error of a transfer that was ended from outside.
