@@ -48,7 +48,6 @@ pub struct FileSource {
     may_end: bool,
     ended: bool,
     life: Life,
-    trail: Trail,
 }
 
 impl FileSource {
@@ -98,7 +97,6 @@ impl FileSource {
             may_end: made_up && at_most,
             ended: false,
             life: Life::Open,
-            trail: Trail::default(),
         })
     }
 
