@@ -436,10 +436,16 @@ fn is_honest(
         || errno == libc::EAGAIN
             && error.errno() == libc::EIO
             && error.to_string().contains("EAGAIN");
+    // An error names the offset of its own request. Several may be in flight beyond what was reached.
+    let in_flight = matches!(target, Target::Direct | Target::DirectOver | Target::FromDirect);
+    let at = |reached: u64| match error.offset() {
+        Some(offset) if in_flight => (reached..reached + image().len() as u64).contains(&offset),
+        offset => offset == Some(reached),
+    };
     // Before the first byte anything may be asked of the target. Later it is written, or a hole is made.
     let does = match call {
         Call::Pwrite | Call::Fallocate if error.side() == Side::Sink => {
-            let placed = reached.is_none_or(|reached| error.offset() == Some(reached.target));
+            let placed = reached.is_none_or(|reached| at(reached.target));
             let operations = [Operation::Write, Operation::Hole, Operation::Truncate];
             // A request for holes that the target cannot make is refused before the first byte.
             placed && operations.contains(&error.operation())
@@ -447,7 +453,7 @@ fn is_honest(
         }
         Call::Pread if error.side() == Side::Source => {
             let source = reached.and_then(|reached| reached.source);
-            let placed = source.is_none_or(|source| error.offset() == Some(source));
+            let placed = source.is_none_or(at);
             placed && error.operation() == Operation::Read
         }
         Call::Ftruncate if error.side() == Side::Sink => {
