@@ -1,8 +1,12 @@
 //! What can go wrong, with the operation, the side, the offset and the errno of it.
 
 pub use crate::text::Text;
+pub(crate) use shown::Words;
+pub use shown::{Allowed, Given};
+use shown::{Known, PeerWords, Place, SaidWords};
 use std::ffi::CStr;
-use std::fmt;
+
+mod shown;
 
 /// The result of everything that can fail here.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -315,79 +319,6 @@ pub enum Error {
     Internal,
 }
 
-/// A number that was received, with or without a sign.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Given {
-    bits: u64,
-    signed: bool,
-}
-
-impl From<i32> for Given {
-    fn from(value: i32) -> Self {
-        i64::from(value).into()
-    }
-}
-
-impl From<i64> for Given {
-    fn from(value: i64) -> Self {
-        Given { bits: value as u64, signed: true }
-    }
-}
-
-impl From<u32> for Given {
-    fn from(value: u32) -> Self {
-        u64::from(value).into()
-    }
-}
-
-impl From<u64> for Given {
-    fn from(value: u64) -> Self {
-        Given { bits: value, signed: false }
-    }
-}
-
-impl fmt::Display for Given {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.signed { (self.bits as i64).fmt(f) } else { self.bits.fmt(f) }
-    }
-}
-
-/// The values that an argument may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Allowed {
-    /// As these words list them.
-    Only(&'static &'static str),
-    /// 0, or one of a range.
-    ZeroOr(u32, u32),
-    /// A range.
-    Range(u32, u32),
-    /// At most this.
-    Most(u64),
-}
-
-impl fmt::Display for Allowed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Allowed::Only(words) => f.write_str(words),
-            Allowed::ZeroOr(least, most) => write!(f, "0 or from {least} to {most}"),
-            Allowed::Range(least, most) => write!(f, "from {least} to {most}"),
-            Allowed::Most(most) => write!(f, "at most {most}"),
-        }
-    }
-}
-
-/// The flags that an argument may have.
-struct Known(u64);
-
-impl fmt::Display for Known {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            0 => f.write_str("no flag is allowed"),
-            known => write!(f, "only {known:#x} are allowed"),
-        }
-    }
-}
-
 impl Error {
     /// A failed system call or callback.
     #[must_use]
@@ -536,66 +467,6 @@ impl Error {
             self,
             Error::At { errno: libc::EINTR, .. } | Error::Nowhere { errno: libc::EINTR, .. }
         )
-    }
-}
-
-/// What a peer said of its failure, or the same from the numbers.
-struct PeerWords<'a> {
-    operation: &'a Operation,
-    side: &'a Side,
-    offset: &'a Option<u64>,
-    errno: &'a i32,
-    text: &'a Text,
-}
-
-impl fmt::Display for PeerWords<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.text.as_str();
-        if !text.is_empty() {
-            return f.write_str(text);
-        }
-        let PeerWords { operation, side, offset, errno, .. } = *self;
-        write!(f, "{}: {}", Place { operation, side, offset }, Words(*errno))
-    }
-}
-
-/// Where something failed.
-struct Place<'a> {
-    operation: &'a Operation,
-    side: &'a Side,
-    offset: &'a Option<u64>,
-}
-
-impl fmt::Display for Place<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.side.name(), self.operation.name())?;
-        self.offset.map_or(Ok(()), |offset| write!(f, " at offset {offset}"))
-    }
-}
-
-/// Somebody's words and the errno in the system's words.
-struct SaidWords<'a> {
-    errno: &'a i32,
-    text: &'a Text,
-}
-
-impl fmt::Display for SaidWords<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.text.as_str();
-        if !text.is_empty() {
-            write!(f, "{text}: ")?;
-        }
-        write!(f, "{}", Words(*self.errno))
-    }
-}
-
-/// An errno in the system's words.
-pub(crate) struct Words(pub i32);
-
-impl fmt::Display for Words {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut buffer = [0; 96];
-        f.write_str(crate::sys::words(self.0, &mut buffer))
     }
 }
 
