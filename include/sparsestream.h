@@ -287,7 +287,7 @@ typedef struct sparsestream_section {
 } sparsestream_section;
 
 /**
- * Is the descriptor's file position in data or in a hole, and for how many bytes?
+ * Reports whether the file position is in data or in a hole, and for how many bytes.
  *
  * `*in_data` becomes true within data; `*length` becomes the bytes from the position to the end
  * of that section, the hole at a file's end included. At or beyond the end the answer is false
@@ -316,8 +316,8 @@ typedef struct sparsestream_section {
 int sparsestream_in_data(int fd, bool *in_data, int64_t *length);
 
 /**
- * As `sparsestream_in_data`, at `offset` bytes from the start instead of the file position, and
- * with the kind told apart from the end: `out->kind` is `SPARSESTREAM_END` at or beyond the end.
+ * As `sparsestream_in_data`, at `offset` bytes from the start instead of the file position. It
+ * distinguishes the end from a hole: at or beyond the end `out->kind` is `SPARSESTREAM_END`.
  * `out->offset` is `offset`, also within a section that began before.
  *
  * Position: kept, as by `sparsestream_in_data`.
@@ -334,8 +334,8 @@ int sparsestream_section_at(int fd,
  * range. `length` 0 means to the end; the end is fixed when the call starts. One lseek(2) a
  * boundary.
  *
- * `callback` returns 0 to go on; anything else ends the walk and becomes the result of the call.
- * It must not move the file position, throw or longjmp.
+ * `callback` returns 0 to continue. Anything else ends the walk and is the result of the call. It must
+ * not move the file position, throw or longjmp.
  *
  * Position: kept, as by `sparsestream_in_data`, but it moves while the walk is under way.
  *
@@ -350,7 +350,7 @@ int sparsestream_map(int fd,
                      void *opaque);
 
 /**
- * Can the file system tell holes from data in this file? Position: kept.
+ * Reports whether the file system answers questions about holes in this file. Position: kept.
  *
  * 1 means that the map was answered, which a file system that stores no holes also does (all is
  * data then). 0 means that it cannot be asked: everything counts as data. A block device answers
@@ -379,8 +379,8 @@ int sparsestream_holes_supported(int fd);
 #define SPARSESTREAM_WITH_KEEPS (1 << 17)
 
 /**
- * What `recv` of a stream, and `sparsestream_source_read`, return when the next thing is a hole: a
- * number that is neither a count nor a negative errno.
+ * Returned by `recv` of a stream and by `sparsestream_source_read` if a hole comes next. It is neither a
+ * count nor a negative errno.
  */
 #define SPARSESTREAM_AT_HOLE (-4096)
 
@@ -404,8 +404,8 @@ typedef struct sparsestream_wait_fd {
 } sparsestream_wait_fd;
 
 /**
- * What a transfer or an end that returned -EAGAIN waits for. Set `size` before it is handed in; in a
- * `wait` function of a table the library has set it.
+ * The descriptors and the time that a transfer or an end waits for, after it returned -EAGAIN. Set
+ * `size` before it is handed in; in a `wait` function of a table the library has set it.
  *
  * It is over when one of the descriptors is ready or `timeout_ms` has passed.
  */
@@ -450,7 +450,7 @@ typedef struct sparsestream_wait {
 } sparsestream_wait;
 
 /**
- * What is going to be sent to a sink.
+ * The stream that is going to be sent to a sink.
  */
 typedef struct sparsestream_plan {
     /**
@@ -473,8 +473,8 @@ typedef struct sparsestream_plan {
  */
 
 /**
- * Flag of `sparsestream_source_options`: trust no file system's map of holes and read the whole
- * range. Holes are then found only by `SPARSESTREAM_DETECT_ZEROES`.
+ * Flag of `sparsestream_source_options`: read the whole range, without asking the file system for holes.
+ * Holes are then found only by `SPARSESTREAM_DETECT_ZEROES`.
  */
 #define SPARSESTREAM_IGNORE_MAP 1
 
@@ -490,8 +490,8 @@ typedef struct sparsestream_plan {
 typedef struct sparsestream_source sparsestream_source;
 
 /**
- * What a source is, before the first byte. The library sets the fields to what the table alone says;
- * `describe` changes them. A caller who asks for it sets `size`.
+ * The facts about a source, before the first byte. The library sets the fields to what the table alone
+ * says; `describe` changes them. A caller who asks for it sets `size`.
  */
 typedef struct sparsestream_source_info {
     /**
@@ -714,7 +714,7 @@ int sparsestream_source_wait(struct sparsestream_source *source,
  * `SPARSESTREAM_AT_HOLE` or `SPARSESTREAM_AT_KEEP` when a hole or a kept section comes next (ask its
  * length with `sparsestream_source_section`, and move on with `sparsestream_source_skip`); or a negative
  * errno: -EINVAL, -EBUSY, -EAGAIN, -EINTR, -ESHUTDOWN (finished or aborted before), -ENODATA
- * (ended early), -EPROTO (a callback answered nonsense), or the error of the system or the
+ * (ended early), -EPROTO (a callback gave an invalid answer), or the error of the system or the
  * callback.
  */
 int64_t sparsestream_source_read(struct sparsestream_source *source,
@@ -734,9 +734,9 @@ int sparsestream_source_skip(struct sparsestream_source *source,
                              int64_t length);
 
 /**
- * Tells the source that all of it was taken: a descriptor's position is put back; a stream's
- * `finish` is called, whose failure is the result. To be called once, after the end; again while
- * it returns -EAGAIN.
+ * Reports to the source that everything was taken: a descriptor's position is put back; a stream's
+ * `finish` is called, whose failure is the result. To be called once, after the end; again while it
+ * returns -EAGAIN.
  *
  * Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, or the error of the system or the
  * callback.
@@ -744,12 +744,13 @@ int sparsestream_source_skip(struct sparsestream_source *source,
 int sparsestream_source_finish(struct sparsestream_source *source);
 
 /**
- * Tells the source that the stream failed with `error`, a positive errno: a stream's `abort` is
+ * Reports to the source that the stream failed with `error`, a positive errno: a stream's `abort` is
  * called, unless it was finished or aborted already.
  *
  * Returns 0, or -EINVAL or -EBUSY.
  */
-int sparsestream_source_abort(struct sparsestream_source *source, int error);
+int sparsestream_source_abort(struct sparsestream_source *source,
+                              int error);
 
 /**
  * Gives up the caller's reference to a source, which is not to be used again. NULL is allowed.
@@ -775,8 +776,8 @@ void sparsestream_source_free(struct sparsestream_source *source);
 #define SPARSESTREAM_SYNC 2
 
 /**
- * Flag of `sparsestream_sink_options`: cut a regular file after the stream's end. Without it a
- * longer file keeps its tail. What is no regular file cannot be cut: there the flag does nothing.
+ * Flag of `sparsestream_sink_options`: cut a regular file after the stream's end. Without it a longer
+ * file keeps its tail. The flag has no effect on anything but a regular file.
  */
 #define SPARSESTREAM_TRUNCATE 4
 
@@ -810,8 +811,8 @@ typedef struct sparsestream_sink_options {
      */
     int64_t offset;
     /**
-     * Most bytes that the stream may put there, holes included; 0 means no limit of its own.
-     * What comes beyond it fails with -EFBIG and is not written.
+     * Most bytes that the stream may put there, holes included; 0 means no limit of its own. More than
+     * that fails with -EFBIG and is not written.
      */
     int64_t length;
     /**
@@ -839,7 +840,7 @@ typedef struct sparsestream_sink_options {
 } sparsestream_sink_options;
 
 /**
- * What a sink can do. The library sets the fields to what the table alone says; `announce` changes
+ * The abilities of a sink. The library sets the fields to what the table alone says; `announce` changes
  * them. A caller who asks for it sets `size`.
  */
 typedef struct sparsestream_sink_info {
@@ -979,7 +980,7 @@ int sparsestream_sink_to_callbacks(const struct sparsestream_sink_ops *ops,
  * Returns the count, which may be short but is not 0 unless `length` is; or a negative errno:
  * -EINVAL, -EBUSY (the handle is in use by another call), -EAGAIN, -EINTR, -ESHUTDOWN (finished or
  * aborted before), -EFBIG (beyond `length` of the options or RLIMIT_FSIZE), -ENOSPC, -EPROTO (a
- * callback answered nonsense), or the error of the system or the callback.
+ * callback gave an invalid answer), or the error of the system or the callback.
  */
 int64_t sparsestream_sink_write(struct sparsestream_sink *sink, const void *buffer, size_t length);
 
@@ -1004,8 +1005,8 @@ int64_t sparsestream_sink_keep(struct sparsestream_sink *sink,
 
 /**
  * Announces to a sink what is going to come, so that it can refuse it, and reports what the sink can do.
- * A transfer does that by itself; who drives a sink by hand may do it before the first byte. `plan` NULL
- * stands for any length, with holes. `info` may be NULL.
+ * A transfer does that. If a sink is driven by hand, it is optional, and must come before the first
+ * byte. `plan` NULL stands for any length, with holes. `info` may be NULL.
  *
  * Returns 0 or a negative errno: -EINVAL, -E2BIG, -EBUSY, -EAGAIN, -EINTR, -ESHUTDOWN, -EFBIG or -ENOSPC
  * (too much), -EOPNOTSUPP (the sink cannot keep, but kept sections may come), or the error of the system
@@ -1205,8 +1206,8 @@ int sparsestream_source_from_stream(const struct sparsestream_stream_ops *ops,
 typedef struct sparsestream_transfer sparsestream_transfer;
 
 /**
- * What a transfer has done so far. Set `size` before it is handed in: a short struct receives
- * what fits, the tail of a longer one is zeroed.
+ * The work that a transfer has done so far. Set `size` before the call: a short struct receives the
+ * fields that fit, and the rest of a longer one is zeroed.
  */
 typedef struct sparsestream_stats {
     /**
@@ -1215,14 +1216,14 @@ typedef struct sparsestream_stats {
      */
     uint64_t size;
     /**
-     * How far the stream has come, from its first byte: what this transfer moved, data and holes
-     * together, and what was there before it where an earlier one is gone on with. While that is
-     * compared it counts up to there, and goes back to 0 if the stream starts again.
+     * The position in the stream, in bytes from its first byte. It includes the bytes that a receiver
+     * already held when the transfer was resumed. During their comparison it counts up to them. It goes
+     * back to 0 if the stream starts again.
      */
     int64_t position;
     /**
-     * Where the stream ends, on the same scale, or -1 where the source cannot tell: a transfer
-     * that goes on with an earlier one moves less than that.
+     * The value of `position` at the end, or -1 if the source does not know it. A resumed transfer moves
+     * less than that.
      */
     int64_t total;
     /**
@@ -1301,8 +1302,8 @@ typedef struct sparsestream_transfer_options {
      */
     int64_t progress_bytes;
     /**
-     * `progress` is called when something has moved and this many milliseconds have gone by since
-     * the last call, and at the end; 0 means not by time.
+     * `progress` is called when something has moved and this many milliseconds have passed since the
+     * last call, and at the end; 0 means not by time.
      */
     int64_t progress_ms;
     /**
@@ -1320,13 +1321,13 @@ typedef struct sparsestream_transfer_options {
      */
     void *opaque;
     /**
-     * Milliseconds after which the transfer fails with -ETIMEDOUT, naming the side that is late, if
-     * no byte was moved and the other end of a wire gave no sign of life (`keepalive_ms` of
-     * `sparsestream_wire_options`); 0 means never. It is looked at when
-     * `sparsestream_transfer_run` is called and while it waits; a callback that blocks cannot be
-     * interrupted, and waiting for the rate does not count. A sender over a wire with a way back
-     * also waits for the receiver's last word, while the receiver syncs and says nothing: allow for
-     * it, or have the receiver use `sync_interval`. After that the receiver may have stored all.
+     * Milliseconds after which the transfer fails with -ETIMEDOUT, naming the side that is late, if no
+     * byte was moved and the other end of a wire gave no sign of life (`keepalive_ms` of
+     * `sparsestream_wire_options`); 0 means never. It is looked at when `sparsestream_transfer_run` is
+     * called and while it waits; a callback that blocks cannot be interrupted, and waiting for the rate
+     * does not count. A sender over a wire with a way back also waits for the receiver's answer, while
+     * the receiver may sync for a long time: choose a limit that allows that, or let the receiver use
+     * `sync_interval`. If the limit ends this wait, the receiver may have stored everything.
      */
     int64_t stall_ms;
     /**
@@ -1387,13 +1388,13 @@ int sparsestream_transfer_new(struct sparsestream_source *source,
                               struct sparsestream_transfer **transfer);
 
 /**
- * Goes on with a transfer.
+ * Begins or resumes a transfer.
  *
- * `budget` bounds one call: it returns 1 after about so many bytes of work, where data that is read
- * and found to be zeros counts as data that is moved, and a hole, or a step of zeroing, counts as
- * 4096 bytes, or as 64 bytes a microsecond if it takes longer. With a budget the call never waits
- * on a descriptor, not even on one that is in blocking mode; reading and writing regular files and
- * block devices, and callbacks that block, take as long as they take, one piece at a time.
+ * `budget` bounds one call: it returns 1 after about this many bytes of work, where data that is read
+ * and found to be zeros counts as data that is moved, and a hole, or a step of zeroing, counts as 4096
+ * bytes, or as 64 bytes a microsecond if it takes longer. With a budget the call never waits on a
+ * descriptor, not even on one that is in blocking mode; reading and writing regular files and block
+ * devices, and callbacks that block, take as long as they take, one piece at a time.
  *
  * `budget` 0 means to the end. The call then waits, with poll(2), on descriptors that are in
  * blocking mode, and returns -EAGAIN only for those in non-blocking mode and for callbacks.
@@ -1405,24 +1406,23 @@ int sparsestream_transfer_new(struct sparsestream_source *source,
  * without. What a file sends to a socket or a pipe in non-blocking mode may be its own pages: it
  * should not change before the other end has read them.
  *
- * Returns 0 when all is moved and both ends are finished; 1 when the budget is used up; -EAGAIN
- * when an end is not ready (`sparsestream_transfer_wait` tells which; nothing is lost, run it
- * again); or the negative errno that ended the transfer, the same again if it is run again:
- * -EOPNOTSUPP (the sparse request cannot be met; no byte was moved), -ECANCELED, -ETIMEDOUT
- * (`stall_ms`, `idle_ms`), -ENODATA (the source ended early), -EPROTO (a callback answered nonsense), -EFBIG,
- * -EOVERFLOW (a source whose holes end beyond every offset), -ESHUTDOWN (an end was finished or
- * aborted before), -ENOSPC, -ENOMEM (no byte was moved), -EBUSY (the transfer or one of its ends
- * is in use by another call; this one ended nothing), or the error of the system or the callback.
+ * Returns 0 when all is moved and both ends are finished; 1 when the budget is used up; -EAGAIN when an
+ * end is not ready (`sparsestream_transfer_wait` says which; nothing is lost; run it again); or the
+ * negative errno that ended the transfer, the same again if it is run again: -EOPNOTSUPP (the sparse
+ * request cannot be met; no byte was moved), -ECANCELED, -ETIMEDOUT (`stall_ms`, `idle_ms`), -ENODATA
+ * (the source ended early), -EPROTO (a callback gave an invalid answer), -EFBIG, -EOVERFLOW (a source whose
+ * holes end beyond every offset), -ESHUTDOWN (an end was finished or aborted before), -ENOSPC, -ENOMEM
+ * (no byte was moved), -EBUSY (the transfer or one of its ends is in use by another call; this one ended
+ * nothing), or the error of the system or the callback.
  */
 int sparsestream_transfer_run(struct sparsestream_transfer *transfer,
                               int64_t budget);
 
 /**
- * What the transfer waits for, after `sparsestream_transfer_run` returned -EAGAIN.
+ * Reports what the transfer waits for, after `sparsestream_transfer_run` returned -EAGAIN.
  *
- * Watch `fd` for `events` with poll, epoll or any event loop, and run the transfer again when they
- * come or `timeout_ms` has gone by. At any other time the answer is: no side, no descriptor, 0
- * milliseconds.
+ * Watch `fd` for `events` with poll, epoll or any event loop, and run the transfer again when they come
+ * or `timeout_ms` has passed. At any other time the answer is: no side, no descriptor, 0 milliseconds.
  *
  * Returns 0 or a negative errno: -EINVAL, -EBUSY.
  */
@@ -1430,7 +1430,7 @@ int sparsestream_transfer_wait(struct sparsestream_transfer *transfer,
                                struct sparsestream_wait *wait);
 
 /**
- * What the transfer has done so far.
+ * Reports what the transfer has done so far.
  *
  * Returns 0 or a negative errno: -EINVAL, -EBUSY.
  */
@@ -1655,7 +1655,7 @@ typedef struct sparsestream_event {
      */
     int32_t what;
     /**
-     * What is tried next, where something was given up.
+     * The way that is tried next, if one was given up.
      */
     int32_t next;
     /**
@@ -1969,17 +1969,16 @@ int sparsestream_request_done(struct sparsestream_request *request,
 #define SPARSESTREAM_WIRE_DIGEST 64
 
 /**
- * Flag of `sparsestream_wire_options`, for a sender: the receiver may offer to go on from what it
- * holds.
+ * Flag of `sparsestream_wire_options`, for a sender: the receiver may offer to resume after the bytes
+ * that it holds.
  */
 #define SPARSESTREAM_WIRE_RESUME 128
 
 /**
- * Flag of `sparsestream_wire_options`: where going on is not possible, the stream starts again from
- * its first byte. Without it that is an error of both ends. At the receiver it is enough where the
- * sender's identity, transfer id or length tells another source (else -ESTALE), or the sender
- * cannot resume (else -EOPNOTSUPP). Both ends need it where what is held differs from what the
- * source has (else -ESTALE).
+ * Flag of `sparsestream_wire_options`: if the stream cannot be resumed, it starts again from its first
+ * byte. Without the flag that is an error at both ends. The receiver alone needs it if the source is
+ * another one by its identity, transfer id or length (else -ESTALE), or if the sender cannot resume
+ * (else -EOPNOTSUPP). Both ends need it if the held bytes differ from the source (else -ESTALE).
  */
 #define SPARSESTREAM_WIRE_RESTART 256
 
@@ -2144,7 +2143,7 @@ typedef struct sparsestream_wire_options {
 } sparsestream_wire_options;
 
 /**
- * What a sender told of its stream. Set `size` before it is handed in.
+ * The facts that a sender has sent about its stream. Set `size` before it is handed in.
  */
 typedef struct sparsestream_wire_info {
     /**
@@ -2190,7 +2189,7 @@ typedef struct sparsestream_wire_info {
      */
     uint8_t base_identity[32];
     /**
-     * 1 if the sender waits for the receiver's last word, else 0.
+     * 1 if the sender waits for the receiver's answer, else 0.
      */
     int32_t answers;
     /**
@@ -2278,17 +2277,16 @@ int sparsestream_sink_to_wire(int write_fd,
  * at its position; see `sparsestream_sink_to_wire`.
  *
  * With a way back (`write_fd` at least 0; the same descriptor twice for a socket) the sender is
- * answered, if it waits for that: finishing the source, as a transfer does after its sink, says
- * that all is stored; aborting it tells what failed. With -1 a sender that waits for answers is
+ * answered, if it waits for that: finishing the source, as a transfer does after its sink, reports that
+ * everything is stored; aborting it reports the failure. With -1 a sender that waits for answers is
  * refused with -ENOTCONN.
  *
  * Nothing that comes is trusted: a stream that breaks the rules, is longer than `max_size` or was
- * damaged is an error before the sink hears of it, but for the data of a frame whose checksum
- * comes to be wrong with its last byte. A stream that is cut off is -ENODATA. Receiving never
- * waits. The source takes at most 270 KiB of memory, whatever it receives. A transfer moves long
- * data into a file or a block device without a copy through memory, if `read_fd` is a pipe, a
- * regular file or in non-blocking mode, neither checksums nor the digest are in force, and the transfer
- * looks for no zeros.
+ * damaged is an error before the sink hears of it, but for the data of a frame whose checksum turns out
+ * to be wrong at its last byte. A stream that is cut off is -ENODATA. Receiving never waits. The source
+ * takes at most 270 KiB of memory, whatever it receives. A transfer moves long data into a file or a
+ * block device without a copy through memory, if `read_fd` is a pipe, a regular file or in non-blocking
+ * mode, neither checksums nor the digest are in force, and the transfer looks for no zeros.
  *
  * To resume an earlier transfer, set `resume_offset`, `resume_fd`, `resume_fd_offset` and `identity`,
  * ask with `sparsestream_source_wire_info` where the stream starts, and make the sink begin there. When
@@ -2298,13 +2296,13 @@ int sparsestream_sink_to_wire(int write_fd,
  * `sparsestream_transfer_run`, and the sender gets a sign of life each second. The transfer reports to
  * the sender what became durable (`checkpoint` of `sparsestream_sink_options`).
  *
- * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
- * NULL: -EINVAL (an argument, an unknown flag, a field of the sender's), and those of
+ * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
+ * -EINVAL (an argument, an unknown flag, a field of the sender's), and those of
  * `sparsestream_sink_to_wire`. What is wrong with the stream itself shows when the source is used:
- * -EPROTO (a frame that may not be), -EBADMSG (a checksum or the digest is wrong), -EMSGSIZE (more
- * data in a frame than `max_payload`), -EFBIG, -ENODATA, -EPROTONOSUPPORT (a version or a feature
- * that is not known), -EOPNOTSUPP (no checksums, no digest, no resuming), -ENOTCONN, -ESTALE (the
- * source has changed), -EAGAIN, -EINTR, the errno of a read, or the one that the sender told.
+ * -EPROTO (a frame that may not be), -EBADMSG (a checksum or the digest is wrong), -EMSGSIZE (more data
+ * in a frame than `max_payload`), -EFBIG, -ENODATA, -EPROTONOSUPPORT (a version or a feature that is not
+ * known), -EOPNOTSUPP (no checksums, no digest, no resuming), -ENOTCONN, -ESTALE (the source has
+ * changed), -EAGAIN, -EINTR, the errno of a read, or the one that the sender reported.
  */
 int sparsestream_source_from_wire(int read_fd,
                                   int write_fd,
@@ -2312,11 +2310,11 @@ int sparsestream_source_from_wire(int read_fd,
                                   struct sparsestream_source **source);
 
 /**
- * The facts that the sender has told of its stream, before any of it is read. Receives them first, and
- * reads back what is held for a resume, if that was not done yet. On a descriptor in blocking mode the
- * call waits, with poll(2). On any other it returns -EAGAIN, and is to be called again when `read_fd`
- * can be read. A call handles a bounded number of frames and held bytes (16,384 and 64 MiB): if that
- * was not enough it returns -EINTR in either mode, and is to be called again at once.
+ * Reports the facts that the sender has sent about its stream, before any of it is read. Receives them
+ * first, and reads back what is held for a resume, if that was not done yet. On a descriptor in blocking
+ * mode the call waits, with poll(2). On any other it returns -EAGAIN, and is to be called again when
+ * `read_fd` can be read. A call handles a bounded number of frames and held bytes (16,384 and 64 MiB):
+ * if that was not enough it returns -EINTR in either mode, and is to be called again at once.
  *
  * Returns 0 or a negative errno: -EINVAL (not a source from a wire, or an argument), -EBUSY, -EAGAIN, -EINTR,
  * and those of a source from a wire.
@@ -2325,10 +2323,10 @@ int sparsestream_source_wire_info(struct sparsestream_source *source,
                                   struct sparsestream_wire_info *info);
 
 /**
- * Fills a sender's options with what can be told of a file or a block device: the sizes, of which
- * `data_bytes` by a walk along its map, and an identity of device, inode, size and modification
- * time; of a block device, which has no such time, of its number and its size. Sets
- * `SPARSESTREAM_WIRE_SIZES`. All other fields are left alone.
+ * Fills a sender's options with the facts about a file or a block device: the sizes, of which
+ * `data_bytes` by a walk along its map, and an identity of device, inode, size and modification time; of
+ * a block device, which has no such time, of its number and its size. Sets `SPARSESTREAM_WIRE_SIZES`.
+ * All other fields are left alone.
  *
  * `offset` and `length` are the range that will be sent, in bytes; a length of 0 means to the end.
  * The file position is used and put back.
@@ -2383,8 +2381,7 @@ typedef struct sparsestream_channel_options {
  * and its words (`peer` of `sparsestream_error` is 1). An end that is freed before it was finished is
  * ECANCELED at the other. What the receiving sink has made durable is reported to the sending source.
  *
- * Kept sections must be announced: a transfer does that, who drives the sink by hand uses
- * `sparsestream_sink_announce`.
+ * Kept sections must be announced: a transfer does that; by hand use `sparsestream_sink_announce`.
  *
  * Returns 0 and two handles that the caller frees, or a negative errno with both NULL: -EINVAL (an
  * argument, a flag, the capacity), -E2BIG (options from a later version), -EMFILE, -ENFILE, -ENOMEM, or
@@ -2432,8 +2429,8 @@ typedef struct sparsestream_digest_options {
      */
     int64_t progress_bytes;
     /**
-     * `progress` is called when this many milliseconds have gone by since the last call and
-     * something was digested, and at the end; 0 means not by time.
+     * `progress` is called when this many milliseconds have passed since the last call and something was
+     * digested, and at the end; 0 means not by time.
      */
     int64_t progress_ms;
     /**
