@@ -38,6 +38,8 @@ static int check_options(const struct settings *settings)
         return usage(settings, message, "--only-changes");
     if (settings->device)
         return usage(settings, message, "--device");
+    if (settings->direct)
+        return usage(settings, message, "--direct");
     if (settings->resume)
         return usage(settings, message, "--resume");
     return 0;

@@ -43,11 +43,11 @@ pub struct FileSource {
     direct: Option<Reader>,
     /// Reads that are under way.
     queue: Queue,
+    trail: Trail,
     /// It may end before `end`, which is only the most that is read.
     may_end: bool,
     ended: bool,
     life: Life,
-    trail: Trail,
 }
 
 impl FileSource {
@@ -93,10 +93,10 @@ impl FileSource {
             looker: Looker::new(fd),
             direct: alignment.map(|alignment| Reader::new(fd, alignment)),
             queue: Queue::new(fd),
+            trail: Trail::default(),
             may_end: made_up && at_most,
             ended: false,
             life: Life::Open,
-            trail: Trail::default(),
         })
     }
 

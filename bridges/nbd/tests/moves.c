@@ -387,6 +387,68 @@ static void depth_size_and_connections_do_not_change_the_content(void)
     close(to);
 }
 
+static void another_client_reads_what_was_written(void)
+{
+    struct server server;
+    int from = image("from"), to;
+
+    NBDKIT(&server, "memory", "13766656");
+    CHECK_MOVED(move(file_source(from), export_sink(server.uri, NULL, NULL), NULL));
+    CHECK_INT(RUN("nbdcopy", server.uri, "to"), ==, 0);
+    to = open("to", O_RDONLY | O_CLOEXEC);
+    REQUIRE(to >= 0);
+    CHECK_SAME(from, to);
+    server_stop(&server);
+    close(from);
+    close(to);
+}
+
+struct seen {
+    size_t count;
+    bool right;
+    int64_t next;
+};
+
+static int see(void *opaque, const struct sparsestream_section *section)
+{
+    struct seen *seen = opaque;
+
+    seen->right = seen->right && seen->count < COUNT(layout) && section->offset == seen->next &&
+                  section->kind == layout[seen->count].kind && section->length == layout[seen->count].length;
+    seen->next += section->length;
+    seen->count++;
+    return 0;
+}
+
+static int see_one(void *opaque, const struct sparsestream_section *section)
+{
+    (void)opaque;
+    (void)section;
+    return -EDOM;
+}
+
+static void the_map_of_an_export_is_that_of_its_file(void)
+{
+    struct server server;
+    struct seen seen = { .right = true };
+    struct sparsestream_nbd *export;
+    int from = image("from");
+
+    if (!file_maps_exactly(from))
+        skip("the file system does not map exactly");
+    NBDKIT(&server, "file", "from");
+    export = open_export(server.uri, NULL);
+    CHECK_CODE(sparsestream_nbd_map(export, 0, 0, see, &seen), 0);
+    CHECK(seen.right);
+    CHECK_INT(seen.count, ==, COUNT(layout));
+    CHECK_CODE(sparsestream_nbd_map(export, 0, 0, see_one, NULL), -EDOM);
+    CHECK_CODE(sparsestream_nbd_map(export, laid_out(), 1, see, &seen), -EINVAL);
+    CHECK_CODE(sparsestream_nbd_map(export, 0, 0, NULL, NULL), -EINVAL);
+    sparsestream_nbd_free(export);
+    server_stop(&server);
+    close(from);
+}
+
 TESTS(
     CASE(a_file_server_is_copied_with_its_holes),
     CASE(a_file_goes_to_a_server_full_of_old_bytes),
@@ -410,5 +472,7 @@ TESTS(
     CASE(a_qcow2_image_keeps_its_map),
     CASE(an_old_qcow2_image_is_overwritten),
     CASE(holes_hide_the_content_of_a_backing_file),
+    CASE(another_client_reads_what_was_written),
+    CASE(the_map_of_an_export_is_that_of_its_file),
     CASE(depth_size_and_connections_do_not_change_the_content),
 )

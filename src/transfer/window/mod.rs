@@ -33,7 +33,7 @@ use std::time::Instant;
 use tail::{Tail, Todo};
 
 /// Holes and kept sections need no slab, but the list of pieces has an end.
-const PIECES_PER_SLAB: usize = 4;
+const PIECES_PER_SLAB: usize = 16;
 
 /// The token of the request for the block that is filled in part.
 const TAIL: u64 = u64::MAX;
@@ -563,6 +563,11 @@ impl Window {
             return Ok(true);
         }
         piece.state = State::Done;
+        // Unless a part of it goes through the block that is filled in part, its memory does not wait for
+        // slow pieces before it.
+        if (start, end) == (0, piece.length) {
+            self.slabs.extend(piece.slab.take());
+        }
         Ok(true)
     }
 
