@@ -1,6 +1,37 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * libsparsestream: move disk images over any stream, holes included.
+ * libsparsestream: move disk images, with their holes, over any stream.
+ *
+ * A sparse stream is a sequence of sections and an end. A section is data (bytes), a hole (a length that reads
+ * as zeros), or a kept section (a length that the receiver leaves as it is). A transfer pulls sections from a
+ * source and pushes them to a sink:
+ *
+ *     #include <sparsestream.h>
+ *
+ *     // Copies an image, with its holes. Returns 0 or a negative errno.
+ *     int copy_image(int from, int to)
+ *     {
+ *         sparsestream_source *source = NULL;
+ *         sparsestream_sink *sink = NULL;
+ *         sparsestream_transfer *transfer = NULL;
+ *         int r = sparsestream_source_from_fd(from, NULL, &source);
+ *
+ *         if (r == 0)
+ *             r = sparsestream_sink_to_fd(to, NULL, &sink);
+ *         if (r == 0)
+ *             r = sparsestream_transfer_new(source, sink, NULL, &transfer);
+ *         if (r == 0)
+ *             r = sparsestream_transfer_run(transfer, 0);
+ *         sparsestream_transfer_free(transfer);
+ *         sparsestream_source_free(source);
+ *         sparsestream_sink_free(sink);
+ *         return r;
+ *     }
+ *
+ * Either end can be a file descriptor, the caller's functions, the caller's protocol, the library's wire, or a
+ * channel to another thread. Offsets and lengths are in bytes, times in milliseconds. Functions return 0 or a
+ * count, or a negative errno; sparsestream_last_error() has the words. Each struct begins with its size: set it,
+ * and set the rest to zero, which is the default of everything. See sparsestream(3).
  */
 
 #ifndef SPARSESTREAM_H
@@ -27,588 +58,206 @@
 #define SPARSESTREAM_CHECK_VERSION(major, minor, patch) \
     (SPARSESTREAM_VERSION_NUMBER >= SPARSESTREAM_MAKE_VERSION(major, minor, patch))
 
-/**
- * A request (`kind` of `sparsestream_request`): read `length` bytes at `offset` into `buffer`.
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct sparsestream_async_info;
+struct sparsestream_request;
+struct sparsestream_section;
+struct sparsestream_wait_fd;
+struct sparsestream_wait;
+struct sparsestream_async_ops;
+struct sparsestream_async_options;
+struct sparsestream_channel_options;
+struct sparsestream_stats;
+struct sparsestream_digest_options;
+struct sparsestream_sink_options;
+struct sparsestream_plan;
+struct sparsestream_sink_info;
+struct sparsestream_sink_ops;
+struct sparsestream_source_info;
+struct sparsestream_stream_ops;
+struct sparsestream_source_options;
+struct sparsestream_source_ops;
+struct sparsestream_event;
+struct sparsestream_transfer_options;
+struct sparsestream_error;
+struct sparsestream_transport_ops;
+struct sparsestream_wire_options;
+struct sparsestream_wire_info;
+
+/*
+ * Version and errors
+ * ==================
  */
-#define SPARSESTREAM_REQUEST_READ 1
 
 /**
- * A request: write `length` bytes of `buffer` at `offset`.
+ * Operations: what was being done when something failed.
  */
-#define SPARSESTREAM_REQUEST_WRITE 2
-
-/**
- * A request: make `length` bytes at `offset` read zero. Comes only with `SPARSESTREAM_WITH_HOLES`.
- */
-#define SPARSESTREAM_REQUEST_ZERO 3
-
-/**
- * A request: bring everything that was written to the medium. It comes when no other is under way.
- */
-#define SPARSESTREAM_REQUEST_FLUSH 4
-
-/**
- * Flag of `sparsestream_async_info`: the end grows with what is written, and reads zero from `total`
- * on. Without it a write beyond `total` is refused with -ENOSPC before it is submitted.
- */
-#define SPARSESTREAM_ASYNC_GROWS (1 << 20)
-
-/**
- * Flag of `sparsestream_async_info`: a sink that takes `SPARSESTREAM_REQUEST_READ` too. It is used to keep
- * the rest of a block, where a stream begins, ends or keeps a section within one. Without it such a
- * stream is refused with -EINVAL.
- */
-#define SPARSESTREAM_ASYNC_READS (1 << 21)
-
-/**
- * Flag of `sparsestream_source_info`, `sparsestream_sink_info` and `sparsestream_plan`: there may be
- * holes. A source can distinguish them from data; a sink can make them; they may come.
- */
-#define SPARSESTREAM_WITH_HOLES (1 << 16)
-
-/**
- * Flag of `sparsestream_source_info`, `sparsestream_sink_info` and `sparsestream_plan`, and of the tables
- * of a source and a stream: there may be kept sections. A source may have them; a sink can keep bytes as
- * they are; they may come.
- */
-#define SPARSESTREAM_WITH_KEEPS (1 << 17)
-
-/**
- * Bytes of a digest.
- */
-#define SPARSESTREAM_DIGEST_SIZE 32
-
-/**
- * An operation: nothing.
- */
+/* Nothing. */
 #define SPARSESTREAM_OPERATION_NONE 0
-
-/**
- * An operation: an argument or an options struct was checked.
- */
+/* An argument or an options struct was checked. */
 #define SPARSESTREAM_OPERATION_ARGUMENT 1
-
-/**
- * An operation: a descriptor was examined before its first use.
- */
+/* A descriptor was examined before its first use. */
 #define SPARSESTREAM_OPERATION_OPEN 2
-
-/**
- * An operation: the map of data and holes was asked.
- */
+/* The map of data and holes was asked. */
 #define SPARSESTREAM_OPERATION_MAP 3
-
-/**
- * An operation: a file position was restored.
- */
+/* A file position was restored. */
 #define SPARSESTREAM_OPERATION_SEEK 4
-
-/**
- * An operation: data was read or received.
- */
+/* Data was read or received. */
 #define SPARSESTREAM_OPERATION_READ 5
-
-/**
- * An operation: a part of the source was skipped, or its hole received.
- */
+/* A part of the source was skipped, or its hole received. */
 #define SPARSESTREAM_OPERATION_SKIP 6
-
-/**
- * An operation: data was written or sent.
- */
+/* Data was written or sent. */
 #define SPARSESTREAM_OPERATION_WRITE 7
-
-/**
- * An operation: a hole was made or sent.
- */
+/* A hole was made or sent. */
 #define SPARSESTREAM_OPERATION_HOLE 8
-
-/**
- * An operation: a file's size was set.
- */
+/* A file's size was set. */
 #define SPARSESTREAM_OPERATION_TRUNCATE 9
-
-/**
- * An operation: data was made durable.
- */
+/* Data was made durable. */
 #define SPARSESTREAM_OPERATION_SYNC 10
-
-/**
- * An operation: a checkpoint was reported.
- */
+/* A checkpoint was reported. */
 #define SPARSESTREAM_OPERATION_CHECKPOINT 11
-
-/**
- * An operation: an end was finished.
- */
+/* An end was finished. */
 #define SPARSESTREAM_OPERATION_FINISH 12
-
-/**
- * An operation: the sparse request was checked against both ends.
- */
+/* The sparse request was checked against both ends. */
 #define SPARSESTREAM_OPERATION_SPARSE 13
-
-/**
- * An operation: progress, or a section, was reported.
- */
+/* Progress, or a section, was reported. */
 #define SPARSESTREAM_OPERATION_PROGRESS 14
-
-/**
- * An operation: the transfer waited for an end, or was cancelled.
- */
+/* The transfer waited for an end, or was cancelled. */
 #define SPARSESTREAM_OPERATION_WAIT 15
-
-/**
- * An operation: memory was asked for.
- */
+/* Memory was asked for. */
 #define SPARSESTREAM_OPERATION_ALLOCATE 16
-
-/**
- * An operation: a section was kept as it is.
- */
+/* A section was kept as it is. */
 #define SPARSESTREAM_OPERATION_KEEP 17
 
 /**
- * A side: neither end.
+ * Sides: the end at which something failed.
  */
+/* Neither end. */
 #define SPARSESTREAM_SIDE_NONE 0
-
-/**
- * A side: where the stream comes from.
- */
+/* Where the stream comes from. */
 #define SPARSESTREAM_SIDE_SOURCE 1
-
-/**
- * A side: where the stream goes.
- */
+/* Where the stream goes. */
 #define SPARSESTREAM_SIDE_SINK 2
 
 /**
- * Flag of `sparsestream_source_options`: trust no file system's map of holes and read the whole
- * range. Holes are then found only by `SPARSESTREAM_DETECT_ZEROES`.
+ * A failure as fields. Set `size` before it is handed in.
  */
-#define SPARSESTREAM_IGNORE_MAP 1
-
-/**
- * Flag of `sparsestream_source_options`: `length` is the most that is read, and an end before it is not an
- * error.
- */
-#define SPARSESTREAM_AT_MOST (1 << 18)
-
-/**
- * Flag of `sparsestream_sink_options`: fsync(2) the file before success is reported.
- */
-#define SPARSESTREAM_SYNC 2
-
-/**
- * Flag of `sparsestream_sink_options`: cut a regular file after the stream's end. Without it a
- * longer file keeps its tail. What is no regular file cannot be cut: there the flag does nothing.
- */
-#define SPARSESTREAM_TRUNCATE 4
-
-/**
- * Flag of `sparsestream_sink_options`: the target already reads zero wherever the stream has a
- * hole (it was just created, or just zeroed), so that a hole costs nothing. If that is not so,
- * stale bytes stay under the holes. Does nothing where holes are written as zeros anyway.
- */
-#define SPARSESTREAM_KNOWN_ZERO 8
-
-/**
- * Flag of `sparsestream_transfer_options`: data blocks that are all zeros are passed on as holes.
- */
-#define SPARSESTREAM_DETECT_ZEROES 16
-
-/**
- * Flag of `sparsestream_wire_options`: each DATA frame carries the CRC-32C of its payload. At a
- * receiver: with a way back it is turned on by this flag alone; without one a stream that has no
- * checksums is refused (-EOPNOTSUPP).
- */
-#define SPARSESTREAM_WIRE_CHECKSUM 32
-
-/**
- * Flag of `sparsestream_wire_options`: a digest of the whole stream, holes included, is sent at
- * checkpoints and at the end, and compared: 32 bytes of BLAKE3, which nobody can forge. At a receiver as
- * `SPARSESTREAM_WIRE_CHECKSUM`.
- */
-#define SPARSESTREAM_WIRE_DIGEST 64
-
-/**
- * Flag of `sparsestream_wire_options`, for a sender: the receiver may offer to go on from what it
- * holds.
- */
-#define SPARSESTREAM_WIRE_RESUME 128
-
-/**
- * Flag of `sparsestream_wire_options`: where going on is not possible, the stream starts again from
- * its first byte. Without it that is an error of both ends. At the receiver it is enough where the
- * sender's identity, transfer id or length tells another source (else -ESTALE), or the sender
- * cannot resume (else -EOPNOTSUPP). Both ends need it where what is held differs from what the
- * source has (else -ESTALE).
- */
-#define SPARSESTREAM_WIRE_RESTART 256
-
-/**
- * Flag of `sparsestream_wire_options`: `length`, `source_size`, `source_offset` and `data_bytes`
- * are set; -1 stands for what is not known.
- */
-#define SPARSESTREAM_WIRE_SIZES 512
-
-/**
- * Flag of `sparsestream_wire_options`. Sender: sections to be kept may come; a transfer whose source
- * declares that needs no flag. Receiver: a stream that keeps parts of the target is accepted; without
- * the flag it is refused (-EOPNOTSUPP), since it is right only on top of the right content. Such a
- * stream cannot be resumed.
- */
-#define SPARSESTREAM_WIRE_KEEP 1024
-
-/**
- * Sparse request (`sparse` of `sparsestream_transfer_options`): holes are kept where both ends
- * can; else they are sent as zeros. The default.
- */
-#define SPARSESTREAM_SPARSE_AUTO 0
-
-/**
- * Sparse request: fail with -EOPNOTSUPP before a byte moves unless the source can tell its holes
- * and the sink can make holes. A source with `SPARSESTREAM_IGNORE_MAP` cannot.
- */
-#define SPARSESTREAM_SPARSE_REQUIRED 1
-
-/**
- * Sparse request: no hole is ever made; holes of the source are written as zeros.
- */
-#define SPARSESTREAM_SPARSE_NEVER 2
-
-/**
- * A section's kind: there is nothing here, the end of the file is reached.
- */
-#define SPARSESTREAM_END 0
-
-/**
- * A section's kind: bytes.
- */
-#define SPARSESTREAM_DATA 1
-
-/**
- * A section's kind: a hole, which reads as zeros and is not stored.
- */
-#define SPARSESTREAM_HOLE 2
-
-/**
- * A section's kind: bytes that the receiver keeps as they are.
- */
-#define SPARSESTREAM_KEEP 3
-
-/**
- * What `recv` of a stream, and `sparsestream_source_read`, return when the next thing is a hole: a
- * number that is neither a count nor a negative errno.
- */
-#define SPARSESTREAM_AT_HOLE (-4096)
-
-/**
- * As `SPARSESTREAM_AT_HOLE`, when the next thing is a kept section.
- */
-#define SPARSESTREAM_AT_KEEP (-4097)
-
-/**
- * An event: a stage was entered. `what` is one of `SPARSESTREAM_STAGE_...`.
- */
-#define SPARSESTREAM_EVENT_STAGE 1
-
-/**
- * An event: from here on data moves another way. `what` is one of `SPARSESTREAM_WAY_...`.
- */
-#define SPARSESTREAM_EVENT_WAY 2
-
-/**
- * An event: a way was given up for this transfer. `what` is the way, `error` the reason, if the system
- * gave one, and `next` the way that is tried next.
- */
-#define SPARSESTREAM_EVENT_WAY_DECLINED 3
-
-/**
- * An event: from here on holes are made another way. `what` is one of `SPARSESTREAM_HOLE_...`.
- */
-#define SPARSESTREAM_EVENT_HOLE 4
-
-/**
- * An event: a way to make holes was given up. `what` is the way, `error` the reason, if the system gave
- * one, and `next` the way that is tried next.
- */
-#define SPARSESTREAM_EVENT_HOLE_DECLINED 5
-
-/**
- * An event: the source's map. `what` is one of `SPARSESTREAM_MAP_...`, `error` the reason, if there is
- * one.
- */
-#define SPARSESTREAM_EVENT_MAP 6
-
-/**
- * An event: the disk was asked to read `value` bytes ahead in one step, more than in any step before.
- */
-#define SPARSESTREAM_EVENT_LOOK_AHEAD 7
-
-/**
- * An event: an end is not ready. `what` is one of `SPARSESTREAM_SIDE_...`.
- */
-#define SPARSESTREAM_EVENT_WAIT 8
-
-/**
- * An event: everything before the offset `value` of the stream is on the medium.
- */
-#define SPARSESTREAM_EVENT_CHECKPOINT 9
-
-/**
- * An event: a limit holds the transfer up. `what` is one of `SPARSESTREAM_LIMIT_...`.
- */
-#define SPARSESTREAM_EVENT_LIMIT 10
-
-/**
- * An event: `value` events of an end came too fast and were not kept.
- */
-#define SPARSESTREAM_EVENT_LOST 11
-
-/**
- * An event: requests for a file that was opened with O_DIRECT are made by io_uring(7); or, with an
- * `error`, one after the other, because it was refused.
- */
-#define SPARSESTREAM_EVENT_RING 12
-
-/**
- * A stage: both ends are examined.
- */
-#define SPARSESTREAM_STAGE_OPEN 1
-
-/**
- * A stage: what the sink holds already is compared.
- */
-#define SPARSESTREAM_STAGE_COMPARE 2
-
-/**
- * A stage: sections are moved.
- */
-#define SPARSESTREAM_STAGE_MOVE 3
-
-/**
- * A stage: the source has ended, and what is on its way is moved.
- */
-#define SPARSESTREAM_STAGE_DRAIN 4
-
-/**
- * A stage: the sink is finished.
- */
-#define SPARSESTREAM_STAGE_FINISH_SINK 5
-
-/**
- * A stage: the source is finished.
- */
-#define SPARSESTREAM_STAGE_FINISH_SOURCE 6
-
-/**
- * A stage: all succeeded.
- */
-#define SPARSESTREAM_STAGE_FINISHED 7
-
-/**
- * A stage: the transfer failed.
- */
-#define SPARSESTREAM_STAGE_FAILED 8
-
-/**
- * A way for data: the sink fetches it from the source's file, by copy_file_range(2), sendfile(2) or
- * splice(2).
- */
-#define SPARSESTREAM_WAY_FETCH 1
-
-/**
- * A way for data: through a pipe, by splice(2).
- */
-#define SPARSESTREAM_WAY_SPLICE 2
-
-/**
- * A way for data: several requests under way at once.
- */
-#define SPARSESTREAM_WAY_WINDOW 3
-
-/**
- * A way for data: from or into memory that an end lends.
- */
-#define SPARSESTREAM_WAY_LEND 4
-
-/**
- * A way for data: through the transfer's buffer.
- */
-#define SPARSESTREAM_WAY_COPY 5
-
-/**
- * A way for holes: handed on as a hole, to a peer or to the caller's functions.
- */
-#define SPARSESTREAM_HOLE_PASSED 1
-
-/**
- * A way for holes: beyond the end of a file, whose size grows over it.
- */
-#define SPARSESTREAM_HOLE_EXTENDED 2
-
-/**
- * A way for holes: nothing to do, by `SPARSESTREAM_KNOWN_ZERO`.
- */
-#define SPARSESTREAM_HOLE_KNOWN_ZERO 3
-
-/**
- * A way for holes: fallocate(2) with FALLOC_FL_PUNCH_HOLE.
- */
-#define SPARSESTREAM_HOLE_PUNCHED 4
-
-/**
- * A way for holes: fallocate(2) with FALLOC_FL_ZERO_RANGE.
- */
-#define SPARSESTREAM_HOLE_ZERO_RANGE 5
-
-/**
- * A way for holes: ioctl(2) BLKZEROOUT.
- */
-#define SPARSESTREAM_HOLE_ZERO_OUT 6
-
-/**
- * A way for holes: zeros are written.
- */
-#define SPARSESTREAM_HOLE_WRITTEN 7
-
-/**
- * A map: the file system answers.
- */
-#define SPARSESTREAM_MAP_ASKED 1
-
-/**
- * A map: the file system has none; everything is data.
- */
-#define SPARSESTREAM_MAP_REFUSED 2
-
-/**
- * A map: an answer contradicts itself and is treated as data.
- */
-#define SPARSESTREAM_MAP_DISTRUSTED 3
-
-/**
- * A map: dirty pages were written back before an answer was believed.
- */
-#define SPARSESTREAM_MAP_FLUSHED 4
-
-/**
- * A limit: the budget of one call.
- */
-#define SPARSESTREAM_LIMIT_BUDGET 1
-
-/**
- * A limit: `rate`.
- */
-#define SPARSESTREAM_LIMIT_RATE 2
-
-/**
- * A limit: `stall_ms`.
- */
-#define SPARSESTREAM_LIMIT_STALL 3
-
-/**
- * A limit: `idle_ms`.
- */
-#define SPARSESTREAM_LIMIT_IDLE 4
-
-/**
- * A sink: where a stream goes.
- */
-typedef struct sparsestream_sink sparsestream_sink;
-
-/**
- * A source: where a stream comes from.
- */
-typedef struct sparsestream_source sparsestream_source;
-
-/**
- * A transfer from a source to a sink.
- */
-typedef struct sparsestream_transfer sparsestream_transfer;
-
-/**
- * The facts about an end that answers to offsets. The library sets `size` and the defaults; `describe` sets
- * what is different.
- */
-typedef struct sparsestream_async_info {
+typedef struct sparsestream_error {
     /**
-     * `sizeof(sparsestream_async_info)`, set by the library.
+     * `sizeof(sparsestream_error)`, set by the caller.
      */
     uint64_t size;
     /**
-     * Any of `SPARSESTREAM_WITH_HOLES` (a source: `section` tells holes apart; a sink: it takes
-     * `SPARSESTREAM_REQUEST_ZERO`), `SPARSESTREAM_WITH_KEEPS` (a source: `section` may report kept
-     * sections), `SPARSESTREAM_ASYNC_GROWS`, `SPARSESTREAM_ASYNC_READS`. Default: 0.
+     * The errno, positive; 0 when nothing has failed.
      */
-    uint64_t flags;
+    int32_t code;
     /**
-     * Bytes that the end has. Must be set.
+     * What was being done: one of `SPARSESTREAM_OPERATION_...`.
      */
-    int64_t total;
+    int32_t operation;
     /**
-     * The most bytes of a READ or WRITE, at least `block`; 0, the default, for no limit.
+     * To which side: one of `SPARSESTREAM_SIDE_...`.
      */
-    int64_t request_size;
+    int32_t side;
     /**
-     * The most bytes of a ZERO, at least `block`; 0, the default, for no limit.
+     * 1 where the other end of a wire or of a channel failed and reported it: `side`, `operation` and
+     * `offset` are then its own. Else 0.
      */
-    int64_t zero_size;
+    int32_t peer;
     /**
-     * Offsets and lengths of READ, WRITE and ZERO are multiples of this power of two, at most 65536.
-     * Default: 1.
-     */
-    uint32_t block;
-    /**
-     * Addresses of buffers are multiples of this power of two, at most `block`. Default: 1.
-     */
-    uint32_t memory;
-    /**
-     * The most requests under way, 1 to 256. Default: 16. A transfer may use fewer.
-     */
-    uint32_t depth;
-    /**
-     * Zero.
-     */
-    uint32_t reserved;
-} sparsestream_async_info;
-
-/**
- * A request. It is the library's, and stays where it is. Its fields and its buffer are the end's to use
- * from `submit` to `sparsestream_request_done`.
- */
-typedef struct sparsestream_request {
-    /**
-     * `sizeof(sparsestream_request)`, set by the library.
-     */
-    uint64_t size;
-    /**
-     * One of `SPARSESTREAM_REQUEST_...`. An end answers a kind that it does not know with -EOPNOTSUPP.
-     */
-    int32_t kind;
-    /**
-     * Zero.
-     */
-    int32_t reserved;
-    /**
-     * The first byte in the end.
+     * Where, in bytes: of a file or device the offset in it, of anything else the offset in the
+     * stream. -1 where no offset applies.
      */
     int64_t offset;
     /**
-     * Bytes; 0 of a FLUSH.
+     * For a source that ended early, the offset at which it should have ended; else -1.
      */
-    int64_t length;
+    int64_t expected;
     /**
-     * READ: to be filled. WRITE: to be read from, and not changed. Else NULL.
+     * The same in words, ended by a NUL byte: operation, side, offset and the system's words.
      */
-    void *buffer;
-    /**
-     * The end's own, NULL at first; the library does not use it.
-     */
-    void *user;
-} sparsestream_request;
+    char message[512];
+} sparsestream_error;
+
+/**
+ * This thread's message for its last call of this library that failed: what was done, to which
+ * side, at which offset, and the system's words. "" before the first failure. A call that
+ * succeeds leaves it alone, as does one that returns -EAGAIN.
+ *
+ * Returns a string that the library owns; it is valid until this thread's next failing call.
+ * Never NULL. Any thread; not in a signal handler.
+ */
+const char *sparsestream_last_error(void);
+
+/**
+ * Says more about the failure that a callback is going to return: called in the callback, on its thread,
+ * last of all.
+ *
+ * `error` is the positive errno whose negative value the callback then returns; any other answer
+ * forgets it, and so do -EAGAIN and -EINTR. `operation` is one of `SPARSESTREAM_OPERATION_...`, or 0 for
+ * the one that the callback was called for; `offset` is that in the stream, or -1 for where the stream
+ * is: a failure that is reported late names its own. `text` may be NULL; the library keeps its first 255
+ * bytes, and shows what could confuse a terminal as a question mark.
+ *
+ * Applies to the functions of tables; progress, section and checkpoint callbacks have no such words.
+ *
+ * Returns 0, or -EINVAL (`error` is not from 1 to 4095, `operation` is none, or `offset` is below -1).
+ */
+int sparsestream_set_error(int error,
+                           int operation,
+                           int64_t offset,
+                           const char *text);
+
+/**
+ * The name of a `SPARSESTREAM_OPERATION_` number, such as "write"; "unknown" for any other.
+ *
+ * Returns a constant string. Any thread.
+ */
+const char *sparsestream_operation_name(int operation);
+
+/**
+ * The name of a `SPARSESTREAM_SIDE_` number: "transfer" for `SPARSESTREAM_SIDE_NONE`, "source",
+ * "sink"; "unknown" for any other.
+ *
+ * Returns a constant string. Any thread.
+ */
+const char *sparsestream_side_name(int side);
+
+/**
+ * The version of the library that runs, such as "0.1.0". `SPARSESTREAM_VERSION` is the version of
+ * the header that a program was compiled with.
+ *
+ * Returns a constant string. Any thread.
+ */
+const char *sparsestream_version(void);
+
+/**
+ * The version of the library that runs, as one number: 1000000 * major + 1000 * minor + patch. A
+ * later version is a greater number. `SPARSESTREAM_VERSION_NUMBER` is that of the header.
+ *
+ * Returns the number. Any thread.
+ */
+int sparsestream_version_number(void);
+
+/*
+ * Sections of a file
+ * ==================
+ */
+
+/**
+ * Kinds of sections.
+ */
+/* There is nothing here, the end of the file is reached. */
+#define SPARSESTREAM_END 0
+/* Bytes. */
+#define SPARSESTREAM_DATA 1
+/* A hole, which reads as zeros and is not stored. */
+#define SPARSESTREAM_HOLE 2
+/* Bytes that the receiver keeps as they are. */
+#define SPARSESTREAM_KEEP 3
 
 /**
  * A run of bytes of one kind. Set `size` before it is handed in.
@@ -638,6 +287,109 @@ typedef struct sparsestream_section {
 } sparsestream_section;
 
 /**
+ * Reports whether the file position is in data or in a hole, and for how many bytes.
+ *
+ * `*in_data` becomes true within data; `*length` becomes the bytes from the position to the end
+ * of that section, the hole at a file's end included. At or beyond the end the answer is false
+ * and 0. A block device, and a file system that cannot tell (see
+ * `sparsestream_holes_supported`), answer true to the end.
+ *
+ * Position: kept. If it cannot be put back, the call fails with an error whose operation is
+ * `SPARSESTREAM_OPERATION_SEEK`; no other failure moves it. Another thread, or a process that
+ * shares the open file, must not use the position meanwhile. On failure the outputs are untouched.
+ *
+ * Facts: lseek(2) with SEEK_DATA and SEEK_HOLE; at most ten lseek calls. The map is a hint that
+ * may be outdated the moment it is given; a file system that contradicts itself is answered with
+ * data.
+ *
+ * An answer that says hole costs one fstatfs(2) more. If the file system is not one whose map is
+ * known to follow the page cache (ext2 to ext4, XFS, Btrfs, F2FS, tmpfs, ramfs, EROFS, SquashFS,
+ * and overlayfs over one that answers FIEMAP), what is in the cache is written back with
+ * fdatasync(2), which may block, and the map is asked a second time. If that fails, the answer is
+ * data to the end. The same is done where lseek(2) fails with an errno that does not concern the
+ * medium, such as ENOENT or EPERM.
+ *
+ * Returns 0, or -EINVAL (an output is NULL), -EBADF (not an open descriptor, or O_PATH), -EISDIR
+ * (a directory), -ESPIPE (a pipe, socket, character device or other descriptor with no content to
+ * seek in), or the errno of fstat(2), lseek(2), fcntl(2) or ioctl(2).
+ */
+int sparsestream_in_data(int fd, bool *in_data, int64_t *length);
+
+/**
+ * As `sparsestream_in_data`, at `offset` bytes from the start instead of the file position. It
+ * distinguishes the end from a hole: at or beyond the end `out->kind` is `SPARSESTREAM_END`.
+ * `out->offset` is `offset`, also within a section that began before.
+ *
+ * Position: kept, as by `sparsestream_in_data`.
+ *
+ * Returns 0 or the errors of `sparsestream_in_data`; -EINVAL also for a negative offset, or a `size` of
+ * `out` that is not that of a struct.
+ */
+int sparsestream_section_at(int fd,
+                            int64_t offset,
+                            struct sparsestream_section *out);
+
+/**
+ * Calls `callback` for each section of the range, in order; the first and the last are cut to the
+ * range. `length` 0 means to the end; the end is fixed when the call starts. One lseek(2) a
+ * boundary.
+ *
+ * `callback` returns 0 to continue. Anything else ends the walk and is the result of the call. It must
+ * not move the file position, throw or longjmp.
+ *
+ * Position: kept, as by `sparsestream_in_data`, but it moves while the walk is under way.
+ *
+ * Returns 0 when the range or the file ended, what the callback returned (which leaves no
+ * message), or the errors of `sparsestream_in_data`; -EINVAL also for a negative offset or length,
+ * or no callback.
+ */
+int sparsestream_map(int fd,
+                     int64_t offset,
+                     int64_t length,
+                     int (*callback)(void *opaque, const struct sparsestream_section *section),
+                     void *opaque);
+
+/**
+ * Reports whether the file system answers questions about holes in this file. Position: kept.
+ *
+ * 1 means that the map was answered, which a file system that stores no holes also does (all is
+ * data then). 0 means that it cannot be asked: everything counts as data. A block device answers
+ * 0.
+ *
+ * Returns 1, 0, or the errors of `sparsestream_in_data`.
+ */
+int sparsestream_holes_supported(int fd);
+
+/*
+ * Sources and sinks: what both have
+ * =================================
+ */
+
+/**
+ * Flag of `sparsestream_source_info`, `sparsestream_sink_info` and `sparsestream_plan`: there may be
+ * holes. A source can distinguish them from data; a sink can make them; they may come.
+ */
+#define SPARSESTREAM_WITH_HOLES (1 << 16)
+
+/**
+ * Flag of `sparsestream_source_info`, `sparsestream_sink_info` and `sparsestream_plan`, and of the tables
+ * of a source and a stream: there may be kept sections. A source may have them; a sink can keep bytes as
+ * they are; they may come.
+ */
+#define SPARSESTREAM_WITH_KEEPS (1 << 17)
+
+/**
+ * Returned by `recv` of a stream and by `sparsestream_source_read` if a hole comes next. It is neither a
+ * count nor a negative errno.
+ */
+#define SPARSESTREAM_AT_HOLE (-4096)
+
+/**
+ * As `SPARSESTREAM_AT_HOLE`, when the next thing is a kept section.
+ */
+#define SPARSESTREAM_AT_KEEP (-4097)
+
+/**
  * A descriptor that something waits for.
  */
 typedef struct sparsestream_wait_fd {
@@ -652,8 +404,8 @@ typedef struct sparsestream_wait_fd {
 } sparsestream_wait_fd;
 
 /**
- * What a transfer or an end that returned -EAGAIN waits for. Set `size` before it is handed in; in a
- * `wait` function of a table the library has set it.
+ * The descriptors and the time that a transfer or an end waits for, after it returned -EAGAIN. Set
+ * `size` before it is handed in; in a `wait` function of a table the library has set it.
  *
  * It is over when one of the descriptors is ready or `timeout_ms` has passed.
  */
@@ -698,278 +450,7 @@ typedef struct sparsestream_wait {
 } sparsestream_wait;
 
 /**
- * An end of the caller's that answers to offsets and has several requests in flight: the adapter of a
- * network block protocol, for instance.
- *
- * Each function but `free` takes the `opaque` that the table was handed in with and, but for `abort`,
- * returns 0 or a negative errno. They run on the thread that runs the transfer, never two at a time, and
- * must not wait. They must not throw, longjmp, or use the handle that they serve.
- *
- * `describe` and `submit` are required, and `section` with `SPARSESTREAM_WITH_HOLES` or
- * `SPARSESTREAM_WITH_KEEPS` of a source. The others may be NULL.
- */
-typedef struct sparsestream_async_ops {
-    /**
-     * `sizeof(sparsestream_async_ops)`.
-     */
-    uint64_t size;
-    /**
-     * Called exactly once with the opaque: when the handle is freed and no transfer holds it, or when
-     * its construction fails.
-     */
-    void (*free)(void *opaque);
-    /**
-     * Reports what the end is. Called before anything else, and again while it returns -EAGAIN: a
-     * connection can be made here.
-     */
-    int (*describe)(void *opaque, struct sparsestream_async_info *info);
-    /**
-     * Reports the memory in which all buffers will lie, `length` bytes at `start`, before the first
-     * request, so that it can be registered. It stays valid until the end was finished or aborted.
-     */
-    int (*memory)(void *opaque, void *start, size_t length);
-    /**
-     * Takes a request, and answers it with `sparsestream_request_done`, at once or later. A negative
-     * errno: it was not taken, and has failed with that errno; -EAGAIN: it was not taken, and comes
-     * again after the next `advance`.
-     */
-    int (*submit)(void *opaque, struct sparsestream_request *request);
-    /**
-     * Source: reports the section at `section->offset`, an offset in the end: sets `kind` and `length`.
-     * -EAGAIN: not known yet. NULL: everything is data.
-     */
-    int (*section)(void *opaque, struct sparsestream_section *section);
-    /**
-     * Sink with `SPARSESTREAM_ASYNC_GROWS`: gives the end its final size, which may be less than what
-     * was written where a block was written for the sake of a part of it. Called when no request is
-     * under way, and again while it returns -EAGAIN.
-     */
-    int (*set_size)(void *opaque, int64_t bytes);
-    /**
-     * Sets in `wait` the descriptors, or the time, after which `advance` or what returned -EAGAIN has
-     * something to do. NULL: only the caller knows.
-     */
-    int (*wait)(void *opaque, struct sparsestream_wait *wait);
-    /**
-     * Sends and receives what can be sent and received now. Called after requests were submitted, and
-     * when `wait` is over. An errno ends the transfer. -EAGAIN and -EINTR are no failure.
-     */
-    int (*advance)(void *opaque);
-    /**
-     * All was moved, no request is under way. Everything that can still fail must fail here. Called again
-     * while it returns -EAGAIN; any other answer is final.
-     */
-    int (*finish)(void *opaque);
-    /**
-     * The stream failed with `error`, a positive errno; `sparsestream_last_error` has the words
-     * meanwhile. Before it returns, every request must have been answered, with any result. Memory of one
-     * that was not is never freed. Exactly one of `finish` and `abort` is called, once, if the end was
-     * used at all.
-     */
-    void (*abort)(void *opaque, int error);
-} sparsestream_async_ops;
-
-/**
- * How an end that answers to offsets is used. Zero-initialise it and set `size`; NULL means all
- * defaults.
- */
-typedef struct sparsestream_async_options {
-    /**
-     * `sizeof(sparsestream_async_options)`.
-     */
-    uint64_t size;
-    /**
-     * Source: 0, `SPARSESTREAM_IGNORE_MAP` or `SPARSESTREAM_AT_MOST`. Sink: any of `SPARSESTREAM_SYNC`
-     * (a FLUSH before success), `SPARSESTREAM_TRUNCATE` (the final size is the end of the stream, even if
-     * the end was larger; with `SPARSESTREAM_ASYNC_GROWS` only) and `SPARSESTREAM_KNOWN_ZERO`.
-     */
-    uint64_t flags;
-    /**
-     * The offset in the end of the stream's first byte.
-     */
-    int64_t offset;
-    /**
-     * Source: bytes to read; 0 means to the end. Sink: the most bytes that may be put there, holes
-     * included; 0 means no limit of its own.
-     */
-    int64_t length;
-} sparsestream_async_options;
-
-/**
- * How large a channel is. Zero-initialise it and set `size`; NULL means all defaults.
- */
-typedef struct sparsestream_channel_options {
-    /**
-     * `sizeof(sparsestream_channel_options)`.
-     */
-    uint64_t size;
-    /**
-     * Zero.
-     */
-    uint64_t flags;
-    /**
-     * Bytes of data that it holds at most, 131072 to 67108864; 0 means 1048576. Memory is taken when it
-     * is first used.
-     */
-    uint64_t capacity;
-} sparsestream_channel_options;
-
-/**
- * What a transfer has done so far. Set `size` before it is handed in: a short struct receives
- * what fits, the tail of a longer one is zeroed.
- */
-typedef struct sparsestream_stats {
-    /**
-     * `sizeof(sparsestream_stats)`, set by the caller; in `progress` the library's, which may be
-     * that of another version.
-     */
-    uint64_t size;
-    /**
-     * How far the stream has come, from its first byte: what this transfer moved, data and holes
-     * together, and what was there before it where an earlier one is gone on with. While that is
-     * compared it counts up to there, and goes back to 0 if the stream starts again.
-     */
-    int64_t position;
-    /**
-     * Where the stream ends, on the same scale, or -1 where the source cannot tell: a transfer
-     * that goes on with an earlier one moves less than that.
-     */
-    int64_t total;
-    /**
-     * Bytes that the sink took as data from this transfer.
-     */
-    int64_t data_bytes;
-    /**
-     * Bytes that the sink took as holes from this transfer.
-     */
-    int64_t hole_bytes;
-    /**
-     * Data sections begun. Neighbouring pieces of one kind are one section.
-     */
-    int64_t data_sections;
-    /**
-     * Holes begun.
-     */
-    int64_t hole_sections;
-    /**
-     * Of `hole_bytes`: those that the source gave as data and that were found to be zeros.
-     */
-    int64_t zero_bytes;
-    /**
-     * Bytes that the sink kept as they were.
-     */
-    int64_t keep_bytes;
-    /**
-     * Kept sections begun.
-     */
-    int64_t keep_sections;
-    /**
-     * `data_bytes` by the way in which they moved, at the index `SPARSESTREAM_WAY_...`.
-     */
-    int64_t data_by_way[16];
-    /**
-     * `hole_bytes` by the way in which the holes were made, at the index `SPARSESTREAM_HOLE_...`.
-     */
-    int64_t holes_by_way[16];
-} sparsestream_stats;
-
-/**
- * How a digest is computed. Zero-initialise it and set `size`; NULL means all defaults.
- */
-typedef struct sparsestream_digest_options {
-    /**
-     * `sizeof(sparsestream_digest_options)`.
-     */
-    uint64_t size;
-    /**
-     * 0 or `SPARSESTREAM_IGNORE_MAP`.
-     */
-    uint64_t flags;
-    /**
-     * First byte to digest, from the start of the file. Must be 0 for a pipe, a socket or a
-     * character device.
-     */
-    int64_t offset;
-    /**
-     * Bytes to digest; 0 means to the end. A descriptor that ends before `length` bytes is an
-     * error (-ENODATA).
-     */
-    int64_t length;
-    /**
-     * `progress` is called each time that this many more bytes were digested, and at the end;
-     * 0 means not by bytes.
-     */
-    int64_t progress_bytes;
-    /**
-     * `progress` is called when this many milliseconds have gone by since the last call and
-     * something was digested, and at the end; 0 means not by time.
-     */
-    int64_t progress_ms;
-    /**
-     * Progress, on the thread that called. If both intervals are 0 it is called once, at the end.
-     * A negative errno, such as -ECANCELED, ends the call with that error. It must not throw,
-     * longjmp, or use the file position of the descriptor. May be NULL.
-     */
-    int (*progress)(void *opaque, const struct sparsestream_stats *stats);
-    /**
-     * Handed to `progress`. The caller's.
-     */
-    void *opaque;
-    /**
-     * Milliseconds after which the call fails with -ETIMEDOUT if a pipe, a socket or a character
-     * device gave no byte; 0 means never.
-     */
-    int64_t stall_ms;
-} sparsestream_digest_options;
-
-/**
- * How a sink writes a file descriptor. Zero-initialise it and set `size`; NULL means all defaults.
- */
-typedef struct sparsestream_sink_options {
-    /**
-     * `sizeof(sparsestream_sink_options)`.
-     */
-    uint64_t size;
-    /**
-     * Any of `SPARSESTREAM_SYNC`, `SPARSESTREAM_TRUNCATE`, `SPARSESTREAM_KNOWN_ZERO`.
-     */
-    uint64_t flags;
-    /**
-     * Where the stream's first byte goes, from the start of the file. Must be 0 for a pipe, a
-     * socket or a character device.
-     */
-    int64_t offset;
-    /**
-     * Most bytes that the stream may put there, holes included; 0 means no limit of its own.
-     * What comes beyond it fails with -EFBIG and is not written.
-     */
-    int64_t length;
-    /**
-     * fsync(2) after at least this many bytes of data, 5 seconds after the last one if anything moved
-     * since, holes included, and at the end; 0 means never in between. Looked at when something moves.
-     * From 65536 on, no more bytes of data than this are ever written and not durable. Regular files and
-     * block devices only.
-     */
-    int64_t sync_interval;
-    /**
-     * Called after each such fsync with the durable offset: all of the file before it, from
-     * `offset` on, is on the medium. A negative errno ends the transfer with that error. May be
-     * NULL.
-     */
-    int (*checkpoint)(void *opaque, int64_t durable_offset);
-    /**
-     * Handed to `checkpoint` and `free`. It must be valid until `free` is called.
-     */
-    void *opaque;
-    /**
-     * Called exactly once with `opaque`, when the sink no longer uses the descriptor: when it is freed
-     * and no transfer holds it, or before its construction returns a failure. May be NULL.
-     */
-    void (*free)(void *opaque);
-} sparsestream_sink_options;
-
-/**
- * What is going to be sent to a sink.
+ * The stream that is going to be sent to a sink.
  */
 typedef struct sparsestream_plan {
     /**
@@ -986,100 +467,31 @@ typedef struct sparsestream_plan {
     int64_t total;
 } sparsestream_plan;
 
-/**
- * What a sink can do. The library sets the fields to what the table alone says; `announce` changes
- * them. A caller who asks for it sets `size`.
+/*
+ * Sources
+ * =======
  */
-typedef struct sparsestream_sink_info {
-    /**
-     * `sizeof(sparsestream_sink_info)`, set by who hands the struct in.
-     */
-    uint64_t size;
-    /**
-     * Any of `SPARSESTREAM_WITH_HOLES`, `SPARSESTREAM_WITH_KEEPS`.
-     */
-    uint64_t flags;
-    /**
-     * The sink makes holes only of blocks of this many bytes, counted from the start of the stream; 0
-     * and 1 for any. The library writes zeros before the first and after the last whole block of a hole.
-     */
-    uint32_t least_block;
-    /**
-     * Writes that are not a multiple of this many bytes are slow; 0 for no preference. The library cuts
-     * longer writes so that they end on a multiple of it.
-     */
-    uint32_t preferred_block;
-} sparsestream_sink_info;
 
 /**
- * A sink made of the caller's functions; the rules of `sparsestream_source_ops` apply here too. All but
- * `write` may be NULL.
+ * Flag of `sparsestream_source_options`: read the whole range, without asking the file system for holes.
+ * Holes are then found only by `SPARSESTREAM_DETECT_ZEROES`.
  */
-typedef struct sparsestream_sink_ops {
-    /**
-     * `sizeof(sparsestream_sink_ops)`.
-     */
-    uint64_t size;
-    /**
-     * Called exactly once with the opaque: when the handle is freed and no transfer holds it, or when
-     * its construction fails.
-     */
-    void (*free)(void *opaque);
-    /**
-     * Takes at most `length` bytes of data. Returns the count, which may be short; 0 is an error. The
-     * buffer stays valid, and is the same, until the call was answered. Required.
-     */
-    int64_t (*write)(void *opaque, const void *buffer, size_t length);
-    /**
-     * Makes a hole of at most `length` bytes: they must read zero afterwards. Returns the count, at
-     * least 1; a function that takes long should do a part. NULL: zeros are handed to `write` instead.
-     */
-    int64_t (*hole)(void *opaque, int64_t length);
-    /**
-     * Moves on by at most `length` bytes, which stay as they are. Returns the count, at least 1. NULL:
-     * it cannot, and a source that may have kept sections is refused with -EOPNOTSUPP.
-     */
-    int64_t (*keep)(void *opaque, int64_t length);
-    /**
-     * Called before the first byte, and possibly again: what will come. Refuses it with an errno, or
-     * sets the fields of `info` that differ from what they are set to.
-     */
-    int (*announce)(void *opaque,
-                    const struct sparsestream_plan *plan,
-                    struct sparsestream_sink_info *info);
-    /**
-     * All was moved. Everything that can still fail must fail here. Called again while it returns
-     * -EAGAIN; any other answer is final.
-     */
-    int (*finish)(void *opaque);
-    /**
-     * As `abort` of `sparsestream_source_ops`.
-     */
-    void (*abort)(void *opaque, int error);
-    /**
-     * Returns the number of bytes from the start of the stream that are on the medium. Must be fast. NULL:
-     * nothing is known.
-     */
-    int64_t (*durable)(void *opaque);
-    /**
-     * Sets `*memory` to memory into which data can be put directly, and returns its length; 0 if there is
-     * none. It stays valid until `committed` or another function is called. Required with `committed`.
-     */
-    int64_t (*lend)(void *opaque, void **memory);
-    /**
-     * The first `length` bytes of the memory that was lent now hold data, which counts as written.
-     * Cannot fail.
-     */
-    void (*committed)(void *opaque, size_t length);
-    /**
-     * As `wait` of `sparsestream_source_ops`.
-     */
-    int (*wait)(void *opaque, struct sparsestream_wait *wait);
-} sparsestream_sink_ops;
+#define SPARSESTREAM_IGNORE_MAP 1
 
 /**
- * What a source is, before the first byte. The library sets the fields to what the table alone says;
- * `describe` changes them. A caller who asks for it sets `size`.
+ * Flag of `sparsestream_source_options`: `length` is the most that is read, and an end before it is not an
+ * error.
+ */
+#define SPARSESTREAM_AT_MOST (1 << 18)
+
+/**
+ * A source: where a stream comes from.
+ */
+typedef struct sparsestream_source sparsestream_source;
+
+/**
+ * The facts about a source, before the first byte. The library sets the fields to what the table alone
+ * says; `describe` changes them. A caller who asks for it sets `size`.
  */
 typedef struct sparsestream_source_info {
     /**
@@ -1104,96 +516,6 @@ typedef struct sparsestream_source_info {
      */
     uint32_t reserved;
 } sparsestream_source_info;
-
-/**
- * The caller's stream: its own protocol, as seen by one end of a transfer.
- *
- * As a sink, `send`, `send_hole`, `send_keep` and `announce` are used, as a source `recv`, `recv_hole`,
- * `recv_keep`, `describe` and `durable`, as both the others. The rules of `sparsestream_source_ops` apply
- * here too. All but `send` of a sink and `recv` of a source may be NULL.
- */
-typedef struct sparsestream_stream_ops {
-    /**
-     * `sizeof(sparsestream_stream_ops)`.
-     */
-    uint64_t size;
-    /**
-     * Called exactly once with the stream: when the handle is freed and no transfer holds it, or when
-     * its construction fails.
-     */
-    void (*free)(void *stream);
-    /**
-     * 0 or, for a source, `SPARSESTREAM_WITH_KEEPS`: kept sections may come.
-     */
-    uint64_t flags;
-    /**
-     * The most bytes of data in one call of `send` or `recv`, such as what fits into one message; 0 for
-     * no limit.
-     */
-    uint64_t preferred;
-    /**
-     * Sends at most `length` bytes of data. Returns the count, which may be short; 0 is an error. The
-     * buffer stays valid, and is the same, until the call was answered.
-     */
-    int64_t (*send)(void *stream, const void *buffer, size_t length);
-    /**
-     * Sends a hole of at most `length` bytes. Returns the count, at least 1. NULL: holes are sent as
-     * zeros.
-     */
-    int64_t (*send_hole)(void *stream, int64_t length);
-    /**
-     * Sends that at most `length` bytes are kept as they are. Returns the count, at least 1. NULL: it
-     * cannot, and a source that may have kept sections is refused with -EOPNOTSUPP.
-     */
-    int64_t (*send_keep)(void *stream, int64_t length);
-    /**
-     * Receives at most `length` bytes of data. Returns the count, which may be short; 0 at the end
-     * of the stream; `SPARSESTREAM_AT_HOLE` when a hole comes next, `SPARSESTREAM_AT_KEEP` when a kept
-     * section does. A stream that was cut off must return an error, not 0. The buffer stays valid, and is
-     * the same, until the call was answered.
-     */
-    int64_t (*recv)(void *stream, void *buffer, size_t length);
-    /**
-     * After `SPARSESTREAM_AT_HOLE`: takes the hole off the stream and sets its length, which must
-     * be more than 0. NULL: the stream has no holes.
-     */
-    int (*recv_hole)(void *stream, int64_t *length);
-    /**
-     * After `SPARSESTREAM_AT_KEEP`: takes the kept section off the stream and sets its length, which must
-     * be more than 0. NULL: the stream has none.
-     */
-    int (*recv_keep)(void *stream, int64_t *length);
-    /**
-     * As `describe` of `sparsestream_source_ops`.
-     */
-    int (*describe)(void *stream, struct sparsestream_source_info *info);
-    /**
-     * As `announce` of `sparsestream_sink_ops`.
-     */
-    int (*announce)(void *stream,
-                    const struct sparsestream_plan *plan,
-                    struct sparsestream_sink_info *info);
-    /**
-     * All was moved. For a sink: tell the peer, and return its answer, or -errno. For a source:
-     * the peer has sent all, and it is safely stored; report that to the peer if the protocol can. Called
-     * again while it returns -EAGAIN; any other answer is final.
-     */
-    int (*finish)(void *stream);
-    /**
-     * The stream failed with `error`, a positive errno: report it to the peer, as well as can be done
-     * without waiting. `sparsestream_last_error` has the words meanwhile. Exactly one of `finish` and
-     * `abort` is called, once, if the stream was used at all.
-     */
-    void (*abort)(void *stream, int error);
-    /**
-     * As `durable` of `sparsestream_source_ops`.
-     */
-    void (*durable)(void *stream, int64_t offset);
-    /**
-     * As `wait` of `sparsestream_source_ops`.
-     */
-    int (*wait)(void *stream, struct sparsestream_wait *wait);
-} sparsestream_stream_ops;
 
 /**
  * How a source reads a file descriptor. Zero-initialise it and set `size`; NULL means all
@@ -1312,39 +634,635 @@ typedef struct sparsestream_source_ops {
 } sparsestream_source_ops;
 
 /**
- * Something that a transfer decided, or that happened. A later version may report other kinds.
+ * Makes a source that reads a descriptor: a regular file or a block device by offset, its
+ * position neither used nor (once the source has ended or is freed) changed; a pipe, a socket or a
+ * character device as it comes.
+ *
+ * The end is fixed here: what a file grows later is not read, and if it shrinks the source ends
+ * early, which is an error (-ENODATA). A file whose size says nothing, as in /proc, is read to its
+ * end.
+ *
+ * The descriptor stays the caller's and must stay open until the source is freed and no transfer
+ * holds it, of which `free` of the options informs. Its file position moves while a mapped file is walked, and is put back at the end, and when the source is
+ * finished, aborted or freed; a transfer sees to that on failure too.
+ *
+ * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
+ * NULL: -EINVAL (an argument, an unknown flag, a range that starts beyond the end), -E2BIG
+ * (options from a later version), -EBADF (not open for reading), -EISDIR, -ESPIPE (an offset in
+ * something that has none, or nothing that can be read, as an eventfd), -EPROTOTYPE (no stream
+ * socket), -ENODATA (the range ends beyond the end), -ENOMEM, or the errno of fstat(2), fcntl(2)
+ * or ioctl(2).
  */
-typedef struct sparsestream_event {
+int sparsestream_source_from_fd(int fd,
+                                const struct sparsestream_source_options *options,
+                                struct sparsestream_source **source);
+
+/**
+ * Makes a source of the caller's callbacks; see `sparsestream_source_ops`.
+ *
+ * `ops` is copied. `opaque` must be valid until `ops->free` is called with it, exactly once: when the
+ * source is freed and no transfer holds it, or before this call returns a failure (unless `ops` is
+ * NULL or its `size` is not that of a table).
+ *
+ * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
+ * NULL: -EINVAL (an argument, or no `read`), -E2BIG (a table from a later version), -ENOMEM.
+ */
+int sparsestream_source_from_callbacks(const struct sparsestream_source_ops *ops,
+                                       void *opaque,
+                                       struct sparsestream_source **source);
+
+/**
+ * Reports the section that comes next: its kind, and the bytes from where the source is to its end.
+ * `offset` is 0: the caller knows where the source is. At its end the kind is `SPARSESTREAM_END` and
+ * the length 0.
+ *
+ * Nothing is read for it but what the next `sparsestream_source_read` returns. So of a stream, a pipe, a
+ * socket, a character device or a wire, data has the length -1 unless it is known, and what looks like
+ * data may turn out to be the end.
+ *
+ * Returns 0 or a negative errno: -EINVAL, -EBUSY (the handle is in use by another call), -EAGAIN (it is
+ * not known yet; see `sparsestream_source_wait`), -EINTR, -ESHUTDOWN, -ENODATA (ended early), or the
+ * error of the system or the callback.
+ */
+int sparsestream_source_section(struct sparsestream_source *source,
+                                struct sparsestream_section *section);
+
+/**
+ * Reports what a source is: its length, if known, and which kinds of section it may have. A source of
+ * functions is asked by `describe`. May be called again, and then answers the same.
+ *
+ * Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, -EINTR, -ESHUTDOWN, or the error of the
+ * system or the callback.
+ */
+int sparsestream_source_describe(struct sparsestream_source *source,
+                                 struct sparsestream_source_info *info);
+
+/**
+ * Reports what a source that is driven by hand waits for, after a call on it returned -EAGAIN. At any
+ * other time it is ready: no descriptor, and `timeout_ms` 0.
+ *
+ * Returns 0 or a negative errno: -EINVAL, -EBUSY.
+ */
+int sparsestream_source_wait(struct sparsestream_source *source,
+                             struct sparsestream_wait *wait);
+
+/**
+ * Reads at most `length` bytes of data into `buffer` and moves on by them. Never reads across the
+ * start of a hole.
+ *
+ * Returns the count, which may be short; 0 at the end (or when `length` is 0);
+ * `SPARSESTREAM_AT_HOLE` or `SPARSESTREAM_AT_KEEP` when a hole or a kept section comes next (ask its
+ * length with `sparsestream_source_section`, and move on with `sparsestream_source_skip`); or a negative
+ * errno: -EINVAL, -EBUSY, -EAGAIN, -EINTR, -ESHUTDOWN (finished or aborted before), -ENODATA
+ * (ended early), -EPROTO (a callback gave an invalid answer), or the error of the system or the
+ * callback.
+ */
+int64_t sparsestream_source_read(struct sparsestream_source *source,
+                                 void *buffer,
+                                 size_t length);
+
+/**
+ * Moves on by `length` bytes without reading them. They must lie within the section that the
+ * source is in, which must be a hole or a kept section unless it is a regular file or a block device.
+ * Pipes, sockets and character devices cannot skip. A source of functions calls `skip` when the next call
+ * is made.
+ *
+ * Returns 0 or a negative errno: -EINVAL (negative, or beyond the section), -ESPIPE, -ESHUTDOWN,
+ * -EBUSY, -EAGAIN, or the error of the system or the callback.
+ */
+int sparsestream_source_skip(struct sparsestream_source *source,
+                             int64_t length);
+
+/**
+ * Reports to the source that everything was taken: a descriptor's position is put back; a stream's
+ * `finish` is called, whose failure is the result. To be called once, after the end; again while it
+ * returns -EAGAIN.
+ *
+ * Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, or the error of the system or the
+ * callback.
+ */
+int sparsestream_source_finish(struct sparsestream_source *source);
+
+/**
+ * Reports to the source that the stream failed with `error`, a positive errno: a stream's `abort` is
+ * called, unless it was finished or aborted already.
+ *
+ * Returns 0, or -EINVAL or -EBUSY.
+ */
+int sparsestream_source_abort(struct sparsestream_source *source,
+                              int error);
+
+/**
+ * Gives up the caller's reference to a source, which is not to be used again. NULL is allowed.
+ *
+ * A transfer that was made with it holds it until that transfer is freed, so that handles may be
+ * freed in any order. When nobody holds it, a stream on which `recv` was called and that was neither
+ * finished nor aborted is aborted with ECANCELED, and `free` of the table or the options is called.
+ * Descriptors stay open.
+ *
+ * A free while a call uses the source, which includes its own callbacks, is ignored, and leaves a
+ * message with EBUSY.
+ */
+void sparsestream_source_free(struct sparsestream_source *source);
+
+/*
+ * Sinks
+ * =====
+ */
+
+/**
+ * Flag of `sparsestream_sink_options`: fsync(2) the file before success is reported.
+ */
+#define SPARSESTREAM_SYNC 2
+
+/**
+ * Flag of `sparsestream_sink_options`: cut a regular file after the stream's end. Without it a longer
+ * file keeps its tail. The flag has no effect on anything but a regular file.
+ */
+#define SPARSESTREAM_TRUNCATE 4
+
+/**
+ * Flag of `sparsestream_sink_options`: the target already reads zero wherever the stream has a
+ * hole (it was just created, or just zeroed), so that a hole costs nothing. If that is not so,
+ * stale bytes stay under the holes. Does nothing where holes are written as zeros anyway.
+ */
+#define SPARSESTREAM_KNOWN_ZERO 8
+
+/**
+ * A sink: where a stream goes.
+ */
+typedef struct sparsestream_sink sparsestream_sink;
+
+/**
+ * How a sink writes a file descriptor. Zero-initialise it and set `size`; NULL means all defaults.
+ */
+typedef struct sparsestream_sink_options {
     /**
-     * `sizeof(sparsestream_event)` of the library, which may be of another version.
+     * `sizeof(sparsestream_sink_options)`.
      */
     uint64_t size;
     /**
-     * The position in the stream, in bytes.
+     * Any of `SPARSESTREAM_SYNC`, `SPARSESTREAM_TRUNCATE`, `SPARSESTREAM_KNOWN_ZERO`.
+     */
+    uint64_t flags;
+    /**
+     * Where the stream's first byte goes, from the start of the file. Must be 0 for a pipe, a
+     * socket or a character device.
+     */
+    int64_t offset;
+    /**
+     * Most bytes that the stream may put there, holes included; 0 means no limit of its own. More than
+     * that fails with -EFBIG and is not written.
+     */
+    int64_t length;
+    /**
+     * fsync(2) after at least this many bytes of data, 5 seconds after the last one if anything moved
+     * since, holes included, and at the end; 0 means never in between. Looked at when something moves.
+     * From 65536 on, no more bytes of data than this are ever written and not durable. Regular files and
+     * block devices only.
+     */
+    int64_t sync_interval;
+    /**
+     * Called after each such fsync with the durable offset: all of the file before it, from
+     * `offset` on, is on the medium. A negative errno ends the transfer with that error. May be
+     * NULL.
+     */
+    int (*checkpoint)(void *opaque, int64_t durable_offset);
+    /**
+     * Handed to `checkpoint` and `free`. It must be valid until `free` is called.
+     */
+    void *opaque;
+    /**
+     * Called exactly once with `opaque`, when the sink no longer uses the descriptor: when it is freed
+     * and no transfer holds it, or before its construction returns a failure. May be NULL.
+     */
+    void (*free)(void *opaque);
+} sparsestream_sink_options;
+
+/**
+ * The abilities of a sink. The library sets the fields to what the table alone says; `announce` changes
+ * them. A caller who asks for it sets `size`.
+ */
+typedef struct sparsestream_sink_info {
+    /**
+     * `sizeof(sparsestream_sink_info)`, set by who hands the struct in.
+     */
+    uint64_t size;
+    /**
+     * Any of `SPARSESTREAM_WITH_HOLES`, `SPARSESTREAM_WITH_KEEPS`.
+     */
+    uint64_t flags;
+    /**
+     * The sink makes holes only of blocks of this many bytes, counted from the start of the stream; 0
+     * and 1 for any. The library writes zeros before the first and after the last whole block of a hole.
+     */
+    uint32_t least_block;
+    /**
+     * Writes that are not a multiple of this many bytes are slow; 0 for no preference. The library cuts
+     * longer writes so that they end on a multiple of it.
+     */
+    uint32_t preferred_block;
+} sparsestream_sink_info;
+
+/**
+ * A sink made of the caller's functions; the rules of `sparsestream_source_ops` apply here too. All but
+ * `write` may be NULL.
+ */
+typedef struct sparsestream_sink_ops {
+    /**
+     * `sizeof(sparsestream_sink_ops)`.
+     */
+    uint64_t size;
+    /**
+     * Called exactly once with the opaque: when the handle is freed and no transfer holds it, or when
+     * its construction fails.
+     */
+    void (*free)(void *opaque);
+    /**
+     * Takes at most `length` bytes of data. Returns the count, which may be short; 0 is an error. The
+     * buffer stays valid, and is the same, until the call was answered. Required.
+     */
+    int64_t (*write)(void *opaque, const void *buffer, size_t length);
+    /**
+     * Makes a hole of at most `length` bytes: they must read zero afterwards. Returns the count, at
+     * least 1; a function that takes long should do a part. NULL: zeros are handed to `write` instead.
+     */
+    int64_t (*hole)(void *opaque, int64_t length);
+    /**
+     * Moves on by at most `length` bytes, which stay as they are. Returns the count, at least 1. NULL:
+     * it cannot, and a source that may have kept sections is refused with -EOPNOTSUPP.
+     */
+    int64_t (*keep)(void *opaque, int64_t length);
+    /**
+     * Called before the first byte, and possibly again: what will come. Refuses it with an errno, or
+     * sets the fields of `info` that differ from what they are set to.
+     */
+    int (*announce)(void *opaque,
+                    const struct sparsestream_plan *plan,
+                    struct sparsestream_sink_info *info);
+    /**
+     * All was moved. Everything that can still fail must fail here. Called again while it returns
+     * -EAGAIN; any other answer is final.
+     */
+    int (*finish)(void *opaque);
+    /**
+     * As `abort` of `sparsestream_source_ops`.
+     */
+    void (*abort)(void *opaque, int error);
+    /**
+     * Returns the number of bytes from the start of the stream that are on the medium. Must be fast. NULL:
+     * nothing is known.
+     */
+    int64_t (*durable)(void *opaque);
+    /**
+     * Sets `*memory` to memory into which data can be put directly, and returns its length; 0 if there is
+     * none. It stays valid until `committed` or another function is called. Required with `committed`.
+     */
+    int64_t (*lend)(void *opaque, void **memory);
+    /**
+     * The first `length` bytes of the memory that was lent now hold data, which counts as written.
+     * Cannot fail.
+     */
+    void (*committed)(void *opaque, size_t length);
+    /**
+     * As `wait` of `sparsestream_source_ops`.
+     */
+    int (*wait)(void *opaque, struct sparsestream_wait *wait);
+} sparsestream_sink_ops;
+
+/**
+ * Makes a sink that writes a descriptor: a regular file or a block device by offset, its position
+ * neither used nor changed; a pipe, a socket or a character device as it comes.
+ *
+ * Where a hole was sent the file reads zero afterwards, whatever it held before. A regular file is
+ * never made shorter, unless `SPARSESTREAM_TRUNCATE` asks for it, and gets its exact size,
+ * a hole at its end included, when the sink is finished.
+ *
+ * A regular file that was opened with O_APPEND is written at its end, as it is when the sink is
+ * made. Holes are made by ftruncate(2) after the size was asked again. If another process has
+ * appended meanwhile, zeros are written instead from then on; between the question and ftruncate(2)
+ * nobody else may append.
+ *
+ * The descriptor stays the caller's and must stay open until the sink is freed and no transfer holds
+ * it, of which `free` of the options informs. Nothing is closed,
+ * so that an error which the system reports only at close(2) is the caller's to see;
+ * `SPARSESTREAM_SYNC` makes it show up in time.
+ *
+ * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
+ * -EINVAL (an argument, an unknown flag, an offset in a file opened with O_APPEND, a block device
+ * opened with it), -E2BIG (options from a later version), -EBADF (not open for writing), -EISDIR, -ESPIPE (an offset, or a wish to sync,
+ * that this kind of descriptor cannot have, or nothing that can be written, as an eventfd),
+ * -EPROTOTYPE (no stream socket), -EFBIG (the offset lies beyond RLIMIT_FSIZE), -ENOSPC (the
+ * offset lies beyond a device's end), -EPERM (a sealed memfd), -ENOMEM, or the errno of fstat(2),
+ * fcntl(2) or ioctl(2).
+ */
+int sparsestream_sink_to_fd(int fd,
+                            const struct sparsestream_sink_options *options,
+                            struct sparsestream_sink **sink);
+
+/**
+ * Makes a sink of the caller's callbacks; see `sparsestream_sink_ops`.
+ *
+ * `ops` is copied. `opaque` must be valid until `ops->free` is called with it, exactly once: when the
+ * sink is freed and no transfer holds it, or before this call returns a failure (unless `ops` is NULL
+ * or its `size` is not that of a table).
+ *
+ * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
+ * -EINVAL (an argument, or no `write`), -E2BIG (a table from a later version), -ENOMEM.
+ */
+int sparsestream_sink_to_callbacks(const struct sparsestream_sink_ops *ops,
+                                   void *opaque,
+                                   struct sparsestream_sink **sink);
+
+/**
+ * Writes at most `length` bytes of `buffer` where the sink is, and moves on by what was taken.
+ *
+ * Returns the count, which may be short but is not 0 unless `length` is; or a negative errno:
+ * -EINVAL, -EBUSY (the handle is in use by another call), -EAGAIN, -EINTR, -ESHUTDOWN (finished or
+ * aborted before), -EFBIG (beyond `length` of the options or RLIMIT_FSIZE), -ENOSPC, -EPROTO (a
+ * callback gave an invalid answer), or the error of the system or the callback.
+ */
+int64_t sparsestream_sink_write(struct sparsestream_sink *sink, const void *buffer, size_t length);
+
+/**
+ * Makes a hole of at most `length` bytes where the sink is, and moves on by what was made: it
+ * reads zero once the sink is finished. Large holes over old content are made in steps.
+ *
+ * Returns the count, which may be short but is not 0 unless `length` is; or a negative errno:
+ * -EOPNOTSUPP (this sink makes no holes: write zeros), and those of `sparsestream_sink_write`.
+ */
+int64_t sparsestream_sink_hole(struct sparsestream_sink *sink, int64_t length);
+
+/**
+ * Moves on by at most `length` bytes, which stay as they are in the target.
+ *
+ * Returns the count, which may be short but is not 0 unless `length` is; or a negative errno:
+ * -EOPNOTSUPP (this sink cannot keep), -ENODATA (the bytes lie beyond the end of the target), and those of
+ * `sparsestream_sink_write`.
+ */
+int64_t sparsestream_sink_keep(struct sparsestream_sink *sink,
+                               int64_t length);
+
+/**
+ * Announces to a sink what is going to come, so that it can refuse it, and reports what the sink can do.
+ * A transfer does that. If a sink is driven by hand, it is optional, and must come before the first
+ * byte. `plan` NULL stands for any length, with holes. `info` may be NULL.
+ *
+ * Returns 0 or a negative errno: -EINVAL, -E2BIG, -EBUSY, -EAGAIN, -EINTR, -ESHUTDOWN, -EFBIG or -ENOSPC
+ * (too much), -EOPNOTSUPP (the sink cannot keep, but kept sections may come), or the error of the system
+ * or the callback.
+ */
+int sparsestream_sink_announce(struct sparsestream_sink *sink,
+                               const struct sparsestream_plan *plan,
+                               struct sparsestream_sink_info *info);
+
+/**
+ * Reports what a sink that is driven by hand waits for, after a call on it returned -EAGAIN. At any other
+ * time it is ready: no descriptor, and `timeout_ms` 0; or it only has to be given a turn after
+ * `timeout_ms`, since the other end of a wire was promised a sign of life.
+ *
+ * Returns 0 or a negative errno: -EINVAL, -EBUSY.
+ */
+int sparsestream_sink_wait(struct sparsestream_sink *sink,
+                           struct sparsestream_wait *wait);
+
+/**
+ * Ends the sink with success: a regular file gets its size, what was asked to be synced is synced,
+ * a stream's `finish` is called. Its failure is the result of the whole. To be called once; again
+ * while it returns -EAGAIN.
+ *
+ * Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, -EFBIG, -ENOSPC, or the error of the
+ * system or the callback.
+ */
+int sparsestream_sink_finish(struct sparsestream_sink *sink);
+
+/**
+ * Ends the sink with the failure `error`, a positive errno: a stream's `abort` is called, unless
+ * it was finished or aborted already. What was written to a file stays.
+ *
+ * Returns 0, or -EINVAL or -EBUSY.
+ */
+int sparsestream_sink_abort(struct sparsestream_sink *sink, int error);
+
+/**
+ * Gives up the caller's reference to a sink, which is not to be used again. NULL is allowed.
+ *
+ * A transfer that was made with it holds it until that transfer is freed, so that handles may be
+ * freed in any order. When nobody holds it, a stream on which `send` or `send_hole` was called and
+ * that was neither finished nor aborted is aborted with ECANCELED, and `free` of the table or the
+ * options is called. Descriptors stay open.
+ *
+ * A free while a call uses the sink, which includes its own callbacks, is ignored, and leaves a message
+ * with EBUSY.
+ */
+void sparsestream_sink_free(struct sparsestream_sink *sink);
+
+/*
+ * Streams: the caller's protocol as an end
+ * ========================================
+ */
+
+/**
+ * The caller's stream: its own protocol, as seen by one end of a transfer.
+ *
+ * As a sink, `send`, `send_hole`, `send_keep` and `announce` are used, as a source `recv`, `recv_hole`,
+ * `recv_keep`, `describe` and `durable`, as both the others. The rules of `sparsestream_source_ops` apply
+ * here too. All but `send` of a sink and `recv` of a source may be NULL.
+ */
+typedef struct sparsestream_stream_ops {
+    /**
+     * `sizeof(sparsestream_stream_ops)`.
+     */
+    uint64_t size;
+    /**
+     * Called exactly once with the stream: when the handle is freed and no transfer holds it, or when
+     * its construction fails.
+     */
+    void (*free)(void *stream);
+    /**
+     * 0 or, for a source, `SPARSESTREAM_WITH_KEEPS`: kept sections may come.
+     */
+    uint64_t flags;
+    /**
+     * The most bytes of data in one call of `send` or `recv`, such as what fits into one message; 0 for
+     * no limit.
+     */
+    uint64_t preferred;
+    /**
+     * Sends at most `length` bytes of data. Returns the count, which may be short; 0 is an error. The
+     * buffer stays valid, and is the same, until the call was answered.
+     */
+    int64_t (*send)(void *stream, const void *buffer, size_t length);
+    /**
+     * Sends a hole of at most `length` bytes. Returns the count, at least 1. NULL: holes are sent as
+     * zeros.
+     */
+    int64_t (*send_hole)(void *stream, int64_t length);
+    /**
+     * Sends that at most `length` bytes are kept as they are. Returns the count, at least 1. NULL: it
+     * cannot, and a source that may have kept sections is refused with -EOPNOTSUPP.
+     */
+    int64_t (*send_keep)(void *stream, int64_t length);
+    /**
+     * Receives at most `length` bytes of data. Returns the count, which may be short; 0 at the end
+     * of the stream; `SPARSESTREAM_AT_HOLE` when a hole comes next, `SPARSESTREAM_AT_KEEP` when a kept
+     * section does. A stream that was cut off must return an error, not 0. The buffer stays valid, and is
+     * the same, until the call was answered.
+     */
+    int64_t (*recv)(void *stream, void *buffer, size_t length);
+    /**
+     * After `SPARSESTREAM_AT_HOLE`: takes the hole off the stream and sets its length, which must
+     * be more than 0. NULL: the stream has no holes.
+     */
+    int (*recv_hole)(void *stream, int64_t *length);
+    /**
+     * After `SPARSESTREAM_AT_KEEP`: takes the kept section off the stream and sets its length, which must
+     * be more than 0. NULL: the stream has none.
+     */
+    int (*recv_keep)(void *stream, int64_t *length);
+    /**
+     * As `describe` of `sparsestream_source_ops`.
+     */
+    int (*describe)(void *stream, struct sparsestream_source_info *info);
+    /**
+     * As `announce` of `sparsestream_sink_ops`.
+     */
+    int (*announce)(void *stream,
+                    const struct sparsestream_plan *plan,
+                    struct sparsestream_sink_info *info);
+    /**
+     * All was moved. For a sink: tell the peer, and return its answer, or -errno. For a source:
+     * the peer has sent all, and it is safely stored; report that to the peer if the protocol can. Called
+     * again while it returns -EAGAIN; any other answer is final.
+     */
+    int (*finish)(void *stream);
+    /**
+     * The stream failed with `error`, a positive errno: report it to the peer, as well as can be done
+     * without waiting. `sparsestream_last_error` has the words meanwhile. Exactly one of `finish` and
+     * `abort` is called, once, if the stream was used at all.
+     */
+    void (*abort)(void *stream, int error);
+    /**
+     * As `durable` of `sparsestream_source_ops`.
+     */
+    void (*durable)(void *stream, int64_t offset);
+    /**
+     * As `wait` of `sparsestream_source_ops`.
+     */
+    int (*wait)(void *stream, struct sparsestream_wait *wait);
+} sparsestream_stream_ops;
+
+/**
+ * Makes a sink of the caller's stream, that is of its `send`, `send_hole`, `finish` and `abort`;
+ * see `sparsestream_stream_ops`. Ownership and `free` as with `sparsestream_sink_to_callbacks`.
+ *
+ * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
+ * -EINVAL (an argument, or no `send`), -E2BIG, -ENOMEM.
+ */
+int sparsestream_sink_to_stream(const struct sparsestream_stream_ops *ops,
+                                void *stream,
+                                struct sparsestream_sink **sink);
+
+/**
+ * Makes a source of the caller's stream, that is of its `recv`, `recv_hole`, `finish` and `abort`;
+ * see `sparsestream_stream_ops`. Ownership and `free` as with
+ * `sparsestream_source_from_callbacks`.
+ *
+ * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
+ * NULL: -EINVAL (an argument, or no `recv`), -E2BIG, -ENOMEM.
+ */
+int sparsestream_source_from_stream(const struct sparsestream_stream_ops *ops,
+                                    void *stream,
+                                    struct sparsestream_source **source);
+
+/*
+ * Transfers
+ * =========
+ */
+
+/**
+ * Flag of `sparsestream_transfer_options`: data blocks that are all zeros are passed on as holes.
+ */
+#define SPARSESTREAM_DETECT_ZEROES 16
+
+/**
+ * Sparse request (`sparse` of `sparsestream_transfer_options`): holes are kept where both ends
+ * can; else they are sent as zeros. The default.
+ */
+#define SPARSESTREAM_SPARSE_AUTO 0
+
+/**
+ * Sparse requests: `sparse` of `sparsestream_transfer_options`.
+ */
+/* Fail with -EOPNOTSUPP before a byte moves unless the source can tell its holes and the sink can make
+   holes. A source with `SPARSESTREAM_IGNORE_MAP` cannot. */
+#define SPARSESTREAM_SPARSE_REQUIRED 1
+/* No hole is ever made; holes of the source are written as zeros. */
+#define SPARSESTREAM_SPARSE_NEVER 2
+
+/**
+ * A transfer from a source to a sink.
+ */
+typedef struct sparsestream_transfer sparsestream_transfer;
+
+/**
+ * The work that a transfer has done so far. Set `size` before the call: a short struct receives the
+ * fields that fit, and the rest of a longer one is zeroed.
+ */
+typedef struct sparsestream_stats {
+    /**
+     * `sizeof(sparsestream_stats)`, set by the caller; in `progress` the library's, which may be
+     * that of another version.
+     */
+    uint64_t size;
+    /**
+     * The position in the stream, in bytes from its first byte. It includes the bytes that a receiver
+     * already held when the transfer was resumed. During their comparison it counts up to them. It goes
+     * back to 0 if the stream starts again.
      */
     int64_t position;
     /**
-     * One of `SPARSESTREAM_EVENT_...`. It says what the other fields mean; those that it does not
-     * mention are 0.
+     * The value of `position` at the end, or -1 if the source does not know it. A resumed transfer moves
+     * less than that.
      */
-    int32_t kind;
+    int64_t total;
     /**
-     * A number whose meaning depends on the kind.
+     * Bytes that the sink took as data from this transfer.
      */
-    int32_t what;
+    int64_t data_bytes;
     /**
-     * What is tried next, where something was given up.
+     * Bytes that the sink took as holes from this transfer.
      */
-    int32_t next;
+    int64_t hole_bytes;
     /**
-     * A positive errno, or 0.
+     * Data sections begun. Neighbouring pieces of one kind are one section.
      */
-    int32_t error;
+    int64_t data_sections;
     /**
-     * Bytes, an offset or a count.
+     * Holes begun.
      */
-    int64_t value;
-} sparsestream_event;
+    int64_t hole_sections;
+    /**
+     * Of `hole_bytes`: those that the source gave as data and that were found to be zeros.
+     */
+    int64_t zero_bytes;
+    /**
+     * Bytes that the sink kept as they were.
+     */
+    int64_t keep_bytes;
+    /**
+     * Kept sections begun.
+     */
+    int64_t keep_sections;
+    /**
+     * `data_bytes` by the way in which they moved, at the index `SPARSESTREAM_WAY_...`.
+     */
+    int64_t data_by_way[16];
+    /**
+     * `hole_bytes` by the way in which the holes were made, at the index `SPARSESTREAM_HOLE_...`.
+     */
+    int64_t holes_by_way[16];
+} sparsestream_stats;
 
 /**
  * How a transfer goes. Zero-initialise it and set `size`; NULL means all defaults.
@@ -1384,8 +1302,8 @@ typedef struct sparsestream_transfer_options {
      */
     int64_t progress_bytes;
     /**
-     * `progress` is called when something has moved and this many milliseconds have gone by since
-     * the last call, and at the end; 0 means not by time.
+     * `progress` is called when something has moved and this many milliseconds have passed since the
+     * last call, and at the end; 0 means not by time.
      */
     int64_t progress_ms;
     /**
@@ -1403,13 +1321,13 @@ typedef struct sparsestream_transfer_options {
      */
     void *opaque;
     /**
-     * Milliseconds after which the transfer fails with -ETIMEDOUT, naming the side that is late, if
-     * no byte was moved and the other end of a wire gave no sign of life (`keepalive_ms` of
-     * `sparsestream_wire_options`); 0 means never. It is looked at when
-     * `sparsestream_transfer_run` is called and while it waits; a callback that blocks cannot be
-     * interrupted, and waiting for the rate does not count. A sender over a wire with a way back
-     * also waits for the receiver's last word, while the receiver syncs and says nothing: allow for
-     * it, or have the receiver use `sync_interval`. After that the receiver may have stored all.
+     * Milliseconds after which the transfer fails with -ETIMEDOUT, naming the side that is late, if no
+     * byte was moved and the other end of a wire gave no sign of life (`keepalive_ms` of
+     * `sparsestream_wire_options`); 0 means never. It is looked at when `sparsestream_transfer_run` is
+     * called and while it waits; a callback that blocks cannot be interrupted, and waiting for the rate
+     * does not count. A sender over a wire with a way back also waits for the receiver's answer, while
+     * the receiver may sync for a long time: choose a limit that allows that, or let the receiver use
+     * `sync_interval`. If the limit ends this wait, the receiver may have stored everything.
      */
     int64_t stall_ms;
     /**
@@ -1453,44 +1371,630 @@ typedef struct sparsestream_transfer_options {
 } sparsestream_transfer_options;
 
 /**
- * A failure as fields. Set `size` before it is handed in.
+ * Makes a transfer from a source to a sink. Nothing moves before it is run.
+ *
+ * The transfer holds both ends until it is freed, so that the caller may free its handles of them at
+ * any time after this call. The ends must not be used otherwise before the transfer has ended. Once
+ * it has been run, exactly one of finish and abort reaches each of them, at the latest when it is
+ * freed.
+ *
+ * Returns 0 and a handle in `*transfer` that the caller frees, or a negative errno with
+ * `*transfer` NULL: -EINVAL (an argument, an unknown flag or sparse request), -E2BIG (options from
+ * a later version), -EBUSY (an end is in use by another call), -ENOMEM.
  */
-typedef struct sparsestream_error {
+int sparsestream_transfer_new(struct sparsestream_source *source,
+                              struct sparsestream_sink *sink,
+                              const struct sparsestream_transfer_options *options,
+                              struct sparsestream_transfer **transfer);
+
+/**
+ * Begins or resumes a transfer.
+ *
+ * `budget` bounds one call: it returns 1 after about this many bytes of work, where data that is read
+ * and found to be zeros counts as data that is moved, and a hole, or a step of zeroing, counts as 4096
+ * bytes, or as 64 bytes a microsecond if it takes longer. With a budget the call never waits on a
+ * descriptor, not even on one that is in blocking mode; reading and writing regular files and block
+ * devices, and callbacks that block, take as long as they take, one piece at a time.
+ *
+ * `budget` 0 means to the end. The call then waits, with poll(2), on descriptors that are in
+ * blocking mode, and returns -EAGAIN only for those in non-blocking mode and for callbacks.
+ *
+ * Position: a mapped source file's position moves until the transfer has ended.
+ *
+ * Descriptors: a transfer from a descriptor or a wire into a file or a block device may open one
+ * pipe, close-on-exec, and closes it when it ends or is freed; where none can be had it does
+ * without. What a file sends to a socket or a pipe in non-blocking mode may be its own pages: it
+ * should not change before the other end has read them.
+ *
+ * Returns 0 when all is moved and both ends are finished; 1 when the budget is used up; -EAGAIN when an
+ * end is not ready (`sparsestream_transfer_wait` says which; nothing is lost; run it again); or the
+ * negative errno that ended the transfer, the same again if it is run again: -EOPNOTSUPP (the sparse
+ * request cannot be met; no byte was moved), -ECANCELED, -ETIMEDOUT (`stall_ms`, `idle_ms`), -ENODATA
+ * (the source ended early), -EPROTO (a callback gave an invalid answer), -EFBIG, -EOVERFLOW (a source whose
+ * holes end beyond every offset), -ESHUTDOWN (an end was finished or aborted before), -ENOSPC, -ENOMEM
+ * (no byte was moved), -EBUSY (the transfer or one of its ends is in use by another call; this one ended
+ * nothing), or the error of the system or the callback.
+ */
+int sparsestream_transfer_run(struct sparsestream_transfer *transfer,
+                              int64_t budget);
+
+/**
+ * Reports what the transfer waits for, after `sparsestream_transfer_run` returned -EAGAIN.
+ *
+ * Watch `fd` for `events` with poll, epoll or any event loop, and run the transfer again when they come
+ * or `timeout_ms` has passed. At any other time the answer is: no side, no descriptor, 0 milliseconds.
+ *
+ * Returns 0 or a negative errno: -EINVAL, -EBUSY.
+ */
+int sparsestream_transfer_wait(struct sparsestream_transfer *transfer,
+                               struct sparsestream_wait *wait);
+
+/**
+ * Reports what the transfer has done so far.
+ *
+ * Returns 0 or a negative errno: -EINVAL, -EBUSY.
+ */
+int sparsestream_transfer_stats(struct sparsestream_transfer *transfer,
+                                struct sparsestream_stats *stats);
+
+/**
+ * The failure that ended the transfer, as fields; `code` 0 while none has.
+ *
+ * Returns 0 or a negative errno: -EINVAL, -EBUSY.
+ */
+int sparsestream_transfer_error(struct sparsestream_transfer *transfer,
+                                struct sparsestream_error *error);
+
+/**
+ * Asks the transfer to end with -ECANCELED. From any thread and from a signal handler, also while
+ * it runs; the handle must not be freed meanwhile. It acts when the step under way ends, or within
+ * 100 ms of waiting, or the next time that the transfer is run. A transfer that has ended is not
+ * changed.
+ *
+ * Returns 0, or -EINVAL (NULL; the thread's message is left alone, so that a signal handler may
+ * call this).
+ */
+int sparsestream_transfer_cancel(struct sparsestream_transfer *transfer);
+
+/**
+ * Asks the transfer to end with `error`, a positive errno, and with these words: a connection was lost, or
+ * the program knows better than an end what is wrong. Acts as `sparsestream_transfer_cancel`; the first
+ * error counts, and a cancel before or after it does not change it. `text` may be NULL; the library keeps
+ * its first 255 bytes.
+ *
+ * From any thread, also while the transfer runs, and from its callbacks; not from a signal handler.
+ *
+ * Returns 0 or -EINVAL (NULL, or `error` is not from 1 to 4095).
+ */
+int sparsestream_transfer_fail(struct sparsestream_transfer *transfer,
+                               int error,
+                               const char *text);
+
+/**
+ * Frees a transfer. NULL is allowed.
+ *
+ * One that was run and has not ended is cancelled: its sink is aborted, then its source. An end that
+ * is in use by another call at that time is aborted when that call is done. Then the transfer lets go
+ * of its sink, then of its source; an end whose handle the caller has freed already is freed here.
+ *
+ * A free while the transfer is in use by another call, which includes a callback of it or of its ends,
+ * is ignored, and leaves a message with EBUSY.
+ */
+void sparsestream_transfer_free(struct sparsestream_transfer *transfer);
+
+/*
+ * One-call loops
+ * ==============
+ */
+
+/**
+ * Sends a whole source over the caller's stream: makes a sink of the stream, runs a transfer to
+ * its end and frees both. The source stays the caller's.
+ *
+ * Blocking: waits with poll(2) on the descriptors of both ends, also on those in non-blocking mode, and
+ * on what `wait` of the table says. Without `wait`, a stream function that returns -EAGAIN ends it with
+ * that error; for an event loop use the transfer functions.
+ *
+ * Exactly one of `finish` and `abort` of `ops` is called, and then `free`, exactly once, before the
+ * return, on every path but those of a table that cannot be used: one that is NULL, has the `size` of no
+ * table or is of a later version, or lacks `send`. Then neither is called, and `free` is, unless the
+ * table is NULL or its `size` is wrong. `stats` may be NULL; it is filled on failure too, if the transfer
+ * was started.
+ *
+ * Returns 0 or a negative errno, as `sparsestream_transfer_new` and `sparsestream_transfer_run`.
+ */
+int sparsestream_send_all(struct sparsestream_source *source,
+                          const struct sparsestream_stream_ops *ops,
+                          void *stream,
+                          const struct sparsestream_transfer_options *options,
+                          struct sparsestream_stats *stats);
+
+/**
+ * Receives the caller's stream into a sink: makes a source of the stream, runs a transfer to its
+ * end and frees both. The sink stays the caller's. All else as `sparsestream_send_all`.
+ *
+ * Returns 0 or a negative errno, as `sparsestream_transfer_new` and `sparsestream_transfer_run`.
+ */
+int sparsestream_recv_all(const struct sparsestream_stream_ops *ops,
+                          void *stream,
+                          struct sparsestream_sink *sink,
+                          const struct sparsestream_transfer_options *options,
+                          struct sparsestream_stats *stats);
+
+/*
+ * Trace: the decisions of a transfer
+ * ==================================
+ */
+
+/**
+ * Events: `kind` of `sparsestream_event`.
+ */
+/* A stage was entered. `what` is one of `SPARSESTREAM_STAGE_...`. */
+#define SPARSESTREAM_EVENT_STAGE 1
+/* From here on data moves another way. `what` is one of `SPARSESTREAM_WAY_...`. */
+#define SPARSESTREAM_EVENT_WAY 2
+/* A way was given up for this transfer. `what` is the way, `error` the reason, if the system gave one, and
+   `next` the way that is tried next. */
+#define SPARSESTREAM_EVENT_WAY_DECLINED 3
+/* From here on holes are made another way. `what` is one of `SPARSESTREAM_HOLE_...`. */
+#define SPARSESTREAM_EVENT_HOLE 4
+/* A way to make holes was given up. `what` is the way, `error` the reason, if the system gave one, and
+   `next` the way that is tried next. */
+#define SPARSESTREAM_EVENT_HOLE_DECLINED 5
+/* The source's map. `what` is one of `SPARSESTREAM_MAP_...`, `error` the reason, if there is one. */
+#define SPARSESTREAM_EVENT_MAP 6
+/* The disk was asked to read `value` bytes ahead in one step, more than in any step before. */
+#define SPARSESTREAM_EVENT_LOOK_AHEAD 7
+/* An end is not ready. `what` is one of `SPARSESTREAM_SIDE_...`. */
+#define SPARSESTREAM_EVENT_WAIT 8
+/* Everything before the offset `value` of the stream is on the medium. */
+#define SPARSESTREAM_EVENT_CHECKPOINT 9
+/* A limit holds the transfer up. `what` is one of `SPARSESTREAM_LIMIT_...`. */
+#define SPARSESTREAM_EVENT_LIMIT 10
+/* `value` events of an end came too fast and were not kept. */
+#define SPARSESTREAM_EVENT_LOST 11
+/* Requests for a file that was opened with O_DIRECT are made by io_uring(7); or, with an `error`, one
+   after the other, because it was refused. */
+#define SPARSESTREAM_EVENT_RING 12
+
+/**
+ * Stages of a transfer.
+ */
+/* Both ends are examined. */
+#define SPARSESTREAM_STAGE_OPEN 1
+/* What the sink holds already is compared. */
+#define SPARSESTREAM_STAGE_COMPARE 2
+/* Sections are moved. */
+#define SPARSESTREAM_STAGE_MOVE 3
+/* The source has ended, and what is on its way is moved. */
+#define SPARSESTREAM_STAGE_DRAIN 4
+/* The sink is finished. */
+#define SPARSESTREAM_STAGE_FINISH_SINK 5
+/* The source is finished. */
+#define SPARSESTREAM_STAGE_FINISH_SOURCE 6
+/* All succeeded. */
+#define SPARSESTREAM_STAGE_FINISHED 7
+/* The transfer failed. */
+#define SPARSESTREAM_STAGE_FAILED 8
+
+/**
+ * Ways for data.
+ */
+/* The sink fetches it from the source's file, by copy_file_range(2), sendfile(2) or splice(2). */
+#define SPARSESTREAM_WAY_FETCH 1
+/* Through a pipe, by splice(2). */
+#define SPARSESTREAM_WAY_SPLICE 2
+/* Several requests under way at once. */
+#define SPARSESTREAM_WAY_WINDOW 3
+/* From or into memory that an end lends. */
+#define SPARSESTREAM_WAY_LEND 4
+/* Through the transfer's buffer. */
+#define SPARSESTREAM_WAY_COPY 5
+
+/**
+ * Ways for holes.
+ */
+/* Handed on as a hole, to a peer or to the caller's functions. */
+#define SPARSESTREAM_HOLE_PASSED 1
+/* Beyond the end of a file, whose size grows over it. */
+#define SPARSESTREAM_HOLE_EXTENDED 2
+/* Nothing to do, by `SPARSESTREAM_KNOWN_ZERO`. */
+#define SPARSESTREAM_HOLE_KNOWN_ZERO 3
+/* Fallocate(2) with FALLOC_FL_PUNCH_HOLE. */
+#define SPARSESTREAM_HOLE_PUNCHED 4
+/* Fallocate(2) with FALLOC_FL_ZERO_RANGE. */
+#define SPARSESTREAM_HOLE_ZERO_RANGE 5
+/* Ioctl(2) BLKZEROOUT. */
+#define SPARSESTREAM_HOLE_ZERO_OUT 6
+/* Zeros are written. */
+#define SPARSESTREAM_HOLE_WRITTEN 7
+
+/**
+ * Facts about the map of a source.
+ */
+/* The file system answers. */
+#define SPARSESTREAM_MAP_ASKED 1
+/* The file system has none; everything is data. */
+#define SPARSESTREAM_MAP_REFUSED 2
+/* An answer contradicts itself and is treated as data. */
+#define SPARSESTREAM_MAP_DISTRUSTED 3
+/* Dirty pages were written back before an answer was believed. */
+#define SPARSESTREAM_MAP_FLUSHED 4
+
+/**
+ * Limits.
+ */
+/* The budget of one call. */
+#define SPARSESTREAM_LIMIT_BUDGET 1
+/* `rate`. */
+#define SPARSESTREAM_LIMIT_RATE 2
+/* `stall_ms`. */
+#define SPARSESTREAM_LIMIT_STALL 3
+/* `idle_ms`. */
+#define SPARSESTREAM_LIMIT_IDLE 4
+
+/**
+ * Something that a transfer decided, or that happened. A later version may report other kinds.
+ */
+typedef struct sparsestream_event {
     /**
-     * `sizeof(sparsestream_error)`, set by the caller.
+     * `sizeof(sparsestream_event)` of the library, which may be of another version.
      */
     uint64_t size;
     /**
-     * The errno, positive; 0 when nothing has failed.
+     * The position in the stream, in bytes.
      */
-    int32_t code;
+    int64_t position;
     /**
-     * What was being done: one of `SPARSESTREAM_OPERATION_...`.
+     * One of `SPARSESTREAM_EVENT_...`. It says what the other fields mean; those that it does not
+     * mention are 0.
      */
-    int32_t operation;
+    int32_t kind;
     /**
-     * To which side: one of `SPARSESTREAM_SIDE_...`.
+     * A number whose meaning depends on the kind.
      */
-    int32_t side;
+    int32_t what;
     /**
-     * 1 where the other end of a wire or of a channel failed and reported it: `side`, `operation` and
-     * `offset` are then its own. Else 0.
+     * The way that is tried next, if one was given up.
      */
-    int32_t peer;
+    int32_t next;
     /**
-     * Where, in bytes: of a file or device the offset in it, of anything else the offset in the
-     * stream. -1 where no offset applies.
+     * A positive errno, or 0.
+     */
+    int32_t error;
+    /**
+     * Bytes, an offset or a count.
+     */
+    int64_t value;
+} sparsestream_event;
+
+/**
+ * Writes an event in words, such as "splice declined, next is copy: Invalid argument", into a buffer,
+ * cut to fit and ended by a NUL byte. The words may change with each version.
+ *
+ * Returns the length of the whole text without the NUL byte, as snprintf(3), or -EINVAL (an argument is
+ * NULL). Any thread.
+ */
+int64_t sparsestream_event_text(const struct sparsestream_event *event,
+                                char *buffer,
+                                size_t size);
+
+/**
+ * The name of a `SPARSESTREAM_WAY_` number, such as "copy"; "unknown" for any other.
+ *
+ * Returns a constant string. Any thread.
+ */
+const char *sparsestream_way_name(int way);
+
+/**
+ * The name of a `SPARSESTREAM_HOLE_` number, such as "punched"; "unknown" for any other.
+ *
+ * Returns a constant string. Any thread.
+ */
+const char *sparsestream_hole_way_name(int way);
+
+/*
+ * Requests in flight: ends that answer to offsets
+ * ===============================================
+ */
+
+/**
+ * A request (`kind` of `sparsestream_request`): read `length` bytes at `offset` into `buffer`.
+ */
+#define SPARSESTREAM_REQUEST_READ 1
+
+/**
+ * Requests: `kind` of `sparsestream_request`.
+ */
+/* Write `length` bytes of `buffer` at `offset`. */
+#define SPARSESTREAM_REQUEST_WRITE 2
+/* Make `length` bytes at `offset` read zero. Comes only with `SPARSESTREAM_WITH_HOLES`. */
+#define SPARSESTREAM_REQUEST_ZERO 3
+/* Bring everything that was written to the medium. It comes when no other is under way. */
+#define SPARSESTREAM_REQUEST_FLUSH 4
+
+/**
+ * Flag of `sparsestream_async_info`: the end grows with what is written, and reads zero from `total`
+ * on. Without it a write beyond `total` is refused with -ENOSPC before it is submitted.
+ */
+#define SPARSESTREAM_ASYNC_GROWS (1 << 20)
+
+/**
+ * Flag of `sparsestream_async_info`: a sink that takes `SPARSESTREAM_REQUEST_READ` too. It is used to keep
+ * the rest of a block, where a stream begins, ends or keeps a section within one. Without it such a
+ * stream is refused with -EINVAL.
+ */
+#define SPARSESTREAM_ASYNC_READS (1 << 21)
+
+/**
+ * The facts about an end that answers to offsets. The library sets `size` and the defaults; `describe` sets
+ * what is different.
+ */
+typedef struct sparsestream_async_info {
+    /**
+     * `sizeof(sparsestream_async_info)`, set by the library.
+     */
+    uint64_t size;
+    /**
+     * Any of `SPARSESTREAM_WITH_HOLES` (a source: `section` tells holes apart; a sink: it takes
+     * `SPARSESTREAM_REQUEST_ZERO`), `SPARSESTREAM_WITH_KEEPS` (a source: `section` may report kept
+     * sections), `SPARSESTREAM_ASYNC_GROWS`, `SPARSESTREAM_ASYNC_READS`. Default: 0.
+     */
+    uint64_t flags;
+    /**
+     * Bytes that the end has. Must be set.
+     */
+    int64_t total;
+    /**
+     * The most bytes of a READ or WRITE, at least `block`; 0, the default, for no limit.
+     */
+    int64_t request_size;
+    /**
+     * The most bytes of a ZERO, at least `block`; 0, the default, for no limit.
+     */
+    int64_t zero_size;
+    /**
+     * Offsets and lengths of READ, WRITE and ZERO are multiples of this power of two, at most 65536.
+     * Default: 1.
+     */
+    uint32_t block;
+    /**
+     * Addresses of buffers are multiples of this power of two, at most `block`. Default: 1.
+     */
+    uint32_t memory;
+    /**
+     * The most requests under way, 1 to 256. Default: 16. A transfer may use fewer.
+     */
+    uint32_t depth;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+} sparsestream_async_info;
+
+/**
+ * A request. It is the library's, and stays where it is. Its fields and its buffer are the end's to use
+ * from `submit` to `sparsestream_request_done`.
+ */
+typedef struct sparsestream_request {
+    /**
+     * `sizeof(sparsestream_request)`, set by the library.
+     */
+    uint64_t size;
+    /**
+     * One of `SPARSESTREAM_REQUEST_...`. An end answers a kind that it does not know with -EOPNOTSUPP.
+     */
+    int32_t kind;
+    /**
+     * Zero.
+     */
+    int32_t reserved;
+    /**
+     * The first byte in the end.
      */
     int64_t offset;
     /**
-     * For a source that ended early, the offset at which it should have ended; else -1.
+     * Bytes; 0 of a FLUSH.
      */
-    int64_t expected;
+    int64_t length;
     /**
-     * The same in words, ended by a NUL byte: operation, side, offset and the system's words.
+     * READ: to be filled. WRITE: to be read from, and not changed. Else NULL.
      */
-    char message[512];
-} sparsestream_error;
+    void *buffer;
+    /**
+     * The end's own, NULL at first; the library does not use it.
+     */
+    void *user;
+} sparsestream_request;
+
+/**
+ * An end of the caller's that answers to offsets and has several requests in flight: the adapter of a
+ * network block protocol, for instance.
+ *
+ * Each function but `free` takes the `opaque` that the table was handed in with and, but for `abort`,
+ * returns 0 or a negative errno. They run on the thread that runs the transfer, never two at a time, and
+ * must not wait. They must not throw, longjmp, or use the handle that they serve.
+ *
+ * `describe` and `submit` are required, and `section` with `SPARSESTREAM_WITH_HOLES` or
+ * `SPARSESTREAM_WITH_KEEPS` of a source. The others may be NULL.
+ */
+typedef struct sparsestream_async_ops {
+    /**
+     * `sizeof(sparsestream_async_ops)`.
+     */
+    uint64_t size;
+    /**
+     * Called exactly once with the opaque: when the handle is freed and no transfer holds it, or when
+     * its construction fails.
+     */
+    void (*free)(void *opaque);
+    /**
+     * Reports what the end is. Called before anything else, and again while it returns -EAGAIN: a
+     * connection can be made here.
+     */
+    int (*describe)(void *opaque, struct sparsestream_async_info *info);
+    /**
+     * Reports the memory in which all buffers will lie, `length` bytes at `start`, before the first
+     * request, so that it can be registered. It stays valid until the end was finished or aborted.
+     */
+    int (*memory)(void *opaque, void *start, size_t length);
+    /**
+     * Takes a request, and answers it with `sparsestream_request_done`, at once or later. A negative
+     * errno: it was not taken, and has failed with that errno; -EAGAIN: it was not taken, and comes
+     * again after the next `advance`.
+     */
+    int (*submit)(void *opaque, struct sparsestream_request *request);
+    /**
+     * Source: reports the section at `section->offset`, an offset in the end: sets `kind` and `length`.
+     * -EAGAIN: not known yet. NULL: everything is data.
+     */
+    int (*section)(void *opaque, struct sparsestream_section *section);
+    /**
+     * Sink with `SPARSESTREAM_ASYNC_GROWS`: gives the end its final size, which may be less than what
+     * was written where a block was written for the sake of a part of it. Called when no request is
+     * under way, and again while it returns -EAGAIN.
+     */
+    int (*set_size)(void *opaque, int64_t bytes);
+    /**
+     * Sets in `wait` the descriptors, or the time, after which `advance` or what returned -EAGAIN has
+     * something to do. NULL: only the caller knows.
+     */
+    int (*wait)(void *opaque, struct sparsestream_wait *wait);
+    /**
+     * Sends and receives what can be sent and received now. Called after requests were submitted, and
+     * when `wait` is over. An errno ends the transfer. -EAGAIN and -EINTR are no failure.
+     */
+    int (*advance)(void *opaque);
+    /**
+     * All was moved, no request is under way. Everything that can still fail must fail here. Called again
+     * while it returns -EAGAIN; any other answer is final.
+     */
+    int (*finish)(void *opaque);
+    /**
+     * The stream failed with `error`, a positive errno; `sparsestream_last_error` has the words
+     * meanwhile. Before it returns, every request must have been answered, with any result. Memory of one
+     * that was not is never freed. Exactly one of `finish` and `abort` is called, once, if the end was
+     * used at all.
+     */
+    void (*abort)(void *opaque, int error);
+} sparsestream_async_ops;
+
+/**
+ * How an end that answers to offsets is used. Zero-initialise it and set `size`; NULL means all
+ * defaults.
+ */
+typedef struct sparsestream_async_options {
+    /**
+     * `sizeof(sparsestream_async_options)`.
+     */
+    uint64_t size;
+    /**
+     * Source: 0, `SPARSESTREAM_IGNORE_MAP` or `SPARSESTREAM_AT_MOST`. Sink: any of `SPARSESTREAM_SYNC`
+     * (a FLUSH before success), `SPARSESTREAM_TRUNCATE` (the final size is the end of the stream, even if
+     * the end was larger; with `SPARSESTREAM_ASYNC_GROWS` only) and `SPARSESTREAM_KNOWN_ZERO`.
+     */
+    uint64_t flags;
+    /**
+     * The offset in the end of the stream's first byte.
+     */
+    int64_t offset;
+    /**
+     * Source: bytes to read; 0 means to the end. Sink: the most bytes that may be put there, holes
+     * included; 0 means no limit of its own.
+     */
+    int64_t length;
+} sparsestream_async_options;
+
+/**
+ * Makes a source of the caller's functions that answer to offsets; see `sparsestream_async_ops`. Only a
+ * transfer can read it: `sparsestream_source_read` and its like fail with -EOPNOTSUPP.
+ *
+ * `ops` is copied. `opaque` must be valid until `ops->free` is called with it, exactly once: when the
+ * source is freed and no transfer holds it, or before this call returns a failure (unless `ops` is
+ * NULL or its `size` is not that of a table).
+ *
+ * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
+ * NULL: -EINVAL (an argument, or a function that is required), -E2BIG (a struct from a later version),
+ * -ENOMEM.
+ */
+int sparsestream_source_from_async(const struct sparsestream_async_ops *ops,
+                                   void *opaque,
+                                   const struct sparsestream_async_options *options,
+                                   struct sparsestream_source **source);
+
+/**
+ * Makes a sink of the caller's functions that answer to offsets; see `sparsestream_async_ops`. Only a
+ * transfer can write it: `sparsestream_sink_write` and its like fail with -EOPNOTSUPP. Ownership, `free`
+ * and errors as with `sparsestream_source_from_async`.
+ */
+int sparsestream_sink_to_async(const struct sparsestream_async_ops *ops,
+                               void *opaque,
+                               const struct sparsestream_async_options *options,
+                               struct sparsestream_sink **sink);
+
+/**
+ * Answers a request of a `sparsestream_async_ops`: the bytes that were read, written or zeroed, or a
+ * negative errno. Fewer bytes than were asked for, a multiple of `block`, are right, and the rest is asked
+ * for again; 0 bytes of a READ mean that the end has ended. A FLUSH is answered with 0.
+ *
+ * The request and its buffer are the library's again: they must not be used any more.
+ *
+ * May be called from within any function of the table, and from any other thread between `submit` and the
+ * return of `finish` or `abort`. The library takes notice at its next `advance`: from another thread, have
+ * a descriptor of `wait` become ready.
+ *
+ * Returns 0, or a negative errno and does nothing: -EINVAL (NULL), -EALREADY (the request is not under
+ * way).
+ */
+int sparsestream_request_done(struct sparsestream_request *request,
+                              int64_t result);
+
+/*
+ * The wire
+ * ========
+ */
+
+/**
+ * Flag of `sparsestream_wire_options`: each DATA frame carries the CRC-32C of its payload. At a
+ * receiver: with a way back it is turned on by this flag alone; without one a stream that has no
+ * checksums is refused (-EOPNOTSUPP).
+ */
+#define SPARSESTREAM_WIRE_CHECKSUM 32
+
+/**
+ * Flag of `sparsestream_wire_options`: a digest of the whole stream, holes included, is sent at
+ * checkpoints and at the end, and compared: 32 bytes of BLAKE3, which nobody can forge. At a receiver as
+ * `SPARSESTREAM_WIRE_CHECKSUM`.
+ */
+#define SPARSESTREAM_WIRE_DIGEST 64
+
+/**
+ * Flag of `sparsestream_wire_options`, for a sender: the receiver may offer to resume after the bytes
+ * that it holds.
+ */
+#define SPARSESTREAM_WIRE_RESUME 128
+
+/**
+ * Flag of `sparsestream_wire_options`: if the stream cannot be resumed, it starts again from its first
+ * byte. Without the flag that is an error at both ends. The receiver alone needs it if the source is
+ * another one by its identity, transfer id or length (else -ESTALE), or if the sender cannot resume
+ * (else -EOPNOTSUPP). Both ends need it if the held bytes differ from the source (else -ESTALE).
+ */
+#define SPARSESTREAM_WIRE_RESTART 256
+
+/**
+ * Flag of `sparsestream_wire_options`: `length`, `source_size`, `source_offset` and `data_bytes`
+ * are set; -1 stands for what is not known.
+ */
+#define SPARSESTREAM_WIRE_SIZES 512
+
+/**
+ * Flag of `sparsestream_wire_options`. Sender: sections to be kept may come; a transfer whose source
+ * declares that needs no flag. Receiver: a stream that keeps parts of the target is accepted; without
+ * the flag it is refused (-EOPNOTSUPP), since it is right only on top of the right content. Such a
+ * stream cannot be resumed.
+ */
+#define SPARSESTREAM_WIRE_KEEP 1024
 
 /**
  * A transport made of the caller's functions: a TLS session, an SSH channel, anything that delivers
@@ -1639,7 +2143,7 @@ typedef struct sparsestream_wire_options {
 } sparsestream_wire_options;
 
 /**
- * What a sender told of its stream. Set `size` before it is handed in.
+ * The facts that a sender has sent about its stream. Set `size` before it is handed in.
  */
 typedef struct sparsestream_wire_info {
     /**
@@ -1685,7 +2189,7 @@ typedef struct sparsestream_wire_info {
      */
     uint8_t base_identity[32];
     /**
-     * 1 if the sender waits for the receiver's last word, else 0.
+     * 1 if the sender waits for the receiver's answer, else 0.
      */
     int32_t answers;
     /**
@@ -1693,693 +2197,6 @@ typedef struct sparsestream_wire_info {
      */
     int32_t reserved;
 } sparsestream_wire_info;
-
-#ifdef __cplusplus
-extern "C" {
-#endif // __cplusplus
-
-/**
- * Makes a source of the caller's functions that answer to offsets; see `sparsestream_async_ops`. Only a
- * transfer can read it: `sparsestream_source_read` and its like fail with -EOPNOTSUPP.
- *
- * `ops` is copied. `opaque` must be valid until `ops->free` is called with it, exactly once: when the
- * source is freed and no transfer holds it, or before this call returns a failure (unless `ops` is
- * NULL or its `size` is not that of a table).
- *
- * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
- * NULL: -EINVAL (an argument, or a function that is required), -E2BIG (a struct from a later version),
- * -ENOMEM.
- */
-int sparsestream_source_from_async(const struct sparsestream_async_ops *ops,
-                                   void *opaque,
-                                   const struct sparsestream_async_options *options,
-                                   struct sparsestream_source **source);
-
-/**
- * Makes a sink of the caller's functions that answer to offsets; see `sparsestream_async_ops`. Only a
- * transfer can write it: `sparsestream_sink_write` and its like fail with -EOPNOTSUPP. Ownership, `free`
- * and errors as with `sparsestream_source_from_async`.
- */
-int sparsestream_sink_to_async(const struct sparsestream_async_ops *ops,
-                               void *opaque,
-                               const struct sparsestream_async_options *options,
-                               struct sparsestream_sink **sink);
-
-/**
- * Answers a request of a `sparsestream_async_ops`: the bytes that were read, written or zeroed, or a
- * negative errno. Fewer bytes than were asked for, a multiple of `block`, are right, and the rest is asked
- * for again; 0 bytes of a READ mean that the end has ended. A FLUSH is answered with 0.
- *
- * The request and its buffer are the library's again: they must not be used any more.
- *
- * May be called from within any function of the table, and from any other thread between `submit` and the
- * return of `finish` or `abort`. The library takes notice at its next `advance`: from another thread, have
- * a descriptor of `wait` become ready.
- *
- * Returns 0, or a negative errno and does nothing: -EINVAL (NULL), -EALREADY (the request is not under
- * way).
- */
-int sparsestream_request_done(struct sparsestream_request *request,
-                              int64_t result);
-
-/**
- * Makes a channel: what is sent to `*sink` comes out of `*source`. The two may be used by two threads at
- * the same time, each by one call at a time: file I/O in a worker, the stream in an event loop.
- *
- * Data, holes, kept sections and the total length cross it. It holds at most `capacity` bytes of data and
- * 256 sections.
- *
- * Each end has an eventfd of its own, which can be read (POLLIN) exactly while the end is ready. An end
- * that is not ready returns -EAGAIN and is waited for by `sparsestream_transfer_wait`,
- * `sparsestream_sink_wait` or `sparsestream_source_wait`; a run without a budget waits by itself. The
- * eventfds are for poll(2), epoll(7) and their like: they must not be read, written or closed. Both are
- * closed when both ends are freed.
- *
- * The sink is finished when the source has been: until then finishing it returns -EAGAIN. So the result of
- * the sending transfer is that of the receiving one. A failure crosses in both directions, with its errno
- * and its words (`peer` of `sparsestream_error` is 1). An end that is freed before it was finished is
- * ECANCELED at the other. What the receiving sink has made durable is reported to the sending source.
- *
- * Kept sections must be announced: a transfer does that, who drives the sink by hand uses
- * `sparsestream_sink_announce`.
- *
- * Returns 0 and two handles that the caller frees, or a negative errno with both NULL: -EINVAL (an
- * argument, a flag, the capacity), -E2BIG (options from a later version), -EMFILE, -ENFILE, -ENOMEM, or
- * another errno of eventfd(2).
- */
-int sparsestream_channel(const struct sparsestream_channel_options *options,
-                         struct sparsestream_sink **sink,
-                         struct sparsestream_source **source);
-
-/**
- * Computes the sparse tree digest of a file or a block device, or of the bytes that a pipe, a
- * socket or a character device gives until its end. docs/digest.md defines it: a chain of BLAKE3
- * hashes, which somebody who chooses the content cannot forge. A hole equals as many zero bytes,
- * and costs the same whatever its length.
- *
- * The range is digested as a stream of its own: its first byte is at offset 0 of the digest.
- *
- * Blocking: waits with poll(2) for a descriptor that is not ready, also for one in non-blocking
- * mode. Takes 256 KiB of memory.
- *
- * Position: kept, as by `sparsestream_in_data`, but it moves while the call is under way. A pipe,
- * a socket or a character device is read.
- *
- * Returns 0 and `SPARSESTREAM_DIGEST_SIZE` bytes in `digest`, or a negative errno with `digest`
- * untouched: -EINVAL (an argument, an unknown flag, an offset beyond the end), -E2BIG (options
- * from a later version), -EBADF, -EISDIR, -ESPIPE (an offset in something without offsets, or a
- * descriptor that has no content), -EPROTOTYPE (a socket of messages), -ENODATA (it ends before
- * `length` bytes, or became shorter meanwhile), -ETIMEDOUT, -ENOMEM, what `progress` returned, or
- * the errno of read(2) or lseek(2).
- */
-int sparsestream_digest(int fd, const struct sparsestream_digest_options *options, uint8_t *digest);
-
-/**
- * This thread's message for its last call of this library that failed: what was done, to which
- * side, at which offset, and the system's words. "" before the first failure. A call that
- * succeeds leaves it alone, as does one that returns -EAGAIN.
- *
- * Returns a string that the library owns; it is valid until this thread's next failing call.
- * Never NULL. Any thread; not in a signal handler.
- */
-const char *sparsestream_last_error(void);
-
-/**
- * Says more about the failure that a callback is going to return: called in the callback, on its thread,
- * last of all.
- *
- * `error` is the positive errno whose negative value the callback then returns; any other answer
- * forgets it, and so do -EAGAIN and -EINTR. `operation` is one of `SPARSESTREAM_OPERATION_...`, or 0 for
- * the one that the callback was called for; `offset` is that in the stream, or -1 for where the stream
- * is: a failure that is reported late names its own. `text` may be NULL; the library keeps its first 255
- * bytes, and shows what could confuse a terminal as a question mark.
- *
- * Applies to the functions of tables; progress, section and checkpoint callbacks have no such words.
- *
- * Returns 0, or -EINVAL (`error` is not from 1 to 4095, `operation` is none, or `offset` is below -1).
- */
-int sparsestream_set_error(int error,
-                           int operation,
-                           int64_t offset,
-                           const char *text);
-
-/**
- * The name of a `SPARSESTREAM_OPERATION_` number, such as "write"; "unknown" for any other.
- *
- * Returns a constant string. Any thread.
- */
-const char *sparsestream_operation_name(int operation);
-
-/**
- * The name of a `SPARSESTREAM_SIDE_` number: "transfer" for `SPARSESTREAM_SIDE_NONE`, "source",
- * "sink"; "unknown" for any other.
- *
- * Returns a constant string. Any thread.
- */
-const char *sparsestream_side_name(int side);
-
-/**
- * The version of the library that runs, such as "0.1.0". `SPARSESTREAM_VERSION` is the version of
- * the header that a program was compiled with.
- *
- * Returns a constant string. Any thread.
- */
-const char *sparsestream_version(void);
-
-/**
- * The version of the library that runs, as one number: 1000000 * major + 1000 * minor + patch. A
- * later version is a greater number. `SPARSESTREAM_VERSION_NUMBER` is that of the header.
- *
- * Returns the number. Any thread.
- */
-int sparsestream_version_number(void);
-
-/**
- * Is the descriptor's file position in data or in a hole, and for how many bytes?
- *
- * `*in_data` becomes true within data; `*length` becomes the bytes from the position to the end
- * of that section, the hole at a file's end included. At or beyond the end the answer is false
- * and 0. A block device, and a file system that cannot tell (see
- * `sparsestream_holes_supported`), answer true to the end.
- *
- * Position: kept. If it cannot be put back, the call fails with an error whose operation is
- * `SPARSESTREAM_OPERATION_SEEK`; no other failure moves it. Another thread, or a process that
- * shares the open file, must not use the position meanwhile. On failure the outputs are untouched.
- *
- * Facts: lseek(2) with SEEK_DATA and SEEK_HOLE; at most ten lseek calls. The map is a hint that
- * may be outdated the moment it is given; a file system that contradicts itself is answered with
- * data.
- *
- * An answer that says hole costs one fstatfs(2) more. If the file system is not one whose map is
- * known to follow the page cache (ext2 to ext4, XFS, Btrfs, F2FS, tmpfs, ramfs, EROFS, SquashFS,
- * and overlayfs over one that answers FIEMAP), what is in the cache is written back with
- * fdatasync(2), which may block, and the map is asked a second time. If that fails, the answer is
- * data to the end. The same is done where lseek(2) fails with an errno that does not concern the
- * medium, such as ENOENT or EPERM.
- *
- * Returns 0, or -EINVAL (an output is NULL), -EBADF (not an open descriptor, or O_PATH), -EISDIR
- * (a directory), -ESPIPE (a pipe, socket, character device or other descriptor with no content to
- * seek in), or the errno of fstat(2), lseek(2), fcntl(2) or ioctl(2).
- */
-int sparsestream_in_data(int fd, bool *in_data, int64_t *length);
-
-/**
- * As `sparsestream_in_data`, at `offset` bytes from the start instead of the file position, and
- * with the kind told apart from the end: `out->kind` is `SPARSESTREAM_END` at or beyond the end.
- * `out->offset` is `offset`, also within a section that began before.
- *
- * Position: kept, as by `sparsestream_in_data`.
- *
- * Returns 0 or the errors of `sparsestream_in_data`; -EINVAL also for a negative offset, or a `size` of
- * `out` that is not that of a struct.
- */
-int sparsestream_section_at(int fd,
-                            int64_t offset,
-                            struct sparsestream_section *out);
-
-/**
- * Calls `callback` for each section of the range, in order; the first and the last are cut to the
- * range. `length` 0 means to the end; the end is fixed when the call starts. One lseek(2) a
- * boundary.
- *
- * `callback` returns 0 to go on; anything else ends the walk and becomes the result of the call.
- * It must not move the file position, throw or longjmp.
- *
- * Position: kept, as by `sparsestream_in_data`, but it moves while the walk is under way.
- *
- * Returns 0 when the range or the file ended, what the callback returned (which leaves no
- * message), or the errors of `sparsestream_in_data`; -EINVAL also for a negative offset or length,
- * or no callback.
- */
-int sparsestream_map(int fd,
-                     int64_t offset,
-                     int64_t length,
-                     int (*callback)(void *opaque, const struct sparsestream_section *section),
-                     void *opaque);
-
-/**
- * Can the file system tell holes from data in this file? Position: kept.
- *
- * 1 means that the map was answered, which a file system that stores no holes also does (all is
- * data then). 0 means that it cannot be asked: everything counts as data. A block device answers
- * 0.
- *
- * Returns 1, 0, or the errors of `sparsestream_in_data`.
- */
-int sparsestream_holes_supported(int fd);
-
-/**
- * Makes a sink that writes a descriptor: a regular file or a block device by offset, its position
- * neither used nor changed; a pipe, a socket or a character device as it comes.
- *
- * Where a hole was sent the file reads zero afterwards, whatever it held before. A regular file is
- * never made shorter, unless `SPARSESTREAM_TRUNCATE` asks for it, and gets its exact size,
- * a hole at its end included, when the sink is finished.
- *
- * A regular file that was opened with O_APPEND is written at its end, as it is when the sink is
- * made. Holes are made by ftruncate(2) after the size was asked again. If another process has
- * appended meanwhile, zeros are written instead from then on; between the question and ftruncate(2)
- * nobody else may append.
- *
- * The descriptor stays the caller's and must stay open until the sink is freed and no transfer holds
- * it, of which `free` of the options informs. Nothing is closed,
- * so that an error which the system reports only at close(2) is the caller's to see;
- * `SPARSESTREAM_SYNC` makes it show up in time.
- *
- * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
- * -EINVAL (an argument, an unknown flag, an offset in a file opened with O_APPEND, a block device
- * opened with it), -E2BIG (options from a later version), -EBADF (not open for writing), -EISDIR, -ESPIPE (an offset, or a wish to sync,
- * that this kind of descriptor cannot have, or nothing that can be written, as an eventfd),
- * -EPROTOTYPE (no stream socket), -EFBIG (the offset lies beyond RLIMIT_FSIZE), -ENOSPC (the
- * offset lies beyond a device's end), -EPERM (a sealed memfd), -ENOMEM, or the errno of fstat(2),
- * fcntl(2) or ioctl(2).
- */
-int sparsestream_sink_to_fd(int fd,
-                            const struct sparsestream_sink_options *options,
-                            struct sparsestream_sink **sink);
-
-/**
- * Makes a sink of the caller's callbacks; see `sparsestream_sink_ops`.
- *
- * `ops` is copied. `opaque` must be valid until `ops->free` is called with it, exactly once: when the
- * sink is freed and no transfer holds it, or before this call returns a failure (unless `ops` is NULL
- * or its `size` is not that of a table).
- *
- * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
- * -EINVAL (an argument, or no `write`), -E2BIG (a table from a later version), -ENOMEM.
- */
-int sparsestream_sink_to_callbacks(const struct sparsestream_sink_ops *ops,
-                                   void *opaque,
-                                   struct sparsestream_sink **sink);
-
-/**
- * Makes a sink of the caller's stream, that is of its `send`, `send_hole`, `finish` and `abort`;
- * see `sparsestream_stream_ops`. Ownership and `free` as with `sparsestream_sink_to_callbacks`.
- *
- * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
- * -EINVAL (an argument, or no `send`), -E2BIG, -ENOMEM.
- */
-int sparsestream_sink_to_stream(const struct sparsestream_stream_ops *ops,
-                                void *stream,
-                                struct sparsestream_sink **sink);
-
-/**
- * Writes at most `length` bytes of `buffer` where the sink is, and moves on by what was taken.
- *
- * Returns the count, which may be short but is not 0 unless `length` is; or a negative errno:
- * -EINVAL, -EBUSY (the handle is in use by another call), -EAGAIN, -EINTR, -ESHUTDOWN (finished or
- * aborted before), -EFBIG (beyond `length` of the options or RLIMIT_FSIZE), -ENOSPC, -EPROTO (a
- * callback answered nonsense), or the error of the system or the callback.
- */
-int64_t sparsestream_sink_write(struct sparsestream_sink *sink, const void *buffer, size_t length);
-
-/**
- * Makes a hole of at most `length` bytes where the sink is, and moves on by what was made: it
- * reads zero once the sink is finished. Large holes over old content are made in steps.
- *
- * Returns the count, which may be short but is not 0 unless `length` is; or a negative errno:
- * -EOPNOTSUPP (this sink makes no holes: write zeros), and those of `sparsestream_sink_write`.
- */
-int64_t sparsestream_sink_hole(struct sparsestream_sink *sink, int64_t length);
-
-/**
- * Moves on by at most `length` bytes, which stay as they are in the target.
- *
- * Returns the count, which may be short but is not 0 unless `length` is; or a negative errno:
- * -EOPNOTSUPP (this sink cannot keep), -ENODATA (the bytes lie beyond the end of the target), and those of
- * `sparsestream_sink_write`.
- */
-int64_t sparsestream_sink_keep(struct sparsestream_sink *sink,
-                               int64_t length);
-
-/**
- * Announces to a sink what is going to come, so that it can refuse it, and reports what the sink can do.
- * A transfer does that by itself; who drives a sink by hand may do it before the first byte. `plan` NULL
- * stands for any length, with holes. `info` may be NULL.
- *
- * Returns 0 or a negative errno: -EINVAL, -E2BIG, -EBUSY, -EAGAIN, -EINTR, -ESHUTDOWN, -EFBIG or -ENOSPC
- * (too much), -EOPNOTSUPP (the sink cannot keep, but kept sections may come), or the error of the system
- * or the callback.
- */
-int sparsestream_sink_announce(struct sparsestream_sink *sink,
-                               const struct sparsestream_plan *plan,
-                               struct sparsestream_sink_info *info);
-
-/**
- * Reports what a sink that is driven by hand waits for, after a call on it returned -EAGAIN. At any other
- * time it is ready: no descriptor, and `timeout_ms` 0; or it only has to be given a turn after
- * `timeout_ms`, since the other end of a wire was promised a sign of life.
- *
- * Returns 0 or a negative errno: -EINVAL, -EBUSY.
- */
-int sparsestream_sink_wait(struct sparsestream_sink *sink,
-                           struct sparsestream_wait *wait);
-
-/**
- * Ends the sink with success: a regular file gets its size, what was asked to be synced is synced,
- * a stream's `finish` is called. Its failure is the result of the whole. To be called once; again
- * while it returns -EAGAIN.
- *
- * Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, -EFBIG, -ENOSPC, or the error of the
- * system or the callback.
- */
-int sparsestream_sink_finish(struct sparsestream_sink *sink);
-
-/**
- * Ends the sink with the failure `error`, a positive errno: a stream's `abort` is called, unless
- * it was finished or aborted already. What was written to a file stays.
- *
- * Returns 0, or -EINVAL or -EBUSY.
- */
-int sparsestream_sink_abort(struct sparsestream_sink *sink, int error);
-
-/**
- * Gives up the caller's reference to a sink, which is not to be used again. NULL is allowed.
- *
- * A transfer that was made with it holds it until that transfer is freed, so that handles may be
- * freed in any order. When nobody holds it, a stream on which `send` or `send_hole` was called and
- * that was neither finished nor aborted is aborted with ECANCELED, and `free` of the table or the
- * options is called. Descriptors stay open.
- *
- * A free while a call uses the sink, which includes its own callbacks, is ignored, and leaves a message
- * with EBUSY.
- */
-void sparsestream_sink_free(struct sparsestream_sink *sink);
-
-/**
- * Makes a source that reads a descriptor: a regular file or a block device by offset, its
- * position neither used nor (once the source has ended or is freed) changed; a pipe, a socket or a
- * character device as it comes.
- *
- * The end is fixed here: what a file grows later is not read, and if it shrinks the source ends
- * early, which is an error (-ENODATA). A file whose size says nothing, as in /proc, is read to its
- * end.
- *
- * The descriptor stays the caller's and must stay open until the source is freed and no transfer
- * holds it, of which `free` of the options informs. Its file position moves while a mapped file is walked, and is put back at the end, and when the source is
- * finished, aborted or freed; a transfer sees to that on failure too.
- *
- * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
- * NULL: -EINVAL (an argument, an unknown flag, a range that starts beyond the end), -E2BIG
- * (options from a later version), -EBADF (not open for reading), -EISDIR, -ESPIPE (an offset in
- * something that has none, or nothing that can be read, as an eventfd), -EPROTOTYPE (no stream
- * socket), -ENODATA (the range ends beyond the end), -ENOMEM, or the errno of fstat(2), fcntl(2)
- * or ioctl(2).
- */
-int sparsestream_source_from_fd(int fd,
-                                const struct sparsestream_source_options *options,
-                                struct sparsestream_source **source);
-
-/**
- * Makes a source of the caller's callbacks; see `sparsestream_source_ops`.
- *
- * `ops` is copied. `opaque` must be valid until `ops->free` is called with it, exactly once: when the
- * source is freed and no transfer holds it, or before this call returns a failure (unless `ops` is
- * NULL or its `size` is not that of a table).
- *
- * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
- * NULL: -EINVAL (an argument, or no `read`), -E2BIG (a table from a later version), -ENOMEM.
- */
-int sparsestream_source_from_callbacks(const struct sparsestream_source_ops *ops,
-                                       void *opaque,
-                                       struct sparsestream_source **source);
-
-/**
- * Makes a source of the caller's stream, that is of its `recv`, `recv_hole`, `finish` and `abort`;
- * see `sparsestream_stream_ops`. Ownership and `free` as with
- * `sparsestream_source_from_callbacks`.
- *
- * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
- * NULL: -EINVAL (an argument, or no `recv`), -E2BIG, -ENOMEM.
- */
-int sparsestream_source_from_stream(const struct sparsestream_stream_ops *ops,
-                                    void *stream,
-                                    struct sparsestream_source **source);
-
-/**
- * Reports the section that comes next: its kind, and the bytes from where the source is to its end.
- * `offset` is 0: the caller knows where the source is. At its end the kind is `SPARSESTREAM_END` and
- * the length 0.
- *
- * Nothing is read for it but what the next `sparsestream_source_read` returns. So of a stream, a pipe, a
- * socket, a character device or a wire, data has the length -1 unless it is known, and what looks like
- * data may turn out to be the end.
- *
- * Returns 0 or a negative errno: -EINVAL, -EBUSY (the handle is in use by another call), -EAGAIN (it is
- * not known yet; see `sparsestream_source_wait`), -EINTR, -ESHUTDOWN, -ENODATA (ended early), or the
- * error of the system or the callback.
- */
-int sparsestream_source_section(struct sparsestream_source *source,
-                                struct sparsestream_section *section);
-
-/**
- * Reports what a source is: its length, if known, and which kinds of section it may have. A source of
- * functions is asked by `describe`. May be called again, and then answers the same.
- *
- * Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, -EINTR, -ESHUTDOWN, or the error of the
- * system or the callback.
- */
-int sparsestream_source_describe(struct sparsestream_source *source,
-                                 struct sparsestream_source_info *info);
-
-/**
- * Reports what a source that is driven by hand waits for, after a call on it returned -EAGAIN. At any
- * other time it is ready: no descriptor, and `timeout_ms` 0.
- *
- * Returns 0 or a negative errno: -EINVAL, -EBUSY.
- */
-int sparsestream_source_wait(struct sparsestream_source *source,
-                             struct sparsestream_wait *wait);
-
-/**
- * Reads at most `length` bytes of data into `buffer` and moves on by them. Never reads across the
- * start of a hole.
- *
- * Returns the count, which may be short; 0 at the end (or when `length` is 0);
- * `SPARSESTREAM_AT_HOLE` or `SPARSESTREAM_AT_KEEP` when a hole or a kept section comes next (ask its
- * length with `sparsestream_source_section`, and move on with `sparsestream_source_skip`); or a negative
- * errno: -EINVAL, -EBUSY, -EAGAIN, -EINTR, -ESHUTDOWN (finished or aborted before), -ENODATA
- * (ended early), -EPROTO (a callback answered nonsense), or the error of the system or the
- * callback.
- */
-int64_t sparsestream_source_read(struct sparsestream_source *source,
-                                 void *buffer,
-                                 size_t length);
-
-/**
- * Moves on by `length` bytes without reading them. They must lie within the section that the
- * source is in, which must be a hole or a kept section unless it is a regular file or a block device.
- * Pipes, sockets and character devices cannot skip. A source of functions calls `skip` when the next call
- * is made.
- *
- * Returns 0 or a negative errno: -EINVAL (negative, or beyond the section), -ESPIPE, -ESHUTDOWN,
- * -EBUSY, -EAGAIN, or the error of the system or the callback.
- */
-int sparsestream_source_skip(struct sparsestream_source *source,
-                             int64_t length);
-
-/**
- * Tells the source that all of it was taken: a descriptor's position is put back; a stream's
- * `finish` is called, whose failure is the result. To be called once, after the end; again while
- * it returns -EAGAIN.
- *
- * Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, or the error of the system or the
- * callback.
- */
-int sparsestream_source_finish(struct sparsestream_source *source);
-
-/**
- * Tells the source that the stream failed with `error`, a positive errno: a stream's `abort` is
- * called, unless it was finished or aborted already.
- *
- * Returns 0, or -EINVAL or -EBUSY.
- */
-int sparsestream_source_abort(struct sparsestream_source *source, int error);
-
-/**
- * Gives up the caller's reference to a source, which is not to be used again. NULL is allowed.
- *
- * A transfer that was made with it holds it until that transfer is freed, so that handles may be
- * freed in any order. When nobody holds it, a stream on which `recv` was called and that was neither
- * finished nor aborted is aborted with ECANCELED, and `free` of the table or the options is called.
- * Descriptors stay open.
- *
- * A free while a call uses the source, which includes its own callbacks, is ignored, and leaves a
- * message with EBUSY.
- */
-void sparsestream_source_free(struct sparsestream_source *source);
-
-/**
- * Writes an event in words, such as "splice declined, next is copy: Invalid argument", into a buffer,
- * cut to fit and ended by a NUL byte. The words may change with each version.
- *
- * Returns the length of the whole text without the NUL byte, as snprintf(3), or -EINVAL (an argument is
- * NULL). Any thread.
- */
-int64_t sparsestream_event_text(const struct sparsestream_event *event,
-                                char *buffer,
-                                size_t size);
-
-/**
- * The name of a `SPARSESTREAM_WAY_` number, such as "copy"; "unknown" for any other.
- *
- * Returns a constant string. Any thread.
- */
-const char *sparsestream_way_name(int way);
-
-/**
- * The name of a `SPARSESTREAM_HOLE_` number, such as "punched"; "unknown" for any other.
- *
- * Returns a constant string. Any thread.
- */
-const char *sparsestream_hole_way_name(int way);
-
-/**
- * Makes a transfer from a source to a sink. Nothing moves before it is run.
- *
- * The transfer holds both ends until it is freed, so that the caller may free its handles of them at
- * any time after this call. The ends must not be used otherwise before the transfer has ended. Once
- * it has been run, exactly one of finish and abort reaches each of them, at the latest when it is
- * freed.
- *
- * Returns 0 and a handle in `*transfer` that the caller frees, or a negative errno with
- * `*transfer` NULL: -EINVAL (an argument, an unknown flag or sparse request), -E2BIG (options from
- * a later version), -EBUSY (an end is in use by another call), -ENOMEM.
- */
-int sparsestream_transfer_new(struct sparsestream_source *source,
-                              struct sparsestream_sink *sink,
-                              const struct sparsestream_transfer_options *options,
-                              struct sparsestream_transfer **transfer);
-
-/**
- * Goes on with a transfer.
- *
- * `budget` bounds one call: it returns 1 after about so many bytes of work, where data that is read
- * and found to be zeros counts as data that is moved, and a hole, or a step of zeroing, counts as
- * 4096 bytes, or as 64 bytes a microsecond if it takes longer. With a budget the call never waits
- * on a descriptor, not even on one that is in blocking mode; reading and writing regular files and
- * block devices, and callbacks that block, take as long as they take, one piece at a time.
- *
- * `budget` 0 means to the end. The call then waits, with poll(2), on descriptors that are in
- * blocking mode, and returns -EAGAIN only for those in non-blocking mode and for callbacks.
- *
- * Position: a mapped source file's position moves until the transfer has ended.
- *
- * Descriptors: a transfer from a descriptor or a wire into a file or a block device may open one
- * pipe, close-on-exec, and closes it when it ends or is freed; where none can be had it does
- * without. What a file sends to a socket or a pipe in non-blocking mode may be its own pages: it
- * should not change before the other end has read them.
- *
- * Returns 0 when all is moved and both ends are finished; 1 when the budget is used up; -EAGAIN
- * when an end is not ready (`sparsestream_transfer_wait` tells which; nothing is lost, run it
- * again); or the negative errno that ended the transfer, the same again if it is run again:
- * -EOPNOTSUPP (the sparse request cannot be met; no byte was moved), -ECANCELED, -ETIMEDOUT
- * (`stall_ms`, `idle_ms`), -ENODATA (the source ended early), -EPROTO (a callback answered nonsense), -EFBIG,
- * -EOVERFLOW (a source whose holes end beyond every offset), -ESHUTDOWN (an end was finished or
- * aborted before), -ENOSPC, -ENOMEM (no byte was moved), -EBUSY (the transfer or one of its ends
- * is in use by another call; this one ended nothing), or the error of the system or the callback.
- */
-int sparsestream_transfer_run(struct sparsestream_transfer *transfer,
-                              int64_t budget);
-
-/**
- * What the transfer waits for, after `sparsestream_transfer_run` returned -EAGAIN.
- *
- * Watch `fd` for `events` with poll, epoll or any event loop, and run the transfer again when they
- * come or `timeout_ms` has gone by. At any other time the answer is: no side, no descriptor, 0
- * milliseconds.
- *
- * Returns 0 or a negative errno: -EINVAL, -EBUSY.
- */
-int sparsestream_transfer_wait(struct sparsestream_transfer *transfer,
-                               struct sparsestream_wait *wait);
-
-/**
- * What the transfer has done so far.
- *
- * Returns 0 or a negative errno: -EINVAL, -EBUSY.
- */
-int sparsestream_transfer_stats(struct sparsestream_transfer *transfer,
-                                struct sparsestream_stats *stats);
-
-/**
- * The failure that ended the transfer, as fields; `code` 0 while none has.
- *
- * Returns 0 or a negative errno: -EINVAL, -EBUSY.
- */
-int sparsestream_transfer_error(struct sparsestream_transfer *transfer,
-                                struct sparsestream_error *error);
-
-/**
- * Asks the transfer to end with -ECANCELED. From any thread and from a signal handler, also while
- * it runs; the handle must not be freed meanwhile. It acts when the step under way ends, or within
- * 100 ms of waiting, or the next time that the transfer is run. A transfer that has ended is not
- * changed.
- *
- * Returns 0, or -EINVAL (NULL; the thread's message is left alone, so that a signal handler may
- * call this).
- */
-int sparsestream_transfer_cancel(struct sparsestream_transfer *transfer);
-
-/**
- * Asks the transfer to end with `error`, a positive errno, and with these words: a connection was lost, or
- * the program knows better than an end what is wrong. Acts as `sparsestream_transfer_cancel`; the first
- * error counts, and a cancel before or after it does not change it. `text` may be NULL; the library keeps
- * its first 255 bytes.
- *
- * From any thread, also while the transfer runs, and from its callbacks; not from a signal handler.
- *
- * Returns 0 or -EINVAL (NULL, or `error` is not from 1 to 4095).
- */
-int sparsestream_transfer_fail(struct sparsestream_transfer *transfer,
-                               int error,
-                               const char *text);
-
-/**
- * Frees a transfer. NULL is allowed.
- *
- * One that was run and has not ended is cancelled: its sink is aborted, then its source. An end that
- * is in use by another call at that time is aborted when that call is done. Then the transfer lets go
- * of its sink, then of its source; an end whose handle the caller has freed already is freed here.
- *
- * A free while the transfer is in use by another call, which includes a callback of it or of its ends,
- * is ignored, and leaves a message with EBUSY.
- */
-void sparsestream_transfer_free(struct sparsestream_transfer *transfer);
-
-/**
- * Sends a whole source over the caller's stream: makes a sink of the stream, runs a transfer to
- * its end and frees both. The source stays the caller's.
- *
- * Blocking: waits with poll(2) on the descriptors of both ends, also on those in non-blocking mode, and
- * on what `wait` of the table says. Without `wait`, a stream function that returns -EAGAIN ends it with
- * that error; for an event loop use the transfer functions.
- *
- * Exactly one of `finish` and `abort` of `ops` is called, and then `free`, exactly once, before the
- * return, on every path but those of a table that cannot be used: one that is NULL, has the `size` of no
- * table or is of a later version, or lacks `send`. Then neither is called, and `free` is, unless the
- * table is NULL or its `size` is wrong. `stats` may be NULL; it is filled on failure too, if the transfer
- * was started.
- *
- * Returns 0 or a negative errno, as `sparsestream_transfer_new` and `sparsestream_transfer_run`.
- */
-int sparsestream_send_all(struct sparsestream_source *source,
-                          const struct sparsestream_stream_ops *ops,
-                          void *stream,
-                          const struct sparsestream_transfer_options *options,
-                          struct sparsestream_stats *stats);
-
-/**
- * Receives the caller's stream into a sink: makes a source of the stream, runs a transfer to its
- * end and frees both. The sink stays the caller's. All else as `sparsestream_send_all`.
- *
- * Returns 0 or a negative errno, as `sparsestream_transfer_new` and `sparsestream_transfer_run`.
- */
-int sparsestream_recv_all(const struct sparsestream_stream_ops *ops,
-                          void *stream,
-                          struct sparsestream_sink *sink,
-                          const struct sparsestream_transfer_options *options,
-                          struct sparsestream_stats *stats);
 
 /**
  * Makes a sink that sends frames through the caller's functions; otherwise as
@@ -2460,17 +2277,16 @@ int sparsestream_sink_to_wire(int write_fd,
  * at its position; see `sparsestream_sink_to_wire`.
  *
  * With a way back (`write_fd` at least 0; the same descriptor twice for a socket) the sender is
- * answered, if it waits for that: finishing the source, as a transfer does after its sink, says
- * that all is stored; aborting it tells what failed. With -1 a sender that waits for answers is
+ * answered, if it waits for that: finishing the source, as a transfer does after its sink, reports that
+ * everything is stored; aborting it reports the failure. With -1 a sender that waits for answers is
  * refused with -ENOTCONN.
  *
  * Nothing that comes is trusted: a stream that breaks the rules, is longer than `max_size` or was
- * damaged is an error before the sink hears of it, but for the data of a frame whose checksum
- * comes to be wrong with its last byte. A stream that is cut off is -ENODATA. Receiving never
- * waits. The source takes at most 270 KiB of memory, whatever it receives. A transfer moves long
- * data into a file or a block device without a copy through memory, if `read_fd` is a pipe, a
- * regular file or in non-blocking mode, neither checksums nor the digest are in force, and the transfer
- * looks for no zeros.
+ * damaged is an error before the sink hears of it, but for the data of a frame whose checksum turns out
+ * to be wrong at its last byte. A stream that is cut off is -ENODATA. Receiving never waits. The source
+ * takes at most 270 KiB of memory, whatever it receives. A transfer moves long data into a file or a
+ * block device without a copy through memory, if `read_fd` is a pipe, a regular file or in non-blocking
+ * mode, neither checksums nor the digest are in force, and the transfer looks for no zeros.
  *
  * To resume an earlier transfer, set `resume_offset`, `resume_fd`, `resume_fd_offset` and `identity`,
  * ask with `sparsestream_source_wire_info` where the stream starts, and make the sink begin there. When
@@ -2480,13 +2296,13 @@ int sparsestream_sink_to_wire(int write_fd,
  * `sparsestream_transfer_run`, and the sender gets a sign of life each second. The transfer reports to
  * the sender what became durable (`checkpoint` of `sparsestream_sink_options`).
  *
- * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
- * NULL: -EINVAL (an argument, an unknown flag, a field of the sender's), and those of
+ * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
+ * -EINVAL (an argument, an unknown flag, a field of the sender's), and those of
  * `sparsestream_sink_to_wire`. What is wrong with the stream itself shows when the source is used:
- * -EPROTO (a frame that may not be), -EBADMSG (a checksum or the digest is wrong), -EMSGSIZE (more
- * data in a frame than `max_payload`), -EFBIG, -ENODATA, -EPROTONOSUPPORT (a version or a feature
- * that is not known), -EOPNOTSUPP (no checksums, no digest, no resuming), -ENOTCONN, -ESTALE (the
- * source has changed), -EAGAIN, -EINTR, the errno of a read, or the one that the sender told.
+ * -EPROTO (a frame that may not be), -EBADMSG (a checksum or the digest is wrong), -EMSGSIZE (more data
+ * in a frame than `max_payload`), -EFBIG, -ENODATA, -EPROTONOSUPPORT (a version or a feature that is not
+ * known), -EOPNOTSUPP (no checksums, no digest, no resuming), -ENOTCONN, -ESTALE (the source has
+ * changed), -EAGAIN, -EINTR, the errno of a read, or the one that the sender reported.
  */
 int sparsestream_source_from_wire(int read_fd,
                                   int write_fd,
@@ -2494,11 +2310,11 @@ int sparsestream_source_from_wire(int read_fd,
                                   struct sparsestream_source **source);
 
 /**
- * The facts that the sender has told of its stream, before any of it is read. Receives them first, and
- * reads back what is held for a resume, if that was not done yet. On a descriptor in blocking mode the
- * call waits, with poll(2). On any other it returns -EAGAIN, and is to be called again when `read_fd`
- * can be read. A call handles a bounded number of frames and held bytes (16,384 and 64 MiB): if that
- * was not enough it returns -EINTR in either mode, and is to be called again at once.
+ * Reports the facts that the sender has sent about its stream, before any of it is read. Receives them
+ * first, and reads back what is held for a resume, if that was not done yet. On a descriptor in blocking
+ * mode the call waits, with poll(2). On any other it returns -EAGAIN, and is to be called again when
+ * `read_fd` can be read. A call handles a bounded number of frames and held bytes (16,384 and 64 MiB):
+ * if that was not enough it returns -EINTR in either mode, and is to be called again at once.
  *
  * Returns 0 or a negative errno: -EINVAL (not a source from a wire, or an argument), -EBUSY, -EAGAIN, -EINTR,
  * and those of a source from a wire.
@@ -2507,10 +2323,10 @@ int sparsestream_source_wire_info(struct sparsestream_source *source,
                                   struct sparsestream_wire_info *info);
 
 /**
- * Fills a sender's options with what can be told of a file or a block device: the sizes, of which
- * `data_bytes` by a walk along its map, and an identity of device, inode, size and modification
- * time; of a block device, which has no such time, of its number and its size. Sets
- * `SPARSESTREAM_WIRE_SIZES`. All other fields are left alone.
+ * Fills a sender's options with the facts about a file or a block device: the sizes, of which
+ * `data_bytes` by a walk along its map, and an identity of device, inode, size and modification time; of
+ * a block device, which has no such time, of its number and its size. Sets `SPARSESTREAM_WIRE_SIZES`.
+ * All other fields are left alone.
  *
  * `offset` and `length` are the range that will be sent, in bytes; a length of 0 means to the end.
  * The file position is used and put back.
@@ -2523,8 +2339,142 @@ int sparsestream_wire_describe(int fd,
                                int64_t length,
                                struct sparsestream_wire_options *options);
 
-#ifdef __cplusplus
-}  // extern "C"
-#endif  // __cplusplus
+/*
+ * The channel
+ * ===========
+ */
 
-#endif  /* SPARSESTREAM_H */
+/**
+ * How large a channel is. Zero-initialise it and set `size`; NULL means all defaults.
+ */
+typedef struct sparsestream_channel_options {
+    /**
+     * `sizeof(sparsestream_channel_options)`.
+     */
+    uint64_t size;
+    /**
+     * Zero.
+     */
+    uint64_t flags;
+    /**
+     * Bytes of data that it holds at most, 131072 to 67108864; 0 means 1048576. Memory is taken when it
+     * is first used.
+     */
+    uint64_t capacity;
+} sparsestream_channel_options;
+
+/**
+ * Makes a channel: what is sent to `*sink` comes out of `*source`. The two may be used by two threads at
+ * the same time, each by one call at a time: file I/O in a worker, the stream in an event loop.
+ *
+ * Data, holes, kept sections and the total length cross it. It holds at most `capacity` bytes of data and
+ * 256 sections.
+ *
+ * Each end has an eventfd of its own, which can be read (POLLIN) exactly while the end is ready. An end
+ * that is not ready returns -EAGAIN and is waited for by `sparsestream_transfer_wait`,
+ * `sparsestream_sink_wait` or `sparsestream_source_wait`; a run without a budget waits by itself. The
+ * eventfds are for poll(2), epoll(7) and their like: they must not be read, written or closed. Both are
+ * closed when both ends are freed.
+ *
+ * The sink is finished when the source has been: until then finishing it returns -EAGAIN. So the result of
+ * the sending transfer is that of the receiving one. A failure crosses in both directions, with its errno
+ * and its words (`peer` of `sparsestream_error` is 1). An end that is freed before it was finished is
+ * ECANCELED at the other. What the receiving sink has made durable is reported to the sending source.
+ *
+ * Kept sections must be announced: a transfer does that; by hand use `sparsestream_sink_announce`.
+ *
+ * Returns 0 and two handles that the caller frees, or a negative errno with both NULL: -EINVAL (an
+ * argument, a flag, the capacity), -E2BIG (options from a later version), -EMFILE, -ENFILE, -ENOMEM, or
+ * another errno of eventfd(2).
+ */
+int sparsestream_channel(const struct sparsestream_channel_options *options,
+                         struct sparsestream_sink **sink,
+                         struct sparsestream_source **source);
+
+/*
+ * The digest
+ * ==========
+ */
+
+/**
+ * Bytes of a digest.
+ */
+#define SPARSESTREAM_DIGEST_SIZE 32
+
+/**
+ * How a digest is computed. Zero-initialise it and set `size`; NULL means all defaults.
+ */
+typedef struct sparsestream_digest_options {
+    /**
+     * `sizeof(sparsestream_digest_options)`.
+     */
+    uint64_t size;
+    /**
+     * 0 or `SPARSESTREAM_IGNORE_MAP`.
+     */
+    uint64_t flags;
+    /**
+     * First byte to digest, from the start of the file. Must be 0 for a pipe, a socket or a
+     * character device.
+     */
+    int64_t offset;
+    /**
+     * Bytes to digest; 0 means to the end. A descriptor that ends before `length` bytes is an
+     * error (-ENODATA).
+     */
+    int64_t length;
+    /**
+     * `progress` is called each time that this many more bytes were digested, and at the end;
+     * 0 means not by bytes.
+     */
+    int64_t progress_bytes;
+    /**
+     * `progress` is called when this many milliseconds have passed since the last call and something was
+     * digested, and at the end; 0 means not by time.
+     */
+    int64_t progress_ms;
+    /**
+     * Progress, on the thread that called. If both intervals are 0 it is called once, at the end.
+     * A negative errno, such as -ECANCELED, ends the call with that error. It must not throw,
+     * longjmp, or use the file position of the descriptor. May be NULL.
+     */
+    int (*progress)(void *opaque, const struct sparsestream_stats *stats);
+    /**
+     * Handed to `progress`. The caller's.
+     */
+    void *opaque;
+    /**
+     * Milliseconds after which the call fails with -ETIMEDOUT if a pipe, a socket or a character
+     * device gave no byte; 0 means never.
+     */
+    int64_t stall_ms;
+} sparsestream_digest_options;
+
+/**
+ * Computes the sparse tree digest of a file or a block device, or of the bytes that a pipe, a
+ * socket or a character device gives until its end. docs/digest.md defines it: a chain of BLAKE3
+ * hashes, which somebody who chooses the content cannot forge. A hole equals as many zero bytes,
+ * and costs the same whatever its length.
+ *
+ * The range is digested as a stream of its own: its first byte is at offset 0 of the digest.
+ *
+ * Blocking: waits with poll(2) for a descriptor that is not ready, also for one in non-blocking
+ * mode. Takes 256 KiB of memory.
+ *
+ * Position: kept, as by `sparsestream_in_data`, but it moves while the call is under way. A pipe,
+ * a socket or a character device is read.
+ *
+ * Returns 0 and `SPARSESTREAM_DIGEST_SIZE` bytes in `digest`, or a negative errno with `digest`
+ * untouched: -EINVAL (an argument, an unknown flag, an offset beyond the end), -E2BIG (options
+ * from a later version), -EBADF, -EISDIR, -ESPIPE (an offset in something without offsets, or a
+ * descriptor that has no content), -EPROTOTYPE (a socket of messages), -ENODATA (it ends before
+ * `length` bytes, or became shorter meanwhile), -ETIMEDOUT, -ENOMEM, what `progress` returned, or
+ * the errno of read(2) or lseek(2).
+ */
+int sparsestream_digest(int fd, const struct sparsestream_digest_options *options, uint8_t *digest);
+
+#ifdef __cplusplus
+} /* extern "C" */
+#endif
+
+#endif /* SPARSESTREAM_H */

@@ -40,8 +40,7 @@ unsafe impl Sized0 for sparsestream_channel_options {}
 /// and its words (`peer` of `sparsestream_error` is 1). An end that is freed before it was finished is
 /// ECANCELED at the other. What the receiving sink has made durable is reported to the sending source.
 ///
-/// Kept sections must be announced: a transfer does that, who drives the sink by hand uses
-/// `sparsestream_sink_announce`.
+/// Kept sections must be announced: a transfer does that; by hand use `sparsestream_sink_announce`.
 ///
 /// Returns 0 and two handles that the caller frees, or a negative errno with both NULL: -EINVAL (an
 /// argument, a flag, the capacity), -E2BIG (options from a later version), -EMFILE, -ENFILE, -ENOMEM, or

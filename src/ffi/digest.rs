@@ -36,8 +36,8 @@ pub struct sparsestream_digest_options {
     /// `progress` is called each time that this many more bytes were digested, and at the end;
     /// 0 means not by bytes.
     pub progress_bytes: i64,
-    /// `progress` is called when this many milliseconds have gone by since the last call and
-    /// something was digested, and at the end; 0 means not by time.
+    /// `progress` is called when this many milliseconds have passed since the last call and something was
+    /// digested, and at the end; 0 means not by time.
     pub progress_ms: i64,
     /// Progress, on the thread that called. If both intervals are 0 it is called once, at the end.
     /// A negative errno, such as -ECANCELED, ends the call with that error. It must not throw,

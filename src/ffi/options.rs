@@ -11,16 +11,16 @@ use libc::{c_int, c_void};
 use std::mem::size_of;
 use std::time::Duration;
 
-/// Flag of `sparsestream_source_options`: trust no file system's map of holes and read the whole
-/// range. Holes are then found only by `SPARSESTREAM_DETECT_ZEROES`.
+/// Flag of `sparsestream_source_options`: read the whole range, without asking the file system for holes.
+/// Holes are then found only by `SPARSESTREAM_DETECT_ZEROES`.
 pub const SPARSESTREAM_IGNORE_MAP: u64 = 1;
 /// Flag of `sparsestream_source_options`: `length` is the most that is read, and an end before it is not an
 /// error.
 pub const SPARSESTREAM_AT_MOST: u64 = 1 << 18;
 /// Flag of `sparsestream_sink_options`: fsync(2) the file before success is reported.
 pub const SPARSESTREAM_SYNC: u64 = 2;
-/// Flag of `sparsestream_sink_options`: cut a regular file after the stream's end. Without it a
-/// longer file keeps its tail. What is no regular file cannot be cut: there the flag does nothing.
+/// Flag of `sparsestream_sink_options`: cut a regular file after the stream's end. Without it a longer
+/// file keeps its tail. The flag has no effect on anything but a regular file.
 pub const SPARSESTREAM_TRUNCATE: u64 = 4;
 /// Flag of `sparsestream_sink_options`: the target already reads zero wherever the stream has a
 /// hole (it was just created, or just zeroed), so that a hole costs nothing. If that is not so,
@@ -37,14 +37,13 @@ pub const SPARSESTREAM_WIRE_CHECKSUM: u64 = 32;
 /// checkpoints and at the end, and compared: 32 bytes of BLAKE3, which nobody can forge. At a receiver as
 /// `SPARSESTREAM_WIRE_CHECKSUM`.
 pub const SPARSESTREAM_WIRE_DIGEST: u64 = 64;
-/// Flag of `sparsestream_wire_options`, for a sender: the receiver may offer to go on from what it
-/// holds.
+/// Flag of `sparsestream_wire_options`, for a sender: the receiver may offer to resume after the bytes
+/// that it holds.
 pub const SPARSESTREAM_WIRE_RESUME: u64 = 128;
-/// Flag of `sparsestream_wire_options`: where going on is not possible, the stream starts again from
-/// its first byte. Without it that is an error of both ends. At the receiver it is enough where the
-/// sender's identity, transfer id or length tells another source (else -ESTALE), or the sender
-/// cannot resume (else -EOPNOTSUPP). Both ends need it where what is held differs from what the
-/// source has (else -ESTALE).
+/// Flag of `sparsestream_wire_options`: if the stream cannot be resumed, it starts again from its first
+/// byte. Without the flag that is an error at both ends. The receiver alone needs it if the source is
+/// another one by its identity, transfer id or length (else -ESTALE), or if the sender cannot resume
+/// (else -EOPNOTSUPP). Both ends need it if the held bytes differ from the source (else -ESTALE).
 pub const SPARSESTREAM_WIRE_RESTART: u64 = 256;
 /// Flag of `sparsestream_wire_options`: `length`, `source_size`, `source_offset` and `data_bytes`
 /// are set; -1 stands for what is not known.
@@ -98,8 +97,8 @@ pub struct sparsestream_sink_options {
     /// Where the stream's first byte goes, from the start of the file. Must be 0 for a pipe, a
     /// socket or a character device.
     pub offset: i64,
-    /// Most bytes that the stream may put there, holes included; 0 means no limit of its own.
-    /// What comes beyond it fails with -EFBIG and is not written.
+    /// Most bytes that the stream may put there, holes included; 0 means no limit of its own. More than
+    /// that fails with -EFBIG and is not written.
     pub length: i64,
     /// fsync(2) after at least this many bytes of data, 5 seconds after the last one if anything moved
     /// since, holes included, and at the end; 0 means never in between. Looked at when something moves.
@@ -117,20 +116,20 @@ pub struct sparsestream_sink_options {
     pub free: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
 }
 
-/// What a transfer has done so far. Set `size` before it is handed in: a short struct receives
-/// what fits, the tail of a longer one is zeroed.
+/// The work that a transfer has done so far. Set `size` before the call: a short struct receives the
+/// fields that fit, and the rest of a longer one is zeroed.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_stats {
     /// `sizeof(sparsestream_stats)`, set by the caller; in `progress` the library's, which may be
     /// that of another version.
     pub size: u64,
-    /// How far the stream has come, from its first byte: what this transfer moved, data and holes
-    /// together, and what was there before it where an earlier one is gone on with. While that is
-    /// compared it counts up to there, and goes back to 0 if the stream starts again.
+    /// The position in the stream, in bytes from its first byte. It includes the bytes that a receiver
+    /// already held when the transfer was resumed. During their comparison it counts up to them. It goes
+    /// back to 0 if the stream starts again.
     pub position: i64,
-    /// Where the stream ends, on the same scale, or -1 where the source cannot tell: a transfer
-    /// that goes on with an earlier one moves less than that.
+    /// The value of `position` at the end, or -1 if the source does not know it. A resumed transfer moves
+    /// less than that.
     pub total: i64,
     /// Bytes that the sink took as data from this transfer.
     pub data_bytes: i64,
@@ -177,8 +176,8 @@ pub struct sparsestream_transfer_options {
     /// `progress` is called each time that this many more bytes were moved, and at the end;
     /// 0 means not by bytes.
     pub progress_bytes: i64,
-    /// `progress` is called when something has moved and this many milliseconds have gone by since
-    /// the last call, and at the end; 0 means not by time.
+    /// `progress` is called when something has moved and this many milliseconds have passed since the
+    /// last call, and at the end; 0 means not by time.
     pub progress_ms: i64,
     /// Progress. If both intervals are 0 it is called once, at the end. A negative errno cancels
     /// the transfer, which then ends with that error. May be NULL.
@@ -192,13 +191,13 @@ pub struct sparsestream_transfer_options {
     >,
     /// Handed to `progress`, `section` and `trace`. The caller's; must outlive the transfer.
     pub opaque: *mut c_void,
-    /// Milliseconds after which the transfer fails with -ETIMEDOUT, naming the side that is late, if
-    /// no byte was moved and the other end of a wire gave no sign of life (`keepalive_ms` of
-    /// `sparsestream_wire_options`); 0 means never. It is looked at when
-    /// `sparsestream_transfer_run` is called and while it waits; a callback that blocks cannot be
-    /// interrupted, and waiting for the rate does not count. A sender over a wire with a way back
-    /// also waits for the receiver's last word, while the receiver syncs and says nothing: allow for
-    /// it, or have the receiver use `sync_interval`. After that the receiver may have stored all.
+    /// Milliseconds after which the transfer fails with -ETIMEDOUT, naming the side that is late, if no
+    /// byte was moved and the other end of a wire gave no sign of life (`keepalive_ms` of
+    /// `sparsestream_wire_options`); 0 means never. It is looked at when `sparsestream_transfer_run` is
+    /// called and while it waits; a callback that blocks cannot be interrupted, and waiting for the rate
+    /// does not count. A sender over a wire with a way back also waits for the receiver's answer, while
+    /// the receiver may sync for a long time: choose a limit that allows that, or let the receiver use
+    /// `sync_interval`. If the limit ends this wait, the receiver may have stored everything.
     pub stall_ms: i64,
     /// Most bytes of data a second, on average; 0 means no limit. Holes are free. A run that is
     /// ahead returns -EAGAIN (`sparsestream_transfer_wait` says when to come back), or waits where
@@ -236,8 +235,8 @@ pub struct sparsestream_wait_fd {
     pub events: i32,
 }
 
-/// What a transfer or an end that returned -EAGAIN waits for. Set `size` before it is handed in; in a
-/// `wait` function of a table the library has set it.
+/// The descriptors and the time that a transfer or an end waits for, after it returned -EAGAIN. Set
+/// `size` before it is handed in; in a `wait` function of a table the library has set it.
 ///
 /// It is over when one of the descriptors is ready or `timeout_ms` has passed.
 #[repr(C)]

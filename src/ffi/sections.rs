@@ -31,7 +31,7 @@ pub struct sparsestream_section {
     pub reserved: i32,
 }
 
-/// Is the descriptor's file position in data or in a hole, and for how many bytes?
+/// Reports whether the file position is in data or in a hole, and for how many bytes.
 ///
 /// `*in_data` becomes true within data; `*length` becomes the bytes from the position to the end
 /// of that section, the hole at a file's end included. At or beyond the end the answer is false
@@ -77,8 +77,8 @@ pub unsafe extern "C" fn sparsestream_in_data(
     })
 }
 
-/// As `sparsestream_in_data`, at `offset` bytes from the start instead of the file position, and
-/// with the kind told apart from the end: `out->kind` is `SPARSESTREAM_END` at or beyond the end.
+/// As `sparsestream_in_data`, at `offset` bytes from the start instead of the file position. It
+/// distinguishes the end from a hole: at or beyond the end `out->kind` is `SPARSESTREAM_END`.
 /// `out->offset` is `offset`, also within a section that began before.
 ///
 /// Position: kept, as by `sparsestream_in_data`.
@@ -109,8 +109,8 @@ pub unsafe extern "C" fn sparsestream_section_at(
 /// range. `length` 0 means to the end; the end is fixed when the call starts. One lseek(2) a
 /// boundary.
 ///
-/// `callback` returns 0 to go on; anything else ends the walk and becomes the result of the call.
-/// It must not move the file position, throw or longjmp.
+/// `callback` returns 0 to continue. Anything else ends the walk and is the result of the call. It must
+/// not move the file position, throw or longjmp.
 ///
 /// Position: kept, as by `sparsestream_in_data`, but it moves while the walk is under way.
 ///
@@ -145,7 +145,7 @@ pub unsafe extern "C" fn sparsestream_map(
     })
 }
 
-/// Can the file system tell holes from data in this file? Position: kept.
+/// Reports whether the file system answers questions about holes in this file. Position: kept.
 ///
 /// 1 means that the map was answered, which a file system that stores no holes also does (all is
 /// data then). 0 means that it cannot be asked: everything counts as data. A block device answers

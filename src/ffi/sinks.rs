@@ -130,7 +130,7 @@ pub unsafe extern "C" fn sparsestream_sink_to_stream(
 /// Returns the count, which may be short but is not 0 unless `length` is; or a negative errno:
 /// -EINVAL, -EBUSY (the handle is in use by another call), -EAGAIN, -EINTR, -ESHUTDOWN (finished or
 /// aborted before), -EFBIG (beyond `length` of the options or RLIMIT_FSIZE), -ENOSPC, -EPROTO (a
-/// callback answered nonsense), or the error of the system or the callback.
+/// callback gave an invalid answer), or the error of the system or the callback.
 ///
 /// # Safety
 /// `sink` is NULL or a live handle; `buffer` is readable for `length` bytes.
@@ -195,8 +195,8 @@ pub unsafe extern "C" fn sparsestream_sink_keep(sink: *mut sparsestream_sink, le
 }
 
 /// Announces to a sink what is going to come, so that it can refuse it, and reports what the sink can do.
-/// A transfer does that by itself; who drives a sink by hand may do it before the first byte. `plan` NULL
-/// stands for any length, with holes. `info` may be NULL.
+/// A transfer does that. If a sink is driven by hand, it is optional, and must come before the first
+/// byte. `plan` NULL stands for any length, with holes. `info` may be NULL.
 ///
 /// Returns 0 or a negative errno: -EINVAL, -E2BIG, -EBUSY, -EAGAIN, -EINTR, -ESHUTDOWN, -EFBIG or -ENOSPC
 /// (too much), -EOPNOTSUPP (the sink cannot keep, but kept sections may come), or the error of the system

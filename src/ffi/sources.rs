@@ -20,8 +20,8 @@ use crate::section;
 use crate::source;
 use libc::{c_int, c_void};
 
-/// What `recv` of a stream, and `sparsestream_source_read`, return when the next thing is a hole: a
-/// number that is neither a count nor a negative errno.
+/// Returned by `recv` of a stream and by `sparsestream_source_read` if a hole comes next. It is neither a
+/// count nor a negative errno.
 pub const SPARSESTREAM_AT_HOLE: i64 = -4096;
 
 /// As `SPARSESTREAM_AT_HOLE`, when the next thing is a kept section.
@@ -213,7 +213,7 @@ pub unsafe extern "C" fn sparsestream_source_wait(
 /// `SPARSESTREAM_AT_HOLE` or `SPARSESTREAM_AT_KEEP` when a hole or a kept section comes next (ask its
 /// length with `sparsestream_source_section`, and move on with `sparsestream_source_skip`); or a negative
 /// errno: -EINVAL, -EBUSY, -EAGAIN, -EINTR, -ESHUTDOWN (finished or aborted before), -ENODATA
-/// (ended early), -EPROTO (a callback answered nonsense), or the error of the system or the
+/// (ended early), -EPROTO (a callback gave an invalid answer), or the error of the system or the
 /// callback.
 ///
 /// # Safety
@@ -303,9 +303,9 @@ fn skip(source: &mut dyn Source, length: u64) -> Result<()> {
     Ok(())
 }
 
-/// Tells the source that all of it was taken: a descriptor's position is put back; a stream's
-/// `finish` is called, whose failure is the result. To be called once, after the end; again while
-/// it returns -EAGAIN.
+/// Reports to the source that everything was taken: a descriptor's position is put back; a stream's
+/// `finish` is called, whose failure is the result. To be called once, after the end; again while it
+/// returns -EAGAIN.
 ///
 /// Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, or the error of the system or the
 /// callback.
@@ -321,7 +321,7 @@ pub unsafe extern "C" fn sparsestream_source_finish(source: *mut sparsestream_so
     })
 }
 
-/// Tells the source that the stream failed with `error`, a positive errno: a stream's `abort` is
+/// Reports to the source that the stream failed with `error`, a positive errno: a stream's `abort` is
 /// called, unless it was finished or aborted already.
 ///
 /// Returns 0, or -EINVAL or -EBUSY.

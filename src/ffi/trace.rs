@@ -112,7 +112,7 @@ pub struct sparsestream_event {
     pub kind: i32,
     /// A number whose meaning depends on the kind.
     pub what: i32,
-    /// What is tried next, where something was given up.
+    /// The way that is tried next, if one was given up.
     pub next: i32,
     /// A positive errno, or 0.
     pub error: i32,

@@ -48,13 +48,13 @@ pub unsafe extern "C" fn sparsestream_transfer_new(
     })
 }
 
-/// Goes on with a transfer.
+/// Begins or resumes a transfer.
 ///
-/// `budget` bounds one call: it returns 1 after about so many bytes of work, where data that is read
-/// and found to be zeros counts as data that is moved, and a hole, or a step of zeroing, counts as
-/// 4096 bytes, or as 64 bytes a microsecond if it takes longer. With a budget the call never waits
-/// on a descriptor, not even on one that is in blocking mode; reading and writing regular files and
-/// block devices, and callbacks that block, take as long as they take, one piece at a time.
+/// `budget` bounds one call: it returns 1 after about this many bytes of work, where data that is read
+/// and found to be zeros counts as data that is moved, and a hole, or a step of zeroing, counts as 4096
+/// bytes, or as 64 bytes a microsecond if it takes longer. With a budget the call never waits on a
+/// descriptor, not even on one that is in blocking mode; reading and writing regular files and block
+/// devices, and callbacks that block, take as long as they take, one piece at a time.
 ///
 /// `budget` 0 means to the end. The call then waits, with poll(2), on descriptors that are in
 /// blocking mode, and returns -EAGAIN only for those in non-blocking mode and for callbacks.
@@ -66,14 +66,14 @@ pub unsafe extern "C" fn sparsestream_transfer_new(
 /// without. What a file sends to a socket or a pipe in non-blocking mode may be its own pages: it
 /// should not change before the other end has read them.
 ///
-/// Returns 0 when all is moved and both ends are finished; 1 when the budget is used up; -EAGAIN
-/// when an end is not ready (`sparsestream_transfer_wait` tells which; nothing is lost, run it
-/// again); or the negative errno that ended the transfer, the same again if it is run again:
-/// -EOPNOTSUPP (the sparse request cannot be met; no byte was moved), -ECANCELED, -ETIMEDOUT
-/// (`stall_ms`, `idle_ms`), -ENODATA (the source ended early), -EPROTO (a callback answered nonsense), -EFBIG,
-/// -EOVERFLOW (a source whose holes end beyond every offset), -ESHUTDOWN (an end was finished or
-/// aborted before), -ENOSPC, -ENOMEM (no byte was moved), -EBUSY (the transfer or one of its ends
-/// is in use by another call; this one ended nothing), or the error of the system or the callback.
+/// Returns 0 when all is moved and both ends are finished; 1 when the budget is used up; -EAGAIN when an
+/// end is not ready (`sparsestream_transfer_wait` says which; nothing is lost; run it again); or the
+/// negative errno that ended the transfer, the same again if it is run again: -EOPNOTSUPP (the sparse
+/// request cannot be met; no byte was moved), -ECANCELED, -ETIMEDOUT (`stall_ms`, `idle_ms`), -ENODATA
+/// (the source ended early), -EPROTO (a callback gave an invalid answer), -EFBIG, -EOVERFLOW (a source whose
+/// holes end beyond every offset), -ESHUTDOWN (an end was finished or aborted before), -ENOSPC, -ENOMEM
+/// (no byte was moved), -EBUSY (the transfer or one of its ends is in use by another call; this one ended
+/// nothing), or the error of the system or the callback.
 ///
 /// # Safety
 /// `transfer` is NULL or a live handle.
@@ -93,11 +93,10 @@ pub unsafe extern "C" fn sparsestream_transfer_run(
     })
 }
 
-/// What the transfer waits for, after `sparsestream_transfer_run` returned -EAGAIN.
+/// Reports what the transfer waits for, after `sparsestream_transfer_run` returned -EAGAIN.
 ///
-/// Watch `fd` for `events` with poll, epoll or any event loop, and run the transfer again when they
-/// come or `timeout_ms` has gone by. At any other time the answer is: no side, no descriptor, 0
-/// milliseconds.
+/// Watch `fd` for `events` with poll, epoll or any event loop, and run the transfer again when they come
+/// or `timeout_ms` has passed. At any other time the answer is: no side, no descriptor, 0 milliseconds.
 ///
 /// Returns 0 or a negative errno: -EINVAL, -EBUSY.
 ///
@@ -117,7 +116,7 @@ pub unsafe extern "C" fn sparsestream_transfer_wait(
     })
 }
 
-/// What the transfer has done so far.
+/// Reports what the transfer has done so far.
 ///
 /// Returns 0 or a negative errno: -EINVAL, -EBUSY.
 ///

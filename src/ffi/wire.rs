@@ -77,17 +77,16 @@ pub unsafe extern "C" fn sparsestream_sink_to_wire(
 /// at its position; see `sparsestream_sink_to_wire`.
 ///
 /// With a way back (`write_fd` at least 0; the same descriptor twice for a socket) the sender is
-/// answered, if it waits for that: finishing the source, as a transfer does after its sink, says
-/// that all is stored; aborting it tells what failed. With -1 a sender that waits for answers is
+/// answered, if it waits for that: finishing the source, as a transfer does after its sink, reports that
+/// everything is stored; aborting it reports the failure. With -1 a sender that waits for answers is
 /// refused with -ENOTCONN.
 ///
 /// Nothing that comes is trusted: a stream that breaks the rules, is longer than `max_size` or was
-/// damaged is an error before the sink hears of it, but for the data of a frame whose checksum
-/// comes to be wrong with its last byte. A stream that is cut off is -ENODATA. Receiving never
-/// waits. The source takes at most 270 KiB of memory, whatever it receives. A transfer moves long
-/// data into a file or a block device without a copy through memory, if `read_fd` is a pipe, a
-/// regular file or in non-blocking mode, neither checksums nor the digest are in force, and the transfer
-/// looks for no zeros.
+/// damaged is an error before the sink hears of it, but for the data of a frame whose checksum turns out
+/// to be wrong at its last byte. A stream that is cut off is -ENODATA. Receiving never waits. The source
+/// takes at most 270 KiB of memory, whatever it receives. A transfer moves long data into a file or a
+/// block device without a copy through memory, if `read_fd` is a pipe, a regular file or in non-blocking
+/// mode, neither checksums nor the digest are in force, and the transfer looks for no zeros.
 ///
 /// To resume an earlier transfer, set `resume_offset`, `resume_fd`, `resume_fd_offset` and `identity`,
 /// ask with `sparsestream_source_wire_info` where the stream starts, and make the sink begin there. When
@@ -97,13 +96,13 @@ pub unsafe extern "C" fn sparsestream_sink_to_wire(
 /// `sparsestream_transfer_run`, and the sender gets a sign of life each second. The transfer reports to
 /// the sender what became durable (`checkpoint` of `sparsestream_sink_options`).
 ///
-/// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
-/// NULL: -EINVAL (an argument, an unknown flag, a field of the sender's), and those of
+/// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
+/// -EINVAL (an argument, an unknown flag, a field of the sender's), and those of
 /// `sparsestream_sink_to_wire`. What is wrong with the stream itself shows when the source is used:
-/// -EPROTO (a frame that may not be), -EBADMSG (a checksum or the digest is wrong), -EMSGSIZE (more
-/// data in a frame than `max_payload`), -EFBIG, -ENODATA, -EPROTONOSUPPORT (a version or a feature
-/// that is not known), -EOPNOTSUPP (no checksums, no digest, no resuming), -ENOTCONN, -ESTALE (the
-/// source has changed), -EAGAIN, -EINTR, the errno of a read, or the one that the sender told.
+/// -EPROTO (a frame that may not be), -EBADMSG (a checksum or the digest is wrong), -EMSGSIZE (more data
+/// in a frame than `max_payload`), -EFBIG, -ENODATA, -EPROTONOSUPPORT (a version or a feature that is not
+/// known), -EOPNOTSUPP (no checksums, no digest, no resuming), -ENOTCONN, -ESTALE (the source has
+/// changed), -EAGAIN, -EINTR, the errno of a read, or the one that the sender reported.
 ///
 /// # Safety
 /// `options` is NULL or a struct of its `size`; `source` is NULL or writable.
@@ -126,11 +125,11 @@ pub unsafe extern "C" fn sparsestream_source_from_wire(
     })
 }
 
-/// The facts that the sender has told of its stream, before any of it is read. Receives them first, and
-/// reads back what is held for a resume, if that was not done yet. On a descriptor in blocking mode the
-/// call waits, with poll(2). On any other it returns -EAGAIN, and is to be called again when `read_fd`
-/// can be read. A call handles a bounded number of frames and held bytes (16,384 and 64 MiB): if that
-/// was not enough it returns -EINTR in either mode, and is to be called again at once.
+/// Reports the facts that the sender has sent about its stream, before any of it is read. Receives them
+/// first, and reads back what is held for a resume, if that was not done yet. On a descriptor in blocking
+/// mode the call waits, with poll(2). On any other it returns -EAGAIN, and is to be called again when
+/// `read_fd` can be read. A call handles a bounded number of frames and held bytes (16,384 and 64 MiB):
+/// if that was not enough it returns -EINTR in either mode, and is to be called again at once.
 ///
 /// Returns 0 or a negative errno: -EINVAL (not a source from a wire, or an argument), -EBUSY, -EAGAIN, -EINTR,
 /// and those of a source from a wire.
@@ -151,10 +150,10 @@ pub unsafe extern "C" fn sparsestream_source_wire_info(
     })
 }
 
-/// Fills a sender's options with what can be told of a file or a block device: the sizes, of which
-/// `data_bytes` by a walk along its map, and an identity of device, inode, size and modification
-/// time; of a block device, which has no such time, of its number and its size. Sets
-/// `SPARSESTREAM_WIRE_SIZES`. All other fields are left alone.
+/// Fills a sender's options with the facts about a file or a block device: the sizes, of which
+/// `data_bytes` by a walk along its map, and an identity of device, inode, size and modification time; of
+/// a block device, which has no such time, of its number and its size. Sets `SPARSESTREAM_WIRE_SIZES`.
+/// All other fields are left alone.
 ///
 /// `offset` and `length` are the range that will be sent, in bytes; a length of 0 means to the end.
 /// The file position is used and put back.

@@ -71,7 +71,7 @@ pub struct sparsestream_wire_options {
     pub resume_fd_offset: i64,
 }
 
-/// What a sender told of its stream. Set `size` before it is handed in.
+/// The facts that a sender has sent about its stream. Set `size` before it is handed in.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_wire_info {
@@ -97,7 +97,7 @@ pub struct sparsestream_wire_info {
     pub identity: [u8; 32],
     /// The identity of the content that kept parts refer to; zeros for none.
     pub base_identity: [u8; 32],
-    /// 1 if the sender waits for the receiver's last word, else 0.
+    /// 1 if the sender waits for the receiver's answer, else 0.
     pub answers: i32,
     /// Zero.
     pub reserved: i32,

@@ -1,6 +1,6 @@
 //! The public header, generated from the exports by cbindgen.
 
-use crate::{Outcome, source};
+use crate::{Outcome, layout, source};
 use similar::TextDiff;
 use std::fs;
 use std::path::Path;
@@ -47,7 +47,7 @@ fn generate(root: &Path) -> Result<String, String> {
     let mut text = Vec::new();
     bindings.write(&mut text);
     let text = String::from_utf8(text).map_err(|error| format!("cbindgen: {error}"))?;
-    let text = tidy(&text);
+    let text = layout::arrange(&tidy(&text))?;
     prefixed(&text)?;
     Ok(text)
 }

@@ -8,6 +8,7 @@
 
 mod exports;
 mod header;
+mod layout;
 mod source;
 
 use std::path::Path;

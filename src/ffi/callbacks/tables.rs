@@ -14,8 +14,8 @@ pub const SPARSESTREAM_WITH_HOLES: u64 = 1 << 16;
 /// they are; they may come.
 pub const SPARSESTREAM_WITH_KEEPS: u64 = 1 << 17;
 
-/// What a source is, before the first byte. The library sets the fields to what the table alone says;
-/// `describe` changes them. A caller who asks for it sets `size`.
+/// The facts about a source, before the first byte. The library sets the fields to what the table alone
+/// says; `describe` changes them. A caller who asks for it sets `size`.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_source_info {
@@ -32,7 +32,7 @@ pub struct sparsestream_source_info {
     pub reserved: u32,
 }
 
-/// What a sink can do. The library sets the fields to what the table alone says; `announce` changes
+/// The abilities of a sink. The library sets the fields to what the table alone says; `announce` changes
 /// them. A caller who asks for it sets `size`.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
@@ -49,7 +49,7 @@ pub struct sparsestream_sink_info {
     pub preferred_block: u32,
 }
 
-/// What is going to be sent to a sink.
+/// The stream that is going to be sent to a sink.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_plan {
