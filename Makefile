@@ -17,7 +17,11 @@ DEMO_PACKAGES = $(BUILD_PACKAGES) e2fsprogs:mke2fs
 CHECK_PACKAGES = $(BUILD_PACKAGES) e2fsprogs:mke2fs g++:c++
 # Without these, tests that need them are skipped.
 CHECK_PACKAGES_OPTIONAL = valgrind:valgrind strace:strace xfsprogs:mkfs.xfs btrfs-progs:mkfs.btrfs \
-    squashfs-tools:mksquashfs erofs-utils:mkfs.erofs mandoc:mandoc abigail-tools:abidiff reuse:reuse
+    squashfs-tools:mksquashfs erofs-utils:mkfs.erofs mandoc:mandoc openssl:openssl abigail-tools:abidiff reuse:reuse \
+    cmake:cmake python3-cffi
+
+# For `make packages`.
+PACKAGES_PACKAGES = dpkg-dev:dpkg-buildpackage debhelper:dh lintian:lintian debootstrap:debootstrap rpm:rpmbuild rpmlint:rpmlint
 
 # The oldest Rust that Cargo.toml allows, as Debian 12 has it; it is called by its path beside any other.
 OLDEST_RUST_PACKAGES = 'rustc-web=1.85*:/usr/bin/rustc' 'cargo-web=1.85*:/usr/bin/cargo' 'libstd-rust-web-dev=1.85*'
@@ -59,6 +63,14 @@ uninstall: ## remove what `make install` installed
 .PHONY: dist
 dist: $(private)/build.ninja ## make a tarball, with the crates in it, in build/private/meson-dist
 	$(MESON) dist -C $(private) --no-tests --formats=xztar $(if $(ALLOW_DIRTY),--allow-dirty)
+
+.PHONY: packages
+packages: packages-deps ## make the tarball and the packages of the last commit, and test them
+	@build-aux/check packages
+
+.PHONY: packages-deps
+packages-deps:
+	@build-aux/install-deps --rust $(CHECK_PACKAGES) --optional $(PACKAGES_PACKAGES)
 
 .PHONY: header
 header: ## write include/sparsestream.h from src/ffi

@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -257,6 +258,7 @@ static void numbers_out_of_range(void)
         check_no_transfer(TRANSFER_OPTIONS(.progress_ms = below[i]), EINVAL);
         check_no_transfer(TRANSFER_OPTIONS(.stall_ms = below[i]), EINVAL);
         check_no_transfer(TRANSFER_OPTIONS(.idle_ms = below[i]), EINVAL);
+        check_no_transfer(TRANSFER_OPTIONS(.min_hole = below[i]), EINVAL);
         check_no_transfer(TRANSFER_OPTIONS(.rate = below[i]), EINVAL);
         CHECK_CODE(sparsestream_source_skip(f.source, below[i]), -EINVAL);
         CHECK_CODE(sparsestream_sink_hole(f.sink, below[i]), -EINVAL);

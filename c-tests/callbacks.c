@@ -244,86 +244,70 @@ static int calls_of(enum shape shape)
     return calls;
 }
 
-static void not_ready_at_any_call(void)
+/* What one call answers in place of its work, and what comes of the whole run. */
+static const struct outcome {
+    int answer;
+    int code;  /* of the run */
+    int again; /* how often it must be run again */
+} outcomes[] = {
+    { .answer = -EAGAIN, .again = 1 },
+    { .answer = -EINTR },
+    { .answer = -ENOSPC, .code = -ENOSPC },
+};
+
+/* An end of a stream is aborted with the error, unless it is its own finish that failed. */
+static void check_aborts(const struct end *end, int error)
 {
-    for (int shape = 0; shape < SHAPES; shape++) {
-        const int calls = calls_of((enum shape) shape);
-
-        for (int call = 1; call <= calls; call++) {
-            struct run run;
-
-            context("shape %d, call %d of %d", shape, call, calls);
-            run_init(&run);
-            run.from.fault_call = run.to.fault_call = call;
-            run.from.fault = run.to.fault = -EAGAIN;
-            run_shape(&run, (enum shape) shape);
-            CHECK(run.from.faulted || run.to.faulted);
-            CHECK_INT(run.again, ==, 1);
-            CHECK_CODE(run.code, 0);
-            CHECK_CONTENT(&run.taken, &run.content);
-            check_ended(&run, (enum shape) shape);
-            run_end(&run);
-        }
-    }
+    CHECK_INT(end->aborts, ==, end->finishes == 0);
+    if (end->aborts)
+        CHECK_INT(end->abort_error, ==, error);
 }
 
-static void interrupted_at_any_call(void)
+static void check_failure(const struct run *run, enum shape shape, int call)
 {
-    for (int shape = 0; shape < SHAPES; shape++) {
-        const int calls = calls_of((enum shape) shape);
+    const char last = run->journal.text[run->journal.length - 1];
 
-        for (int call = 1; call <= calls; call++) {
-            struct run run;
-
-            context("shape %d, call %d of %d", shape, call, calls);
-            run_init(&run);
-            run.from.fault_call = run.to.fault_call = call;
-            run.from.fault = run.to.fault = -EINTR;
-            run_shape(&run, (enum shape) shape);
-            CHECK(run.from.faulted || run.to.faulted);
-            CHECK_INT(run.again, ==, 0);
-            CHECK_CODE(run.code, 0);
-            CHECK_CONTENT(&run.taken, &run.content);
-            check_ended(&run, (enum shape) shape);
-            run_end(&run);
-        }
+    CHECK_INT(run->error.code, ==, -run->code);
+    CHECK_INT(run->error.side, ==, run->from.faulted ? SPARSESTREAM_SIDE_SOURCE : SPARSESTREAM_SIDE_SINK);
+    if (shape == STREAMS) {
+        check_aborts(&run->from, -run->code);
+        check_aborts(&run->to, -run->code);
     }
+    /* Nothing is called after the end but abort, and free last. */
+    CHECK_INT(run->calls, ==, call);
+    CHECK(last == 'x' || last == 'X');
 }
 
-static void failed_at_any_call(void)
+static void run_with_call(enum shape shape, int call, const struct outcome *outcome)
+{
+    struct run run;
+
+    run_init(&run);
+    run.from.fault_call = run.to.fault_call = call;
+    run.from.fault = run.to.fault = outcome->answer;
+    run_shape(&run, shape);
+    CHECK(run.from.faulted || run.to.faulted);
+    CHECK_CODE(run.code, outcome->code);
+    check_ended(&run, shape);
+    if (outcome->code == 0) {
+        CHECK_INT(run.again, ==, outcome->again);
+        CHECK_CONTENT(&run.taken, &run.content);
+    } else {
+        check_failure(&run, shape, call);
+    }
+    run_end(&run);
+}
+
+static void not_ready_interrupted_or_failed_at_any_call(void)
 {
     for (int shape = 0; shape < SHAPES; shape++) {
         const int calls = calls_of((enum shape) shape);
 
-        for (int call = 1; call <= calls; call++) {
-            struct run run;
-            char last;
-
-            context("shape %d, call %d of %d", shape, call, calls);
-            run_init(&run);
-            run.from.fault_call = run.to.fault_call = call;
-            run.from.fault = run.to.fault = -ENOSPC;
-            run_shape(&run, (enum shape) shape);
-            CHECK(run.from.faulted || run.to.faulted);
-            CHECK_CODE(run.code, -ENOSPC);
-            CHECK_INT(run.error.code, ==, ENOSPC);
-            CHECK_INT(run.error.side, ==,
-                      run.from.faulted ? SPARSESTREAM_SIDE_SOURCE : SPARSESTREAM_SIDE_SINK);
-            check_ended(&run, (enum shape) shape);
-            if (shape == STREAMS) {
-                /* An end is aborted with the error, unless it is its own finish that failed. */
-                CHECK_INT(run.from.aborts, ==, run.from.finishes == 0);
-                CHECK_INT(run.to.aborts, ==, run.to.finishes == 0);
-                if (run.from.aborts)
-                    CHECK_INT(run.from.abort_error, ==, ENOSPC);
-                if (run.to.aborts)
-                    CHECK_INT(run.to.abort_error, ==, ENOSPC);
+        for (size_t i = 0; i < COUNT(outcomes); i++) {
+            for (int call = 1; call <= calls; call++) {
+                context("shape %d, call %d of %d, %s", shape, call, calls, harness_errno_name(-outcomes[i].answer));
+                run_with_call((enum shape) shape, call, &outcomes[i]);
             }
-            /* Nothing is called after the end but abort, and free last. */
-            CHECK_INT(run.calls, ==, call);
-            last = run.journal.text[run.journal.length - 1];
-            CHECK(last == 'x' || last == 'X');
-            run_end(&run);
         }
     }
 }
@@ -1000,9 +984,7 @@ TESTS(
     CASE(a_table_may_go),
     CASE(the_order_of_calls),
     CASE(counts_of_one_byte),
-    CASE(not_ready_at_any_call),
-    CASE(interrupted_at_any_call),
-    CASE(failed_at_any_call),
+    CASE(not_ready_interrupted_or_failed_at_any_call),
     CASE(finish_is_repeated_only_while_not_ready),
     CASE(counts_above_what_was_asked),
     CASE(numbers_that_are_no_errno),

@@ -126,6 +126,37 @@ static void data_in_the_cache_is_copied(void)
     end_dirty_file(writer, fd);
 }
 
+static int run_between(struct sparsestream_source *source, struct sparsestream_sink *sink)
+{
+    struct sparsestream_transfer *transfer = new_transfer(source, sink, NULL);
+    int code = sparsestream_transfer_run(transfer, 0);
+
+    sparsestream_transfer_free(transfer);
+    sparsestream_source_free(source);
+    sparsestream_sink_free(sink);
+    return code;
+}
+
+/* Over the wire, the stream in a file meanwhile. */
+static void data_in_the_cache_is_sent(void)
+{
+    struct sparsestream_source *source = NULL;
+    struct sparsestream_sink *sink = NULL;
+    int writer, fd = dirty_file(&writer), stream = file_new("stream"), to = file_new("file");
+
+    REQUIRE(sparsestream_sink_to_wire(stream, -1, NULL, &sink) == 0);
+    CHECK_CODE(run_between(fd_source(fd), sink), 0);
+    CHECK_INT(file_size(stream), <, MiB);
+    REQUIRE(lseek(stream, 0, SEEK_SET) == 0);
+    REQUIRE(sparsestream_source_from_wire(stream, -1, NULL, &source) == 0);
+    CHECK_CODE(run_between(source, fd_sink(to)), 0);
+    check_dirty_copy(to);
+    CHECK_INT(fuse_server_count(fixture.server, FUSE_ON_FSYNC), ==, 1);
+    close(stream);
+    close(to);
+    end_dirty_file(writer, fd);
+}
+
 static void data_in_the_cache_is_found_by_a_question(void)
 {
     struct sparsestream_section section = { .size = sizeof section };
@@ -470,6 +501,28 @@ static void zeros_where_only_the_next_byte_can_be_written(void)
     }
 }
 
+/* To write what was left out before takes longer than a stall may, and is none. */
+static void zeros_that_take_long_are_no_stall(void)
+{
+    static const struct fuse_rule rules[] = {
+        { FUSE_ON_WRITE, 0, FUSE_FAIL_BEYOND, ESPIPE },
+        { FUSE_ON_WRITE, 0, FUSE_DELAY, 5 },
+    };
+    const int64_t hole = 100 * MiB;
+    int from = file_new("from"), fd;
+
+    open_fixture("fuse");
+    file_fill(from, hole, 100, 1);
+    fd = open_file(O_RDWR);
+    fuse_server_rules(fixture.server, RULES(rules));
+    CHECK_CODE(copy(from, fd, NULL, TRANSFER_OPTIONS(.stall_ms = 300)), 0);
+    close(fd);
+    CHECK_INT(file_size(fixture.server->memory), ==, hole + 100);
+    CHECK_INT(file_differs(from, 0, fixture.server->memory, 0, hole + 100), ==, -1);
+    close(from);
+    close_fixture();
+}
+
 static void a_size_that_is_right_need_not_be_set(void)
 {
     const int errors[] = { ENOSYS, EPERM, EOPNOTSUPP };
@@ -791,6 +844,7 @@ static void a_file_that_may_not_grow_is_left_as_it_is(void)
 
 TESTS(
     CASE(data_in_the_cache_is_copied),
+    CASE(data_in_the_cache_is_sent),
     CASE(data_in_the_cache_is_found_by_a_question),
     CASE(data_in_the_cache_is_in_the_map),
     CASE(a_flush_that_fails_makes_all_data),
@@ -806,6 +860,7 @@ TESTS(
     CASE(a_punch_that_cannot_be_read_back_is_not_made),
     CASE(a_punch_that_works_is_kept),
     CASE(zeros_where_only_the_next_byte_can_be_written),
+    CASE(zeros_that_take_long_are_no_stall),
     CASE(a_size_that_is_right_need_not_be_set),
     CASE(a_size_that_cannot_be_cut_is_refused_first),
     CASE(holes_take_no_blocks_on_xfs),

@@ -405,7 +405,16 @@ struct sending {
     struct content taken;
     struct end to;
     int code;
+    int map_events[SPARSESTREAM_MAP_FLUSHED + 1]; /* how often each was traced */
 };
+
+static void note_map(void *opaque, const struct sparsestream_event *event)
+{
+    struct sending *sending = opaque;
+
+    if (event->kind == SPARSESTREAM_EVENT_MAP && event->what <= SPARSESTREAM_MAP_FLUSHED)
+        sending->map_events[event->what]++;
+}
 
 static void send(void *opaque)
 {
@@ -416,7 +425,8 @@ static void send(void *opaque)
     sending->code = sparsestream_source_from_fd(sending->fd,
                                                 SOURCE_OPTIONS(.flags = sending->flags), &source);
     if (sending->code == 0)
-        sending->code = sparsestream_send_all(source, &end_stream_ops, &sending->to, NULL, NULL);
+        sending->code = sparsestream_send_all(source, &end_stream_ops, &sending->to,
+                                              TRANSFER_OPTIONS(.trace = note_map, .opaque = sending), NULL);
     sparsestream_source_free(source);
 }
 
@@ -458,31 +468,41 @@ static void check_sent(const struct sending *sending, int64_t size, bool lost_al
     free(bytes);
 }
 
+/* This became of the map, and nothing else did but that it was asked. Each is traced once. */
+static void check_traced(const struct sending *sending, int expected)
+{
+    for (int what = SPARSESTREAM_MAP_ASKED; what <= SPARSESTREAM_MAP_FLUSHED; what++) {
+        if (what != SPARSESTREAM_MAP_ASKED || expected == what)
+            CHECK_INT(sending->map_events[what], ==, what == expected);
+    }
+}
+
 static void a_transfer_gets_through_every_lie(void)
 {
-    const struct liar liars[] = {
-        { .data = -EINVAL, .hole = -EINVAL, .set = TRUTH },
-        { .data = -EOPNOTSUPP, .hole = -EOPNOTSUPP, .set = TRUTH },
-        { .data = 0, .hole = TRUTH, .set = TRUTH },
-        { .data = 0, .hole = 0, .set = TRUTH },
-        { .data = SIZE + 1, .hole = TRUTH, .set = TRUTH },
-        { .data = INT64_MAX, .hole = TRUTH, .set = TRUTH },
-        { .data = TRUTH, .hole = SAME, .set = TRUTH },
-        { .data = SAME, .hole = SAME, .set = TRUTH },
-        { .data = SAME, .hole = -ENXIO, .set = TRUTH },
-        { .data = TRUTH, .hole = SIZE + 1, .set = TRUTH },
-        { .data = SAME, .hole = INT64_MAX, .set = TRUTH },
+    const struct { struct liar liar; int event; } lies[] = {
+        { { .data = -EINVAL, .hole = -EINVAL, .set = TRUTH }, SPARSESTREAM_MAP_REFUSED },
+        { { .data = -EOPNOTSUPP, .hole = -EOPNOTSUPP, .set = TRUTH }, SPARSESTREAM_MAP_REFUSED },
+        { { .data = 0, .hole = TRUTH, .set = TRUTH }, SPARSESTREAM_MAP_DISTRUSTED },
+        { { .data = 0, .hole = 0, .set = TRUTH }, SPARSESTREAM_MAP_DISTRUSTED },
+        { { .data = SIZE + 1, .hole = TRUTH, .set = TRUTH }, SPARSESTREAM_MAP_DISTRUSTED },
+        { { .data = INT64_MAX, .hole = TRUTH, .set = TRUTH }, SPARSESTREAM_MAP_DISTRUSTED },
+        { { .data = TRUTH, .hole = SAME, .set = TRUTH }, SPARSESTREAM_MAP_DISTRUSTED },
+        { { .data = SAME, .hole = SAME, .set = TRUTH }, SPARSESTREAM_MAP_DISTRUSTED },
+        { { .data = SAME, .hole = -ENXIO, .set = TRUTH }, SPARSESTREAM_MAP_ASKED },
+        { { .data = TRUTH, .hole = SIZE + 1, .set = TRUTH }, SPARSESTREAM_MAP_ASKED },
+        { { .data = SAME, .hole = INT64_MAX, .set = TRUTH }, SPARSESTREAM_MAP_ASKED },
     };
     const int fd = sample();
 
-    for (size_t i = 0; i < COUNT(liars); i++) {
+    for (size_t i = 0; i < COUNT(lies); i++) {
         struct sending sending = { .fd = fd };
-        struct liar liar = liars[i];
+        struct liar liar = lies[i].liar;
 
         context("lie %zu", i);
         CHECK_INT(send_under(&sending, &liar), <=, 40);
         CHECK_INT(sending.code, ==, 0);
         check_sent(&sending, SIZE, false);
+        check_traced(&sending, lies[i].event);
         content_free(&sending.taken);
     }
     close(fd);

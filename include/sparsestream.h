@@ -227,7 +227,8 @@
 
 /**
  * Flag of `sparsestream_wire_options`: a digest of the whole stream, holes included, is sent at
- * checkpoints and at the end, and compared. At a receiver as `SPARSESTREAM_WIRE_CHECKSUM`.
+ * checkpoints and at the end, and compared: 32 bytes of BLAKE3, which nobody can forge. At a receiver as
+ * `SPARSESTREAM_WIRE_CHECKSUM`.
  */
 #define SPARSESTREAM_WIRE_DIGEST 64
 
@@ -251,6 +252,14 @@
  * are set; -1 stands for what is not known.
  */
 #define SPARSESTREAM_WIRE_SIZES 512
+
+/**
+ * Flag of `sparsestream_wire_options`. Sender: sections to be kept may come; a transfer whose source
+ * declares that needs no flag. Receiver: a stream that keeps parts of the target is accepted; without
+ * the flag it is refused (-EOPNOTSUPP), since it is right only on top of the right content. Such a
+ * stream cannot be resumed.
+ */
+#define SPARSESTREAM_WIRE_KEEP 1024
 
 /**
  * Sparse request (`sparse` of `sparsestream_transfer_options`): holes are kept where both ends
@@ -334,7 +343,7 @@
 #define SPARSESTREAM_EVENT_MAP 6
 
 /**
- * An event: the disk was asked to read `value` bytes ahead.
+ * An event: the disk was asked to read `value` bytes ahead in one step, more than in any step before.
  */
 #define SPARSESTREAM_EVENT_LOOK_AHEAD 7
 
@@ -357,6 +366,12 @@
  * An event: `value` events of an end came too fast and were not kept.
  */
 #define SPARSESTREAM_EVENT_LOST 11
+
+/**
+ * An event: requests for a file that was opened with O_DIRECT are made by io_uring(7); or, with an
+ * `error`, one after the other, because it was refused.
+ */
+#define SPARSESTREAM_EVENT_RING 12
 
 /**
  * A stage: both ends are examined.
@@ -781,6 +796,25 @@ typedef struct sparsestream_async_options {
 } sparsestream_async_options;
 
 /**
+ * How large a channel is. Zero-initialise it and set `size`; NULL means all defaults.
+ */
+typedef struct sparsestream_channel_options {
+    /**
+     * `sizeof(sparsestream_channel_options)`.
+     */
+    uint64_t size;
+    /**
+     * Zero.
+     */
+    uint64_t flags;
+    /**
+     * Bytes of data that it holds at most, 131072 to 67108864; 0 means 1048576. Memory is taken when it
+     * is first used.
+     */
+    uint64_t capacity;
+} sparsestream_channel_options;
+
+/**
  * What a transfer has done so far. Set `size` before it is handed in: a short struct receives
  * what fits, the tail of a longer one is zeroed.
  */
@@ -911,9 +945,10 @@ typedef struct sparsestream_sink_options {
      */
     int64_t length;
     /**
-     * fsync(2) after at least this many bytes, data and holes, and at the end; 0 means never
-     * in between. From 65536 on, no more bytes of data than this are ever written and not durable.
-     * Regular files and block devices only.
+     * fsync(2) after at least this many bytes of data, 5 seconds after the last one if anything moved
+     * since, holes included, and at the end; 0 means never in between. Looked at when something moves.
+     * From 65536 on, no more bytes of data than this are ever written and not durable. Regular files and
+     * block devices only.
      */
     int64_t sync_interval;
     /**
@@ -1394,6 +1429,13 @@ typedef struct sparsestream_transfer_options {
      */
     void (*trace)(void *opaque, const struct sparsestream_event *event);
     /**
+     * The least length of a hole in bytes: a shorter one is written as zeros, and shorter runs of zeros
+     * that `SPARSESTREAM_DETECT_ZEROES` finds stay data; 0 means that every hole is made. Neighbouring
+     * holes and runs of zeros count as one, unless a source that is not ready comes between them. Has
+     * no effect with `SPARSESTREAM_SPARSE_NEVER`. Takes up to 64 KiB of memory more.
+     */
+    int64_t min_hole;
+    /**
      * Bytes of one request where several are in flight, which is where an end was opened with O_DIRECT or
      * is made of a `sparsestream_async_ops`: a power of two from 4096 to 16777216; 0 means 524288. The
      * ends may allow less.
@@ -1431,8 +1473,8 @@ typedef struct sparsestream_error {
      */
     int32_t side;
     /**
-     * 1 where the other end of a wire failed and told of it: `side`, `operation` and `offset` are
-     * then its own. Else 0.
+     * 1 where the other end of a wire or of a channel failed and reported it: `side`, `operation` and
+     * `offset` are then its own. Else 0.
      */
     int32_t peer;
     /**
@@ -1447,14 +1489,70 @@ typedef struct sparsestream_error {
     /**
      * The same in words, ended by a NUL byte: operation, side, offset and the system's words.
      */
-    char message[256];
+    char message[512];
 } sparsestream_error;
+
+/**
+ * A transport made of the caller's functions: a TLS session, an SSH channel, anything that delivers
+ * bytes in order.
+ *
+ * Each function takes the `opaque` that the table was handed in with. None may wait: one that is not
+ * ready returns -EAGAIN, and is called again. -EINTR means the same at once. A failure's words can
+ * be attached with `sparsestream_set_error`. The functions run on the thread that drives the handle.
+ * They must not throw, longjmp, or use the handle that they serve.
+ */
+typedef struct sparsestream_transport_ops {
+    /**
+     * `sizeof(sparsestream_transport_ops)`.
+     */
+    uint64_t size;
+    /**
+     * Called exactly once with the opaque, when the handle is freed or when its construction
+     * fails. May be NULL.
+     */
+    void (*free)(void *opaque);
+    /**
+     * Reads at most `length` bytes, which are more than 0. Returns the count, 0 at the orderly end of the
+     * transport, or a negative errno. An end that is not orderly must be an error. Required by a source;
+     * a sink without it has no way back.
+     */
+    int64_t (*read)(void *opaque, void *buffer, size_t length);
+    /**
+     * Writes at most `length` bytes, which are more than 0. Returns the count, which may be short, or
+     * a negative errno; 0 is an error. After -EAGAIN or -EINTR the next call has the same buffer, with the
+     * same bytes and length. Required by a sink; a source without it has no way back.
+     */
+    int64_t (*write)(void *opaque, const void *buffer, size_t length);
+    /**
+     * Says goodbye: nothing is read or written any more. Called once, when the stream has ended or failed
+     * or the handle is freed (not if its construction failed). Called again only while it returns -EAGAIN
+     * or -EINTR and there is time for that. After a failure it is called once. Its failure counts only
+     * where nothing else confirms the stream: at a sink without a way back. Must not close a descriptor
+     * that others use. May be NULL.
+     */
+    int (*close)(void *opaque);
+    /**
+     * Called each time that `read`, `write` or `close` has returned -EAGAIN: sets in `wait` what this call
+     * has to wait for. A TLS session may have to write before it can read. NULL: only the caller knows.
+     */
+    int (*wait)(void *opaque, struct sparsestream_wait *wait);
+    /**
+     * The descriptor that may be read in place of `read` from now on until the next call of `read`, so
+     * that data need not pass through memory; or -1. To be offered only where no bytes are left in the
+     * session, as with kernel TLS. May be NULL.
+     */
+    int (*input_fd)(void *opaque);
+    /**
+     * As `input_fd`, for `write`: sendfile(2) and splice(2) are used on it.
+     */
+    int (*output_fd)(void *opaque);
+} sparsestream_transport_ops;
 
 /**
  * How a stream of frames is sent or received. Zero-initialise it and set `size`; NULL means all
  * defaults.
  *
- * What is only of one end must be zero at the other.
+ * A field that belongs to one end must be zero at the other.
  */
 typedef struct sparsestream_wire_options {
     /**
@@ -1462,13 +1560,13 @@ typedef struct sparsestream_wire_options {
      */
     uint64_t size;
     /**
-     * Any of `SPARSESTREAM_WIRE_CHECKSUM`, `_DIGEST`, `_RESTART`; for a sender `_RESUME` and
+     * Any of `SPARSESTREAM_WIRE_CHECKSUM`, `_DIGEST`, `_KEEP`, `_RESTART`; for a sender `_RESUME` and
      * `_SIZES` too.
      */
     uint64_t flags;
     /**
      * Sender, with `SPARSESTREAM_WIRE_SIZES`: bytes of the stream; -1 if not known. A transfer
-     * that knows it tells it by itself.
+     * that knows the length sends it without this.
      */
     int64_t length;
     /**
@@ -1481,29 +1579,37 @@ typedef struct sparsestream_wire_options {
     int64_t source_offset;
     /**
      * Sender, with `SPARSESTREAM_WIRE_SIZES`: bytes of the stream that are data, so that the
-     * receiver can tell how much is left to move; -1 if not known.
+     * receiver can show how much is left to move; -1 if not known.
      */
     int64_t data_bytes;
     /**
-     * Sender: what it calls this transfer, told to the receiver; zeros for nothing. Receiver: the
+     * Sender: its name for this transfer, sent to the receiver; zeros for none. Receiver: the
      * transfer that brought what it holds; zeros for any.
      */
     uint8_t transfer_id[16];
     /**
-     * Sender: what tells this source, as it is now, from any other; zeros for nothing.
-     * `sparsestream_wire_describe` makes one. Receiver: the identity that was told when what it
-     * holds came; zeros for any.
+     * Sender: distinguishes this source, as it is now, from any other; zeros for nothing.
+     * `sparsestream_wire_describe` makes one. It is sent before the receiver is known, unless the
+     * transport has authenticated it. Receiver: the identity that was sent when what it holds came;
+     * zeros for any. An equal identity alone never counts as proof of equal content.
      */
     uint8_t identity[32];
     /**
-     * Sender: the digest is sent after each so many bytes; 0 means 64 MiB.
+     * With `SPARSESTREAM_WIRE_KEEP`, sender: the identity of the content that kept parts refer to;
+     * zeros for none. Receiver: the identity of what its target holds; another one is refused with
+     * -ESTALE before a byte moves. Zeros for any.
+     */
+    uint8_t base_identity[32];
+    /**
+     * Sender: the digest is sent after this many bytes of data; 0 means 64 MiB. It is also sent 5
+     * seconds after the last time if anything was sent since.
      */
     int64_t checkpoint_interval;
     /**
-     * Sender: milliseconds of silence after which it says that it is still there; 0 means never.
-     * It does so while the transfer runs or waits; `timeout_ms` of `sparsestream_wait` tells when
-     * the next is due. For `stall_ms` of the receiver's transfer it counts, for `idle_ms` it does
-     * not.
+     * Milliseconds of silence after which this end sends a sign of life; 0 means never. It does so
+     * while the transfer runs or waits; `timeout_ms` of `sparsestream_wait` says when the next is
+     * due. It counts for `stall_ms` of the other end's transfer, and not for `idle_ms`. A receiver
+     * that reads back what it holds sends one each second, whatever this says.
      */
     int64_t keepalive_ms;
     /**
@@ -1517,18 +1623,19 @@ typedef struct sparsestream_wire_options {
      */
     uint32_t max_payload;
     /**
-     * Zero.
+     * Receiver, with `resume_offset`: a file or a block device that holds the bytes. It is read from
+     * when a sender has introduced the same source, and must stay open until the source is freed.
      */
-    uint32_t reserved;
+    int32_t resume_fd;
     /**
      * Receiver: bytes from the start of the stream that it holds, durably, from an earlier
      * transfer; 0 for none.
      */
     int64_t resume_offset;
     /**
-     * Receiver: the digest of those bytes, by `sparsestream_wire_digest`.
+     * Receiver: where in `resume_fd` the first byte of the stream is, in bytes.
      */
-    uint64_t resume_digest;
+    int64_t resume_fd_offset;
 } sparsestream_wire_options;
 
 /**
@@ -1540,7 +1647,8 @@ typedef struct sparsestream_wire_info {
      */
     uint64_t size;
     /**
-     * Those of `SPARSESTREAM_WIRE_CHECKSUM` and `SPARSESTREAM_WIRE_DIGEST` that are in force.
+     * Those of `SPARSESTREAM_WIRE_CHECKSUM`, `SPARSESTREAM_WIRE_DIGEST` and `SPARSESTREAM_WIRE_KEEP`
+     * that are in force.
      */
     uint64_t flags;
     /**
@@ -1560,18 +1668,22 @@ typedef struct sparsestream_wire_info {
      */
     int64_t data_bytes;
     /**
-     * Where in the stream this transfer starts: `resume_offset` of the options if the sender goes
-     * on from there, else 0. The sink must begin there.
+     * Where in the stream this transfer starts: `resume_offset` of the options if the sender resumes
+     * there, else 0. The sink must begin there.
      */
     int64_t start;
     /**
-     * What the sender calls this transfer; zeros for nothing.
+     * The sender's name for this transfer; zeros for none.
      */
     uint8_t transfer_id[16];
     /**
-     * What tells its source from any other; zeros for nothing.
+     * Distinguishes its source from any other; zeros for nothing.
      */
     uint8_t identity[32];
+    /**
+     * The identity of the content that kept parts refer to; zeros for none.
+     */
+    uint8_t base_identity[32];
     /**
      * 1 if the sender waits for the receiver's last word, else 0.
      */
@@ -1629,6 +1741,35 @@ int sparsestream_sink_to_async(const struct sparsestream_async_ops *ops,
  */
 int sparsestream_request_done(struct sparsestream_request *request,
                               int64_t result);
+
+/**
+ * Makes a channel: what is sent to `*sink` comes out of `*source`. The two may be used by two threads at
+ * the same time, each by one call at a time: file I/O in a worker, the stream in an event loop.
+ *
+ * Data, holes, kept sections and the total length cross it. It holds at most `capacity` bytes of data and
+ * 256 sections.
+ *
+ * Each end has an eventfd of its own, which can be read (POLLIN) exactly while the end is ready. An end
+ * that is not ready returns -EAGAIN and is waited for by `sparsestream_transfer_wait`,
+ * `sparsestream_sink_wait` or `sparsestream_source_wait`; a run without a budget waits by itself. The
+ * eventfds are for poll(2), epoll(7) and their like: they must not be read, written or closed. Both are
+ * closed when both ends are freed.
+ *
+ * The sink is finished when the source has been: until then finishing it returns -EAGAIN. So the result of
+ * the sending transfer is that of the receiving one. A failure crosses in both directions, with its errno
+ * and its words (`peer` of `sparsestream_error` is 1). An end that is freed before it was finished is
+ * ECANCELED at the other. What the receiving sink has made durable is reported to the sending source.
+ *
+ * Kept sections must be announced: a transfer does that, who drives the sink by hand uses
+ * `sparsestream_sink_announce`.
+ *
+ * Returns 0 and two handles that the caller frees, or a negative errno with both NULL: -EINVAL (an
+ * argument, a flag, the capacity), -E2BIG (options from a later version), -EMFILE, -ENFILE, -ENOMEM, or
+ * another errno of eventfd(2).
+ */
+int sparsestream_channel(const struct sparsestream_channel_options *options,
+                         struct sparsestream_sink **sink,
+                         struct sparsestream_source **source);
 
 /**
  * Computes the sparse tree digest of a file or a block device, or of the bytes that a pipe, a
@@ -2241,31 +2382,70 @@ int sparsestream_recv_all(const struct sparsestream_stream_ops *ops,
                           struct sparsestream_stats *stats);
 
 /**
+ * Makes a sink that sends frames through the caller's functions; otherwise as
+ * `sparsestream_sink_to_wire`.
+ *
+ * `ops` is copied. `opaque` is borrowed until the sink is freed; `ops->free`, if any, is called with
+ * it exactly once: when the sink is freed, or before this call returns a failure (unless `ops` is NULL
+ * or its size cannot be). Data is copied to memory that does not move until it is written: one copy
+ * more than with descriptors, unless `output_fd` offers one.
+ *
+ * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
+ * -EINVAL (an argument, no `write`), -E2BIG, -ENOMEM, and those of `sparsestream_sink_to_wire` that
+ * concern options.
+ */
+int sparsestream_sink_to_transport(const struct sparsestream_transport_ops *ops,
+                                   void *opaque,
+                                   const struct sparsestream_wire_options *options,
+                                   struct sparsestream_sink **sink);
+
+/**
+ * Makes a source that receives frames through the caller's functions; otherwise as
+ * `sparsestream_source_from_wire`. Ownership and `free` as with `sparsestream_sink_to_transport`.
+ *
+ * `sparsestream_source_wire_info` never waits by itself: `sparsestream_source_wait` says for what.
+ *
+ * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
+ * -EINVAL (an argument, no `read`), -E2BIG, -ENOMEM, and those of `sparsestream_source_from_wire` that
+ * concern options.
+ */
+int sparsestream_source_from_transport(const struct sparsestream_transport_ops *ops,
+                                       void *opaque,
+                                       const struct sparsestream_wire_options *options,
+                                       struct sparsestream_source **source);
+
+/**
  * Makes a sink that sends frames, as docs/wire-format.md specifies them, to a pipe, a socket, a
  * character device or, to be received later, a regular file at its position.
  *
  * With a way back (`read_fd` at least 0; the same descriptor twice for a socket) the receiver's
- * answer is the result: the sink is finished when the receiver has said that all is stored, and a
- * failure of the receiver is this sink's failure, with the receiver's errno, operation, side and
- * offset (`peer` of `sparsestream_error`). With -1 success means only that all was written.
+ * answer is the result: the sink is finished when the receiver has said that everything is stored, and
+ * a failure of the receiver is this sink's failure, with the receiver's errno, operation, side and
+ * offset (`peer` of `sparsestream_error`). With -1 success means only that everything was written.
  *
  * Sending never waits, whatever the mode of the descriptors, and raises no SIGPIPE. The sink takes
  * at most 530 KiB of memory, whatever it sends. Small pieces are gathered: those of a sink that is
- * driven by hand may wait until it is finished. Data from 64 KiB up that lies in a file is sent
- * from there by a transfer, without a copy, if there is a way back, `write_fd` is in non-blocking
- * mode, and neither checksums nor the digest are in force, which the receiver may ask for; or if
- * `write_fd` is a regular file. Where zeros are looked for, only blocks of 64 KiB and more that are
- * in the cache and do not begin with zeros are sent so. Both descriptors stay the caller's, carry
- * this stream and nothing else, and must stay open until the sink is freed. One that was used and
- * is freed without having been finished tells the receiver ECANCELED.
+ * driven by hand may wait until it is finished. Both descriptors stay the caller's, carry this stream
+ * and nothing else, and must stay open until the sink is freed. A sink that was used and is freed
+ * without having been finished reports ECANCELED to the receiver.
  *
- * With `SPARSESTREAM_WIRE_RESUME` the sink must be driven by a transfer, which reads what the
- * receiver holds, compares, and goes on behind it; if it differs the transfer ends with -ESTALE,
- * or starts again if both ends have `SPARSESTREAM_WIRE_RESTART` and the source can go back.
+ * A transfer sends data from 64 KiB up that lies in a file from there, without a copy, if `write_fd`
+ * is a regular file, or if all of this holds: there is a way back, `write_fd` is in non-blocking mode,
+ * and neither checksums nor the digest are in force, which the receiver may ask for. Where zeros are
+ * looked for, only blocks of 64 KiB and more that are in the cache and do not begin with zeros are sent
+ * so.
+ *
+ * With `SPARSESTREAM_WIRE_RESUME` the sink must be driven by a transfer. It reads the part that the
+ * receiver holds, compares the digests, and resumes after it. If they differ the transfer ends with
+ * -ESTALE, or starts again if both ends have `SPARSESTREAM_WIRE_RESTART` and the source can go back.
+ *
+ * Kept sections need `SPARSESTREAM_WIRE_KEEP`, or a transfer whose source declares them; the receiver
+ * refuses them with -EOPNOTSUPP unless it has the flag too.
  *
  * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
  * -EINVAL (an argument, an unknown flag, a field of the receiver's, sizes that contradict each
- * other, `SPARSESTREAM_WIRE_RESUME` without a way back), -E2BIG (options from a later version),
+ * other, `SPARSESTREAM_WIRE_RESUME` without a way back), -EOPNOTSUPP (`SPARSESTREAM_WIRE_RESUME` with
+ * `SPARSESTREAM_WIRE_KEEP`), -E2BIG (options from a later version),
  * -EBADF (not open for writing, or reading), -EISDIR, -ESPIPE (a block device, or nothing that
  * carries bytes), -EPROTOTYPE (no stream socket), -ENOMEM, or the errno of fstat(2), fcntl(2) or
  * getsockopt(2).
@@ -2292,9 +2472,13 @@ int sparsestream_sink_to_wire(int write_fd,
  * regular file or in non-blocking mode, neither checksums nor the digest are in force, and the transfer
  * looks for no zeros.
  *
- * To go on with an earlier transfer, set `resume_offset`, `resume_digest` and `identity`, ask with
- * `sparsestream_source_wire_info` where the stream starts, and make the sink begin there. What is
- * durable (`checkpoint` of `sparsestream_sink_options`) is told to the sender by the transfer.
+ * To resume an earlier transfer, set `resume_offset`, `resume_fd`, `resume_fd_offset` and `identity`,
+ * ask with `sparsestream_source_wire_info` where the stream starts, and make the sink begin there. When
+ * a sender has introduced a stream of the same transfer id, identity and length, the library reads the
+ * held bytes back and offers their digest; the sender compares it with its source. This takes as
+ * long as reading them. It is done in bounded steps, in `sparsestream_source_wire_info` or in
+ * `sparsestream_transfer_run`, and the sender gets a sign of life each second. The transfer reports to
+ * the sender what became durable (`checkpoint` of `sparsestream_sink_options`).
  *
  * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
  * NULL: -EINVAL (an argument, an unknown flag, a field of the sender's), and those of
@@ -2310,12 +2494,14 @@ int sparsestream_source_from_wire(int read_fd,
                                   struct sparsestream_source **source);
 
 /**
- * What the sender told of its stream, before any of it is read. Receives it first, if that was not
- * done yet: the call waits, with poll(2), on a descriptor in blocking mode; on one in non-blocking
- * mode it returns -EAGAIN, and is to be called again when `read_fd` can be read.
+ * The facts that the sender has told of its stream, before any of it is read. Receives them first, and
+ * reads back what is held for a resume, if that was not done yet. On a descriptor in blocking mode the
+ * call waits, with poll(2). On any other it returns -EAGAIN, and is to be called again when `read_fd`
+ * can be read. A call handles a bounded number of frames and held bytes (16,384 and 64 MiB): if that
+ * was not enough it returns -EINTR in either mode, and is to be called again at once.
  *
- * Returns 0 or a negative errno: -EINVAL (no source made by `sparsestream_source_from_wire`, or an
- * argument), -EBUSY, -EAGAIN, and those of a source from a wire.
+ * Returns 0 or a negative errno: -EINVAL (not a source from a wire, or an argument), -EBUSY, -EAGAIN, -EINTR,
+ * and those of a source from a wire.
  */
 int sparsestream_source_wire_info(struct sparsestream_source *source,
                                   struct sparsestream_wire_info *info);
@@ -2336,17 +2522,6 @@ int sparsestream_wire_describe(int fd,
                                int64_t offset,
                                int64_t length,
                                struct sparsestream_wire_options *options);
-
-/**
- * The digest of `length` bytes of a file or a block device from `offset` on: that of
- * docs/wire-format.md, which is the same for a hole and for written zeros. It finds accidental
- * damage, and is no protection against an attacker. Reads all data of the range; holes are passed
- * over by their map. The file position is used and put back.
- *
- * Returns 0 and the digest in `*digest`, or a negative errno: -EINVAL, -ESPIPE, -ENODATA (it ends
- * before), -EBADF, -EISDIR, -ENOMEM, or the errno of a read.
- */
-int sparsestream_wire_digest(int fd, int64_t offset, int64_t length, uint64_t *digest);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -31,6 +32,17 @@ static bool log_says(const char *path, const char *words)
     return found;
 }
 
+/* The daemon has up to three descriptors for each of more clients than others would give it. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 int daemon_start(struct daemon *daemon, const char *log, char *const *command, const char *const *options)
 {
     const char *words[WORDS_MAX];
@@ -48,6 +60,7 @@ int daemon_start(struct daemon *daemon, const char *log, char *const *command, c
     daemon->pid = fork();
     if (daemon->pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
+        raise_descriptor_limit();
         dup2(fd, STDERR_FILENO);
         dup2(fd, STDOUT_FILENO);
         execvp(words[0], (char *const *)words);

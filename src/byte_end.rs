@@ -72,7 +72,11 @@ impl ByteEnd {
 
     /// What a read would give, without reading.
     pub fn look(&self) -> Sys<Coming> {
-        let events = sys::poll(self.fd, libc::POLLIN | libc::POLLRDHUP, Duration::ZERO)?;
+        let events = match sys::poll(self.fd, libc::POLLIN | libc::POLLRDHUP, Duration::ZERO) {
+            // Where poll(2) is forbidden nothing is known.
+            Err(errno) if sys::is_refusal(errno) => return Ok(Coming::Bytes),
+            events => events?,
+        };
         if events & libc::POLLNVAL != 0 {
             return Err(libc::EBADF);
         }

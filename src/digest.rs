@@ -24,9 +24,6 @@ const DATA: u64 = 1;
 /// The kind of a link: a run of zero blocks.
 const ZEROS: u64 = 2;
 
-/// Zeros to hash where a hole ends or begins within a block of data.
-static ZERO_BYTES: [u8; 4096] = [0; 4096];
-
 /// What a block holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Block {
@@ -359,8 +356,8 @@ fn within(offset: u64) -> usize {
 
 fn update_zeros(hasher: &mut Hasher, mut count: usize) {
     while count != 0 {
-        let piece = count.min(ZERO_BYTES.len());
-        hasher.update(&ZERO_BYTES[..piece]);
+        let piece = count.min(crate::sys::zeros().len());
+        hasher.update(&crate::sys::zeros()[..piece]);
         count -= piece;
     }
 }

@@ -75,7 +75,7 @@ fn tried(fd: Fd) -> Sys<u64> {
     // A read at the end of the file succeeds whatever its alignment is: it shows nothing.
     while block <= LARGEST && 2 * block <= size {
         // Not at the start of the file, which is a multiple of everything.
-        match sys::pread(fd, &mut buffer.bytes_mut()[..block as usize], block) {
+        match sys::pread_blocks(fd, &mut buffer.bytes_mut()[..block as usize], block) {
             Err(libc::EINVAL) => block *= 2,
             Ok(_) => return Ok(block),
             // Whoever reads in earnest reports it.
@@ -109,13 +109,20 @@ impl Reader {
         let block = self.alignment.block;
         if offset % block == 0 && buffer.len() as u64 >= block && self.alignment.fits(buffer) {
             let whole = buffer.len() - buffer.len() % block as usize;
-            return sys::pread(self.fd, &mut buffer[..whole], offset);
+            return sys::pread_blocks(self.fd, &mut buffer[..whole], offset);
         }
         let bounce = bounce(&mut self.bounce)?;
         let from = self.alignment.down(offset);
         let skew = (offset - from) as usize;
         let reach = (skew + buffer.len()).next_multiple_of(block as usize).min(BOUNCE);
-        let count = sys::pread(self.fd, &mut bounce[..reach], from)?;
+        let mut count = 0;
+        while count <= skew {
+            // The end, or a read that was cut short.
+            match sys::pread_blocks(self.fd, &mut bounce[..reach], from)? {
+                more if more <= count => break,
+                more => count = more,
+            }
+        }
         let count = count.saturating_sub(skew).min(buffer.len());
         buffer[..count].copy_from_slice(&bounce[skew..skew + count]);
         Ok(count)
@@ -219,12 +226,12 @@ impl Writer {
         let block = self.alignment.block as usize;
         let whole = &buffer[..buffer.len() - buffer.len() % block];
         let count = if self.alignment.fits(whole) {
-            sys::pwrite(self.fd, whole, offset)?
+            sys::pwrite_blocks(self.fd, whole, offset)?
         } else {
             let bounce = bounce(&mut self.bounce)?;
             let length = whole.len().min(bounce.len());
             bounce[..length].copy_from_slice(&whole[..length]);
-            sys::pwrite(self.fd, &bounce[..length], offset)?
+            sys::pwrite_blocks(self.fd, &bounce[..length], offset)?
         };
         // A part of a block is written again, with the rest of it.
         match count - count % block {
@@ -272,7 +279,7 @@ impl Writer {
             if self.readable {
                 while known < self.block.bytes().len() {
                     // The end of the file, or a part of the block that is read again with the rest.
-                    match sys::pread(self.fd, self.block.bytes_mut(), at)? {
+                    match sys::pread_blocks(self.fd, self.block.bytes_mut(), at)? {
                         count if count <= known => break,
                         count => known = count,
                     }
@@ -292,7 +299,7 @@ impl Writer {
         if filled < block && at + filled < self.old_end && !self.readable {
             return Err(BLIND);
         }
-        match sys::pwrite(self.fd, self.block.bytes(), at)? as u64 {
+        match sys::pwrite_blocks(self.fd, self.block.bytes(), at)? as u64 {
             count if count < filled => return Err(libc::EIO),
             _ => {}
         }

@@ -247,6 +247,8 @@ pub struct Description {
     pub transfer_id: [u8; 16],
     /// What distinguishes this source, as it is now, from any other; zeros for nothing.
     pub identity: [u8; 32],
+    /// With kept sections: the identity of the content that they refer to; zeros for none.
+    pub base: [u8; 32],
 }
 
 /// The facts about an end that answers to offsets.
@@ -381,6 +383,8 @@ pub struct Introduction {
     pub checksum: bool,
     /// The stream comes with a digest of the whole.
     pub digest: bool,
+    /// Keep sections may come.
+    pub keeps: bool,
     /// The offset at which it starts: an earlier transfer moved everything before.
     pub start: u64,
 }

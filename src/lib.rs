@@ -15,11 +15,13 @@
 //! | [`zero`] | is this block all zeros |
 //! | [`digest`] | the sparse tree digest of a stream |
 //! | [`byte_end`] | a pipe, a socket or a character device, at either end |
+//! | [`channel`] | a bounded channel in memory, with an end on either of two threads |
 //! | [`pipe`] | a pipe between two descriptors, for data that is not copied |
 //! | [`wait`] | what an end that is not ready waits for |
 //! | [`filesystem`] | the file system that a file is on, and what is known of it |
 //! | [`device`] | what a block device is asked for |
 //! | [`direct`], [`edge`] | direct I/O at any offset and length |
+//! | [`queue`] | requests for a file, several at once |
 //! | [`error`] | what can go wrong |
 //! | [`sys`] | every system call |
 //! | [`ffi`] | the C ABI |
@@ -29,6 +31,7 @@
 
 pub mod buffer;
 pub mod byte_end;
+pub mod channel;
 pub mod device;
 pub mod digest;
 pub mod direct;
@@ -39,12 +42,14 @@ pub mod ffi;
 pub mod filesystem;
 pub mod life;
 pub mod pipe;
+pub mod queue;
 pub mod section;
 pub mod sink;
 pub mod source;
 pub mod sys;
 #[cfg(test)]
 mod testing;
+pub mod text;
 pub mod trace;
 pub mod transfer;
 pub mod wait;

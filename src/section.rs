@@ -8,6 +8,7 @@ use crate::device;
 use crate::error::{Error, Operation, Result, Side};
 use crate::filesystem;
 use crate::sys::{self, Fd, FileKind, Sys};
+use crate::trace::{Event, MapEvent, Trail};
 
 /// What a section is. As wide as its neighbours in a [`Section`], so that one is copied in whole words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +66,15 @@ pub struct Walk {
     data: Option<u64>,
     mapped: Option<bool>,
     belief: Belief,
+    doubts: Doubts,
+}
+
+/// Whether a map was seen to contradict itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doubts {
+    None,
+    /// It was, and that was recorded.
+    Recorded,
 }
 
 /// Whether a hole is believed that a map tells of.
@@ -84,7 +94,7 @@ impl Walk {
     /// A walk over a file that ends at `end`.
     #[must_use]
     pub fn new(fd: Fd, end: u64) -> Self {
-        Walk { fd, end, data: None, mapped: None, belief: Belief::Unasked }
+        Walk { fd, end, data: None, mapped: None, belief: Belief::Unasked, doubts: Doubts::None }
     }
 
     /// Whether the file system answered when it was asked for its map, and is believed; `None`
@@ -100,20 +110,20 @@ impl Walk {
     }
 
     /// The section at `offset`, cut to it and to the end. The end itself before `end` means that
-    /// the file is shorter now.
-    pub fn at(&mut self, offset: u64) -> Result<Section> {
+    /// the file is shorter now. What is found out about the map is recorded in the trail, once.
+    pub fn at(&mut self, offset: u64, trail: &mut Trail) -> Result<Section> {
         if offset >= self.end {
             return Ok(Section::end(offset));
         }
         let known = self.data.take() == Some(offset);
         let first = match self.belief {
             Belief::Never => Ok(Section::new(Kind::Data, offset, self.end - offset)),
-            _ => probe(self.fd, offset, self.end, known),
+            _ => probe(self.fd, offset, self.end, known, || self.doubts.record(trail)),
         };
         let section = match first {
             Ok(section) if self.belief.takes(section.kind) => section,
             first => {
-                let answer = reconsider(self.fd, offset, self.end, first, &mut self.belief)?;
+                let answer = reconsider(self.fd, offset, self.end, first, &mut self.belief, trail)?;
                 let Some(section) = answer else {
                     self.mapped = Some(false);
                     return Ok(Section::new(Kind::Data, offset, self.end - offset));
@@ -121,12 +131,25 @@ impl Walk {
                 section
             }
         };
-        self.mapped.get_or_insert(true);
+        if self.mapped.is_none() {
+            self.mapped = Some(true);
+            trail.record(Event::Map(MapEvent::Asked, None));
+        }
         let next = section.offset + section.length;
         if section.kind == Kind::Hole && next < self.end {
             self.data = Some(next);
         }
         Ok(section)
+    }
+}
+
+impl Doubts {
+    #[cold]
+    fn record(&mut self, trail: &mut Trail) {
+        if *self == Doubts::None {
+            *self = Doubts::Recorded;
+            trail.record(Event::Map(MapEvent::Distrusted, None));
+        }
     }
 }
 
@@ -152,8 +175,13 @@ fn reconsider(
     end: u64,
     first: Sys<Section>,
     belief: &mut Belief,
+    trail: &mut Trail,
 ) -> Result<Option<Section>> {
     let failed = |errno| Err(Error::at(Operation::Map, Side::Source, offset, errno));
+    let mut refused = |errno| {
+        trail.record(Event::Map(MapEvent::Refused, errno));
+        Ok(None)
+    };
     match first.map_err(Refusal::of) {
         Ok(section) => {
             if filesystem::map_follows_cache(fd, offset) {
@@ -161,38 +189,47 @@ fn reconsider(
                 return Ok(Some(section));
             }
         }
-        Err(Refusal::NoMap) => return Ok(None),
+        Err(Refusal::NoMap(errno)) => return refused(Some(errno)),
         Err(Refusal::Failure(errno)) => return failed(errno),
-        Err(Refusal::Other) if *belief == Belief::Flushed => return Ok(None),
-        Err(Refusal::Other) => {}
+        Err(Refusal::Other(errno)) if *belief == Belief::Flushed => return refused(Some(errno)),
+        Err(Refusal::Other(_)) => {}
     }
     match steadily(|| sys::sync_data(fd)) {
         Ok(()) => *belief = Belief::Flushed,
         Err(libc::EINTR) => return failed(libc::EINTR),
-        Err(_) => {
+        Err(errno) => {
             *belief = Belief::Never;
-            return Ok(None);
+            return refused(Some(errno));
         }
     }
-    match probe(fd, offset, end, false).map_err(Refusal::of) {
+    trail.record(Event::Map(MapEvent::Flushed, None));
+    match probe(fd, offset, end, false, || ()).map_err(Refusal::of) {
         Ok(section) => Ok(Some(section)),
-        Err(Refusal::NoMap | Refusal::Other) => Ok(None),
+        Err(Refusal::NoMap(errno) | Refusal::Other(errno)) => {
+            trail.record(Event::Map(MapEvent::Refused, Some(errno)));
+            Ok(None)
+        }
         Err(Refusal::Failure(errno)) => failed(errno),
     }
 }
 
-/// The section at `offset`, which is before `end`, by lseek(2). `known`: it is said to be in data.
+/// The section at `offset`, which is before `end`, by lseek(2). `known`: it is said to be in data. An
+/// answer that contradicts itself is data, and `doubt` is called.
 #[inline(always)]
-fn probe(fd: Fd, offset: u64, end: u64, known: bool) -> Sys<Section> {
+fn probe(fd: Fd, offset: u64, end: u64, known: bool, mut doubt: impl FnMut()) -> Sys<Section> {
     let to = |kind, to: u64| Ok(Section::new(kind, offset, to.min(end) - offset));
+    let mut doubtful = |end| {
+        doubt();
+        to(Kind::Data, end)
+    };
     let mut data_first = !known;
     // What it said of an offset may be gone when it is asked for the end of it: ask twice,
     // and not a third time.
     for _ in 0..2 {
         if data_first {
             match sys::seek_data(fd, offset) {
-                Ok(data) if data < offset => return to(Kind::Data, end),
-                Ok(data) if data > end && data > sys::size(fd)? => return to(Kind::Data, end),
+                Ok(data) if data < offset => return doubtful(end),
+                Ok(data) if data > end && data > sys::size(fd)? => return doubtful(end),
                 Ok(data) if data > offset => return to(Kind::Hole, data),
                 Ok(_) => {}
                 Err(libc::ENXIO) => return rest(fd, offset, end, Kind::Hole),
@@ -201,14 +238,14 @@ fn probe(fd: Fd, offset: u64, end: u64, known: bool) -> Sys<Section> {
         }
         match sys::seek_hole(fd, offset) {
             Ok(hole) if hole > offset => return to(Kind::Data, hole),
-            Ok(hole) if hole < offset => return to(Kind::Data, end),
+            Ok(hole) if hole < offset => return doubtful(end),
             Ok(_) => {}
             Err(libc::ENXIO) => return rest(fd, offset, end, Kind::Data),
             Err(errno) => return Err(errno),
         }
         data_first = true;
     }
-    to(Kind::Data, offset.saturating_add(DOUBTFUL))
+    doubtful(offset.saturating_add(DOUBTFUL))
 }
 
 /// What is left when the map has nothing more to say: to the end, or to where the end is now if
@@ -222,17 +259,17 @@ fn rest(fd: Fd, offset: u64, end: u64, kind: Kind) -> Sys<Section> {
 /// What a failure of lseek(2) means.
 enum Refusal {
     /// There is no map: all is data.
-    NoMap,
+    NoMap(i32),
     /// The medium, the memory or the connection to it failed, or a signal came.
     Failure(i32),
     /// Nothing that is known of the medium.
-    Other,
+    Other(i32),
 }
 
 impl Refusal {
     fn of(errno: i32) -> Self {
         match errno {
-            libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY => Refusal::NoMap,
+            libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY => Refusal::NoMap(errno),
             libc::EIO
             | libc::ENOMEM
             | libc::EINTR
@@ -245,7 +282,7 @@ impl Refusal {
             | libc::EREMOTEIO
             | libc::EBADMSG
             | libc::EUCLEAN => Refusal::Failure(errno),
-            _ => Refusal::Other,
+            _ => Refusal::Other(errno),
         }
     }
 }
@@ -395,7 +432,7 @@ pub fn section_at(fd: Fd, offset: Option<u64>) -> Result<Section> {
     if !file.map {
         return Ok(Section::new(Kind::Data, offset, file.end - offset));
     }
-    match steadily(|| probe(fd, offset, file.end, false)) {
+    match steadily(|| probe(fd, offset, file.end, false, || ())) {
         Ok(section) if Belief::Unasked.takes(section.kind) => {
             position.restore()?;
             Ok(section)
@@ -414,7 +451,8 @@ fn section_reconsidered(
     position: &Position,
 ) -> Result<Section> {
     position.around(|| {
-        let answer = again(|| reconsider(fd, offset, end, first, &mut { Belief::Unasked }))?;
+        let (mut belief, mut trail) = (Belief::Unasked, Trail::default());
+        let answer = again(|| reconsider(fd, offset, end, first, &mut belief, &mut trail))?;
         Ok(answer.unwrap_or(Section::new(Kind::Data, offset, end - offset)))
     })
 }
@@ -435,10 +473,10 @@ pub fn map(fd: Fd, offset: u64, length: u64, mut each: impl FnMut(Section) -> bo
         return Ok(());
     }
     position.around(|| {
-        let mut walk = Walk::new(fd, file.end);
+        let (mut walk, mut trail) = (Walk::new(fd, file.end), Trail::default());
         let mut at = offset;
         while at < end {
-            let mut section = again(|| walk.at(at))?;
+            let mut section = again(|| walk.at(at, &mut trail))?;
             if section.kind == Kind::End {
                 break;
             }
@@ -463,9 +501,9 @@ pub fn holes_supported(fd: Fd) -> Result<bool> {
     position.around(|| match steadily(|| sys::seek_hole(fd, 0)) {
         Ok(_) | Err(libc::ENXIO) => Ok(true),
         Err(errno) => match Refusal::of(errno) {
-            Refusal::NoMap => Ok(false),
+            Refusal::NoMap(_) => Ok(false),
             Refusal::Failure(errno) => Err(Error::at(Operation::Map, Side::Source, 0, errno)),
-            Refusal::Other => Ok(sys::sync_data(fd).is_ok()
+            Refusal::Other(_) => Ok(sys::sync_data(fd).is_ok()
                 && matches!(steadily(|| sys::seek_hole(fd, 0)), Ok(_) | Err(libc::ENXIO))),
         },
     })

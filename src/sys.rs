@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 pub mod memory;
+pub mod uring;
 
 use libc::{c_int, c_void};
 use std::cell::UnsafeCell;
@@ -42,12 +43,16 @@ pub enum Call {
     CopyFileRange,
     Sendfile,
     Pipe,
+    Eventfd,
     Splice,
     Fallocate,
     Ftruncate,
     Fsync,
     Fdatasync,
     Poll,
+    UringSetup,
+    UringEnter,
+    UringResult,
 }
 
 /// What a test build may do to a system call before it is made.
@@ -388,30 +393,60 @@ pub fn pwrite(fd: Fd, buffer: &[u8], to: u64) -> Sys<usize> {
     })
 }
 
+/// As [`pread`], of whole blocks: a test build does not cut what is asked for, which would be another
+/// failure, but what comes back.
+pub fn pread_blocks(fd: Fd, buffer: &mut [u8], from: u64) -> Sys<usize> {
+    let from = offset(from)?;
+    let length = buffer.len();
+    call(Call::Pread, length, |most| {
+        // SAFETY: at most buffer.len() bytes are written to the buffer.
+        unsafe { libc::pread64(fd, buffer.as_mut_ptr().cast(), length, from) }.min(most as isize)
+    })
+}
+
+/// As [`pwrite`], of whole blocks; see [`pread_blocks`].
+pub fn pwrite_blocks(fd: Fd, buffer: &[u8], to: u64) -> Sys<usize> {
+    let to = offset(to)?;
+    let length = buffer.len();
+    call(Call::Pwrite, length, |most| {
+        // SAFETY: at most buffer.len() bytes are read from the buffer.
+        unsafe { libc::pwrite64(fd, buffer.as_ptr().cast(), length, to) }.min(most as isize)
+    })
+}
+
 /// Bytes of zeros that one call of [`pwrite_zeros`] writes at most.
-pub const ZEROS_AT_ONCE: u64 = (ZERO_PAGE_SIZE * ZERO_PAGES) as u64;
+pub const ZEROS_AT_ONCE: u64 = (ZERO_BYTES * ZERO_PIECES) as u64;
 
-const ZERO_PAGES: usize = 256;
-const ZERO_PAGE_SIZE: usize = 4096;
+const ZERO_PIECES: usize = 16;
+const ZERO_BYTES: usize = 64 << 10;
 
+/// In a cell they are memory that is zero from the start; a constant would be 64 KiB of the library's file.
 #[repr(align(4096))]
-struct ZeroPage([u8; ZERO_PAGE_SIZE]);
-static ZERO_PAGE: ZeroPage = ZeroPage([0; ZERO_PAGE_SIZE]);
+struct Zeros(UnsafeCell<[u8; ZERO_BYTES]>);
+// SAFETY: nobody writes to it.
+unsafe impl Sync for Zeros {}
+static ZEROS: Zeros = Zeros(UnsafeCell::new([0; ZERO_BYTES]));
 
-/// Writes zeros: pwritev(2) of one page many times, so that no buffer of them is kept.
+/// 64 KiB of zeros.
+pub fn zeros() -> &'static [u8; ZERO_BYTES] {
+    // SAFETY: nobody writes to it.
+    unsafe { &*ZEROS.0.get() }
+}
+
+/// Writes zeros: pwritev(2) of the same zeros many times, so that no buffer of them is kept.
 pub fn pwrite_zeros(fd: Fd, length: u64, to: u64) -> Sys<usize> {
     let to = offset(to)?;
     let most = length.min(ZEROS_AT_ONCE) as usize;
     call(Call::Pwrite, most, |most| {
-        let page = &ZERO_PAGE.0;
+        let zeros = zeros();
         let mut pieces =
-            [libc::iovec { iov_base: page.as_ptr() as *mut c_void, iov_len: page.len() };
-                ZERO_PAGES];
-        let count = most.div_ceil(page.len()).max(1);
+            [libc::iovec { iov_base: zeros.as_ptr() as *mut c_void, iov_len: zeros.len() };
+                ZERO_PIECES];
+        let count = most.div_ceil(zeros.len()).max(1);
         if let Some(last) = pieces.get_mut(count - 1) {
-            last.iov_len = most - (count - 1) * page.len();
+            last.iov_len = most - (count - 1) * zeros.len();
         }
-        // SAFETY: count <= ZERO_PAGES pieces, each within the page, which pwritev only reads.
+        // SAFETY: count <= ZERO_PIECES pieces, each within the zeros, which pwritev only reads.
         unsafe { wide::pwritev(fd, pieces.as_ptr(), count as c_int, to) }
     })
 }
@@ -641,6 +676,47 @@ pub fn pipe() -> Sys<(OwnedFd, OwnedFd)> {
     })?;
     // SAFETY: both were just opened, and are owned by nobody else.
     Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
+}
+
+/// An eventfd that is not set. It is none of the standard three, which would be set by what the process
+/// prints.
+pub fn eventfd() -> Sys<OwnedFd> {
+    let open = |_| {
+        // SAFETY: no memory is passed.
+        unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) as isize }
+    };
+    let fd = call(Call::Eventfd, 0, open)? as Fd;
+    // SAFETY: it was just opened, and is owned by nobody else.
+    let owned = unsafe { OwnedFd::from_raw_fd(fd) };
+    if fd > libc::STDERR_FILENO {
+        return Ok(owned);
+    }
+    let least = libc::STDERR_FILENO + 1;
+    // SAFETY: no memory is passed.
+    let again = |_| unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, least) as isize };
+    let fd = call(Call::Fcntl, 0, again)? as Fd;
+    // SAFETY: as above.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sets an eventfd, so that it can be read, or resets it. Neither can fail: the counter is 0 or 1. So
+/// they do not go through the gate, which would make them fail.
+pub fn set_eventfd(fd: Fd, on: bool) {
+    let mut value: u64 = 1;
+    let size = size_of::<u64>();
+    loop {
+        // SAFETY: eight bytes, readable and writable.
+        let count = unsafe {
+            if on {
+                libc::write(fd, (&raw const value).cast(), size)
+            } else {
+                libc::read(fd, (&raw mut value).cast(), size)
+            }
+        };
+        if count >= 0 || errno() != libc::EINTR {
+            return;
+        }
+    }
 }
 
 /// A pipe whose ends block, for tests: std has one since Rust 1.87.

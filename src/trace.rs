@@ -113,8 +113,11 @@ pub enum Event {
     },
     /// The map of the source.
     Map(MapEvent, Option<i32>),
-    /// The disk was asked to read this many bytes ahead.
+    /// The disk was asked to read this many bytes ahead in one step, more than in any step before.
     LookAhead(u64),
+    /// Requests for a file are made by io_uring(7); or one after the other, if it was refused with this
+    /// errno.
+    Ring(Option<i32>),
     /// An end is not ready.
     Waits(Side),
     /// Everything before this offset of the stream is on the medium.

@@ -50,6 +50,19 @@ impl Watch {
         place.map(|place| *place = watched).is_some()
     }
 
+    /// Either of two.
+    #[must_use]
+    pub fn or(mut self, other: &Watch) -> Self {
+        for watched in other.descriptors() {
+            let known = self.entries[..self.count].iter_mut().find(|known| known.fd == watched.fd);
+            match known {
+                Some(known) => known.events |= watched.events,
+                None => drop(self.add(*watched)),
+            }
+        }
+        self.within(other.timeout)
+    }
+
     /// The descriptors.
     #[must_use]
     pub fn descriptors(&self) -> &[Watched] {

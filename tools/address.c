@@ -82,6 +82,16 @@ static bool is_tcp(const char *text)
     return strncmp(text, "tcp:", strlen("tcp:")) == 0;
 }
 
+bool over_network(const struct settings *settings)
+{
+    return (settings->connect != NULL && is_tcp(settings->connect)) || (settings->listen != NULL && is_tcp(settings->listen));
+}
+
+bool with_checksums(const struct settings *settings)
+{
+    return settings->checksum >= 0 ? settings->checksum : over_network(settings) || settings->resume;
+}
+
 static int fail_socket(const char *address, const char *what, int error)
 {
     fail_errno(address, what, error);

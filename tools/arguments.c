@@ -12,6 +12,7 @@ static const struct option options[] = {
     { "at", required_argument, NULL, 'a' },
     { "sparse", required_argument, NULL, 's' },
     { "detect-zeroes", optional_argument, NULL, 'z' },
+    { "min-hole", required_argument, NULL, 'b' },
     { "ignore-map", no_argument, NULL, 'i' },
     { "known-zero", no_argument, NULL, 'k' },
     { "sync", no_argument, NULL, 'S' },
@@ -21,6 +22,8 @@ static const struct option options[] = {
     { "timeout", required_argument, NULL, 'o' },
     { "progress", optional_argument, NULL, 'p' },
     { "quiet", no_argument, NULL, 'q' },
+    { "verbose", no_argument, NULL, 'v' },
+    { "explain", no_argument, NULL, 'd' },
     { "json", no_argument, NULL, 'j' },
     { "list", no_argument, NULL, 'l' },
     { "rows", required_argument, NULL, 'w' },
@@ -37,6 +40,7 @@ static const struct option options[] = {
     { "resume", no_argument, NULL, 'u' },
     { "restart", no_argument, NULL, 'U' },
     { "checksum", no_argument, NULL, 'C' },
+    { "no-checksum", no_argument, NULL, 'Z' },
     { "state", required_argument, NULL, 'f' },
     { "checkpoint", required_argument, NULL, 'P' },
     { "max-size", required_argument, NULL, 'm' },
@@ -51,9 +55,10 @@ static const struct option options[] = {
     { "preallocate", no_argument, NULL, 'g' },
     { "on-read-error", required_argument, NULL, 'E' },
     { "error-map", required_argument, NULL, 'e' },
-    { "verify", no_argument, NULL, 'v' },
+    { "verify", no_argument, NULL, 'y' },
     { "only-changes", no_argument, NULL, 'O' },
-    { "backing-chain", no_argument, NULL, 'b' },
+    { "backing-chain", no_argument, NULL, 'Q' },
+    { "direct", required_argument, NULL, 'J' },
     { "help", no_argument, NULL, 'h' },
 };
 
@@ -70,6 +75,8 @@ static int take(struct settings *settings, int option, const char *text)
         return take_sparse(settings, text);
     case 'z':
         return take_zero_block(settings, text);
+    case 'b':
+        return take_size(settings, "min-hole", text, 1, &settings->min_hole);
     case 'R':
         return take_size(settings, "rate", text, 1, &settings->rate);
     case 'o':
@@ -103,12 +110,14 @@ static int take(struct settings *settings, int option, const char *text)
     case 'e':
         settings->error_map = text;
         return -1;
-    case 'v':
-        settings->verify = true;
+    case 'y':
+        settings->read_back = true;
         return -1;
-    case 'b':
+    case 'Q':
         settings->backing_chain = true;
         return -1;
+    case 'J':
+        return take_direct(settings, text);
     case 'O':
         settings->only_changes = true;
         return -1;
@@ -120,6 +129,10 @@ static int take(struct settings *settings, int option, const char *text)
     case 'P':
         return take_size(settings, "checkpoint", text, 65536, &settings->checkpoint);
     case 'm':
+        if (strcmp(text, "none") == 0) {
+            settings->max_size = 0;
+            return -1;
+        }
         return take_size(settings, "max-size", text, 1, &settings->max_size);
     case 'w':
         if (!parse_size(text, text + strlen(text), &settings->rows) || settings->rows < 1 ||
@@ -141,6 +154,12 @@ static int take(struct settings *settings, int option, const char *text)
         return -1;
     case 'q':
         settings->quiet = true;
+        return -1;
+    case 'v':
+        settings->verbose = true;
+        return -1;
+    case 'd':
+        settings->explain = true;
         return -1;
     case 'j':
         settings->json = true;
@@ -185,7 +204,8 @@ static int take(struct settings *settings, int option, const char *text)
         settings->restart = true;
         return -1;
     case 'C':
-        settings->checksum = true;
+    case 'Z':
+        settings->checksum = option == 'C';
         return -1;
     case 'f':
         settings->state = text;
@@ -208,6 +228,7 @@ static const char *name_of(int letter)
 int parse_options(struct settings *settings, int argc, char **argv, const char *allowed)
 {
     struct option taken[OPTIONS + 1] = { 0 };
+    char letters[8] = ":h";
     int option, count = 0, i;
 
     *settings = (struct settings){
@@ -216,6 +237,7 @@ int parse_options(struct settings *settings, int argc, char **argv, const char *
         .truncate = -1,
         .rows = 1,
         .max_size = -1,
+        .checksum = -1,
         .mode = -1,
     };
     for (i = 0; i < OPTIONS; i++)
@@ -223,8 +245,12 @@ int parse_options(struct settings *settings, int argc, char **argv, const char *
             taken[count] = options[i];
             taken[count++].val += LONG;
         }
+    if (strchr(allowed, 'n') != NULL)
+        strcat(letters, "n");
+    if (strchr(allowed, 'v') != NULL)
+        strcat(letters, "v");
     opterr = 0;
-    while ((option = getopt_long(argc, argv, strchr(allowed, 'n') != NULL ? ":hn" : ":h", taken, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, letters, taken, NULL)) != -1) {
         int r;
 
         if (option == 'h' || option == 'h' + LONG)

@@ -30,21 +30,19 @@ struct tally {
 
 /* ---- Names and lists, in the format of sha256sum(1) ---- */
 
-/* Writes a name, with the characters that would break its line escaped. `safe`: no other control characters either. */
-static void put_escaped(const char *name, bool safe)
+/* A name with the characters escaped that would break its line. The caller frees it; NULL: there is no memory. */
+static char *escape(const char *name)
 {
-    for (; *name != '\0'; name++) {
-        if (*name == '\\')
-            fputs("\\\\", stdout);
-        else if (*name == '\n')
-            fputs("\\n", stdout);
-        else if (*name == '\r')
-            fputs("\\r", stdout);
-        else if (safe && ((unsigned char)*name < 0x20 || *name == 0x7f))
-            putchar('?');
-        else
-            putchar(*name);
+    char *escaped = malloc(2 * strlen(name) + 1), *to = escaped;
+
+    for (; escaped != NULL && *name != '\0'; name++) {
+        if (*name == '\\' || *name == '\n' || *name == '\r')
+            *to++ = '\\';
+        *to++ = *name == '\n' ? 'n' : *name == '\r' ? 'r' : *name;
     }
+    if (escaped != NULL)
+        *to = '\0';
+    return escaped;
 }
 
 static bool needs_escape(const char *name)
@@ -52,17 +50,18 @@ static bool needs_escape(const char *name)
     return name[strcspn(name, "\\\n\r")] != '\0';
 }
 
-static void put_line(const struct result *result, const char *name)
+static int put_line(const struct result *result, const char *name)
 {
-    if (needs_escape(name))
-        putchar('\\');
-    fputs(result->hex, stdout);
-    fputs("  ", stdout);
-    put_escaped(name, false);
-    putchar('\n');
+    char *escaped = escape(name);
+
+    if (escaped == NULL)
+        return fail_errno(name, NULL, ENOMEM);
+    printf("%s%s  %s\n", needs_escape(name) ? "\\" : "", result->hex, escaped);
+    free(escaped);
+    return 0;
 }
 
-/* Undoes put_escaped in place. False if the name is not one that it writes. */
+/* Undoes escape in place. False if the name is not one that it writes. */
 static bool unescape(char *name)
 {
     char *to = name;
@@ -228,8 +227,8 @@ static int compute(const struct settings *settings, int count, char **paths)
             json_string(stdout, paths[i]);
             printf(", \"digest\": \"%s\", \"length\": %" PRId64 ", \"data_bytes\": %" PRId64 ", \"hole_bytes\": %" PRId64
                    "}", result.hex, result.length, result.data_bytes, result.hole_bytes);
-        } else {
-            put_line(&result, paths[i]);
+        } else if ((r = put_line(&result, paths[i])) != 0) {
+            failed = r;
         }
         /* A list is of use while the next image is read. */
         fflush(stdout);
@@ -250,10 +249,10 @@ static void put_verdict(const struct settings *settings, const char *name, const
         json_string(stdout, name);
         printf(", \"result\": \"%s\"}", json);
     } else if (!settings->status && !(settings->quiet && strcmp(words, "OK") == 0)) {
-        if (needs_escape(name))
-            putchar('\\');
-        put_escaped(name, true);
-        printf(": %s\n", words);
+        char *escaped = escape(name);
+
+        say("%s%s: %s", needs_escape(name) ? "\\" : "", escaped != NULL ? escaped : "?", words);
+        free(escaped);
     }
     fflush(stdout);
 }

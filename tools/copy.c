@@ -51,7 +51,7 @@ static int make_source(struct copy *copy, sparsestream_source **source)
     if (copy->settings->skip_errors)
         return skip_source(&copy->skipping, copy->settings, &copy->from, copy->length, source);
     fill_source_options(&options, copy->settings, &copy->from);
-    return sparsestream_source_from_fd(copy->from.fd, &options, source);
+    return sparsestream_source_from_fd(content_fd(&copy->from), &options, source);
 }
 
 static int make_sink(struct copy *copy, sparsestream_sink **sink)
@@ -61,7 +61,7 @@ static int make_sink(struct copy *copy, sparsestream_sink **sink)
     if (copy->settings->only_changes)
         return changes_sink(&copy->changes, copy->settings, &copy->to, copy->at, copy->truncate, sink);
     fill_sink_options(&options, copy->settings, &copy->to, copy->at, copy->truncate);
-    return sparsestream_sink_to_fd(copy->to.fd, &options, sink);
+    return sparsestream_sink_to_fd(content_fd(&copy->to), &options, sink);
 }
 
 /* Reads back `length` bytes of the target, from the medium where the kernel lets go of what it holds in memory. */
@@ -92,6 +92,19 @@ static int verify(struct copy *copy, int64_t length)
     return r;
 }
 
+/* What reads around errors, or compares before it writes, does so in the cache. */
+static int bypass_cache(struct copy *copy)
+{
+    const struct settings *settings = copy->settings;
+    int r = 0;
+
+    if (!settings->skip_errors)
+        r = open_direct(settings, &copy->from, &copy->to, false);
+    if (r == 0 && !settings->only_changes)
+        r = open_direct(settings, &copy->to, &copy->from, true);
+    return r;
+}
+
 static int run(struct copy *copy)
 {
     struct settings *settings = copy->settings;
@@ -104,6 +117,9 @@ static int run(struct copy *copy)
 
     if (settings->progress != PROGRESS_NONE)
         measure(&copy->from, settings, &total, &work);
+    r = bypass_cache(copy);
+    if (r != 0)
+        return r;
     r = make_source(copy, &source);
     if (r < 0) {
         r = fail_library(copy->from.name, r);
@@ -117,7 +133,7 @@ static int run(struct copy *copy)
     sparsestream_source_free(source);
     standard_advance(&copy->to, copy->at + progress.position);
     standard_advance(&copy->from, settings->offset + progress.position);
-    if (r == 0 && settings->verify)
+    if (r == 0 && settings->read_back)
         r = verify(copy, progress.position);
     if (r == 0)
         r = preserve(settings, &copy->from, &copy->to);
@@ -134,14 +150,14 @@ static int check_ends(const struct copy *copy)
 {
     const struct settings *settings = copy->settings;
     bool seeks = copy->from.regular || copy->from.device;
-    bool reads_target = settings->verify || settings->only_changes;
+    bool reads_target = settings->read_back || settings->only_changes;
 
     if (copy->to.append && settings->at >= 0)
         return usage(settings, "--at: standard output appends, and has no other place");
     if (reads_target && (copy->to.path == NULL || (copy->to.fd >= 0 && !copy->to.regular && !copy->to.device)))
-        return usage(settings, "--%s: %s cannot be read back", settings->verify ? "verify" : "only-changes",
+        return usage(settings, "--%s: %s cannot be read back", settings->read_back ? "verify" : "only-changes",
                      copy->to.name);
-    if (settings->verify && !seeks)
+    if (settings->read_back && !seeks)
         return usage(settings, "--verify: %s cannot be read again", copy->from.name);
     if (settings->skip_errors && (!seeks || copy->length < 0))
         return usage(settings, "--on-read-error=skip: %s is neither a file of a known size nor a device",
@@ -184,7 +200,7 @@ static int copy_one(struct settings *settings, const char *source, const char *t
     struct copy copy = { .settings = settings };
     struct opening opening = {
         .existing = settings->dry_run,
-        .readable = settings->verify || settings->only_changes,
+        .readable = settings->read_back || settings->only_changes,
     };
     int r = open_source(settings, source, &copy.from);
 
@@ -199,6 +215,7 @@ static int copy_one(struct settings *settings, const char *source, const char *t
             r = copy_opened(&copy);
         abandon_target(&copy.to);
     }
+    close_direct(&copy.from);
     close(copy.from.fd);
     return r;
 }
@@ -245,7 +262,7 @@ static int check_options(const struct settings *settings)
 {
     if (settings->error_map != NULL && !settings->skip_errors)
         return usage(settings, "--error-map needs --on-read-error=skip");
-    if (settings->verify && settings->skip_errors)
+    if (settings->read_back && settings->skip_errors)
         return usage(settings, "--verify and --on-read-error=skip exclude each other");
     if (settings->only_changes && (settings->known_zero || settings->preallocate))
         return usage(settings, "--only-changes excludes --known-zero and --preallocate");

@@ -128,6 +128,7 @@ int close_target(struct target *target, bool sync)
 
     if (fd < 0)
         return 0;
+    close_direct(target);
     unlock_target(target);
     target->fd = -1;
     if (close(fd) < 0)
@@ -153,6 +154,7 @@ void abandon_target(struct target *target)
         return;
     if (target->created && fstat(target->fd, &st) == 0 && st.st_size == 0)
         remove_same(target->path, st.st_dev, st.st_ino);
+    close_direct(target);
     unlock_target(target);
     close(target->fd);
     target->fd = -1;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * Locks, against two programs that write one image. The command holds a write lock on the bytes that it writes. QEMU holds
- * read locks on single bytes: one for each thing that it does with the image, from 100 on, and one for each thing that it
- * does not want others to do, from 200 on. All are locks of the open file (F_OFD_SETLK), so that no close(2) elsewhere in the
- * program drops them.
+ * Locks, against two programs that write one image. The command holds a write lock on the bytes that it writes. QEMU
+ * holds read locks on single bytes: one for each thing that it does with the image, from 100 on, and one for each thing
+ * that it does not want others to do, from 200 on. All are locks of the open file (F_OFD_SETLK), which no close(2)
+ * elsewhere in the program drops.
  */
 
 #include "tool.h"

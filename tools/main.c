@@ -17,6 +17,8 @@ struct command {
 
 #define HELP_ENDS                                                                                                \
     "  --detect-zeroes[=BLOCK]     make holes of blocks of zeros; 64K unless told\n"                             \
+    "  --min-hole SIZE             write zeros for holes that are shorter\n"                                     \
+    "  --direct=never|auto|always  leave the page cache out of it (O_DIRECT); never unless told\n"                   \
     "  --sparse=auto|required|never  keep holes where that is possible, or fail, or write zeros\n"
 
 #define HELP_IMAGE                                                                                               \
@@ -25,7 +27,9 @@ struct command {
 #define HELP_TRANSFER                                                                                            \
     "  --rate BYTES                move at most this many bytes of data a second\n"                              \
     "  --timeout SECONDS           fail when nothing has moved for this long\n"                                  \
-    "  --progress[=bar|json]       show the progress on standard error\n"
+    "  --progress[=bar|json]       show the progress on standard error\n"                                       \
+    "  --verbose, -v               print each decision on standard error\n"                                     \
+    "  --explain                   print how many bytes went which way at the end\n"
 
 #define HELP_SOURCE                                                                                              \
     "  --ignore-map                trust no map of holes, read everything\n"
@@ -43,12 +47,13 @@ struct command {
     "  --connect ADDRESS           speak over a connection: unix:PATH or tcp:HOST:PORT\n"                        \
     "  --listen ADDRESS            the same, and wait for it; tcp::PORT binds to loopback\n"                     \
     "  --idle-timeout SECONDS      fail when the peer shows signs of life and nothing else for this long\n"      \
-    "  --checksum                  a checksum for each piece of data\n"                                          \
+    "  --checksum, --no-checksum   a checksum for each piece and a digest of all, or neither; on over\n"         \
+    "                              TCP and with --resume unless told\n"                                         \
     "  --resume                    go on where a transfer that broke off was durable\n"                          \
     "  --restart                   with --resume: else start again, instead of failing\n"
 
 static const struct command commands[] = {
-    { "map", command_map, "rjlwb",
+    { "map", command_map, "rjlwQ",
       "usage: sparsestream map [OPTION]... FILE\n"
       "Shows where the data and the holes of a file are.\n"
       "\n"
@@ -57,7 +62,7 @@ static const struct command commands[] = {
       "  --range OFFSET:LENGTH       only these bytes\n"
       "  --rows N                    rows of the picture; 1 unless told\n"
       HELP_IMAGE },
-    { "copy", command_copy, "raszikStTRopDBKFVngEevOb",
+    { "copy", command_copy, "raszbikStTRopvdDBKFVngEeyOJQ",
       "usage: sparsestream copy [OPTION]... SRC DST\n"
       "       sparsestream copy [OPTION]... SRC... DIRECTORY\n"
       "Copies a file or a device to another, holes included. `-` is standard input or output.\n"
@@ -72,7 +77,7 @@ static const struct command commands[] = {
       "  --at OFFSET                 put them there in DST, and keep the rest of it\n"
       "  --preserve[=LIST]           keep mode, ownership, timestamps, xattr; the first three unless told\n"
       HELP_ENDS HELP_SOURCE HELP_SINK HELP_IMAGE HELP_TRANSFER },
-    { "check", command_check, "riHpqb",
+    { "check", command_check, "riHpqQ",
       "usage: sparsestream check [OPTION]... A B\n"
       "Compares two files or devices. Exits with 0 if they are the same, with 10 if bytes differ.\n"
       "\n"
@@ -82,7 +87,7 @@ static const struct command commands[] = {
       "  --progress[=bar|json]       tell how far it is, on standard error\n"
       "  --quiet                     say nothing of a difference\n"
       HELP_IMAGE },
-    { "checksum", command_checksum, "rijopNqXYWGb",
+    { "checksum", command_checksum, "rijopNqXYWGQ",
       "usage: sparsestream checksum [OPTION]... FILE...\n"
       "Prints the digest of each file or device, or of standard input for `-`. Holes cost nothing.\n"
       "\n"
@@ -99,7 +104,7 @@ static const struct command commands[] = {
       "  --strict                    with --check: fail if a line is improperly formatted\n"
       "  --warn                      with --check: warn of each such line\n"
       HELP_IMAGE },
-    { "send", command_send, "rsziRopcLxAuUCIKb",
+    { "send", command_send, "rszbiRopvdcLxAuUCZIKJQ",
       "usage: sparsestream send [OPTION]... FILE\n"
       "Sends a file or a device, or standard input for `-`, to `sparsestream recv`: to standard output\n"
       "unless an address or a command is given.\n"
@@ -110,7 +115,7 @@ static const struct command commands[] = {
       HELP_WIRE
       "  --range OFFSET:LENGTH       only these bytes\n"
       HELP_ENDS HELP_SOURCE HELP_IMAGE HELP_TRANSFER },
-    { "recv", command_recv, "rszkStTRopcLxuUCfPmIDBKFMb",
+    { "recv", command_recv, "rszbkStTRopvdcLxuUCZfPmIDBKFMJQ",
       "usage: sparsestream recv [OPTION]... FILE\n"
       "Receives a file or a device, or standard output for `-`, from `sparsestream send`: from standard\n"
       "input unless an address or a command is given.\n"
@@ -119,7 +124,7 @@ static const struct command commands[] = {
       HELP_WIRE
       "  --checkpoint BYTES          with --resume: be durable after each so many; 64M unless told\n"
       "  --state STATE               with --resume: the file for what is durable; FILE.sparsestream unless told\n"
-      "  --max-size BYTES            refuse a stream that is longer\n"
+      "  --max-size BYTES            refuse a stream that is longer; --listen=tcp: needs it, or `none`\n"
       "  --mode MODE                 of a new file; 600 unless told\n"
       "  --range OFFSET:LENGTH       put it there in FILE, and refuse what is longer\n"
       HELP_ENDS HELP_SINK HELP_IMAGE HELP_TRANSFER },

@@ -32,7 +32,7 @@ static int check_options(const struct settings *settings)
         return usage(settings, message, "--preallocate");
     if (settings->skip_errors)
         return usage(settings, message, "--on-read-error=skip");
-    if (settings->verify)
+    if (settings->read_back)
         return usage(settings, message, "--verify");
     if (settings->only_changes)
         return usage(settings, message, "--only-changes");

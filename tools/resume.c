@@ -42,8 +42,8 @@ static bool parse(struct resume *resume, FILE *file)
 }
 
 /*
- * Why a file is not taken for one that this program wrote, or NULL. In a directory that others may write to, anybody can
- * put anything in its place.
+ * Why a file is not taken for one that this program wrote, or NULL. In a directory that others may write to, anybody
+ * can put anything in its place.
  */
 static const char *why_not_ours(int fd, struct stat *st)
 {

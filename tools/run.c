@@ -75,10 +75,25 @@ bool is_cancelled(void)
     return caught != 0;
 }
 
+/* What the callbacks of a transfer need. */
+struct watching {
+    const struct settings *settings;
+    struct progress *progress;
+};
+
 static int on_progress(void *opaque, const sparsestream_stats *stats)
 {
-    progress_update(opaque, stats->position, stats->data_bytes, stats->hole_bytes, stats->zero_bytes);
+    const struct watching *watching = opaque;
+
+    progress_update(watching->progress, stats->position, stats->data_bytes, stats->hole_bytes, stats->zero_bytes);
     return 0;
+}
+
+static void on_event(void *opaque, const sparsestream_event *event)
+{
+    const struct watching *watching = opaque;
+
+    show_event(watching->settings, event);
 }
 
 /* Waits for an end that is not ready. A signal that came just before is seen soon. */
@@ -140,6 +155,7 @@ static int code_of(const sparsestream_error *error, const struct names *names)
 
 static int fail_transfer(const sparsestream_error *error, const struct names *names)
 {
+    static const char nothing[] = ": nothing: ";
     const char *symbol = error_name(error->code);
     const char *words = error->message;
     const char *name = error->peer != 0 ? names->peer
@@ -150,8 +166,9 @@ static int fail_transfer(const sparsestream_error *error, const struct names *na
     /* The side that is meant gets its own name. Of a peer that says no more than an errno, that is all. */
     if (error->peer != 0) {
         words += strncmp(words, "peer: ", strlen("peer: ")) == 0 ? strlen("peer: ") : 0;
-        if (error->operation == SPARSESTREAM_OPERATION_NONE && strrchr(words, ':') != NULL)
-            words = strrchr(words, ':') + 2;
+        /* The words of this library for an end that was only given up. Those of others are left as they are. */
+        if (error->operation == SPARSESTREAM_OPERATION_NONE && strstr(words, nothing) != NULL)
+            words = strstr(words, nothing) + strlen(nothing);
     } else {
         words = without_side(words);
     }
@@ -175,6 +192,7 @@ int fail_wire(const struct names *names, int error)
 int run_transfer(sparsestream_source *source, sparsestream_sink *sink, const struct settings *settings,
                  const struct names *names, struct progress *progress)
 {
+    struct watching watching = { .settings = settings, .progress = progress };
     sparsestream_transfer_options options = {
         .size = sizeof(options),
         .flags = settings->detect_zeroes ? SPARSESTREAM_DETECT_ZEROES : 0,
@@ -182,10 +200,12 @@ int run_transfer(sparsestream_source *source, sparsestream_sink *sink, const str
         .zero_block = settings->zero_block,
         .progress_ms = 100,
         .progress = on_progress,
-        .opaque = progress,
+        .trace = settings->verbose ? on_event : NULL,
+        .opaque = &watching,
         .stall_ms = settings->timeout_ms,
         .idle_ms = settings->idle_ms,
         .rate = settings->rate,
+        .min_hole = settings->min_hole,
     };
     sparsestream_error error = { .size = sizeof(error) };
     sparsestream_stats stats = { .size = sizeof(stats) };
@@ -204,8 +224,11 @@ int run_transfer(sparsestream_source *source, sparsestream_sink *sink, const str
     } while (r == -EAGAIN);
     if (r < 0)
         sparsestream_transfer_error(transfer, &error);
-    if (sparsestream_transfer_stats(transfer, &stats) == 0)
+    if (sparsestream_transfer_stats(transfer, &stats) == 0) {
         progress->position = stats.position;
+        if (settings->explain)
+            explain(settings, names->sink, &stats);
+    }
     atomic_store(&running, NULL);
     sparsestream_transfer_free(transfer);
     return r < 0 ? fail_transfer(&error, names) : 0;

@@ -16,7 +16,7 @@ static int describe(const struct target *file, const struct settings *settings, 
 
     *options = (sparsestream_wire_options){
         .size = sizeof(*options),
-        .flags = (settings->checksum ? SPARSESTREAM_WIRE_CHECKSUM | SPARSESTREAM_WIRE_DIGEST : 0) |
+        .flags = (with_checksums(settings) ? SPARSESTREAM_WIRE_CHECKSUM | SPARSESTREAM_WIRE_DIGEST : 0) |
                  (settings->resume ? SPARSESTREAM_WIRE_RESUME : 0) |
                  (settings->restart ? SPARSESTREAM_WIRE_RESTART : 0),
         .keepalive_ms = KEEPALIVE_MS,
@@ -48,7 +48,10 @@ static int send_file(struct target *file, struct connection *connection, struct 
     if (settings->ignore_map || settings->sparse == SPARSESTREAM_SPARSE_NEVER)
         work = sizes ? wire->length : -1;
     fill_source_options(&source_options, settings, file);
-    r = sparsestream_source_from_fd(file->fd, &source_options, &source);
+    r = open_direct(settings, file, NULL, false);
+    if (r != 0)
+        return r;
+    r = sparsestream_source_from_fd(content_fd(file), &source_options, &source);
     if (r < 0) {
         r = fail_library(file->name, r);
     } else if ((r = sparsestream_sink_to_wire(connection->write_fd, connection->read_fd, wire, &sink)) < 0) {
@@ -100,6 +103,7 @@ int command_send(struct settings *settings, int count, char **operands)
         r = send_file(&file, &connection, settings, &wire);
         r = connection_close(&connection, r);
     }
+    close_direct(&file);
     close(file.fd);
     return r;
 }

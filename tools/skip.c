@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The kernel reads whole pages; what follows an unreadable one is read one by one, for it is likely to be unreadable too. */
+/* The kernel reads whole pages. Those behind an unreadable one are likely to be unreadable too: they are read singly. */
 enum { BLOCK = 4096, CAREFUL = 1 << 20 };
 
 static bool is_of_medium(int error)

@@ -23,6 +23,8 @@ enum exit_code {
     EXIT_OTHER_HOLES = 11,
 };
 
+enum direct_mode { DIRECT_NEVER, DIRECT_AUTO, DIRECT_ALWAYS };
+
 enum progress_mode { PROGRESS_NONE, PROGRESS_BAR, PROGRESS_JSON };
 
 /* What the command line asks for. Each command takes the options that mean something to it. */
@@ -37,6 +39,7 @@ struct settings {
     int32_t sparse;
     bool detect_zeroes;
     uint32_t zero_block;
+    int64_t min_hole;
     bool ignore_map;
     bool known_zero;
     bool sync;
@@ -46,6 +49,8 @@ struct settings {
     int64_t idle_ms;
     enum progress_mode progress;
     bool quiet;
+    bool verbose;
+    bool explain;
 
     bool json;
     bool list;
@@ -64,10 +69,10 @@ struct settings {
     bool answers;
     bool resume;
     bool restart;
-    bool checksum;
+    int checksum;     /* -1: not told */
     const char *state;
     int64_t checkpoint;
-    int64_t max_size; /* -1: not given */
+    int64_t max_size; /* -1: not given, 0: none */
 
     bool device;
     bool shared;
@@ -80,9 +85,10 @@ struct settings {
     bool preallocate;
     bool skip_errors; /* --on-read-error=skip */
     const char *error_map;
-    bool verify;
+    bool read_back; /* --verify */
     bool only_changes;
     bool backing_chain;
+    enum direct_mode direct;
 };
 
 enum preserve {
@@ -182,12 +188,26 @@ void progress_clear(void);
 /* Columns of the terminal that the stream is, or 80. */
 int columns_of(FILE *file);
 
+/* direct.c */
+
+struct target;
+
+/*
+ * Opens an end anew with O_DIRECT if --direct asks for that; `other` is the end that it is copied from or to, or NULL.
+ * Returns an exit code.
+ */
+int open_direct(const struct settings *settings, struct target *end, const struct target *other, bool writes);
+/* The descriptor that content is read from or written to. */
+int content_fd(const struct target *end);
+void close_direct(struct target *end);
+
 /* ends.c */
 
 struct target {
     const char *name;
     const char *path; /* NULL: standard input or output */
     int fd;
+    int direct_fd;    /* the same with O_DIRECT; 0: none */
     int error; /* the errno of a failed open */
     bool created;
     bool regular;
@@ -273,6 +293,13 @@ mode_t mode_of_new(const struct settings *settings, const struct target *source)
 int check_preserve(const struct settings *settings, const struct target *from, const struct target *to);
 /* Gives a written target what --preserve asks for. Returns 0 or an exit code, after a message. */
 int preserve(const struct settings *settings, const struct target *from, const struct target *to);
+
+/* explain.c */
+
+/* A decision of a transfer, in a line on standard error. */
+void show_event(const struct settings *settings, const sparsestream_event *event);
+/* Which ways carried how many bytes to the target of this name, on standard error. */
+void explain(const struct settings *settings, const char *name, const sparsestream_stats *stats);
 
 /* run.c */
 

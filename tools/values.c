@@ -136,6 +136,19 @@ int take_zero_block(struct settings *settings, const char *text)
     return -1;
 }
 
+int take_direct(struct settings *settings, const char *text)
+{
+    if (strcmp(text, "never") == 0)
+        settings->direct = DIRECT_NEVER;
+    else if (strcmp(text, "auto") == 0)
+        settings->direct = DIRECT_AUTO;
+    else if (strcmp(text, "always") == 0)
+        settings->direct = DIRECT_ALWAYS;
+    else
+        return usage(settings, "--direct: '%s' is none of never, auto, always", text);
+    return -1;
+}
+
 int take_progress(struct settings *settings, const char *text)
 {
     if (text == NULL || strcmp(text, "bar") == 0)

@@ -15,6 +15,7 @@ int take_mode(struct settings *settings, const char *text);
 int take_preserve(struct settings *settings, const char *text);
 int take_sparse(struct settings *settings, const char *text);
 int take_zero_block(struct settings *settings, const char *text);
+int take_direct(struct settings *settings, const char *text);
 int take_progress(struct settings *settings, const char *text);
 
 #endif

@@ -29,6 +29,10 @@ int connection_close(struct connection *connection, int result);
 
 /* Connects to, or waits for a connection at, the address of --connect or --listen. */
 int open_connection(const struct settings *settings, int *fd);
+/* Others than the users of this machine may be at the other end. */
+bool over_network(const struct settings *settings);
+/* Each piece has a checksum and the whole a digest: as told, or by default over a network and with --resume. */
+bool with_checksums(const struct settings *settings);
 
 /* resume.c */
 

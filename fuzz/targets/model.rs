@@ -4,10 +4,10 @@
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
+use sparsestream::end::Next;
 use sparsestream::section::Kind;
-use sparsestream::sink::{self, FdSink, Sink};
-use sparsestream::source::{self, FdSource, Read, Source};
 use sparsestream::transfer::{self, Patience, Progress, Sparse, Transfer};
+use sparsestream::{sink, source};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
@@ -35,6 +35,7 @@ struct Pass {
 enum Put {
     Data { length: u16, value: u8 },
     Hole { length: u32 },
+    Keep { length: u32 },
 }
 
 #[derive(Debug, Arbitrary)]
@@ -90,8 +91,9 @@ fn fill(file: &File, model: &mut Vec<u8>, pass: &Pass) {
         sync_interval: pass.sync_interval.into(),
         ..sink::Options::default()
     };
-    let mut sink = FdSink::new(file.as_raw_fd(), &options, ()).unwrap();
+    let mut sink = sink::from_fd(file.as_raw_fd(), &options, ()).unwrap();
     let limit = if length == 0 { u64::MAX } else { start + length };
+    let opened_size = model.len() as u64;
     let mut at = start;
     for put in &pass.puts {
         if at > MOST {
@@ -117,6 +119,7 @@ fn fill(file: &File, model: &mut Vec<u8>, pass: &Pass) {
                 let length = u64::from(length) % MOST + 1;
                 match sink.hole(length) {
                     Ok(made) => {
+                        let made = made.length;
                         assert!(made > 0 && made <= length && at + made <= limit);
                         let end = (at + made).min(model.len() as u64);
                         if at < end {
@@ -130,7 +133,21 @@ fn fill(file: &File, model: &mut Vec<u8>, pass: &Pass) {
                     }
                 }
             }
-            _ => {}
+            Put::Keep { length } if length > 0 => {
+                let length = u64::from(length) % MOST + 1;
+                match sink.keep(length) {
+                    Ok(kept) => {
+                        assert!(kept > 0 && kept <= length && at + kept <= limit.min(opened_size));
+                        at += kept;
+                    }
+                    Err(error) if error.errno() == libc::EFBIG => assert!(at + length > limit),
+                    Err(error) => {
+                        assert_eq!(error.errno(), libc::ENODATA);
+                        assert!(at + length > opened_size);
+                    }
+                }
+            }
+            Put::Data { .. } | Put::Hole { .. } | Put::Keep { .. } => {}
         }
     }
     if pass.finish {
@@ -144,17 +161,23 @@ fn fill(file: &File, model: &mut Vec<u8>, pass: &Pass) {
     }
 }
 
+fn assert_zeros(model: &[u8], at: u64, length: u64) {
+    let hole = &model[at as usize..(at + length) as usize];
+    assert!(hole.iter().all(|byte| *byte == 0), "a hole reads zero");
+}
+
 fn walk(file: &File, model: &[u8], range: &Range, steps: &[Step]) {
     let size = model.len() as u64;
     let options = source::Options {
         offset: u64::from(range.offset) % MOST,
         length: u64::from(range.length) % MOST,
         ignore_map: range.ignore_map,
+        at_most: false,
     };
-    let made = FdSource::new(file.as_raw_fd(), &options);
+    let made = source::from_fd(file.as_raw_fd(), &options);
     let end = if options.length == 0 { size } else { options.offset + options.length };
     if size > 0 && (options.offset > size || end > size) {
-        assert!(matches!(made.unwrap_err().errno(), libc::EINVAL | libc::ENODATA));
+        assert!(matches!(made.err().unwrap().errno(), libc::EINVAL | libc::ENODATA));
         return;
     }
     if size == 0 {
@@ -166,48 +189,48 @@ fn walk(file: &File, model: &[u8], range: &Range, steps: &[Step]) {
         match *step {
             Step::Read { length } if length > 0 => {
                 let mut buffer = vec![0xaa; length.into()];
-                match source.read(&mut buffer).unwrap() {
-                    Read::Data(count) => {
+                match source.next(&mut buffer).unwrap() {
+                    Next::Data(count) => {
                         assert!(count > 0);
                         assert_eq!(buffer[..count], model[at as usize..at as usize + count]);
                         at += count as u64;
                     }
-                    Read::AtHole => assert_eq!(source.section().unwrap().kind, Kind::Hole),
-                    Read::End => assert_eq!(at, end),
+                    Next::Hole(length) => {
+                        assert_eq!(source.look().unwrap().length, Some(length));
+                        assert_zeros(model, at, length);
+                    }
+                    Next::Keep(_) => panic!("a file has nothing to keep"),
+                    Next::End => assert_eq!(at, end),
                 }
             }
             Step::Section | Step::Skip { .. } => {
-                let section = source.section().unwrap();
-                assert_eq!(section.offset, at);
-                assert!(at + section.length <= end);
-                match section.kind {
+                let look = source.look().unwrap();
+                let known = look.length.unwrap();
+                assert!(at + known <= end);
+                match look.kind {
                     Kind::End => assert_eq!(at, end),
-                    Kind::Data => assert!(section.length > 0),
-                    Kind::Hole => {
-                        let hole = &model[at as usize..(at + section.length) as usize];
-                        assert!(hole.iter().all(|byte| *byte == 0), "a hole reads zero");
-                    }
+                    Kind::Data => assert!(known > 0),
+                    Kind::Hole => assert_zeros(model, at, known),
+                    Kind::Keep => panic!("a file has nothing to keep"),
                 }
                 if let Step::Skip { length } = *step {
-                    let length = u64::from(length);
-                    let result = source.skip(length);
-                    assert_eq!(result.is_ok(), length <= section.length);
-                    if result.is_ok() {
-                        at += length;
-                    }
+                    let length = u64::from(length).min(known);
+                    source.consume(length);
+                    at += length;
                 }
             }
             Step::Peek { most, first, block } => {
                 let (most, block) = (u64::from(most) % MOST, u64::from(block) + 1);
                 let first = u64::from(first) % block + 1;
-                let Some(seen) = source.peek(most, first, block).unwrap() else { continue };
+                let seen = source.peek().unwrap().glimpse(most, first, block).unwrap();
+                let Some(seen) = seen else { continue };
                 assert!(seen.length > 0 && seen.length <= most);
                 let data = &model[at as usize..(at + seen.length) as usize];
                 let (head, tail) = data.split_at(data.len().min(first as usize));
                 for part in std::iter::once(head).chain(tail.chunks(block as usize)) {
                     assert!(!seen.solid || part.iter().any(|byte| *byte != 0));
                 }
-                assert_eq!(source.section().unwrap().offset, at);
+                assert_eq!(source.look().unwrap().kind, Kind::Data);
             }
             Step::Read { .. } => {}
         }
@@ -229,11 +252,11 @@ fn copy(file_from: &File, model: &[u8], copy: &Copy) {
         zero_block: 4096,
         ..transfer::Options::default()
     };
-    let mut source = FdSource::new(file_from.as_raw_fd(), &source::Options::default()).unwrap();
-    let mut sink = FdSink::new(target.as_raw_fd(), &sink::Options::default(), ()).unwrap();
+    let mut source = source::from_fd(file_from.as_raw_fd(), &source::Options::default()).unwrap();
+    let mut sink = sink::from_fd(target.as_raw_fd(), &sink::Options::default(), ()).unwrap();
     let mut transfer = Transfer::new(&options).unwrap();
     let budget = copy.budget.map(|bytes| u64::from(bytes) + 1);
-    while transfer.run(&mut source, &mut sink, &mut (), budget, Patience::None).unwrap()
+    while transfer.run(source.as_mut(), sink.as_mut(), &mut (), budget, Patience::None).unwrap()
         != Progress::Finished
     {}
     assert!(content(&target) == expected);

@@ -4,9 +4,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sparsestream::wire::frame::{
-    Accept, End, Failure, HEADER, Header, Hello, Kind, MAX_BODY, MAX_OFFSET, MAX_PAYLOAD, Reason,
-    UNKNOWN,
+use sparsestream::wire::proto::body::{Accept, End, Hello, Reason};
+use sparsestream::wire::proto::failure::Failure;
+use sparsestream::wire::proto::frame::{
+    self, Frame, HEADER, Header, Kind, MAX_BODY, MAX_OFFSET, MAX_PAYLOAD, UNKNOWN,
 };
 
 fn header(bytes: &[u8]) {
@@ -33,7 +34,7 @@ fn header(bytes: &[u8]) {
             assert_eq!(header.encode(), head);
             let extent = match header.kind {
                 Kind::Data => u64::from(header.length),
-                Kind::Hole => header.value,
+                Kind::Hole | Kind::Keep => header.value,
                 _ => 1,
             };
             assert!(extent > 0 && header.offset <= MAX_OFFSET);
@@ -44,7 +45,7 @@ fn header(bytes: &[u8]) {
         if let Ok(error) = Failure::decode(&header, body) {
             assert!(error.errno() > 0 && !error.would_block() && !error.interrupted());
             let text = error.to_string();
-            assert!(text.len() < 256 && !text.chars().any(char::is_control), "{text:?}");
+            assert!(text.len() < 400 && !text.chars().any(char::is_control), "{text:?}");
             // What is told on is understood again.
             let (head, again) = Failure::encode(&error);
             let header = Header::decode(&head).expect("our own");
@@ -61,8 +62,15 @@ fn crc32c(bytes: &[u8]) -> u32 {
 
 fuzz_target!(|bytes: &[u8]| {
     header(bytes);
-    if let Ok(hello) = Hello::decode(bytes) {
-        let again = Hello::decode(&hello.encode()).expect("our own");
+    match frame::first(bytes) {
+        Ok(Frame::Incomplete(need)) => assert!(need > bytes.len()),
+        Ok(Frame::Whole(header, body)) => {
+            assert!(header.whole() <= bytes.len() && header.whole() == HEADER + body.len());
+        }
+        Err(_) => {}
+    }
+    if let Ok(hello) = Hello::parse(bytes).and_then(|hello| hello.check().map(|()| hello)) {
+        let again = Hello::parse(&hello.encode()).expect("our own");
         assert_eq!(hello, again);
         let length = if hello.length == UNKNOWN { 0 } else { hello.length };
         assert!(hello.source_offset + length <= MAX_OFFSET);

@@ -127,7 +127,13 @@ fn moved(from: (&File, u64, u64), to: (&File, u64), known: bool) -> crate::error
     let mut source = crate::source::from_fd(from.0.as_raw_fd(), &source)?;
     let sink = crate::sink::Options { offset: to.1, ..Default::default() };
     let mut sink = crate::sink::from_fd(to.0.as_raw_fd(), &sink, ())?;
-    let mut transfer = Transfer::new(&Options { detect_zeroes: known, ..Default::default() })?;
+    let mut transfer = Transfer::new(&Options {
+        detect_zeroes: known,
+        zero_block: 4096,
+        request_size: 8192,
+        depth: 5,
+        ..Default::default()
+    })?;
     transfer.run(&mut *source, &mut *sink, &mut (), None, Patience::Any).map(drop)
 }
 

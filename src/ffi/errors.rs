@@ -94,8 +94,8 @@ pub unsafe extern "C" fn sparsestream_set_error(
             offset => Some(guard::unsigned(offset, "offset")?),
         };
         // SAFETY: the caller promises NULL or a string.
-        let text = unsafe { guard::words(text) };
-        answers::say(Said { errno, operation, offset, text });
+        let words = unsafe { guard::words(text) };
+        answers::say(Said { errno, operation, offset, words });
         Ok(0)
     })
 }

@@ -2,6 +2,7 @@
 //! message is set and the negative errno returned.
 
 use crate::error::{Error, Result, Text};
+use crate::text::Words;
 use libc::{c_char, c_int, c_void};
 use std::any::Any;
 use std::cell::Cell;
@@ -279,17 +280,17 @@ pub fn errno(value: c_int) -> Result<c_int> {
 ///
 /// # Safety
 /// Null, or a string that ends in a NUL byte.
-pub unsafe fn words(text: *const c_char) -> Text {
+pub unsafe fn words(text: *const c_char) -> Words {
     let mut length = 0;
     // SAFETY: not null, and each byte up to and with the NUL byte is readable.
     while !text.is_null() && length < Text::ROOM && unsafe { text.add(length).read() } != 0 {
         length += 1;
     }
     if length == 0 {
-        return Text::new(&[]);
+        return Words::new(&[]);
     }
     // SAFETY: as above; that many bytes were read.
-    Text::new(unsafe { std::slice::from_raw_parts(text.cast(), length) })
+    Words::new(unsafe { std::slice::from_raw_parts(text.cast(), length) })
 }
 
 /// The caller's bytes, to be read.

@@ -9,9 +9,11 @@
 //! | `options` | size-first structs: reading them from, and writing them to, the caller |
 //! | `opaque` | the caller's opaque pointers and their `free` |
 //! | `callbacks` | the caller's functions as sources, sinks and observers |
+//! | `transport` | the caller's functions as a transport of the wire |
+//! | `wire_options` | the options of the wire |
 //! | `counted` | counted references to a value that one call at a time may use |
 //! | `handles` | what the opaque pointers point to |
-//! | `async_ops`, `sections`, `sources`, `sinks`, `transfers`, `digest`, `trace`, `wire`, `errors` | the exports, by subject |
+//! | `sections`, `sources`, `sinks`, `async_ops`, `channel`, `transfers`, `trace`, `digest`, `wire`, `errors` | the exports, by subject |
 
 // The names in this module are C names.
 #![allow(non_camel_case_types)]
@@ -20,6 +22,7 @@
 
 pub mod async_ops;
 pub mod callbacks;
+pub mod channel;
 mod counted;
 pub mod digest;
 pub mod errors;
@@ -32,4 +35,6 @@ pub mod sinks;
 pub mod sources;
 pub mod trace;
 pub mod transfers;
+pub mod transport;
 pub mod wire;
+pub mod wire_options;

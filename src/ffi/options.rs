@@ -34,7 +34,8 @@ pub const SPARSESTREAM_DETECT_ZEROES: u64 = 16;
 /// checksums is refused (-EOPNOTSUPP).
 pub const SPARSESTREAM_WIRE_CHECKSUM: u64 = 32;
 /// Flag of `sparsestream_wire_options`: a digest of the whole stream, holes included, is sent at
-/// checkpoints and at the end, and compared. At a receiver as `SPARSESTREAM_WIRE_CHECKSUM`.
+/// checkpoints and at the end, and compared: 32 bytes of BLAKE3, which nobody can forge. At a receiver as
+/// `SPARSESTREAM_WIRE_CHECKSUM`.
 pub const SPARSESTREAM_WIRE_DIGEST: u64 = 64;
 /// Flag of `sparsestream_wire_options`, for a sender: the receiver may offer to go on from what it
 /// holds.
@@ -48,6 +49,12 @@ pub const SPARSESTREAM_WIRE_RESTART: u64 = 256;
 /// Flag of `sparsestream_wire_options`: `length`, `source_size`, `source_offset` and `data_bytes`
 /// are set; -1 stands for what is not known.
 pub const SPARSESTREAM_WIRE_SIZES: u64 = 512;
+
+/// Flag of `sparsestream_wire_options`. Sender: sections to be kept may come; a transfer whose source
+/// declares that needs no flag. Receiver: a stream that keeps parts of the target is accepted; without
+/// the flag it is refused (-EOPNOTSUPP), since it is right only on top of the right content. Such a
+/// stream cannot be resumed.
+pub const SPARSESTREAM_WIRE_KEEP: u64 = 1024;
 
 /// Sparse request (`sparse` of `sparsestream_transfer_options`): holes are kept where both ends
 /// can; else they are sent as zeros. The default.
@@ -94,9 +101,10 @@ pub struct sparsestream_sink_options {
     /// Most bytes that the stream may put there, holes included; 0 means no limit of its own.
     /// What comes beyond it fails with -EFBIG and is not written.
     pub length: i64,
-    /// fsync(2) after at least this many bytes, data and holes, and at the end; 0 means never
-    /// in between. From 65536 on, no more bytes of data than this are ever written and not durable.
-    /// Regular files and block devices only.
+    /// fsync(2) after at least this many bytes of data, 5 seconds after the last one if anything moved
+    /// since, holes included, and at the end; 0 means never in between. Looked at when something moves.
+    /// From 65536 on, no more bytes of data than this are ever written and not durable. Regular files and
+    /// block devices only.
     pub sync_interval: i64,
     /// Called after each such fsync with the durable offset: all of the file before it, from
     /// `offset` on, is on the medium. A negative errno ends the transfer with that error. May be
@@ -202,6 +210,11 @@ pub struct sparsestream_transfer_options {
     /// Called for each decision of the transfer and of its ends, such as the way in which data moves and
     /// how holes are made. `sparsestream_event_text` puts it into words. May be NULL.
     pub trace: Option<unsafe extern "C" fn(opaque: *mut c_void, event: *const sparsestream_event)>,
+    /// The least length of a hole in bytes: a shorter one is written as zeros, and shorter runs of zeros
+    /// that `SPARSESTREAM_DETECT_ZEROES` finds stay data; 0 means that every hole is made. Neighbouring
+    /// holes and runs of zeros count as one, unless a source that is not ready comes between them. Has
+    /// no effect with `SPARSESTREAM_SPARSE_NEVER`. Takes up to 64 KiB of memory more.
+    pub min_hole: i64,
     /// Bytes of one request where several are in flight, which is where an end was opened with O_DIRECT or
     /// is made of a `sparsestream_async_ops`: a power of two from 4096 to 16777216; 0 means 524288. The
     /// ends may allow less.
@@ -307,8 +320,8 @@ pub struct sparsestream_error {
     pub operation: i32,
     /// To which side: one of `SPARSESTREAM_SIDE_...`.
     pub side: i32,
-    /// 1 where the other end of a wire failed and told of it: `side`, `operation` and `offset` are
-    /// then its own. Else 0.
+    /// 1 where the other end of a wire or of a channel failed and reported it: `side`, `operation` and
+    /// `offset` are then its own. Else 0.
     pub peer: i32,
     /// Where, in bytes: of a file or device the offset in it, of anything else the offset in the
     /// stream. -1 where no offset applies.
@@ -316,7 +329,7 @@ pub struct sparsestream_error {
     /// For a source that ended early, the offset at which it should have ended; else -1.
     pub expected: i64,
     /// The same in words, ended by a NUL byte: operation, side, offset and the system's words.
-    pub message: [libc::c_char; 256],
+    pub message: [libc::c_char; 512],
 }
 
 impl Default for sparsestream_source_options {
@@ -347,7 +360,7 @@ impl Default for sparsestream_error {
             peer: 0,
             offset: -1,
             expected: -1,
-            message: [0; 256],
+            message: [0; 512],
         }
     }
 }

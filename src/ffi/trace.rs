@@ -23,7 +23,7 @@ pub const SPARSESTREAM_EVENT_HOLE_DECLINED: i32 = 5;
 /// An event: the source's map. `what` is one of `SPARSESTREAM_MAP_...`, `error` the reason, if there is
 /// one.
 pub const SPARSESTREAM_EVENT_MAP: i32 = 6;
-/// An event: the disk was asked to read `value` bytes ahead.
+/// An event: the disk was asked to read `value` bytes ahead in one step, more than in any step before.
 pub const SPARSESTREAM_EVENT_LOOK_AHEAD: i32 = 7;
 /// An event: an end is not ready. `what` is one of `SPARSESTREAM_SIDE_...`.
 pub const SPARSESTREAM_EVENT_WAIT: i32 = 8;
@@ -33,6 +33,9 @@ pub const SPARSESTREAM_EVENT_CHECKPOINT: i32 = 9;
 pub const SPARSESTREAM_EVENT_LIMIT: i32 = 10;
 /// An event: `value` events of an end came too fast and were not kept.
 pub const SPARSESTREAM_EVENT_LOST: i32 = 11;
+/// An event: requests for a file that was opened with O_DIRECT are made by io_uring(7); or, with an
+/// `error`, one after the other, because it was refused.
+pub const SPARSESTREAM_EVENT_RING: i32 = 12;
 
 /// A stage: both ends are examined.
 pub const SPARSESTREAM_STAGE_OPEN: i32 = 1;
@@ -151,6 +154,7 @@ impl sparsestream_event {
             Event::LookAhead(bytes) => {
                 Self { value: guard::signed(bytes), ..of(SPARSESTREAM_EVENT_LOOK_AHEAD, 0) }
             }
+            Event::Ring(errno) => Self { error: code(errno), ..of(SPARSESTREAM_EVENT_RING, 0) },
             Event::Waits(side) => of(SPARSESTREAM_EVENT_WAIT, side as i32),
             Event::Checkpoint(offset) => {
                 Self { value: guard::signed(offset), ..of(SPARSESTREAM_EVENT_CHECKPOINT, 0) }
@@ -249,6 +253,8 @@ impl Display for Words<'_> {
             }
             SPARSESTREAM_EVENT_MAP => write!(f, "map: {}", Named(&MAPS, event.what))?,
             SPARSESTREAM_EVENT_LOOK_AHEAD => write!(f, "reads {} bytes ahead", event.value)?,
+            SPARSESTREAM_EVENT_RING if event.error == 0 => write!(f, "requests by io_uring")?,
+            SPARSESTREAM_EVENT_RING => write!(f, "requests one after the other")?,
             SPARSESTREAM_EVENT_WAIT => {
                 write!(f, "waits for the {}", Named(&SIDES, event.what))?;
             }

@@ -197,7 +197,7 @@ pub unsafe extern "C" fn sparsestream_transfer_fail(
         // SAFETY: the caller promises NULL or a string.
         let text = unsafe { guard::words(text) };
         let (operation, side) = (Operation::None, Side::None);
-        let error = Error::Said { operation, side, offset: None, errno, text };
+        let error = Error::Said { operation, side, offset: None, errno, text: text.into() };
         // SAFETY: the caller promises a live handle or NULL.
         unsafe { handles::fail(transfer, error) }?;
         Ok(0)
@@ -315,6 +315,7 @@ fn core(options: &sparsestream_transfer_options) -> Result<Options> {
         sparse,
         detect_zeroes: options.flags & SPARSESTREAM_DETECT_ZEROES != 0,
         zero_block: options.zero_block,
+        min_hole: guard::unsigned(options.min_hole, "options.min_hole")?,
         buffer_size: options.buffer_size,
         depth: options.depth,
         request_size: options.request_size,
@@ -368,7 +369,7 @@ impl From<Option<Error>> for sparsestream_error {
             expected: error.expected().map_or(-1, guard::signed),
             ..Self::default()
         };
-        let mut message = [0; 256];
+        let mut message = [0; 512];
         guard::format(&mut message, &error);
         value.message = message.map(|byte| byte as c_char);
         value

@@ -7,6 +7,7 @@ use super::{Checkpoint, Options};
 use crate::end::{End, HoleWay, Made, Plan, Sink, SinkInfo, SinkWays};
 use crate::error::{Error, Operation, Result, Side};
 use crate::sys::{self, Fd};
+use crate::trace::{Event, Trail};
 use crate::wait::Waiting;
 
 /// A regular file that is written at its end.
@@ -19,6 +20,7 @@ pub struct AppendSink<C> {
     place: Place<C>,
     growth: Growth,
     appenders: Appenders,
+    trail: Trail,
 }
 
 /// Who appends, as far as that was seen.
@@ -45,6 +47,7 @@ impl<C: Checkpoint> AppendSink<C> {
             place: Place::new(fd, &options, limit, libc::EFBIG, checkpoint)?,
             growth: Growth::new(fd, size, size),
             appenders: Appenders::One,
+            trail: Trail::default(),
         })
     }
 
@@ -63,15 +66,26 @@ impl<C: Checkpoint> AppendSink<C> {
         let at = self.place.at();
         let error = |errno| Error::at(Operation::Hole, Side::Sink, at, errno);
         if sys::size(fd).map_err(error)? != at {
+            self.decline(None);
             return Ok(false);
         }
         let place = &mut self.place;
         self.growth.release(|| place.file_system(), at + length);
         match sys::truncate(fd, at + length) {
             Ok(()) => Ok(true),
-            Err(errno) if sys::is_refusal(errno) => Ok(false),
+            Err(errno) if sys::is_refusal(errno) => {
+                self.decline(Some(errno));
+                Ok(false)
+            }
             Err(errno) => Err(error(errno)),
         }
+    }
+
+    /// From here on holes are written.
+    fn decline(&mut self, errno: Option<i32>) {
+        self.appenders = Appenders::Several;
+        let (way, next) = (HoleWay::Extended, HoleWay::Written);
+        self.trail.record(Event::HoleDeclined { way, errno, next });
     }
 }
 
@@ -94,18 +108,16 @@ impl<C: Checkpoint> Sink for AppendSink<C> {
 
     fn hole(&mut self, length: u64) -> Result<Made> {
         self.prepare(length, Operation::Hole)?;
-        if self.appenders == Appenders::One {
-            if self.lengthen(length)? {
-                self.place.advance(length);
-                self.growth.reached(self.place.at());
-                return Ok(Made { length, way: HoleWay::Extended });
-            }
-            self.appenders = Appenders::Several;
-        }
-        let made = write_zeros(self.place.fd, self.place.at(), length)
-            .map_err(|errno| self.place.error(Operation::Hole, errno))?;
-        self.place.advance(made);
-        Ok(Made { length: made, way: HoleWay::Written })
+        let made = if self.appenders == Appenders::One && self.lengthen(length)? {
+            Made { length, way: HoleWay::Extended }
+        } else {
+            let length = write_zeros(self.place.fd, self.place.at(), length)
+                .map_err(|errno| self.place.error(Operation::Hole, errno))?;
+            Made { length, way: HoleWay::Written }
+        };
+        self.place.advance(made.length);
+        self.growth.reached(self.place.at());
+        Ok(made)
     }
 
     fn keep(&mut self, _length: u64) -> Result<u64> {
@@ -130,6 +142,10 @@ impl<C: Checkpoint> End for AppendSink<C> {
 
     fn waiting(&self) -> Waiting {
         Waiting::Owner
+    }
+
+    fn trail(&mut self) -> Option<&mut Trail> {
+        Some(&mut self.trail)
     }
 }
 
@@ -247,5 +263,19 @@ mod tests {
         transfer.run(source.as_mut(), sink.as_mut(), &mut (), None, patience).unwrap();
         assert!(content(&file)[100..] == content(&from));
         assert!(file.metadata().unwrap().blocks() * 512 <= 5 * BLOCK);
+    }
+
+    #[test]
+    fn another_appender_is_recorded_once() {
+        let (file, appending) = appended();
+        let mut sink =
+            crate::sink::from_fd(appending.as_raw_fd(), &Options::default(), ()).unwrap();
+        leave(sink.as_mut(), BLOCK);
+        file.write_all_at(b"another", 100 + BLOCK).unwrap();
+        leave(sink.as_mut(), BLOCK);
+        leave(sink.as_mut(), BLOCK);
+        let (way, next) = (HoleWay::Extended, HoleWay::Written);
+        let events: Vec<_> = sink.trail().unwrap().take().collect();
+        assert_eq!(events, [Event::HoleDeclined { way, errno: None, next }]);
     }
 }

@@ -1,10 +1,12 @@
 //! A block device.
 
+mod requests;
+
 use super::place::Place;
 use super::zeroing::{Zeroing, write_zeros};
 use super::{Checkpoint, Options};
 use crate::device;
-use crate::end::{Attempt, Drain, End, HoleWay, Made, Plan, Sink, SinkInfo, SinkWays};
+use crate::end::{Addressable, Attempt, Drain, End, HoleWay, Made, Plan, Sink, SinkInfo, SinkWays};
 use crate::error::{Error, Operation, Result, Side};
 use crate::pipe::Pipe;
 use crate::sys::{Fd, FileKind};
@@ -99,6 +101,10 @@ impl<C: Checkpoint> SinkWays for BlockSink<C> {
         // Pages of a pipe are not aligned.
         if self.place.is_direct() { None } else { Some(self) }
     }
+
+    fn addressed(&mut self) -> Option<&mut dyn Addressable> {
+        if self.place.is_direct() { Some(self) } else { None }
+    }
 }
 
 impl<C: Checkpoint> Drain for BlockSink<C> {
@@ -114,12 +120,13 @@ impl<C: Checkpoint> End for BlockSink<C> {
         self.place.finish()
     }
 
-    fn abort(&mut self, _error: &Error) {
+    fn abort(&mut self, error: &Error) {
+        self.place.queue.end(error);
         self.place.abort();
     }
 
     fn waiting(&self) -> Waiting {
-        Waiting::Owner
+        self.place.queue.waiting()
     }
 
     fn trail(&mut self) -> Option<&mut Trail> {

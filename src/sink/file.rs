@@ -1,16 +1,21 @@
 //! A regular file.
 
+mod requests;
+
+use requests::Requests;
+
 use super::growth::Growth;
 use super::place::Place;
 use super::zeroing::Zeroing;
 use super::{Checkpoint, Options};
 use crate::end::{
-    Attempt, Drain, End, Extent, Fetch, HoleWay, Made, Plan, Sink, SinkInfo, SinkWays,
+    Addressable, Attempt, Drain, End, Extent, Fetch, HoleWay, Made, Peer, Plan, Sink, SinkInfo,
+    SinkWays,
 };
 use crate::error::{Error, Operation, Result, Side};
 use crate::pipe::Pipe;
 use crate::sys::{self, Fd, FileKind};
-use crate::trace::Trail;
+use crate::trace::{Event, Trail};
 use crate::wait::Waiting;
 
 /// A regular file that is written by offset.
@@ -31,6 +36,8 @@ pub struct FileSink<C> {
     known_zero: bool,
     truncate: bool,
     zeroing: Zeroing,
+    /// What requests have done to it.
+    requests: Requests,
 }
 
 /// The seals of a file that is to be written, if they allow that. `shrink`: it may be cut too.
@@ -74,13 +81,15 @@ impl<C: Checkpoint> FileSink<C> {
             known_zero: options.known_zero,
             truncate: options.truncate,
             zeroing: Zeroing::of_file(fd),
+            requests: Requests::default(),
         })
     }
 
     /// Makes the file as long as the stream has come, if it is shorter.
     fn extend(&mut self) -> Result<()> {
         let to = self.place.at();
-        self.growth.extend(to).map_err(|errno| self.place.error(Operation::Truncate, errno))
+        let extended = self.growth.extend(to, &mut self.zeroing.trail);
+        extended.map_err(|errno| self.place.error(Operation::Truncate, errno))
     }
 
     /// Gives the file this size.
@@ -96,7 +105,7 @@ impl<C: Checkpoint> FileSink<C> {
     /// Cuts off what was written past the end for the sake of whole blocks. The stream has come to `at`.
     fn cut_padding(&mut self, at: u64) -> Result<()> {
         let end = at.max(self.opened_size);
-        if self.place.padded() > end { self.cut(end) } else { Ok(()) }
+        if self.place.padded() > end || self.requests.grew { self.cut(end) } else { Ok(()) }
     }
 
     /// What comes before data is put anywhere.
@@ -105,6 +114,11 @@ impl<C: Checkpoint> FileSink<C> {
         self.make_durable_if_due()?;
         let at = self.place.at();
         self.growth.prepare(at).map_err(|errno| self.place.error(Operation::Write, errno))
+    }
+
+    /// Whether a write that failed is to be made again, after everything before it.
+    fn writes_in_order(&mut self, errno: i32) -> bool {
+        self.growth.write_in_order(self.place.at(), errno, &mut self.zeroing.trail)
     }
 
     /// What comes after data was put somewhere.
@@ -122,10 +136,15 @@ impl<C: Checkpoint> FileSink<C> {
 
     /// Whether holes can be made over content. Asked where no file has any: a limit of the size
     /// says that it is known.
-    fn punches(&self) -> Result<bool> {
+    fn punches(&mut self) -> Result<bool> {
         let (at, length) = (i64::MAX as u64 - 4096, 4096);
         match sys::punch_hole(self.place.fd, at, length) {
-            Err(libc::EOPNOTSUPP | libc::ENOSYS | libc::EPERM) => Ok(false),
+            Err(errno @ (libc::EOPNOTSUPP | libc::ENOSYS | libc::EPERM)) => {
+                let (way, next) = (HoleWay::Punched, HoleWay::Written);
+                let declined = Event::HoleDeclined { way, errno: Some(errno), next };
+                self.zeroing.trail.record(declined);
+                Ok(false)
+            }
             Err(libc::EINTR) => Err(self.place.error(Operation::Hole, libc::EINTR)),
             Ok(()) | Err(_) => Ok(true),
         }
@@ -163,7 +182,7 @@ impl<C: Checkpoint> FileSink<C> {
     }
 
     /// Whether holes can be made here, as far as that can be known before one is.
-    fn makes_holes(&self) -> Result<bool> {
+    fn makes_holes(&mut self) -> Result<bool> {
         if self.place.at() >= self.growth.size() || self.known_zero {
             return Ok(true);
         }
@@ -187,6 +206,7 @@ impl<C: Checkpoint> FileSink<C> {
 
 impl<C: Checkpoint> Sink for FileSink<C> {
     fn open(&mut self, plan: &Plan) -> Result<SinkInfo> {
+        self.requests.planned_end = plan.total.and_then(|total| self.place.at().checked_add(total));
         if let Some(total) = plan.total {
             self.admit(total)?;
             if plan.keeps {
@@ -204,7 +224,7 @@ impl<C: Checkpoint> Sink for FileSink<C> {
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
         self.prepare()?;
         let count = match self.place.write(buffer) {
-            Err(error) if self.growth.write_in_order(self.place.at(), error.errno()) => {
+            Err(error) if self.writes_in_order(error.errno()) => {
                 self.prepare()?;
                 self.place.write(buffer)?
             }
@@ -271,6 +291,10 @@ impl<C: Checkpoint> SinkWays for FileSink<C> {
         // Pages of a pipe are not aligned.
         if self.place.is_direct() { None } else { Some(self) }
     }
+
+    fn addressed(&mut self) -> Option<&mut dyn Addressable> {
+        if self.place.is_direct() { Some(self) } else { None }
+    }
 }
 
 impl<C: Checkpoint> Fetch for FileSink<C> {
@@ -305,7 +329,8 @@ impl<C: Checkpoint> End for FileSink<C> {
         self.place.finish()
     }
 
-    fn abort(&mut self, _error: &Error) {
+    fn abort(&mut self, error: &Error) {
+        self.place.queue.end(error);
         if !self.place.over() {
             // The stream has failed already, and that is the error to report.
             let _ = self.cut_padding(self.place.at());
@@ -314,7 +339,11 @@ impl<C: Checkpoint> End for FileSink<C> {
     }
 
     fn waiting(&self) -> Waiting {
-        Waiting::Owner
+        self.place.queue.waiting()
+    }
+
+    fn peer(&mut self) -> Option<&mut dyn Peer> {
+        self.growth.peer()
     }
 
     fn trail(&mut self) -> Option<&mut Trail> {
@@ -470,7 +499,7 @@ mod tests {
         leave(sink.as_mut(), 500);
         put(sink.as_mut(), &[1; 10]);
         sink.finish().unwrap();
-        assert_eq!(*log.lock().unwrap(), [128, 628, 638]);
+        assert_eq!(*log.lock().unwrap(), [128, 638]);
     }
 
     #[test]
@@ -486,8 +515,9 @@ mod tests {
         leave(sink.as_mut(), 1 << 30);
         put(sink.as_mut(), &[1; 10]);
         sink.finish().unwrap();
-        let hole_ends = 320_008 + (1 << 30);
-        assert_eq!(*log.lock().unwrap(), [100_008, 200_008, 300_008, hole_ends, hole_ends + 10]);
+        // Holes are not counted.
+        let end = 320_018 + (1 << 30);
+        assert_eq!(*log.lock().unwrap(), [100_008, 200_008, 300_008, end]);
     }
 
     #[test]
@@ -523,5 +553,46 @@ mod tests {
         assert_eq!((error.errno(), error.offset()), (libc::ENODATA, Some(BLOCK + 10)));
         sink.finish().unwrap();
         assert_eq!(file.metadata().unwrap().len(), BLOCK + 10);
+    }
+
+    /// The ways that were given up by a sink that makes a hole, writes, and makes another at its end.
+    fn declined(file: &File, at: u64, fault: impl FnMut(Call) -> Fault + 'static) -> Vec<Event> {
+        inject::with(fault, || {
+            let options = Options { offset: at, ..Options::default() };
+            let mut sink = sink(file, &options);
+            sink.open(&plan(3 * BLOCK, false)).unwrap();
+            leave(sink.as_mut(), BLOCK);
+            put(sink.as_mut(), &[1; BLOCK as usize]);
+            leave(sink.as_mut(), BLOCK);
+            while sink.finish().is_err_and(|error| error.interrupted()) {}
+            sink.trail().unwrap().take().collect()
+        })
+    }
+
+    #[test]
+    fn ways_to_make_holes_that_are_given_up_are_recorded() {
+        let file = testing::sparse(&[Data(8)]);
+        let refused = |way, errno, next| Event::HoleDeclined { way, errno: Some(errno), next };
+        assert_eq!(declined(&file, 0, |_| Fault::None), []);
+        let found = declined(&file, 0, |call| match call {
+            Call::Fallocate => Fault::Errno(libc::EOPNOTSUPP),
+            _ => Fault::None,
+        });
+        let (punched, written) = (HoleWay::Punched, HoleWay::Written);
+        assert_eq!(found[0], refused(punched, libc::EOPNOTSUPP, written));
+    }
+
+    #[test]
+    fn a_target_that_is_written_in_order_is_recorded_once() {
+        let mut writes = 0;
+        let found = declined(&testing::file(), 0, move |call| match call {
+            Call::Pwrite => {
+                writes += 1;
+                if writes == 1 { Fault::Errno(libc::ESPIPE) } else { Fault::None }
+            }
+            _ => Fault::None,
+        });
+        let (way, next) = (HoleWay::Extended, HoleWay::Written);
+        assert_eq!(found, [Event::HoleDeclined { way, errno: Some(libc::ESPIPE), next }]);
     }
 }

@@ -4,17 +4,18 @@
 //! makes the size. Where that is refused, by a target that can only be written in order or whose
 //! size cannot be set, zeros are written instead.
 
-use crate::end::{HoleWay, Made};
+use super::zeroing::write_zeros;
+use crate::end::{HoleWay, Made, Peer};
+use crate::error::Result;
 use crate::filesystem::FileSystem;
 use crate::sys::{self, Fd, Sys};
-
-use super::zeroing::write_zeros;
+use crate::trace::{Event, Trail};
+use std::time::Instant;
 
 /// Zeros that one call writes at most, so that a cancel acts in time.
 const FILL_MOST: u64 = 16 << 20;
 
-/// Where the blocks begin that are given back: at least the largest page of any machine would do,
-/// but the blocks of XFS are hardly ever larger than this.
+/// Reserved blocks are given back in units of this. Where blocks are larger, the system rounds inwards.
 const BLOCK: u64 = 4096;
 
 /// What may be done past the end.
@@ -39,12 +40,14 @@ pub(super) struct Growth {
     /// Whether blocks are reserved past what was written, which are to be given back where a hole
     /// is left out. `None` before it is known.
     reserves: Option<bool>,
+    /// Steps in which what was left out was filled after all.
+    filled: u64,
 }
 
 impl Growth {
     /// Of a file of this size that is written from `start` on.
     pub(super) fn new(fd: Fd, start: u64, size: u64) -> Self {
-        Growth { fd, start, size, order: Order::Any, reserves: None }
+        Growth { fd, start, size, order: Order::Any, reserves: None, filled: 0 }
     }
 
     /// The size, as far as it is known.
@@ -75,15 +78,22 @@ impl Growth {
     /// Whether a write at an offset that failed is to be made again, because something was left out
     /// before it and will not be from now on.
     #[cold]
-    pub(super) fn write_in_order(&mut self, at: u64, errno: i32) -> bool {
+    pub(super) fn write_in_order(&mut self, at: u64, errno: i32, trail: &mut Trail) -> bool {
         let refused = matches!(errno, libc::ESPIPE | libc::EINVAL | libc::EOPNOTSUPP);
         if !refused || self.order == Order::Sequential || at <= self.size {
             return false;
         }
         // Somebody else may have made it longer.
         self.size = sys::size(self.fd).unwrap_or(self.size);
-        self.order = Order::Sequential;
+        self.leave_nothing_out(errno, trail);
         at > self.size
+    }
+
+    /// From here on zeros are written for holes past the end too.
+    fn leave_nothing_out(&mut self, errno: i32, trail: &mut Trail) {
+        self.order = Order::Sequential;
+        let (way, next) = (HoleWay::Extended, HoleWay::Written);
+        trail.record(Event::HoleDeclined { way, errno: Some(errno), next });
     }
 
     /// Leaves out a hole at an offset that is not before the end, or writes it. Returns how much.
@@ -123,7 +133,7 @@ impl Growth {
     }
 
     /// Makes the file at least this long. `EINTR` means that a part of it is done.
-    pub(super) fn extend(&mut self, to: u64) -> Sys<()> {
+    pub(super) fn extend(&mut self, to: u64, trail: &mut Trail) -> Sys<()> {
         if to <= self.size {
             return Ok(());
         }
@@ -143,13 +153,13 @@ impl Growth {
                     return Ok(());
                 }
                 Err(
-                    libc::EPERM
+                    errno @ (libc::EPERM
                     | libc::EACCES
                     | libc::ENOSYS
                     | libc::EOPNOTSUPP
                     | libc::EINVAL
-                    | libc::ESPIPE,
-                ) => self.order = Order::Sequential,
+                    | libc::ESPIPE),
+                ) => self.leave_nothing_out(errno, trail),
                 Err(errno) => return Err(errno),
             }
         }
@@ -164,6 +174,28 @@ impl Growth {
         while self.size < stop {
             self.size += write_zeros(self.fd, self.size, stop - self.size)?;
         }
+        self.filled += 1;
         if stop < to { Err(libc::EINTR) } else { Ok(()) }
+    }
+
+    /// What shows that work is done while nothing of the stream moves, if there was any.
+    pub(super) fn peer(&mut self) -> Option<&mut dyn Peer> {
+        if self.filled > 0 { Some(self) } else { None }
+    }
+}
+
+/// To fill what was left out may take long, and nothing of the stream moves meanwhile: each step of it
+/// is a sign of life.
+impl Peer for Growth {
+    fn signs(&self) -> u64 {
+        self.filled
+    }
+
+    fn flush(&mut self, _now: Instant) -> Result<()> {
+        Ok(())
+    }
+
+    fn flush_by(&self) -> Option<Instant> {
+        None
     }
 }

@@ -9,6 +9,7 @@ mod bytes;
 mod digest;
 mod file;
 mod growth;
+mod interval;
 mod place;
 mod proof;
 mod zeroing;

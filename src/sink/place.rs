@@ -1,17 +1,17 @@
 //! Where a sink with offsets is: its range, its limits, and what of it is durable.
 
+use super::interval::Interval;
 use super::{Checkpoint, Options};
 use crate::direct::{Alignment, BLIND, Part, Writer};
-use crate::end::{Attempt, Extent};
+use crate::end::{Attempt, Extent, Geometry, Reply};
 use crate::error::{Error, Operation, Result, Side};
 use crate::filesystem::FileSystem;
 use crate::life::Life;
 use crate::pipe::Pipe;
+use crate::queue::{DEPTH, Queue, REQUEST};
 use crate::sys::{self, Fd, FileKind};
-
-/// An interval of at least so many bytes is kept to the byte; to cut what is written into smaller
-/// pieces would cost more than it is worth.
-const EXACT_INTERVAL: u64 = 64 << 10;
+use std::collections::VecDeque;
+use std::time::Instant;
 
 /// The place in a regular file or a block device that the next byte goes to.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(super) struct Place<C> {
     /// The first byte that may not be written, and the errno that says so.
     limit: (u64, i32),
     sync: bool,
-    sync_interval: u64,
+    interval: Interval,
     durable: u64,
     checkpoint: C,
     /// The file system; not asked for at first.
@@ -30,6 +30,8 @@ pub(super) struct Place<C> {
     life: Life,
     /// It was opened with O_DIRECT.
     direct: Option<Box<Writer>>,
+    /// Requests that are under way.
+    pub(super) queue: Queue,
 }
 
 impl<C: Checkpoint> Place<C> {
@@ -60,12 +62,13 @@ impl<C: Checkpoint> Place<C> {
             at,
             limit,
             sync: options.sync,
-            sync_interval: options.sync_interval,
+            interval: Interval::new(options.sync_interval),
             durable: at,
             checkpoint,
             file_system: None,
             life: Life::Open,
             direct: None,
+            queue: Queue::new(fd),
         })
     }
 
@@ -88,8 +91,16 @@ impl<C: Checkpoint> Place<C> {
         self.at
     }
 
+    /// Moves on past a hole or kept bytes.
     pub(super) fn advance(&mut self, by: u64) {
         self.at += by;
+        self.interval.other();
+    }
+
+    /// Moves on past data.
+    pub(super) fn put(&mut self, count: u64) {
+        self.at += count;
+        self.interval.data(count);
     }
 
     pub(super) fn error(&self, operation: Operation, errno: i32) -> Error {
@@ -199,7 +210,7 @@ impl<C: Checkpoint> Place<C> {
         let Some(direct) = &mut self.direct else { return Err(Error::Internal) };
         let count = direct.put(Part::Zeros(length), at);
         let count = count.map_err(|errno| self.error(Operation::Hole, errno))?;
-        self.at += count;
+        self.advance(count);
         Ok(count)
     }
 
@@ -216,11 +227,7 @@ impl<C: Checkpoint> Place<C> {
 
     /// How many bytes may be put here before something else is due.
     fn most(&self) -> u64 {
-        let room = self.limit.0 - self.at;
-        match self.sync_interval {
-            0..EXACT_INTERVAL => room,
-            interval => room.min(interval.saturating_sub(self.at - self.durable)),
-        }
+        self.interval.most().min(self.limit.0 - self.at)
     }
 
     /// Writes what fits, and moves on.
@@ -234,7 +241,7 @@ impl<C: Checkpoint> Place<C> {
         if count == 0 {
             return Err(self.error(Operation::Write, libc::EIO));
         }
-        self.at += count as u64;
+        self.put(count as u64);
         Ok(count)
     }
 
@@ -246,6 +253,10 @@ impl<C: Checkpoint> Place<C> {
 
     /// Whether [`Place::fetch`] may be the way: its file system does more than to move pages.
     pub(super) fn fetches(&mut self) -> bool {
+        // Where shared blocks end, the rest of a block must be read.
+        if self.blind().is_some() {
+            return false;
+        }
         self.file_system().copies_itself()
     }
 
@@ -265,7 +276,7 @@ impl<C: Checkpoint> Place<C> {
         match answer {
             Ok(0) => Ok(Attempt::Declined(None)),
             Ok(count) => {
-                self.at += count;
+                self.put(count);
                 Ok(Attempt::Moved(count))
             }
             Err(libc::EINTR) => Err(self.error(Operation::Write, libc::EINTR)),
@@ -289,7 +300,7 @@ impl<C: Checkpoint> Place<C> {
         match pipe.drain(self.fd, self.at, self.most()) {
             Ok(0) => Ok(Attempt::Declined(None)),
             Ok(count) => {
-                self.at += count;
+                self.put(count);
                 Ok(Attempt::Moved(count))
             }
             Err(libc::EINTR) => Err(self.error(Operation::Write, libc::EINTR)),
@@ -297,9 +308,42 @@ impl<C: Checkpoint> Place<C> {
         }
     }
 
+    /// The facts for requests, if it was opened with O_DIRECT.
+    pub(super) fn geometry(&mut self, grows: bool) -> Result<Geometry> {
+        self.life.check(Operation::Open, Side::Sink, self.at)?;
+        // What came in another way before may end within a block.
+        self.leave_edge()?;
+        let Some(direct) = &self.direct else { return Err(Error::Internal) };
+        let alignment = direct.alignment();
+        Ok(Geometry {
+            at: self.at,
+            size: direct.old_end().max(self.at),
+            block: alignment.block,
+            memory: alignment.memory,
+            request: REQUEST,
+            zero: i64::MAX as u64,
+            depth: DEPTH,
+            grows,
+            reads: direct.readable(),
+        })
+    }
+
+    /// Whether the stream may reach this offset.
+    pub(super) fn reach(&self, end: u64, operation: Operation) -> Result<()> {
+        self.life.check(operation, Side::Sink, self.at)?;
+        let (limit, errno) = self.limit;
+        if end <= limit { Ok(()) } else { Err(Error::at(operation, Side::Sink, limit, errno)) }
+    }
+
+    /// Takes back requests that are done.
+    pub(super) fn take_replies(&mut self, replies: &mut VecDeque<Reply>) -> Result<()> {
+        let advanced = self.queue.advance(replies);
+        advanced.map_err(|errno| Error::at(Operation::Write, Side::Sink, self.at, errno))
+    }
+
     /// Whether it is time to make durable what there is.
-    pub(super) fn due(&self) -> bool {
-        self.sync_interval != 0 && self.at - self.durable >= self.sync_interval
+    pub(super) fn due(&mut self) -> bool {
+        self.interval.is_due(Instant::now)
     }
 
     /// Makes durable what there is, and says so.
@@ -311,12 +355,13 @@ impl<C: Checkpoint> Place<C> {
             .reached(self.at)
             .map_err(|errno| Error::at(Operation::Checkpoint, Side::Sink, self.at, errno))?;
         self.durable = self.at;
+        self.interval.reached(Instant::now());
         Ok(())
     }
 
     /// Bytes of the stream that are durable, if that is looked after.
     pub(super) fn durable(&self) -> Option<u64> {
-        (self.sync || self.sync_interval != 0).then(|| self.durable - self.start)
+        (self.sync || self.interval.is_set()).then(|| self.durable - self.start)
     }
 
     /// The end: makes it durable if that was asked for.
@@ -326,7 +371,7 @@ impl<C: Checkpoint> Place<C> {
         }
         self.life.check(Operation::Finish, Side::Sink, self.at)?;
         self.leave_edge()?;
-        if self.sync || self.sync_interval != 0 {
+        if self.sync || self.interval.is_set() {
             self.make_durable()?;
         }
         self.life = Life::Finished;

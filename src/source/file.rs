@@ -1,19 +1,23 @@
 //! A regular file or a block device: its map is walked, its data is read by offset.
 
+mod requests;
+
 use super::look_ahead::{LookAhead, SMALL};
 use super::peek::{Blocks, Looker};
 use super::{Options, range_end};
 use crate::direct::{Alignment, Reader};
 use crate::end::{
-    Attempt, End, Extent, Feed, Glimpse, Look, Next, Peek, Rewind, Source, SourceInfo, SourceWays,
-    Stored,
+    Addressable, Attempt, End, Extent, Feed, Glimpse, Look, Next, Peek, Rewind, Source, SourceInfo,
+    SourceWays, Stored,
 };
 use crate::error::{Error, Operation, Result, Side};
 use crate::filesystem::FileSystem;
 use crate::life::Life;
 use crate::pipe::Pipe;
+use crate::queue::Queue;
 use crate::section::{Kind, Position, Section, Seekable, Walk, holes_supported, steadily};
 use crate::sys::{self, Fd, FileKind};
+use crate::trace::Trail;
 use crate::wait::Waiting;
 
 /// A descriptor that is read by offset.
@@ -37,6 +41,9 @@ pub struct FileSource {
     looker: Looker,
     /// It was opened with O_DIRECT.
     direct: Option<Reader>,
+    /// Reads that are under way.
+    queue: Queue,
+    trail: Trail,
     /// It may end before `end`, which is only the most that is read.
     may_end: bool,
     ended: bool,
@@ -86,6 +93,8 @@ impl FileSource {
             look_ahead: LookAhead::new(fd, offset),
             looker: Looker::new(fd),
             direct: alignment.map(|alignment| Reader::new(fd, alignment)),
+            queue: Queue::new(fd),
+            trail: Trail::default(),
             may_end: made_up && at_most,
             ended: false,
             life: Life::Open,
@@ -140,7 +149,7 @@ impl FileSource {
                 if self.position.is_none() {
                     self.position = Some(Position::save(self.fd)?);
                 }
-                walk.at(self.offset)?
+                walk.at(self.offset, &mut self.trail)?
             }
         };
         if section.kind == Kind::End {
@@ -155,7 +164,8 @@ impl FileSource {
     #[inline]
     fn tell_disk(&mut self, section: &Section, end: u64, small: u64) {
         if section.length > small && self.direct.is_none() {
-            self.look_ahead.long(section.offset, section.offset + section.length, end);
+            let section_end = section.offset + section.length;
+            self.look_ahead.long(section.offset, section_end, end, &mut self.trail);
         }
     }
 
@@ -225,7 +235,7 @@ impl Source for FileSource {
         let count = if let Some(direct) = &mut self.direct {
             direct.read(piece, self.offset)
         } else if section.length <= SMALL && most as u64 == section.length {
-            self.look_ahead.read(piece, self.offset, end)
+            self.look_ahead.read(piece, self.offset, end, &mut self.trail)
         } else {
             sys::pread(self.fd, piece, self.offset)
         }
@@ -279,6 +289,10 @@ impl SourceWays for FileSource {
 
     fn rewind(&mut self) -> Option<&mut dyn Rewind> {
         Some(self)
+    }
+
+    fn addressed(&mut self) -> Option<&mut dyn Addressable> {
+        if self.direct.is_some() { Some(self) } else { None }
     }
 }
 
@@ -345,14 +359,19 @@ impl End for FileSource {
         Ok(())
     }
 
-    fn abort(&mut self, _error: &Error) {
+    fn abort(&mut self, error: &Error) {
+        self.queue.end(error);
         self.life.abort();
         // The stream has failed already, and that is the error to report.
         let _ = self.restore();
     }
 
     fn waiting(&self) -> Waiting {
-        Waiting::Owner
+        self.queue.waiting()
+    }
+
+    fn trail(&mut self) -> Option<&mut Trail> {
+        Some(&mut self.trail)
     }
 }
 
@@ -369,6 +388,7 @@ mod tests {
     use crate::sys::Call;
     use crate::sys::inject::{self, Fault};
     use crate::testing::{self, BLOCK, Piece::*};
+    use crate::trace::{Event, MapEvent};
     use std::cell::RefCell;
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::FileExt;
@@ -554,6 +574,45 @@ mod tests {
                 || sections(source(file.as_raw_fd(), Options::default()).as_mut()),
             );
             assert_eq!(found, [(Kind::Data, 5 * BLOCK)]);
+        }
+    }
+    /// The events of a source whose map answers so, when it is walked.
+    fn events(file: &std::fs::File, fault: impl FnMut(Call) -> Fault + 'static) -> Vec<Event> {
+        inject::with(fault, || {
+            let mut source = source(file.as_raw_fd(), Options::default());
+            sections(source.as_mut());
+            source.trail().unwrap().take().collect()
+        })
+    }
+
+    #[test]
+    fn what_becomes_of_the_map_is_recorded_once() {
+        let file = testing::sparse(&[Data(1), Hole(1), Data(1), Hole(1), Data(1)]);
+        assert_eq!(events(&file, |_| Fault::None), [Event::Map(MapEvent::Asked, None)]);
+        let mut asked = 0;
+        let refusing = move |call| {
+            asked += usize::from(call == Call::Lseek);
+            // The first keeps the position.
+            if call == Call::Lseek && asked == 2 { Fault::Errno(libc::EINVAL) } else { Fault::None }
+        };
+        let refused = Event::Map(MapEvent::Refused, Some(libc::EINVAL));
+        assert_eq!(events(&file, refusing), [refused]);
+    }
+
+    #[test]
+    fn a_map_that_is_asked_again_after_a_flush_is_recorded() {
+        let file = testing::sparse(&[Data(1)]);
+        for (flush, second) in [(None, MapEvent::Flushed), (Some(libc::EROFS), MapEvent::Refused)] {
+            let mut asked = 0;
+            let unsynced = move |call| match call {
+                Call::Lseek => {
+                    asked += 1;
+                    if asked == 2 { Fault::Errno(libc::ENOENT) } else { Fault::None }
+                }
+                Call::Fdatasync => flush.map_or(Fault::None, Fault::Errno),
+                _ => Fault::None,
+            };
+            assert_eq!(events(&file, unsynced)[0], Event::Map(second, flush));
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use super::cache::Cache;
 use crate::sys::{self, Fd, Sys};
+use crate::trace::{Event, Trail};
 
 /// Up to this many bytes a section is small.
 pub const SMALL: u64 = 128 * 1024;
@@ -45,6 +46,8 @@ pub struct LookAhead {
     data: u64,
     since: u64,
     long: Long,
+    /// The most bytes that the disk was told of at once, as far as recorded.
+    reported: u64,
 }
 
 /// The part of it for sections that are not small.
@@ -75,12 +78,19 @@ impl LookAhead {
             data: 0,
             since: start,
             long: Long { until: start, earned: LONG_TRUST.0, ..Long::default() },
+            reported: 0,
         }
     }
 
     /// Reads a whole small section of a source that ends at `end`. A section in the cache costs one
     /// system call, as with pread(2).
-    pub fn read(&mut self, buffer: &mut [u8], offset: u64, end: u64) -> Sys<usize> {
+    pub fn read(
+        &mut self,
+        buffer: &mut [u8],
+        offset: u64,
+        end: u64,
+        trail: &mut Trail,
+    ) -> Sys<usize> {
         let length = buffer.len();
         // Within the window nothing is asked before half of it is used up.
         if self.trust > 0 {
@@ -95,7 +105,7 @@ impl LookAhead {
             }
             self.earned = 0;
             if self.cache.tells() {
-                self.go_on(offset, end);
+                self.go_on(offset, end, trail);
             }
         }
         self.data += length as u64;
@@ -106,7 +116,7 @@ impl LookAhead {
     }
 
     /// Moves the window, unless it would be nearly all holes.
-    fn go_on(&mut self, offset: u64, end: u64) {
+    fn go_on(&mut self, offset: u64, end: u64, trail: &mut Trail) {
         let dense = self.data.saturating_mul(SPREAD) >= offset.saturating_sub(self.since);
         (self.data, self.since) = (0, offset);
         if !dense {
@@ -119,6 +129,7 @@ impl LookAhead {
         if from < to {
             self.cache.fill(from, to - from);
             self.told = to;
+            self.report(to - from, trail);
         }
     }
 
@@ -129,34 +140,38 @@ impl LookAhead {
     /// The map is asked for those to tell the disk, and for nothing else: what the walk says of them is
     /// asked when they are reached.
     #[inline]
-    pub fn long(&mut self, offset: u64, section_end: u64, end: u64) {
+    pub fn long(&mut self, offset: u64, section_end: u64, end: u64, trail: &mut Trail) {
         if offset >= self.long.until {
-            self.enter_long(offset, section_end, end);
+            let told = self.enter_long(offset, section_end, end);
+            self.report(told, trail);
         }
     }
 
-    fn enter_long(&mut self, offset: u64, section_end: u64, end: u64) {
+    /// Returns the number of bytes that the disk was told of.
+    fn enter_long(&mut self, offset: u64, section_end: u64, end: u64) -> u64 {
         let long = &mut self.long;
+        let mut told = 0;
         let length = section_end - offset;
         long.until = section_end;
         if length > AHEAD {
-            return;
+            return 0;
         }
         if offset >= long.told {
             if long.trust > 0 {
                 long.trust = long.trust.saturating_sub(length);
-                return;
+                return 0;
             }
             match self.cache.has(offset) {
                 Some(false) => long.earned = LONG_TRUST.0,
                 Some(true) => {
                     long.trust = long.earned;
                     long.earned = LONG_TRUST.1.min(long.earned * 2);
-                    return;
+                    return 0;
                 }
-                None => return,
+                None => return 0,
             }
             self.cache.fill(offset, length);
+            told = length;
             (long.told, long.ahead) = (section_end, 0);
         } else {
             long.ahead = long.ahead.saturating_sub(length);
@@ -168,10 +183,22 @@ impl LookAhead {
                     self.cache.fill(data, length);
                     long.told = data + length;
                     long.ahead += length;
+                    told += length;
                 }
                 // Nobody is asked again before the source is there.
                 _ => long.ahead = u64::MAX,
             }
+        }
+        told
+    }
+
+    /// Records that the disk was told of so many bytes, if it never was of as many: a change, not
+    /// each call.
+    #[inline]
+    fn report(&mut self, bytes: u64, trail: &mut Trail) {
+        if bytes > self.reported {
+            self.reported = bytes;
+            trail.record(Event::LookAhead(bytes));
         }
     }
 }
@@ -230,7 +257,12 @@ mod tests {
                 let mut ahead = LookAhead::new(fd, 0);
                 for section in 0..count {
                     let mut buffer = vec![0; SECTION as usize];
-                    let found = ahead.read(&mut buffer, section * apart, count * apart);
+                    let found = ahead.read(
+                        &mut buffer,
+                        section * apart,
+                        count * apart,
+                        &mut Trail::default(),
+                    );
                     assert_eq!(found, Ok(SECTION as usize));
                     assert_eq!(buffer, bytes);
                 }
@@ -310,7 +342,7 @@ mod tests {
                 for length in lengths {
                     // Once for each piece that is moved.
                     for piece in [at, at + length / 2] {
-                        ahead.long(piece, at + length, end);
+                        ahead.long(piece, at + length, end, &mut Trail::default());
                     }
                     told.push(seen.borrow().2 / MIB);
                     at += 2 * length;
@@ -378,5 +410,35 @@ mod tests {
             assert_eq!(asked, if errno == libc::EIO { 64 } else { 1 });
             assert_eq!((mapped, told), (0, vec![0; 64]));
         }
+    }
+    #[test]
+    fn only_a_larger_request_than_all_before_is_recorded() {
+        let mut ahead = LookAhead::new(-1, 0);
+        let mut trail = Trail::default();
+        for bytes in [0, SMALL, SMALL, 4 * SMALL, SMALL, 8 * SMALL] {
+            ahead.report(bytes, &mut trail);
+        }
+        let events: Vec<_> = trail.take().collect();
+        assert_eq!(events, [SMALL, 4 * SMALL, 8 * SMALL].map(Event::LookAhead));
+    }
+
+    #[test]
+    fn what_the_disk_is_told_of_is_recorded() {
+        let file = testing::file();
+        let mut end = 0;
+        for _ in 0..16 {
+            file.write_all_at(&vec![1; MIB as usize], end).unwrap();
+            end += 2 * MIB;
+        }
+        file.set_len(end).unwrap();
+        let mut trail = Trail::default();
+        inject::with(cold, || {
+            let mut ahead = LookAhead::new(file.as_raw_fd(), 0);
+            for at in (0..end).step_by(2 * MIB as usize) {
+                ahead.long(at, at + MIB, end, &mut trail);
+            }
+        });
+        let events: Vec<_> = trail.take().collect();
+        assert_eq!(events, [Event::LookAhead(3 * MIB)]);
     }
 }

@@ -35,6 +35,6 @@ impl Control {
     /// The error that was given as the reason, if one was.
     #[must_use]
     pub fn reason(&self) -> Option<Error> {
-        *self.reason.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.reason.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 }

@@ -12,8 +12,10 @@ use super::pool::Pool;
 use super::turn::{Done, STEP_COST, Turn};
 use super::window::{Kinds, Window};
 use super::zeros::{Run, Zeros};
-use crate::end::{HoleWay, Next, Sink, Source};
+use crate::buffer::Buffer;
+use crate::end::{HoleWay, Look, Next, Sink, Source};
 use crate::error::{Error, Operation, Result, Side};
+use crate::section::Kind;
 use crate::trace::{Event, Way};
 use std::time::Instant;
 
@@ -27,8 +29,50 @@ struct Gap {
     length: u64,
     /// Of it, bytes that came as data and are zeros.
     zeros: u64,
-    /// Zeros that are found in the data that comes next may still extend it.
+    /// What comes next may still extend it.
     open: bool,
+    /// What becomes of it, once a part of it has gone out.
+    form: Option<Form>,
+}
+
+/// What becomes of a gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Hole,
+    /// It is too short for a hole.
+    Zeros,
+}
+
+impl Gap {
+    /// The sink took the first `length` bytes. Returns the number of those that came as data. They are
+    /// counted first: within one gap nobody sees the difference.
+    fn take(&mut self, length: u64) -> u64 {
+        let zeros = self.zeros.min(length);
+        self.length -= length;
+        self.zeros -= zeros;
+        if self.length == 0 {
+            self.form = None;
+        }
+        zeros
+    }
+}
+
+/// Holes that are too short to be made.
+#[derive(Debug)]
+struct Short {
+    /// The length of the shortest that is made.
+    least: u64,
+    /// What is written for them. The pool may hold the data that follows.
+    zeros: Buffer,
+}
+
+impl Short {
+    const MOST: u64 = 64 << 10;
+
+    fn new(least: u64) -> Result<Self> {
+        let size = usize::try_from(least.min(Self::MOST)).unwrap_or(usize::MAX);
+        Ok(Short { least, zeros: Buffer::new(size)? })
+    }
 }
 
 /// The stream on its way from the source to the sink.
@@ -39,6 +83,7 @@ pub(super) struct Flow {
     zeros: Option<Zeros>,
     ladder: Ladder,
     kinds: Kinds,
+    short: Option<Short>,
     /// How the last hole was made.
     hole_way: Option<HoleWay>,
     /// Takes everything over once it is there.
@@ -63,6 +108,11 @@ impl Flow {
             zeros: detects.then(|| Zeros::new(options.zero_block, peeks)),
             ladder,
             kinds: Kinds { holes, keeps },
+            short: if holes && options.min_hole > 1 {
+                Some(Short::new(options.min_hole)?)
+            } else {
+                None
+            },
             hole_way: None,
             window: None,
             options: *options,
@@ -106,7 +156,7 @@ impl Flow {
         if let Some(window) = &mut self.window {
             return window.step(turn).map(Some);
         }
-        let fetches = self.zeros.is_none() && self.ladder.may(Way::Fetch);
+        let fetches = !self.window_is_next();
         let pending = !self.pool.is_empty() || self.gap.length > 0 || self.ladder.under_way() > 0;
         if fetches || pending {
             return Ok(None);
@@ -124,6 +174,12 @@ impl Flow {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether no way is left that is better than several requests in flight.
+    #[inline]
+    fn window_is_next(&self) -> bool {
+        self.ladder.may(Way::Window) && (self.zeros.is_some() || !self.ladder.may(Way::Fetch))
     }
 
     /// Whether requests are under way.
@@ -231,7 +287,7 @@ impl Flow {
 
     /// Makes a hole of the gap, or writes zeros.
     fn push_gap(&mut self, turn: &mut Turn) -> Result<Done> {
-        if !self.kinds.holes {
+        if !self.kinds.holes || self.is_short() {
             return self.write_gap(turn);
         }
         let begun = turn.timed.then(Instant::now);
@@ -239,29 +295,41 @@ impl Flow {
         let length = turn.taken(Operation::Hole, made.length, self.gap.length)?;
         let took = begun.map_or(0, |begun| begun.elapsed().as_micros());
         let took = u64::try_from(took).unwrap_or(u64::MAX);
-        self.gap.length -= length;
-        // Zeros that came as data are counted first. Within one gap nobody sees the difference.
-        let zeros = self.gap.zeros.min(length);
-        self.gap.zeros -= zeros;
+        let zeros = self.gap.take(length);
         if self.hole_way != Some(made.way) {
             self.hole_way = Some(made.way);
+            turn.trace_ends();
             turn.trace(Event::HoleChosen(made.way));
         }
         turn.moved(Part::Hole(made.way, zeros), length)?;
         Ok(Done::Worked(STEP_COST.max(took.saturating_mul(ZEROING_COST))))
     }
 
-    /// Writes zeros where the sink makes no holes. Nothing is pending then: no zeros are looked for.
+    /// Whether the gap is written as zeros because it is too short for a hole. The rest of a gap becomes
+    /// whatever its first part became.
+    #[inline]
+    fn is_short(&mut self) -> bool {
+        let Some(short) = &self.short else { return false };
+        let form = if self.gap.length < short.least { Form::Zeros } else { Form::Hole };
+        *self.gap.form.get_or_insert(form) == Form::Zeros
+    }
+
+    /// Writes zeros where no hole is made.
     fn write_gap(&mut self, turn: &mut Turn) -> Result<Done> {
         let most = match turn.pace.allowance(turn.now) {
             Ok(allowed) => self.gap.length.min(allowed),
             Err(when) => return Ok(Done::TooEarly(when)),
         };
-        let piece = self.pool.zeros(usize::try_from(most).unwrap_or(usize::MAX));
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let piece = match &self.short {
+            Some(short) => &short.zeros.bytes()[..most.min(short.zeros.bytes().len())],
+            // Nothing is pending: no zeros are looked for.
+            None => self.pool.zeros(most),
+        };
         let length = piece.len() as u64;
         let taken = turn.sink.write(piece)? as u64;
         let taken = turn.taken(Operation::Write, taken, length)?;
-        self.gap.length -= taken;
+        self.gap.take(taken);
         self.ladder.moved(Way::Copy, taken, turn)
     }
 
@@ -291,6 +359,7 @@ impl Flow {
                     return Ok(Some(done));
                 }
                 Tried::Came(next) => return self.came(next, turn),
+                Tried::Nothing if self.window_is_next() => return Ok(Some(Done::Worked(0))),
                 Tried::Nothing => self.passed(Done::Worked(0)),
             }
         }
@@ -383,7 +452,7 @@ impl Flow {
                 within_offsets(place, length)?;
                 turn.source.consume(length);
                 self.gap.length += length;
-                self.gap.open = false;
+                self.gap.open = self.short.is_some() && self.may_grow(turn);
                 Ok(None)
             }
             Next::Keep(length) => {
@@ -396,6 +465,21 @@ impl Flow {
                 self.keep(length, turn).map(Some)
             }
             Next::End => Ok(Some(Done::AtEnd)),
+        }
+    }
+
+    /// Whether the gap is too short for a hole, and what comes next may change that.
+    #[cold]
+    fn may_grow(&self, turn: &mut Turn) -> bool {
+        let Some(short) = &self.short else { return false };
+        if self.gap.length >= short.least {
+            return false;
+        }
+        match turn.source.look() {
+            Ok(Look { kind: Kind::Hole, .. }) => true,
+            Ok(Look { kind: Kind::Data, .. }) => self.zeros.is_some(),
+            // The next call reports a failure if it is one.
+            Ok(Look { kind: Kind::Keep | Kind::End, .. }) | Err(_) => false,
         }
     }
 

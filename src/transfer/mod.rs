@@ -9,19 +9,19 @@
 //! | module | its one job |
 //! |---|---|
 //! | this one | runs steps until the budget is used, an end is not ready, or all is done |
-//! | [`options`] | what the caller decides |
-//! | [`stages`] | the stages, and one step of each |
-//! | [`flow`] | moves the stream, piece by piece |
-//! | [`ladder`] | which way the next piece moves, and which ways are given up |
-//! | [`window`] | several requests in flight |
-//! | [`zeros`] | finds zeros in data |
-//! | [`pool`] | the memory |
-//! | [`compare`] | the part that a resuming receiver holds |
-//! | [`pace`] | rate, stall and idle limits; reads no clock |
-//! | [`meter`] | statistics, sections, progress |
-//! | [`patience`] | an end that is not ready |
-//! | [`control`] | cancel and failure from outside |
-//! | [`turn`] | what one step works with |
+//! | `options` | what the caller decides |
+//! | `stages` | the stages, and one step of each |
+//! | `flow` | moves the stream, piece by piece |
+//! | `ladder` | which way the next piece moves, and which ways are given up |
+//! | `window` | several requests in flight |
+//! | `zeros` | finds zeros in data |
+//! | `pool` | the memory |
+//! | `compare` | the part that a resuming receiver holds |
+//! | `pace` | rate, stall and idle limits; reads no clock |
+//! | `meter` | statistics, sections, progress |
+//! | `patience` | an end that is not ready |
+//! | `control` | cancel and failure from outside |
+//! | `turn` | what one step works with |
 
 mod compare;
 mod control;
@@ -46,7 +46,6 @@ use meter::Meter;
 pub use meter::{Stats, Ways};
 pub use options::{Observe, Options, Patience, Progress, Sparse};
 use pace::Pace;
-use patience::Rest;
 use stages::{Course, Stage, Step};
 use std::sync::Arc;
 use std::time::Instant;
@@ -110,7 +109,7 @@ impl Transfer {
     }
 
     fn ended(&self) -> Option<Result<()>> {
-        if let Stage::Ended(result) = self.course.stage() { Some(*result) } else { None }
+        if let Stage::Ended(result) = self.course.stage() { Some(result.clone()) } else { None }
     }
 
     /// Runs for about `budget` bytes of work, or to the end.
@@ -133,8 +132,8 @@ impl Transfer {
             self.pace.progress(now);
             self.course.enter(Stage::Open, 0, observer);
         }
-        self.wait = Wait::NOTHING;
         let mut turn = Turn {
+            wait: Wait::NOTHING,
             traces: observer.traces(),
             ticks: self.pace.needs_time() || self.meter.needs_time(),
             timed: budget.is_some(),
@@ -151,21 +150,20 @@ impl Transfer {
             Some(error) => Err(error),
             None => drive(&mut self.course, &self.control, &mut turn, budget, patience),
         };
-        if let Err(error) = result {
-            if self.course.stop(error, &mut turn) {
+        if let Err(error) = &result {
+            let error = error.clone();
+            if !error.would_block() && self.course.stop(&error, &mut turn) {
                 result = drain(&mut self.course, error, &mut turn, patience);
             }
         }
+        self.wait = turn.wait;
         match result {
-            Ok(Rest::Over) => Ok(Progress::BudgetUsed),
-            Ok(Rest::Finished) => {
+            Ok(Progress::Finished) => {
                 self.course.enter(Stage::Ended(Ok(())), self.meter.position(), observer);
                 Ok(Progress::Finished)
             }
-            Ok(Rest::Callers(wait, error)) => {
-                self.wait = wait;
-                Err(error)
-            }
+            Ok(Progress::BudgetUsed) => Ok(Progress::BudgetUsed),
+            Err(error) if error.would_block() => Err(error),
             Err(error) => Err(self.fail(error, source, sink, observer)),
         }
     }
@@ -185,7 +183,7 @@ impl Transfer {
             sink.abort(&error);
         }
         source.abort(&error);
-        self.course.enter(Stage::Ended(Err(error)), self.meter.position(), observer);
+        self.course.enter(Stage::Ended(Err(error.clone())), self.meter.position(), observer);
         self.wait = Wait::NOTHING;
         error
     }
@@ -197,14 +195,14 @@ impl Transfer {
     }
 }
 
-/// Makes steps until all is done, the budget is used, or the caller must wait.
+/// Makes steps until all is done, the budget is used, or the caller must wait: then the error would block.
 fn drive(
     course: &mut Course,
     control: &Control,
     turn: &mut Turn,
     budget: Option<u64>,
     patience: Patience,
-) -> Result<Rest> {
+) -> Result<Progress> {
     let mut left = budget.unwrap_or(u64::MAX);
     loop {
         if turn.ticks {
@@ -215,42 +213,38 @@ fn drive(
         let result = if stopped { Err(stop(control, turn)) } else { course.step(turn) };
         course.report_durable(turn);
         turn.trace_ends();
-        let rest = match result {
-            Ok(Step::Worked(bytes)) => {
-                left = left.saturating_sub(bytes);
-                Rest::Over
-            }
+        match result {
+            Ok(Step::Worked(bytes)) => left = left.saturating_sub(bytes),
             Ok(Step::TooEarly(when)) => turn.wait_until(when, patience)?,
-            Ok(Step::Finished) => Rest::Finished,
+            Ok(Step::Finished) => return Ok(Progress::Finished),
             Err(error) if error.interrupted() => {
                 left = left.saturating_sub(STEP_COST);
-                turn.is_in_time(error.side())?
+                turn.is_in_time(error.side())?;
             }
-            Err(error) if error.would_block() && !control.pulled() => {
-                turn.wait_for_end(error, patience)?
+            Err(error) if error.would_block() && control.pulled() => {
+                return Err(stop(control, turn));
             }
-            Err(error) if error.would_block() => return Err(stop(control, turn)),
+            Err(error) if error.would_block() => turn.wait_for_end(error, patience)?,
             Err(error) => return Err(error),
-        };
-        match rest {
-            Rest::Over if left == 0 && budget.is_some() => {
-                turn.trace(Event::Limit(Limit::Budget));
-                return Ok(rest);
-            }
-            Rest::Over => {}
-            Rest::Callers(..) | Rest::Finished => return Ok(rest),
+        }
+        if left == 0 && budget.is_some() {
+            turn.trace(Event::Limit(Limit::Budget));
+            return Ok(Progress::BudgetUsed);
         }
     }
 }
 
-/// Waits until all requests of a transfer that has failed are back.
+/// Waits until all requests of a transfer that has failed are back, or has the caller wait. Returns the
+/// failure then.
 #[cold]
-fn drain(course: &mut Course, error: Error, turn: &mut Turn, patience: Patience) -> Result<Rest> {
-    while course.stop(error, turn) {
-        match turn.wait_for_requests(patience)? {
-            Rest::Over | Rest::Finished => {}
-            callers @ Rest::Callers(..) => return Ok(callers),
-        }
+fn drain(
+    course: &mut Course,
+    error: Error,
+    turn: &mut Turn,
+    patience: Patience,
+) -> Result<Progress> {
+    while course.stop(&error, turn) {
+        turn.wait_for_requests(patience)?;
     }
     Err(error)
 }

@@ -28,6 +28,8 @@ pub struct Options {
     pub detect_zeroes: bool,
     /// The size of such a block in bytes.
     pub zero_block: u32,
+    /// A hole of fewer bytes is written as zeros.
+    pub min_hole: u64,
     /// The size of the buffer in bytes.
     pub buffer_size: u64,
     /// Requests in flight between ends that answer to offsets.

@@ -11,16 +11,6 @@ use std::time::{Duration, Instant};
 /// The longest wait before a cancel is looked for.
 const GLANCE: Duration = Duration::from_millis(50);
 
-/// What a step leaves to be done.
-pub(super) enum Rest {
-    /// Nothing: make the next step.
-    Over,
-    /// Nothing, for good.
-    Finished,
-    /// The caller must wait for this, and gets this error, which would block.
-    Callers(Wait, Error),
-}
-
 impl Turn<'_> {
     /// Sends what the sink's peer was not sent yet. Returns whether nothing is kept back.
     pub(super) fn flush(&mut self) -> Result<bool> {
@@ -44,8 +34,8 @@ impl Turn<'_> {
         Some(due.saturating_duration_since(now))
     }
 
-    /// Waits, or has the caller wait, until a time.
-    pub(super) fn wait_until(&mut self, when: Instant, patience: Patience) -> Result<Rest> {
+    /// Waits until a time, or has the caller wait: by an error that would block, and [`Turn::wait`].
+    pub(super) fn wait_until(&mut self, when: Instant, patience: Patience) -> Result<()> {
         self.trace(Event::Limit(Limit::Rate));
         self.flush()?;
         let now = Instant::now();
@@ -54,25 +44,24 @@ impl Turn<'_> {
         let left = when.saturating_duration_since(now);
         let left = self.flush_in(now).map_or(left, |flush_in| left.min(flush_in));
         if patience == Patience::None {
-            let wait = Wait { side: Side::None, watch: Watch::time(left) };
+            self.wait = Wait { side: Side::None, watch: Watch::time(left) };
             let position = self.meter.position();
-            let error = Error::at(Operation::Wait, Side::None, position, libc::EAGAIN);
-            return Ok(Rest::Callers(wait, error));
+            return Err(Error::at(Operation::Wait, Side::None, position, libc::EAGAIN));
         }
         rest(&Watch::time(left))
     }
 
     /// An end answered `EINTR` and is asked again, unless it is too late: a peer that never stops sending
     /// nothing is never waited for.
-    pub(super) fn is_in_time(&mut self, side: Side) -> Result<Rest> {
+    pub(super) fn is_in_time(&mut self, side: Side) -> Result<()> {
         let now = Instant::now();
         self.see_signs(now);
-        self.pace.time_left(now, side, self.meter.position())?;
-        Ok(Rest::Over)
+        self.pace.time_left(now, side, self.meter.position()).map(drop)
     }
 
-    /// Waits, or has the caller wait, for an end that answered `EAGAIN` with this error.
-    pub(super) fn wait_for_end(&mut self, error: Error, patience: Patience) -> Result<Rest> {
+    /// Waits for an end that answered `EAGAIN` with this error, or has the caller wait: by the same error, and
+    /// [`Turn::wait`].
+    pub(super) fn wait_for_end(&mut self, error: Error, patience: Patience) -> Result<()> {
         // Anything that the sink keeps back is due before anything new.
         let side = error.side();
         let side = if side == Side::Source && !self.flush()? { Side::Sink } else { side };
@@ -95,38 +84,37 @@ impl Turn<'_> {
             Waiting::Descriptor { fd, events, blocking } => (Watch::one(fd, events), blocking),
             Waiting::Watch(watch) => (watch, true),
             Waiting::Owner => {
-                let watch = Watch::NOTHING.within(timeout);
-                return Ok(Rest::Callers(Wait { side, watch }, error));
+                self.wait = Wait { side, watch: Watch::NOTHING.within(timeout) };
+                return Err(error);
             }
         };
         let watch = watch.within(timeout);
         if patience == Patience::Any || may_wait && patience == Patience::Blocking {
             return rest(&watch);
         }
-        Ok(Rest::Callers(Wait { side, watch }, error))
+        self.wait = Wait { side, watch };
+        Err(error)
     }
-}
 
-impl Turn<'_> {
-    /// Waits, or has the caller wait, for requests of a transfer that has failed. No limit of time ends that.
-    pub(super) fn wait_for_requests(&mut self, patience: Patience) -> Result<Rest> {
+    /// Waits for requests of a transfer that has failed, or has the caller wait: by an error that would block,
+    /// and [`Turn::wait`]. No limit of time ends that.
+    pub(super) fn wait_for_requests(&mut self, patience: Patience) -> Result<()> {
         let several = self.waits.take();
         self.trace(Event::Waits(Side::None));
         let (watch, may_wait) =
             several.map_or((Watch::NOTHING, false), |several| (several.watch, several.blocking));
         let known = !watch.descriptors().is_empty() || watch.timeout.is_some();
-        if known && (patience == Patience::Any || may_wait && patience == Patience::Blocking) {
-            return rest(&watch);
+        let waits = patience == Patience::Any || may_wait && patience == Patience::Blocking;
+        // Where poll(2) fails, whoever runs this comes back.
+        if known && waits && rest(&watch).is_ok() {
+            return Ok(());
         }
-        let error = Error::at(Operation::Wait, Side::None, self.meter.position(), libc::EAGAIN);
-        Ok(Rest::Callers(Wait { side: Side::None, watch }, error))
+        self.wait = Wait { side: Side::None, watch };
+        Err(Error::at(Operation::Wait, Side::None, self.meter.position(), libc::EAGAIN))
     }
 }
 
 /// Waits, but not so long that a cancel is seen late.
-fn rest(watch: &Watch) -> Result<Rest> {
-    match watch.rest(GLANCE) {
-        Ok(()) => Ok(Rest::Over),
-        Err(errno) => Err(Error::nowhere(Operation::Wait, Side::None, errno)),
-    }
+fn rest(watch: &Watch) -> Result<()> {
+    watch.rest(GLANCE).map_err(|errno| Error::nowhere(Operation::Wait, Side::None, errno))
 }

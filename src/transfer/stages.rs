@@ -92,6 +92,8 @@ impl Course {
     }
 
     fn next(&mut self, stage: Stage, turn: &mut Turn) {
+        // What the ends decided belongs to the stage that it was decided in.
+        turn.trace_ends();
         self.enter(stage, turn.meter.position(), turn.observer);
     }
 
@@ -139,23 +141,23 @@ impl Course {
                 turn.source.finish()?;
                 Ok(Step::Finished)
             }
-            Stage::Ended(result) => (*result).map(|()| Step::Finished),
+            Stage::Ended(result) => result.clone().map(|()| Step::Finished),
         }
     }
 
     /// The error that has ended it, while requests are under way.
     pub(super) fn stopped_by(&self) -> Option<Error> {
-        if let Stage::Stop(_, error) = self.stage { Some(error) } else { None }
+        if let Stage::Stop(_, error) = &self.stage { Some(error.clone()) } else { None }
     }
 
     /// It has failed with this error: has all requests come back. Returns whether some are still under way.
     #[cold]
-    pub(super) fn stop(&mut self, error: Error, turn: &mut Turn) -> bool {
+    pub(super) fn stop(&mut self, error: &Error, turn: &mut Turn) -> bool {
         match std::mem::replace(&mut self.stage, Stage::Open) {
             Stage::Move(flow) | Stage::Drain(flow) if flow.has_requests() => {
-                self.next(Stage::Stop(flow, error), turn);
+                self.next(Stage::Stop(flow, error.clone()), turn);
                 if let Stage::Stop(flow, _) = &mut self.stage {
-                    flow.cancel_requests(&error, turn);
+                    flow.cancel_requests(error, turn);
                 }
             }
             other => self.stage = other,

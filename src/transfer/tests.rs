@@ -421,12 +421,12 @@ fn not_ready_at_any_call_loses_nothing() {
                 let mut transfer = Transfer::new(&options).unwrap();
                 let first = stand.run(&mut transfer);
                 match first {
-                    Err(error) if errno == libc::EAGAIN => {
+                    Err(ref error) if errno == libc::EAGAIN => {
                         assert!(error.would_block());
                         assert!(transfer.under_way());
                         assert_eq!(stand.run(&mut transfer), Ok(Progress::Finished));
                     }
-                    other => assert_eq!(other, Ok(Progress::Finished)),
+                    ref other => assert_eq!(*other, Ok(Progress::Finished)),
                 }
                 assert_eq!(stand.sink.pieces, whole.sink.pieces, "{errno} at call {n}");
                 assert_eq!(stand.log.ends(), FINISHED);
@@ -446,7 +446,7 @@ fn an_error_at_any_call_is_told_and_both_ends_aborted_once() {
         let mut transfer = Transfer::new(&small()).unwrap();
         let error = stand.run(&mut transfer).unwrap_err();
         assert_eq!(error.errno(), libc::EIO, "call {n}");
-        assert_eq!(transfer.error(), Some(error));
+        assert_eq!(transfer.error(), Some(error.clone()));
         let aborted = [Event::SinkAbort(libc::EIO), Event::SourceAbort(libc::EIO)];
         let expected: &[Event] = if n == calls {
             // The last call is the source's finish: the sink is finished already.
@@ -1074,7 +1074,7 @@ fn a_failure_from_outside_is_the_result() {
     let mut stand = Stand::new(&layout());
     let mut transfer = Transfer::new(&small()).unwrap();
     let error = Error::at(Operation::Read, Side::Source, 7, libc::ECONNRESET);
-    transfer.control().fail(error);
+    transfer.control().fail(error.clone());
     transfer.control().fail(Error::at(Operation::Read, Side::Source, 8, libc::EIO));
     assert_eq!(stand.run(&mut transfer), Err(error));
     let events = [Event::SinkAbort(libc::ECONNRESET), Event::SourceAbort(libc::ECONNRESET)];
@@ -1130,4 +1130,82 @@ fn stages_ways_and_fallbacks_are_traced() {
     assert!(events.contains(&Traced::WayChosen(Way::Copy)));
     assert_eq!(transfer.stats().ways.data(Way::Copy), 1 << 20);
     assert_eq!(tracer.0.last().unwrap().0, 1 << 20);
+}
+
+/// What arrives of these pieces where holes have a least length.
+fn with_least(pieces: &[Piece], options: Options, min_hole: u64) -> (Vec<Piece>, Stats) {
+    let mut stand = Stand::new(pieces);
+    let mut transfer = Transfer::new(&Options { min_hole, ..options }).unwrap();
+    stand.run(&mut transfer).unwrap();
+    (stand.sink.pieces, transfer.stats())
+}
+
+#[test]
+fn a_hole_that_is_too_short_is_written_as_zeros() {
+    let pieces = [data(5000, 1), Piece::Hole(8191), data(100, 2), Piece::Hole(8192)];
+    let (found, stats) = with_least(&pieces, small(), 8192);
+    let first = Piece::Data(bytes_of(&pieces[..3]));
+    assert_eq!(found, [first, Piece::Hole(8192)]);
+    assert_eq!((stats.data_bytes, stats.hole_bytes, stats.hole_sections), (13_291, 8192, 1));
+    assert_eq!(with_least(&pieces, small(), 8191).0, pieces);
+    let (found, stats) = with_least(&pieces, small(), i64::MAX as u64);
+    assert_eq!(found, [Piece::Data(bytes_of(&pieces))]);
+    assert_eq!(stats.hole_bytes, 0);
+}
+
+#[test]
+fn zeros_that_are_found_and_too_few_for_a_hole_are_data() {
+    let options = Options { detect_zeroes: true, zero_block: 512, ..small() };
+    let zeros = |length| Piece::Data(vec![0; length]);
+    let pieces = [data(512, 1), zeros(1024), data(512, 2), zeros(1536), data(512, 3)];
+    let merged = Piece::Data(bytes_of(&pieces[..3]));
+    let (found, stats) = with_least(&pieces, options, 1536);
+    assert_eq!(found, [merged, Piece::Hole(1536), data(512, 3)]);
+    assert_eq!((stats.zero_bytes, stats.hole_bytes), (1536, 1536));
+}
+
+#[test]
+fn neighbouring_holes_and_zeros_count_as_one() {
+    let options = Options { detect_zeroes: true, zero_block: 512, ..small() };
+    let zeros = Piece::Data(vec![0; 1024]);
+    let pieces = [data(512, 1), Piece::Hole(512), zeros, Piece::Hole(512), data(512, 2)];
+    let expected = [data(512, 1), Piece::Hole(2048), data(512, 2)];
+    assert_eq!(with_least(&pieces, options, 2048).0, expected);
+    let all = [Piece::Data(bytes_of(&pieces))];
+    assert_eq!(with_least(&pieces, options, 2049).0, all);
+    let parts = [data(512, 1), Piece::Hole(512), Piece::Hole(1536), data(512, 2)];
+    assert_eq!(with_least(&parts, small(), 2048).0, expected);
+}
+
+#[test]
+fn any_layout_any_answers_any_least_hole_same_bytes() {
+    for seed in 0..300 {
+        let mut random = Random::new(seed);
+        let mut pieces = Vec::new();
+        for _ in 0..random.below(12) {
+            match random.below(3) {
+                0 => pieces.push(Piece::Hole(1 + random.below(20_000))),
+                1 => pieces.push(Piece::Data(vec![0; 1 + random.below(9000) as usize])),
+                _ => pieces.push(data(1 + random.below(9000) as usize, seed as u8)),
+            }
+        }
+        let (detect_zeroes, min_hole) = (random.once_in(2), 1 + random.below(30_000));
+        let buffer_size = 4096 + random.below(5000);
+        let options =
+            Options { detect_zeroes, min_hole, buffer_size, zero_block: 512, ..Options::default() };
+        let mut answers = random.clone();
+        let calm = random.once_in(2);
+        let mut stand = Stand::new(&pieces).with_fault(move |_| match answers.below(6) {
+            0 if !calm => Answer::Errno(libc::EAGAIN),
+            1 => Answer::Errno(libc::EINTR),
+            2 => Answer::Short(1 + answers.below(3000) as usize),
+            _ => Answer::Work,
+        });
+        let mut transfer = Transfer::new(&options).unwrap();
+        stand.run_out(&mut transfer).unwrap();
+        assert!(bytes_of(&stand.sink.pieces) == bytes_of(&pieces), "seed {seed}");
+        for piece in &stand.sink.pieces {
+            assert!(!matches!(piece, Piece::Hole(length) if *length < min_hole), "seed {seed}");
+        }
+    }
 }

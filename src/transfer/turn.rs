@@ -6,7 +6,7 @@ use super::pace::Pace;
 use crate::end::{Sink, Source};
 use crate::error::{Error, Operation, Result, Side};
 use crate::trace::Event;
-use crate::wait::Watch;
+use crate::wait::{Wait, Watch};
 use std::time::Instant;
 
 /// A hole, or any step that moves no data, counts as this many bytes in a budget.
@@ -40,6 +40,8 @@ pub(super) struct Turn<'a> {
     pub(super) timed: bool,
     /// Somebody wants to see events.
     pub(super) traces: bool,
+    /// What the caller must wait for, once a step has failed with an error that would block.
+    pub(super) wait: Wait,
     /// What an `EAGAIN` of several ends at once waits for.
     pub(super) waits: Option<Several>,
 }

@@ -1,43 +1,44 @@
-//! Frames over a pair of descriptors, for those who have no protocol of their own.
+//! The wire: frames over any transport, for those who have no protocol of their own.
 //!
-//! | room | subject |
+//! ```text
+//!     Writer --+-- proto::sender                    proto::receiver --+-- Reader
+//!      (sink)  +-- Transport  ...... bytes ......  Transport ---------+  (source)
+//! ```
+//!
+//! | module | subject |
 //! |---|---|
-//! | [`frame`] | frames to bytes and back: no I/O, no state |
-//! | [`errno`] | errnos as numbers that mean the same on every machine |
-//! | [`digest`] | the digest of a stream, holes included |
-//! | [`sequence`] | which frame may follow which, and the receiver's limits |
+//! | [`proto`] | both state machines, without I/O and without a clock |
+//! | [`transport`] | bytes in and out |
 //! | [`writer`] | a sink that sends frames |
 //! | [`reader`] | a source that receives them |
+//! | `inbox` | bytes that have come in |
+//! | [`proof`] | the digest of what a receiver holds |
+//! | [`errno`] | errnos as numbers that mean the same on every machine |
 //!
 //! docs/wire-format.md is the specification.
 
-pub mod digest;
 pub mod errno;
-pub mod frame;
 mod inbox;
-mod outbox;
+pub mod proof;
+pub mod proto;
 pub mod reader;
-pub mod sequence;
 #[cfg(test)]
 mod tests;
+pub mod transport;
 pub mod writer;
 
-use crate::end::{Description, Look, Next};
+use crate::end::{Description, Look};
+use crate::error::{Error, Operation, Result, Side};
 use crate::section::Kind;
-use crate::section::{Readable, readable};
 use crate::source::{self, Options};
 use crate::sys::{self, Fd, FileKind};
-use digest::Digest;
 pub use reader::Reader;
 pub use writer::Writer;
 
-use crate::error::{Error, Operation, Result, Side};
-
-/// What can be told of a range of a file or a device; length 0 means to the end.
+/// Describes a range of a file or a device; length 0 means to the end.
 ///
-/// The identity is made of device, inode, size and modification time; of a block device, which has no
-/// such time, of its number and size. That the content of one has changed is found by the digest of
-/// what a receiver holds of it.
+/// The identity consists of device, inode, size and modification time. A block device has no such time:
+/// its identity consists of its number and size, and does not change with its content.
 pub fn describe(fd: Fd, offset: u64, length: u64) -> Result<Description> {
     let error = |errno| Error::nowhere(Operation::Open, Side::Source, errno);
     let stat = sys::stat(fd).map_err(error)?;
@@ -73,43 +74,16 @@ pub fn describe(fd: Fd, offset: u64, length: u64) -> Result<Description> {
     }
     Ok(Description {
         length,
-        // A size that says nothing, as in /proc, is not told.
+        // A size that says nothing, as in /proc, is left out.
         source_size: length.map(|_| size),
         source_offset: offset,
         data_bytes: length.map(|_| data_bytes),
-        transfer_id: [0; 16],
         identity: packed,
+        ..Description::default()
     })
 }
 
-/// The digest of a range of a file or a device, of its holes by their map.
-pub fn digest_of(fd: Fd, offset: u64, length: u64) -> Result<u64> {
-    let mut digest = Digest::default();
-    if length == 0 {
-        return Ok(digest.value());
-    }
-    if let Readable::Stream(_) = readable(fd)? {
-        return Err(Error::nowhere(Operation::Open, Side::Source, libc::ESPIPE));
-    }
-    let mut source = source::from_fd(fd, &Options { offset, length, ..Options::default() })?;
-    let mut buffer = crate::buffer::Buffer::new(1 << 18)?;
-    loop {
-        match source.next(buffer.bytes_mut()) {
-            Ok(Next::Data(count)) => digest.data(&buffer.bytes()[..count]),
-            Ok(Next::Hole(length) | Next::Keep(length)) => {
-                source.consume(length);
-                digest.hole(length);
-            }
-            Ok(Next::End) => break,
-            Err(error) if error.interrupted() => {}
-            Err(error) => return Err(error),
-        }
-    }
-    source.finish()?;
-    Ok(digest.value())
-}
-
-/// The milliseconds that a peer may be told of.
+/// A time in milliseconds, as a peer is told.
 fn milliseconds(time: std::time::Duration) -> u32 {
     u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }

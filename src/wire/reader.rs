@@ -1,32 +1,28 @@
-//! A source that receives frames.
+//! A source that receives frames: the receiving machine, over a transport.
 
-use super::digest::Digest;
-use super::frame::{
-    self, ANSWERS, Accept, CHECKSUM, DIGEST, End, FEATURES, Failure, HEADER, Header, Hello, Kind,
-    MAX_OFFSET, MAX_PAYLOAD, MIN_PAYLOAD, Malformed, RESTART, RESUME, Reason, UNKNOWN, VERSION,
-};
 use super::inbox::Inbox;
-use super::outbox::Outbox;
-use super::sequence::{Limits, Refused, Sequence};
+use super::proof::Proof;
+use super::proto::body::{ANSWERS, CHECKSUM, DIGEST, KEEP};
+use super::proto::frame::{MAX_OFFSET, MAX_PAYLOAD, MIN_PAYLOAD, UNKNOWN};
+use super::proto::receiver::{self, Config, Input, Piece, Receiver, Stage};
+use super::proto::{Fault, Refused};
+use super::transport::{Link, Transport, Wants};
 use crate::end::{
-    Attempt, Description, End as AnEnd, Extent, Feed, Introduced, Introduction, Lent, Look, Next,
-    Peer, Source, SourceInfo, SourceWays,
+    Attempt, Description, End, Extent, Feed, Introduced, Introduction, Lent, Look, Next, Peer,
+    Source, SourceInfo, SourceWays,
 };
 use crate::error::{Error, Operation, Result, Side};
 use crate::pipe::Pipe;
 use crate::section;
 use crate::sys::{self, Fd, Sys};
 use crate::wait::Waiting;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// What one read takes at most beside the caller's buffer.
+/// The most bytes of one read, beside the caller's buffer.
 const INBOX: usize = 256 << 10;
 
-/// Room for every answer that can be due at one time: ACCEPT, ACK, STATUS or ERROR.
-const OUTBOX: usize = 1024;
-
-/// So many frames without data or a hole are taken in one call: a sender that sends nothing else
-/// must not keep the caller from its other work. `EINTR` has it call again.
+/// The most frames without data that are taken in one call: a sender that sends nothing else must not
+/// keep the caller from its other work. `EINTR` has it call again.
 const FRAMES_AT_ONCE: usize = 1024;
 
 /// How a stream is received.
@@ -36,14 +32,20 @@ pub struct ReaderOptions {
     pub max_size: u64,
     /// The most bytes of data in one frame.
     pub max_payload: u32,
-    /// Payload checksums are asked for.
+    /// Payload checksums are wanted.
     pub checksum: bool,
-    /// The digest is asked for.
+    /// The digest is wanted.
     pub digest: bool,
-    /// What is held from before.
+    /// The stream may have kept parts.
+    pub keep: bool,
+    /// The identity of the content that kept parts refer to; zeros for any.
+    pub base: [u8; 32],
+    /// An earlier transfer that may be resumed.
     pub held: Option<Held>,
-    /// What cannot be gone on with is received from its start.
+    /// A transfer that cannot be resumed starts again.
     pub restart: bool,
+    /// A sign of life is sent after this much silence; zero for never but while proving.
+    pub keepalive: Duration,
 }
 
 impl Default for ReaderOptions {
@@ -53,120 +55,97 @@ impl Default for ReaderOptions {
             max_payload: MAX_PAYLOAD,
             checksum: false,
             digest: false,
+            keep: false,
+            base: [0; 32],
             held: None,
             restart: false,
+            keepalive: Duration::ZERO,
         }
     }
 }
 
-/// What a receiver holds of a stream.
+/// What a receiver holds of a stream, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
-    /// Bytes from the stream's start that are on the medium.
-    pub length: u64,
-    /// Their digest.
-    pub digest: u64,
-    /// The transfer that brought them; zeros for any.
-    pub transfer_id: [u8; 16],
-    /// The source that they are of; zeros for any.
-    pub identity: [u8; 32],
+    /// The file or the block device.
+    pub fd: Fd,
+    /// The offset in it of the stream's first byte.
+    pub offset: u64,
+    /// Which bytes, and where they come from.
+    pub part: receiver::Held,
 }
 
 /// Frames as a source. Constant memory; reading never waits.
 #[derive(Debug)]
 pub struct Reader {
+    link: Link,
     inbox: Inbox,
-    outbox: Option<Outbox>,
-    /// A HELLO has come whose sender waits for answers.
-    heard: bool,
-    options: ReaderOptions,
-    state: State,
-    hello: Option<Hello>,
-    features: u64,
-    sequence: Option<Sequence>,
-    /// Bytes that were handed out, from the start of the stream.
-    at: u64,
-    piece: Piece,
-    /// Data is being fed to a pipe: of what comes only frame heads are read, one at a time.
+    machine: Receiver,
+    held: Option<Held>,
+    proof: Option<Proof>,
+    failed: Option<Error>,
+    /// Data is being fed to a pipe: only heads of frames are read, one at a time.
     feeds: bool,
-    digest: Option<Digest>,
-    /// What is durable and was not told yet.
-    durable: Option<u64>,
-    /// Frames that said no more than that the sender is there.
-    signs: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum State {
-    /// HELLO comes.
-    Greeting,
-    /// An offer is made; BEGIN comes.
-    Offered,
-    Open,
-    /// END has come.
-    Ended,
-    /// STATUS is on its way.
-    Finishing,
-    Finished,
-    Failed(Error),
-}
-
-/// What is left of the frame that is handed out.
-#[derive(Debug, Clone, Copy)]
-enum Piece {
-    None,
-    Data { left: u32, checksum: u32, expected: Option<u32> },
-    Hole { left: u64 },
+    /// Steps of the proof, which are signs of life of this end.
+    steps: u64,
 }
 
 impl Reader {
-    /// Receives from `from`, and answers on `to` if there is one; the same twice for a socket.
-    /// Both must stay open for as long as this lives.
-    pub fn new(from: Fd, to: Option<Fd>, options: &ReaderOptions) -> Result<Self> {
+    /// Receives from a transport, and answers on it if it can be written.
+    pub fn new(transport: Box<dyn Transport>, options: &ReaderOptions) -> Result<Self> {
         if !(MIN_PAYLOAD..=MAX_PAYLOAD).contains(&options.max_payload) {
             let why = "is not from 4096 to 4194304";
             return Err(Error::argument("options.max_payload", why, libc::EINVAL));
         }
-        let held = options.held.filter(|held| held.length > 0);
-        if held.is_some_and(|held| held.length > MAX_OFFSET) {
+        let held = options.held.filter(|held| held.part.length > 0);
+        if held.is_some_and(|held| held.part.length > MAX_OFFSET) {
             let why = "lies beyond every stream";
             return Err(Error::argument("options.resume_offset", why, libc::EINVAL));
         }
-        let side = Side::Source;
+        if !transport.reads() {
+            return Err(Error::argument("transport", "cannot be read", libc::EINVAL));
+        }
+        let config = Config {
+            answers: transport.writes(),
+            max_size: options.max_size,
+            max_payload: options.max_payload,
+            checksum: options.checksum,
+            digest: options.digest,
+            keep: options.keep,
+            base: options.base,
+            held: held.map(|held| held.part),
+            restart: options.restart,
+            keepalive: options.keepalive,
+        };
         Ok(Reader {
-            inbox: Inbox::new(from, INBOX, side)?,
-            outbox: to.map(|to| Outbox::new(to, OUTBOX, side)).transpose()?,
-            heard: false,
-            options: ReaderOptions { held, ..*options },
-            state: State::Greeting,
-            hello: None,
-            features: 0,
-            sequence: None,
-            at: 0,
-            piece: Piece::None,
+            link: Link::new(transport),
+            inbox: Inbox::new(INBOX)?,
+            machine: Receiver::new(&config)?,
+            held,
+            proof: None,
+            failed: None,
             feeds: false,
-            digest: None,
-            durable: None,
-            signs: 0,
+            steps: 0,
         })
     }
 
-    fn error(&self, operation: Operation, errno: i32) -> Error {
-        Error::at(operation, Side::Source, self.at, errno)
+    fn error(&mut self, operation: Operation, errno: i32) -> Error {
+        self.link.error(operation, Side::Source, self.machine.at(), errno)
     }
 
     fn because(&self, refused: Refused) -> Error {
         let Refused { why, errno } = refused;
         let (operation, side) = (Operation::Read, Side::Source);
-        Error::Because { operation, side, offset: self.at, errno, why }
+        Error::Because { operation, side, offset: self.machine.at(), errno, why }
     }
 
     fn ended_early(&self) -> Error {
-        match self.hello {
-            Some(Hello { length, .. }) if length != UNKNOWN && self.at < length => {
-                Error::EndedEarly { offset: self.at, expected: length }
+        let offset = self.machine.at();
+        match self.machine.hello().map(|hello| hello.length) {
+            Some(length) if length != UNKNOWN && offset < length => {
+                Error::EndedEarly { offset, expected: length }
             }
-            _ => self.because(Refused {
+            Some(_) | None => self.because(Refused {
                 why: "the stream was cut off before its end",
                 errno: libc::ENODATA,
             }),
@@ -175,345 +154,211 @@ impl Reader {
 
     /// Does something, and keeps its failure: what is broken stays so.
     fn lasting<T>(&mut self, body: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        if let State::Failed(error) = self.state {
+        if let Some(error) = self.failed.clone() {
             return Err(error);
         }
         let result = body(self);
-        match &result {
-            Err(error) if error.would_block() || error.interrupted() => {}
-            Err(error) if error.is_peers() => {
+        if let Some(error) = self.failed.clone() {
+            // It shows in the midst of something else that answers cannot be sent.
+            return Err(error);
+        }
+        if let Err(error) = &result {
+            if error.is_peers() {
                 // It knows.
-                self.state = State::Failed(*error);
+                self.failed = Some(error.clone());
+                self.machine.abandon();
+                self.link.close_now();
+            } else if !error.would_block() && !error.interrupted() {
+                self.fail(error.clone());
             }
-            Err(error) => self.fail(*error),
-            Ok(_) => {}
         }
         result
     }
 
-    /// Ends it with a failure, of which the sender is told as well as can be without waiting.
+    /// Ends it with a failure, which the sender is told as far as that goes without waiting.
     fn fail(&mut self, error: Error) {
-        self.state = State::Failed(error);
-        // What is on the way back of a stream that is none, a terminal perhaps, is told nothing.
-        if let Some(outbox) = self.outbox.as_mut().filter(|_| self.heard) {
-            let (header, failure) = Failure::encode(&error);
-            if outbox.has_room(HEADER + failure.body().len()) {
-                outbox.push(&header);
-                outbox.push(failure.body());
-            }
-            // Nobody waits for it, and its failure would hide the one that it tells of.
-            let _ = outbox.flush();
-        }
+        self.failed = Some(error.clone());
+        self.machine.fail(&error);
+        // Nobody waits for it, and its failure would hide the one that it reports.
+        let _ = self.send_answers();
+        self.link.close_now();
     }
 
-    /// The next frame, which is taken off by who uses it.
-    fn next(&mut self) -> Result<Header> {
-        loop {
-            match self.inbox.frame() {
-                Ok(Some(header)) => return Ok(header),
-                Ok(None) if self.inbox.ended() => return Err(self.ended_early()),
-                Ok(None) => {}
-                Err(malformed) => return Err(self.because(malformed.into())),
-            }
-            let result = if self.feeds { self.inbox.fill_frame() } else { self.inbox.fill() };
-            result.map_err(|errno| self.error(Operation::Read, errno))?;
-        }
-    }
-
-    /// Takes frames until there is something to hand out, or the end.
+    /// Takes frames until there is something to pass on, or the end.
     fn advance(&mut self) -> Result<()> {
         for _ in 0..FRAMES_AT_ONCE {
-            match self.state {
-                State::Failed(error) => return Err(error),
-                State::Ended | State::Finishing | State::Finished => return Ok(()),
-                State::Open if !matches!(self.piece, Piece::None) => return Ok(()),
-                State::Greeting | State::Offered | State::Open => {}
-            }
-            let header = self.next()?;
-            let taken = HEADER + if header.kind == Kind::Data { 0 } else { header.length as usize };
-            self.accept(&header)?;
-            self.inbox.take(taken);
-            if matches!(self.state, State::Ended) && !self.inbox.bytes().is_empty() {
-                let why = "something follows the end of the stream";
-                return Err(self.because(Refused { why, errno: libc::EPROTO }));
+            match self.machine.stage() {
+                Stage::Ended | Stage::Finished => return Ok(()),
+                Stage::Failed => return Err(self.failed.clone().unwrap_or(Error::Internal)),
+                Stage::Open if self.machine.piece() != Piece::None => return Ok(()),
+                Stage::Open => self.take_frame()?,
+                Stage::Waiting | Stage::Offered(_) | Stage::Proving(_) => self.shake_hands()?,
             }
         }
         Err(self.error(Operation::Read, libc::EINTR))
     }
 
-    /// What a frame does. Nothing of it is done if it fails.
-    fn accept(&mut self, header: &Header) -> Result<()> {
-        match (header.kind, self.state) {
-            (Kind::Ignored | Kind::Keepalive, State::Offered | State::Open) => {
-                self.signs += 1;
+    /// Takes one frame, or what there is of it.
+    fn take_frame(&mut self) -> Result<()> {
+        match self.machine.handle_input(self.inbox.bytes()) {
+            Ok(Input::Taken(count)) => {
+                self.inbox.take(count);
+                if let Piece::Data { left, .. } = self.machine.piece() {
+                    self.feeds &= u64::from(left) >= Extent::LEAST;
+                }
                 Ok(())
             }
-            (Kind::Error, _) => {
-                let error = Failure::decode(header, self.inbox.body(header));
-                Err(error.unwrap_or_else(|malformed| self.because(malformed.into())))
+            Ok(Input::Incomplete(_)) if self.inbox.ended() => Err(self.ended_early()),
+            Ok(Input::Incomplete(need)) => {
+                let link = &mut *self.link;
+                let filled =
+                    if self.feeds { self.inbox.fill_to(link, need) } else { self.inbox.fill(link) };
+                filled.map_err(|errno| self.error(Operation::Read, errno))
             }
-            (Kind::Hello, State::Greeting) => self.greet(header),
-            (Kind::Begin, State::Offered) => self.begin(header),
-            (_, State::Open) => {
-                let result = self.flow(header);
-                result.map_err(|refused| self.because(refused))
-            }
-            (_, State::Greeting) => {
-                let why = "a stream must begin with HELLO";
-                Err(self.because(Refused { why, errno: libc::EPROTO }))
-            }
-            _ => Err(self.because(UNEXPECTED)),
+            Err(Fault::Peer(error)) => Err(error),
+            Err(Fault::Refused(refused)) => Err(self.because(refused)),
         }
     }
 
-    fn greet(&mut self, header: &Header) -> Result<()> {
-        let refuse = |reader: &Self, why, errno| Err(reader.because(Refused { why, errno }));
-        let hello = Hello::decode(self.inbox.body(header))
-            .map_err(|malformed| self.because(malformed.into()))?;
-        let two_way = hello.required & ANSWERS != 0;
-        if two_way && self.outbox.is_none() {
-            let why = "the sender waits for answers, and there is no way back";
-            return refuse(self, why, libc::ENOTCONN);
+    /// A step before the stream: a frame, or a part of the proof of what is held.
+    #[cold]
+    fn shake_hands(&mut self) -> Result<()> {
+        if let Stage::Proving(length) = self.machine.stage() {
+            return self.prove(length);
         }
-        self.heard = two_way;
-        if !two_way {
-            // Nobody listens on the other side.
-            self.outbox = None;
-        }
-        let limits = Limits { size: self.options.max_size, payload: self.options.max_payload };
-        let mut sequence =
-            Sequence::new(&hello, limits).map_err(|refused| self.because(refused))?;
-        let mut features = hello.required;
-        if two_way {
-            let wanted = if self.options.checksum { CHECKSUM } else { 0 }
-                | if self.options.digest { DIGEST } else { 0 }
-                | if self.options.held.is_some() { RESUME | DIGEST } else { 0 };
-            features |= hello.optional & wanted & FEATURES;
-        }
-        for (wanted, feature, why) in [
-            (self.options.checksum, CHECKSUM, "the sender gives no payload checksums"),
-            (self.options.digest, DIGEST, "the sender gives no digest"),
-        ] {
-            if wanted && features & feature == 0 {
-                return refuse(self, why, libc::EOPNOTSUPP);
-            }
-        }
-        let (offer, reason) = match self.options.held {
-            None => (None, Reason::None),
-            Some(held) => {
-                let differs =
-                    |held: &[u8], told: &[u8]| held.iter().any(|byte| *byte != 0) && held != told;
-                if differs(&held.transfer_id, &hello.transfer_id)
-                    || differs(&held.identity, &hello.identity)
-                    || hello.length != UNKNOWN && held.length > hello.length
-                {
-                    (None, Reason::Identity)
-                } else if features & (RESUME | DIGEST) != RESUME | DIGEST {
-                    (None, Reason::Unable)
-                } else {
-                    (Some(held), Reason::None)
-                }
-            }
+        // Before anything is waited for: the sender may wait for it.
+        self.answer_if_ready();
+        self.take_frame()?;
+        self.answer_if_ready();
+        Ok(())
+    }
+
+    /// A step of the proof. `EINTR` if there is more to do.
+    fn prove(&mut self, length: u64) -> Result<()> {
+        self.steps += 1;
+        self.machine.handle_timeout(Instant::now());
+        self.answer_if_ready();
+        let Some(held) = self.held else { return Err(Error::Internal) };
+        let step = match &mut self.proof {
+            Some(proof) => proof.step(),
+            None => Proof::new(held.fd, held.offset, length).and_then(|mut proof| {
+                let step = proof.step();
+                self.proof = Some(proof);
+                step
+            }),
         };
-        if !self.options.restart {
-            match reason {
-                Reason::None => {}
-                Reason::Unable => {
-                    return refuse(self, "the sender cannot resume", libc::EOPNOTSUPP);
-                }
-                _ => {
-                    let why = "the source has changed";
-                    return refuse(self, why, libc::ESTALE);
-                }
-            }
-        }
-        if two_way {
-            let accept = Accept {
-                version: hello.version.min(VERSION),
-                reason,
-                max_payload: self.options.max_payload,
-                features,
-                resume_offset: offer.map_or(0, |held| held.length),
-                resume_digest: offer.map_or(0, |held| held.digest),
-                flags: if self.options.restart { RESTART } else { 0 },
-            };
-            let body = accept.encode();
-            let header = Header::with_body(Kind::Accept, 0, 0, &body).encode();
-            if let Some(outbox) = &mut self.outbox {
-                outbox.push(&header);
-                outbox.push(&body);
-            }
-        }
-        if let Some(held) = offer {
-            sequence.resume(held.length);
-        }
-        self.digest = (features & DIGEST != 0).then(Digest::default);
-        self.features = features;
-        self.hello = Some(hello);
-        self.sequence = Some(sequence);
-        self.state = if offer.is_some() { State::Offered } else { State::Open };
-        Ok(())
-    }
-
-    fn begin(&mut self, header: &Header) -> Result<()> {
-        let reason =
-            Reason::of_begin(header.value).map_err(|malformed| self.because(malformed.into()))?;
-        let (Some(sequence), Some(held)) = (&mut self.sequence, self.options.held) else {
-            return Err(Error::Internal);
+        let answered = match step {
+            Ok(None) => None,
+            Ok(Some(digest)) => Some(self.machine.proven(digest)),
+            Err(error) if error.errno() == libc::ENODATA => Some(self.machine.unproven()),
+            Err(error) => return Err(error),
         };
-        match (header.offset, reason) {
-            (offset, Reason::None) if offset == held.length => {
-                self.digest = Some(Digest::resumed(held.digest));
-                self.at = held.length;
-            }
-            (0, Reason::None) => return Err(self.because(UNEXPECTED)),
-            (0, _) if self.options.restart => sequence.resume(0),
-            (0, _) => {
-                let why = "what is held is not what the source has";
-                return Err(self.because(Refused { why, errno: libc::ESTALE }));
-            }
-            _ => return Err(self.because(UNEXPECTED)),
+        if let Some(answered) = answered {
+            self.proof = None;
+            answered.map_err(|refused| self.because(refused))?;
+            self.answer_if_ready();
+            return Ok(());
         }
-        self.state = State::Open;
-        Ok(())
-    }
-
-    /// A frame of the stream itself.
-    fn flow(&mut self, header: &Header) -> std::result::Result<(), Refused> {
-        let sequence = self.sequence.as_mut().ok_or(UNEXPECTED)?;
-        match header.kind {
-            Kind::Data => {
-                sequence.data(header)?;
-                let expected = if self.features & CHECKSUM != 0 {
-                    Some(header.checksum)
-                } else if header.checksum == 0 {
-                    None
-                } else {
-                    return Err(Malformed::Unused.into());
-                };
-                self.piece = Piece::Data { left: header.length, checksum: 0, expected };
-                self.feeds &= u64::from(header.length) >= Extent::LEAST;
-            }
-            Kind::Hole => {
-                sequence.hole(header)?;
-                if let Some(digest) = &mut self.digest {
-                    digest.hole(header.value);
-                }
-                self.piece = Piece::Hole { left: header.value };
-            }
-            Kind::Checkpoint => {
-                sequence.here(header)?;
-                let digest = self.digest.ok_or(UNEXPECTED)?;
-                if digest.value() != header.value {
-                    return Err(DAMAGED);
-                }
-            }
-            Kind::End => {
-                let end = End::decode(self.inbox.body(header))?;
-                sequence.end(header, &end)?;
-                if self.digest.map_or(0, Digest::value) != header.value {
-                    return Err(DAMAGED);
-                }
-                self.state = State::Ended;
-            }
-            _ => return Err(UNEXPECTED),
+        // A sender that has gone is noticed now, and not a terabyte later.
+        match self.take_frame() {
+            Err(error) if !error.would_block() && !error.interrupted() => Err(error),
+            Ok(()) | Err(_) => Err(self.error(Operation::Read, libc::EINTR)),
         }
-        Ok(())
-    }
-
-    /// Counts data of the frame under way as handed out, once it was seen.
-    fn hand_out(&mut self, count: u32) {
-        if let Piece::Data { left, .. } = &mut self.piece {
-            *left -= count;
-            if *left == 0 {
-                self.piece = Piece::None;
-            }
-        }
-        self.at += u64::from(count);
     }
 
     fn read_data(&mut self, buffer: &mut [u8], left: u32) -> Result<usize> {
         let most = buffer.len().min(left as usize);
         let held = self.inbox.bytes();
-        if !held.is_empty() {
-            let count = most.min(held.len());
+        let count = most.min(held.len());
+        if count > 0 {
             buffer[..count].copy_from_slice(&held[..count]);
-            return match self.take_held(count) {
-                true => Ok(count),
-                false => Err(self.because(Malformed::BodyChecksum.into())),
-            };
+            self.take_held(count)?;
+            return Ok(count);
         }
         let count = self
             .inbox
-            .read_through(&mut buffer[..most])
+            .read_through(&mut *self.link, &mut buffer[..most])
             .map_err(|errno| self.error(Operation::Read, errno))?;
         if count == 0 {
             return Err(self.ended_early());
         }
-        if !see(&mut self.digest, &mut self.piece, &buffer[..count]) {
-            return Err(self.because(Malformed::BodyChecksum.into()));
-        }
-        self.hand_out(count as u32);
+        self.machine.payload(&buffer[..count]).map_err(|refused| self.because(refused))?;
         Ok(count)
     }
 
-    /// Sends what answers are due, as far as that goes without waiting.
-    fn answer(&mut self) -> Sys<()> {
-        let Some(outbox) = &mut self.outbox else { return Ok(()) };
-        if outbox.waits() == 0 {
-            // What is due meanwhile is told by the last of them alone.
-            if let Some(durable) = self.durable.take() {
-                outbox.push(&Header::new(Kind::Ack, durable, 0).encode());
-            }
-        }
-        outbox.flush()
+    /// Passes on data that has come in, and finds damage as far as it shows.
+    fn take_held(&mut self, count: usize) -> Result<()> {
+        let bytes = self.inbox.bytes().get(..count).ok_or(Error::Internal)?;
+        let seen = self.machine.payload(bytes);
+        self.inbox.take(count);
+        seen.map_err(|refused| self.because(refused))
     }
 
-    /// As [`Reader::answer`], where it can wait. A sender that is gone shows when it is read from; a
-    /// system that forbids answers does not, and would be asked for ever.
+    /// Sends the answers that are due, as far as that goes without waiting.
+    fn send_answers(&mut self) -> Sys<()> {
+        while self.machine.speaks() {
+            let count = self.link.write(self.machine.poll_transmit(), &[])?;
+            self.machine.transmitted(count);
+        }
+        Ok(())
+    }
+
+    /// As [`Reader::send_answers`], where it can wait. A sender that has gone shows when it is read
+    /// from. A system that forbids answers does not, and would be asked for ever.
+    #[inline]
     fn answer_if_ready(&mut self) {
-        match self.answer() {
+        if self.machine.speaks() {
+            self.answer_now();
+        }
+    }
+
+    fn answer_now(&mut self) {
+        match self.send_answers() {
             Err(errno) if sys::is_refusal(errno) => {
-                self.outbox = None;
-                self.state = State::Failed(self.error(Operation::Write, errno));
+                self.failed = Some(self.error(Operation::Write, errno));
+                self.machine.abandon();
             }
             Ok(()) | Err(_) => {}
         }
     }
-}
 
-/// Takes data into the digest and its frame's checksum, and says whether that is right as far as is
-/// known.
-fn see(digest: &mut Option<Digest>, piece: &mut Piece, bytes: &[u8]) -> bool {
-    if let Some(digest) = digest {
-        digest.data(bytes);
-    }
-    match piece {
-        Piece::Data { left, checksum, expected: Some(expected) } => {
-            *checksum = crc32c::crc32c_append(*checksum, bytes);
-            *left as usize != bytes.len() || checksum == expected
-        }
-        _ => true,
+    /// Receives HELLO, and everything that comes before the stream.
+    fn greeted(&mut self) -> Result<()> {
+        self.lasting(|reader| {
+            for _ in 0..FRAMES_AT_ONCE {
+                match reader.machine.stage() {
+                    Stage::Waiting | Stage::Proving(_) | Stage::Offered(_) => {
+                        reader.shake_hands()?
+                    }
+                    Stage::Open | Stage::Ended | Stage::Finished => return Ok(()),
+                    Stage::Failed => return Err(reader.failed.clone().unwrap_or(Error::Internal)),
+                }
+            }
+            Err(reader.error(Operation::Read, libc::EINTR))
+        })
     }
 }
-
-const UNEXPECTED: Refused = Refused { why: "a frame out of place", errno: libc::EPROTO };
-const DAMAGED: Refused = Refused { why: "the digest of what came is wrong", errno: libc::EBADMSG };
 
 impl Source for Reader {
     fn open(&mut self) -> Result<SourceInfo> {
         self.greeted()?;
-        let total = self.hello.map(|hello| hello.length).filter(|length| *length != UNKNOWN);
-        Ok(SourceInfo { total, tells_holes: true, keeps: false, start: self.start() })
+        let total = self.machine.hello().map(|hello| hello.length);
+        Ok(SourceInfo {
+            total: total.filter(|length| *length != UNKNOWN),
+            tells_holes: true,
+            keeps: self.machine.features() & KEEP != 0,
+            start: self.machine.start(),
+        })
     }
 
     fn next(&mut self, buffer: &mut [u8]) -> Result<Next> {
         self.answer_if_ready();
         self.lasting(|reader| {
             reader.advance()?;
-            match reader.piece {
+            match reader.machine.piece() {
                 Piece::None => Ok(Next::End),
-                Piece::Hole { left } => Ok(Next::Hole(left)),
+                Piece::Hole(left) => Ok(Next::Hole(left)),
+                Piece::Keep(left) => Ok(Next::Keep(left)),
                 Piece::Data { left, .. } => reader.read_data(buffer, left).map(Next::Data),
             }
         })
@@ -523,30 +368,25 @@ impl Source for Reader {
         self.answer_if_ready();
         self.lasting(|reader| {
             reader.advance()?;
-            Ok(match reader.piece {
-                Piece::None => Look { kind: section::Kind::End, length: Some(0) },
-                Piece::Hole { left } => Look { kind: section::Kind::Hole, length: Some(left) },
-                Piece::Data { left, .. } => {
-                    Look { kind: section::Kind::Data, length: Some(left.into()) }
-                }
-            })
+            let (kind, length) = match reader.machine.piece() {
+                Piece::None => (section::Kind::End, 0),
+                Piece::Hole(left) => (section::Kind::Hole, left),
+                Piece::Keep(left) => (section::Kind::Keep, left),
+                Piece::Data { left, .. } => (section::Kind::Data, left.into()),
+            };
+            Ok(Look { kind, length: Some(length) })
         })
     }
 
     fn consume(&mut self, length: u64) {
-        match &mut self.piece {
+        match self.machine.piece() {
             Piece::None => {}
-            Piece::Hole { left } => {
-                *left = left.saturating_sub(length);
-                if *left == 0 {
-                    self.piece = Piece::None;
-                }
-                self.at += length;
+            Piece::Hole(left) | Piece::Keep(left) => {
+                self.machine.pass(length.min(left));
             }
             Piece::Data { .. } => {
                 // Damage that shows now is reported by the next call.
-                if !self.take_held(length as usize) {
-                    let error = self.because(Malformed::BodyChecksum.into());
+                if let Err(error) = self.take_held(length as usize) {
                     self.fail(error);
                 }
             }
@@ -557,7 +397,8 @@ impl Source for Reader {
 impl SourceWays for Reader {
     fn feed(&mut self) -> Option<&mut dyn Feed> {
         // Whoever checks the data must see it.
-        if self.digest.is_some() || self.features & CHECKSUM != 0 { None } else { Some(self) }
+        let may = !self.machine.sees_payload() && self.link.plain_input().is_some();
+        if may { Some(self) } else { None }
     }
 
     fn lent(&mut self) -> Option<&mut dyn Lent> {
@@ -573,7 +414,8 @@ impl Introduced for Reader {
     fn introduction(&mut self) -> Result<Introduction> {
         self.greeted()?;
         let known = |size: u64| (size != UNKNOWN).then_some(size);
-        let Some(hello) = self.hello else { return Err(Error::Internal) };
+        let Some(hello) = self.machine.hello() else { return Err(Error::Internal) };
+        let features = self.machine.features();
         Ok(Introduction {
             description: Description {
                 length: known(hello.length),
@@ -582,11 +424,13 @@ impl Introduced for Reader {
                 data_bytes: known(hello.data_bytes),
                 transfer_id: hello.transfer_id,
                 identity: hello.identity,
+                base: hello.base,
             },
-            answers: self.features & ANSWERS != 0,
-            checksum: self.features & CHECKSUM != 0,
-            digest: self.features & DIGEST != 0,
-            start: self.start(),
+            answers: features & ANSWERS != 0,
+            checksum: features & CHECKSUM != 0,
+            digest: features & DIGEST != 0,
+            keeps: features & KEEP != 0,
+            start: self.machine.start(),
         })
     }
 }
@@ -596,7 +440,7 @@ impl Feed for Reader {
         self.answer_if_ready();
         self.lasting(|reader| {
             reader.advance()?;
-            Ok(match reader.piece {
+            Ok(match reader.machine.piece() {
                 // Reading the rest of a frame that was fed would take what is behind it too.
                 Piece::Data { left, .. }
                     if reader.inbox.bytes().is_empty()
@@ -604,21 +448,27 @@ impl Feed for Reader {
                 {
                     left.into()
                 }
-                Piece::Data { .. } | Piece::Hole { .. } | Piece::None => 0,
+                Piece::Data { .. } | Piece::Hole(_) | Piece::Keep(_) | Piece::None => 0,
             })
         })
     }
 
     fn feed_pipe(&mut self, pipe: &mut Pipe, most: u64) -> Result<Attempt> {
         self.lasting(|reader| {
-            let fed = reader.inbox.feed(pipe, most);
+            let Some(input) = reader.link.plain_input() else {
+                return Ok(Attempt::Declined(None));
+            };
+            let fed = input.feed(pipe, most);
             let attempt = fed.map_err(|errno| reader.error(Operation::Read, errno))?;
             if let Attempt::Moved(count) = attempt {
                 if count == 0 {
+                    reader.inbox.end();
                     return Err(reader.ended_early());
                 }
                 reader.feeds = true;
-                reader.hand_out(count as u32);
+                let count = u32::try_from(count).map_err(|_| Error::Internal)?;
+                let passed = reader.machine.payload_passed(count);
+                passed.map_err(|refused| reader.because(refused))?;
             }
             Ok(attempt)
         })
@@ -630,18 +480,11 @@ impl Lent for Reader {
         self.answer_if_ready();
         self.lasting(|reader| {
             reader.advance()?;
-            // A frame that is here as a whole is looked at before any of it is handed out.
-            let Piece::Data { left, checksum, expected: Some(expected) } = reader.piece else {
-                return Ok(());
-            };
-            match reader.inbox.bytes().get(..left as usize) {
-                Some(rest) if crc32c::crc32c_append(checksum, rest) != expected => {
-                    Err(reader.because(Malformed::BodyChecksum.into()))
-                }
-                _ => Ok(()),
-            }
+            // A frame that is here as a whole is checked before any of it is passed on.
+            let examined = reader.machine.examine(reader.inbox.bytes());
+            examined.map_err(|refused| reader.because(refused))
         })?;
-        let Piece::Data { left, .. } = self.piece else { return Ok(&[]) };
+        let Piece::Data { left, .. } = self.machine.piece() else { return Ok(&[]) };
         let held = self.inbox.bytes();
         Ok(&held[..held.len().min(left as usize)])
     }
@@ -649,64 +492,62 @@ impl Lent for Reader {
 
 impl Peer for Reader {
     fn signs(&self) -> u64 {
-        self.signs
+        self.machine.signs() + self.steps
     }
 
-    fn flush(&mut self, _now: Instant) -> Result<()> {
+    fn flush(&mut self, now: Instant) -> Result<()> {
+        self.machine.handle_timeout(now);
         self.answer_if_ready();
         Ok(())
     }
 
     fn flush_by(&self) -> Option<Instant> {
-        None
+        self.machine.poll_timeout()
     }
 
     fn durable(&mut self, offset: u64) {
-        self.durable = Some(offset);
+        self.machine.durable(offset);
         self.answer_if_ready();
     }
 }
 
-impl AnEnd for Reader {
+impl End for Reader {
     fn finish(&mut self) -> Result<()> {
         self.lasting(|reader| {
-            match reader.state {
-                State::Finished => return Ok(()),
-                State::Finishing => {}
-                State::Ended => {
-                    let digest = reader.digest.map_or(0, Digest::value);
-                    let status = Header::new(Kind::Status, reader.at, digest).encode();
-                    reader.answer().map_err(|errno| reader.error(Operation::Finish, errno))?;
-                    if let Some(outbox) = &mut reader.outbox {
-                        outbox.push(&status);
-                    }
-                    reader.state = State::Finishing;
+            reader.machine.finish().map_err(|refused| reader.because(refused))?;
+            reader.send_answers().map_err(|errno| reader.error(Operation::Finish, errno))?;
+            match reader.link.close() {
+                // Everything is stored, and has been said.
+                Ok(()) => Ok(()),
+                Err(errno @ (libc::EAGAIN | libc::EINTR)) => {
+                    Err(reader.error(Operation::Finish, errno))
                 }
-                _ => {
-                    let why = "the stream was finished before its end";
-                    return Err(reader.because(Refused { why, errno: libc::EPROTO }));
-                }
+                Err(_) => Ok(()),
             }
-            reader.answer().map_err(|errno| reader.error(Operation::Finish, errno))?;
-            reader.state = State::Finished;
-            Ok(())
         })
     }
 
     fn abort(&mut self, error: &Error) {
-        if !matches!(self.state, State::Finished | State::Failed(_)) {
-            self.fail(*error);
+        let sent = self.machine.stage() == Stage::Finished && !self.machine.speaks();
+        if self.failed.is_none() && !sent {
+            self.fail(error.clone());
         }
     }
 
     fn waiting(&self) -> Waiting {
-        match (&self.outbox, self.state) {
-            (Some(outbox), State::Ended | State::Finishing) => outbox.waiting(),
-            // ACCEPT has not gone out: nothing comes before it has.
-            (Some(outbox), State::Offered) if outbox.waits() > 0 => outbox.waiting(),
-            (Some(outbox), _) if outbox.waits() > 0 && self.at == self.start() => outbox.waiting(),
-            _ => self.inbox.waiting(),
-        }
+        let speaks = self.machine.speaks();
+        let wants = match self.machine.stage() {
+            Stage::Ended | Stage::Finished => Wants::Output,
+            // Nothing comes before ACCEPT has been sent.
+            Stage::Offered(_) | Stage::Proving(_) if speaks => Wants::Output,
+            Stage::Open if speaks && self.machine.at() == self.machine.start() => Wants::Both,
+            Stage::Waiting
+            | Stage::Proving(_)
+            | Stage::Offered(_)
+            | Stage::Open
+            | Stage::Failed => Wants::Input,
+        };
+        self.link.waiting(wants)
     }
 
     fn peer(&mut self) -> Option<&mut dyn Peer> {
@@ -714,48 +555,11 @@ impl AnEnd for Reader {
     }
 }
 
-impl Reader {
-    /// Hears HELLO, and what follows it before the stream.
-    fn greeted(&mut self) -> Result<()> {
-        self.lasting(|reader| {
-            for _ in 0..FRAMES_AT_ONCE {
-                if !matches!(reader.state, State::Greeting | State::Offered) {
-                    return Ok(());
-                }
-                let result = reader.next().and_then(|header| {
-                    reader.accept(&header)?;
-                    reader.inbox.take(HEADER + header.length as usize);
-                    Ok(())
-                });
-                reader.answer_if_ready();
-                result?;
-            }
-            Err(reader.error(Operation::Read, libc::EINTR))
-        })
-    }
-
-    fn start(&self) -> u64 {
-        self.sequence.map_or(0, |sequence| sequence.start())
-    }
-
-    /// Hands out data that has come in. Returns whether it is undamaged, as far as that is known.
-    fn take_held(&mut self, count: usize) -> bool {
-        let Some(bytes) = self.inbox.bytes().get(..count) else { return false };
-        let whole = see(&mut self.digest, &mut self.piece, bytes);
-        self.inbox.take(count);
-        self.hand_out(count as u32);
-        whole
-    }
-}
-
 impl Drop for Reader {
     fn drop(&mut self) {
-        if self.hello.is_some() {
+        if self.machine.hello().is_some() {
             let (operation, side) = (Operation::None, Side::None);
             self.abort(&Error::nowhere(operation, side, libc::ECANCELED));
         }
     }
 }
-
-// The least that a receiver may take is what a sender counts on.
-const _: () = assert!(frame::MIN_PAYLOAD as usize <= frame::MAX_BODY);

@@ -6,6 +6,7 @@
 _sparsestream_value() {
     local i
     case $1 in
+    --direct) mapfile -t COMPREPLY < <(compgen -W 'never auto always' -- "$2") ;;
     --sparse) mapfile -t COMPREPLY < <(compgen -W 'auto required never' -- "$2") ;;
     --progress) mapfile -t COMPREPLY < <(compgen -W 'bar json none' -- "$2") ;;
     --preserve)
@@ -40,9 +41,9 @@ _sparsestream_value() {
 
 _sparsestream() {
     local commands='map copy check checksum send recv help'
-    local common='--detect-zeroes --sparse --rate --timeout --progress'
+    local common='--detect-zeroes --min-hole --direct --sparse --rate --timeout --progress --verbose --explain'
     local sink='--known-zero --sync --truncate --no-truncate --device --shared --no-lock --force'
-    local wire='--connect --listen --exec --idle-timeout --checksum --resume --restart'
+    local wire='--connect --listen --exec --idle-timeout --checksum --no-checksum --resume --restart'
     local line=${COMP_LINE:0:COMP_POINT}
     local current=${line##*[[:space:]]}
     local previous=${COMP_WORDS[COMP_CWORD - 1]}
@@ -79,11 +80,11 @@ _sparsestream() {
     *) return ;;
     esac
     case $previous in
-    --sparse | --state | --on-read-error | --error-map | --exec | --connect | --listen)
+    --direct | --sparse | --state | --on-read-error | --error-map | --exec | --connect | --listen)
         _sparsestream_value "$previous" "$current"
         return
         ;;
-    --range | --at | --rate | --timeout | --idle-timeout | --mode | --rows | --checkpoint | --max-size)
+    --range | --at | --min-hole | --rate | --timeout | --idle-timeout | --mode | --rows | --checkpoint | --max-size)
         return
         ;;
     esac

@@ -1,7 +1,8 @@
 //! What the caller's functions answer, and what they say about a failure.
 
-use crate::error::{Error, Operation, Result, Side, Text};
+use crate::error::{Error, Operation, Result, Side};
 use crate::sys::Sys;
+use crate::text::Words;
 use libc::c_int;
 use std::cell::Cell;
 
@@ -15,16 +16,25 @@ pub struct Said {
     /// The offset in the stream at which it failed, if it is not the one of the call.
     pub offset: Option<u64>,
     /// Its words.
-    pub text: Text,
+    pub words: Words,
 }
 
 thread_local! {
     static SAID: Cell<Option<Said>> = const { Cell::new(None) };
+    /// Whether there is something in it. It is large, and reset before each call.
+    static SPOKEN: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Remembers it until the function that runs on this thread returns.
 pub fn say(said: Said) {
     SAID.set(Some(said));
+    SPOKEN.set(true);
+}
+
+/// What was said since the call began.
+#[cold]
+fn spoken() -> Option<Said> {
+    if SPOKEN.replace(false) { SAID.take() } else { None }
 }
 
 /// The place at which a function is called.
@@ -60,7 +70,7 @@ impl Site {
 
     /// Calls a function whose answer is not checked here.
     pub fn answer(self, call: impl FnOnce() -> i64) -> i64 {
-        SAID.set(None);
+        SPOKEN.set(false);
         call()
     }
 
@@ -74,6 +84,7 @@ impl Site {
     }
 
     /// The error of an answer that nothing can be.
+    #[cold]
     pub fn nonsense(self, answer: i64) -> Error {
         let Site { operation, side, offset } = self;
         Error::Nonsense { operation, side, offset, answer }
@@ -93,17 +104,18 @@ impl Site {
             .ok_or_else(|| self.nonsense(length))
     }
 
+    #[cold]
     fn failed(self, answer: i64) -> Error {
         let Some(errno) = errno(answer) else { return self.nonsense(answer) };
         let error = self.error(errno);
-        match SAID.take() {
+        match spoken() {
             Some(said) if said.errno == errno && !error.would_block() && !error.interrupted() => {
                 Error::Said {
                     operation: said.operation.unwrap_or(self.operation),
                     side: self.side,
                     offset: Some(said.offset.unwrap_or(self.offset)),
                     errno,
-                    text: said.text,
+                    text: said.words.into(),
                 }
             }
             _ => error,
@@ -128,7 +140,7 @@ mod tests {
     const SITE: Site = Site { operation: Operation::Write, side: Side::Sink, offset: 4096 };
 
     fn said(errno: i32, operation: Option<Operation>, offset: Option<u64>) -> Said {
-        Said { errno, operation, offset, text: Text::new(b"quota exceeded") }
+        Said { errno, operation, offset, words: Words::new(b"quota exceeded") }
     }
 
     #[test]

@@ -495,7 +495,8 @@ impl Sink for AsyncSink {
         let cut = |offset: u64| offset % block != 0 && offset - offset % block < info.total as u64;
         let end = plan.total.map(|total| at + total).filter(|end| *end < info.total as u64);
         if !has(SPARSESTREAM_ASYNC_READS) {
-            for offset in [Some(at), end].into_iter().flatten().filter(|offset| cut(*offset)) {
+            let mut edges = [Some(at), end].into_iter().flatten();
+            if let Some(offset) = edges.find(|offset| cut(*offset)) {
                 let why = "the rest of the block must be kept, and the sink cannot be read";
                 let (operation, side) = (Operation::Open, Side::Sink);
                 return Err(Error::Unaligned { operation, side, offset, block, why });

@@ -10,11 +10,9 @@ use crate::end::{End, HoleWay, Lend, Made, Plan, Sink, SinkInfo, SinkWays};
 use crate::error::{Error, Operation, Result, Side};
 use crate::ffi::guard::{self, signed};
 use crate::ffi::opaque::{self, Opaque};
+use crate::sys;
 use crate::wait::Waiting;
 use libc::c_void;
-
-/// What is written where the caller cannot make a hole.
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// What a sink can do, asked once.
 #[derive(Clone, Copy)]
@@ -185,8 +183,9 @@ impl Sink for TableSink {
         let hole = self.ops.hole.ok_or_else(|| site.error(libc::EOPNOTSUPP))?;
         let ragged = self.ragged(length);
         if ragged > 0 {
-            let piece = usize::try_from(ragged).map_or(ZEROS.len(), |most| most.min(ZEROS.len()));
-            let length = self.send(&ZEROS[..piece])? as u64;
+            let piece = usize::try_from(ragged)
+                .map_or(sys::zeros().len(), |most| most.min(sys::zeros().len()));
+            let length = self.send(&sys::zeros()[..piece])? as u64;
             return Ok(Made { length, way: HoleWay::Written });
         }
         let least = self.announced.map_or(1, |announced| announced.least.max(1));

@@ -343,3 +343,117 @@ pub fn both(one: bool, other: bool, name: &'static str, _and: &'static str) -> R
     let why = "and its counterpart must both be set, or neither";
     Err(Error::argument(name, why, libc::EINVAL))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A source of four bytes, a hole of five, and four bytes; it moves at most three at a time.
+    #[derive(Default)]
+    struct Sample {
+        at: i64,
+        skips: u32,
+        rewinds: u32,
+        tired: bool,
+    }
+
+    unsafe extern "C" fn section(opaque: *mut c_void, section: *mut sparsestream_section) -> c_int {
+        // SAFETY: the table is used with a sample only; the struct is the library's.
+        let (sample, section) = unsafe { (&*opaque.cast::<Sample>(), &mut *section) };
+        assert_eq!(section.offset, sample.at);
+        (section.kind, section.length) = match sample.at {
+            at @ 0..4 => (sections::SPARSESTREAM_DATA, 4 - at),
+            at @ 4..9 => (sections::SPARSESTREAM_HOLE, 9 - at),
+            at @ 9..13 => (sections::SPARSESTREAM_DATA, 13 - at),
+            _ => (sections::SPARSESTREAM_END, 0),
+        };
+        0
+    }
+
+    unsafe extern "C" fn read(opaque: *mut c_void, _: *mut c_void, length: usize) -> i64 {
+        // SAFETY: as above.
+        let sample = unsafe { &mut *opaque.cast::<Sample>() };
+        let count = (length as i64).min(3);
+        sample.at += count;
+        count
+    }
+
+    unsafe extern "C" fn skip(opaque: *mut c_void, length: i64) -> i64 {
+        // SAFETY: as above.
+        let sample = unsafe { &mut *opaque.cast::<Sample>() };
+        sample.skips += 1;
+        sample.tired = !sample.tired;
+        if sample.tired {
+            return -i64::from(libc::EAGAIN);
+        }
+        let count = length.min(3);
+        sample.at += count;
+        count
+    }
+
+    unsafe extern "C" fn rewind(opaque: *mut c_void) -> c_int {
+        // SAFETY: as above.
+        let sample = unsafe { &mut *opaque.cast::<Sample>() };
+        sample.at = 0;
+        sample.rewinds += 1;
+        0
+    }
+
+    fn source(sample: &mut Sample) -> TableSource {
+        let ops = sparsestream_source_ops {
+            size: size_of::<sparsestream_source_ops>() as u64,
+            section: Some(section),
+            read: Some(read),
+            skip: Some(skip),
+            rewind: Some(rewind),
+            ..sparsestream_source_ops::default()
+        };
+        // SAFETY: a whole table, whose functions are used with the sample, which lives longer.
+        unsafe { TableSource::new(&raw const ops, (&raw mut *sample).cast()) }.unwrap()
+    }
+
+    /// Everything that comes, as letters.
+    fn everything(source: &mut TableSource) -> String {
+        let mut text = String::new();
+        let mut buffer = [0; 16];
+        loop {
+            match source.next(&mut buffer) {
+                Err(error) if error.would_block() || error.interrupted() => {}
+                Err(error) => panic!("{error}"),
+                Ok(Next::Data(count)) => text.push_str(&"d".repeat(count)),
+                Ok(Next::Hole(length)) => {
+                    text.push_str(&"h".repeat(length as usize));
+                    source.consume(length);
+                }
+                Ok(Next::Keep(_)) => panic!("none was declared"),
+                Ok(Next::End) => return text,
+            }
+        }
+    }
+
+    #[test]
+    fn a_hole_is_skipped_in_parts_before_the_next_call() {
+        let mut sample = Sample::default();
+        let mut source = source(&mut sample);
+        assert_eq!(everything(&mut source), "ddddhhhhhdddd");
+        source.finish().unwrap();
+        drop(source);
+        // Twice not ready, and twice a part.
+        assert_eq!((sample.at, sample.skips), (13, 4));
+    }
+
+    #[test]
+    fn a_source_that_goes_back_to_its_start_gives_everything_again() {
+        let mut sample = Sample::default();
+        let mut source = source(&mut sample);
+        let mut buffer = [0; 16];
+        assert_eq!(source.next(&mut buffer).unwrap(), Next::Data(3));
+        assert_eq!(source.next(&mut buffer).unwrap(), Next::Data(1));
+        assert_eq!(source.next(&mut buffer).unwrap(), Next::Hole(5));
+        source.consume(5);
+        source.rewind().unwrap().to_start().unwrap();
+        assert_eq!(everything(&mut source), "ddddhhhhhdddd");
+        drop(source);
+        assert_eq!(sample.rewinds, 1);
+    }
+}

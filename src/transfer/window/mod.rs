@@ -176,21 +176,18 @@ impl Window {
                 watched.add(side, turn);
             }
         }
-        if let (0, Some(when), None) = (self.in_flight(), self.stalled.rate, self.stalled.sink) {
+        if let (0, Some(when), None) = (self.in_flight(), self.stalled.rate, &self.stalled.sink) {
             return Ok(Done::TooEarly(when));
         }
-        for error in [self.stalled.source, self.stalled.sink].into_iter().flatten() {
+        for error in [&self.stalled.source, &self.stalled.sink].into_iter().flatten() {
             watched.add(error.side(), turn);
         }
         let side = watched.side.unwrap_or(Side::None);
         turn.waits = watched.several();
-        let error = self.stalled.source.or(self.stalled.sink);
+        let known = self.stalled.source.is_some() || self.stalled.sink.is_some();
         let operation = if side == Side::Source { Operation::Read } else { Operation::Write };
         let waits = Error::at(operation, side, turn.meter.position(), libc::EAGAIN);
-        match (side, error) {
-            (Side::None, None) => Err(Error::Internal),
-            _ => Err(waits),
-        }
+        if side == Side::None && !known { Err(Error::Internal) } else { Err(waits) }
     }
 
     /// Cancels what is under way, because the transfer has failed.
@@ -297,11 +294,11 @@ impl Window {
             Ask::Write | Ask::Zero => {
                 let written = request.ask == Ask::Write;
                 if let Some(to) = &self.to {
-                    let count = count - count % to.block();
                     if count == 0 {
                         return Err(failure(side, &request, libc::EIO));
                     }
-                    piece.cursor += count;
+                    // A part of a block is done again, with the rest of it.
+                    piece.cursor += count - count % to.block();
                 }
                 if let (false, Some(end)) = (written, turn.sink.addressed()) {
                     piece.hole_way = end.zero_way();
@@ -767,8 +764,8 @@ fn operation(ask: Ask) -> Operation {
 /// The error of a request, with its own offset.
 fn failure(side: Side, request: &Request, errno: i32) -> Error {
     let (operation, offset) = (operation(request.ask), request.offset);
-    if errno == libc::EAGAIN || errno == libc::EINTR {
-        let why = "a request came back without having been done";
+    if errno == libc::EAGAIN {
+        let why = "the request was answered with EAGAIN";
         return Error::Because { operation, side, offset, errno: libc::EIO, why };
     }
     Error::at(operation, side, offset, errno)

@@ -48,6 +48,8 @@ pub(super) struct Piece {
     pub(super) slab: Option<Slab>,
     /// Where its first byte is in the slab.
     pub(super) skew: usize,
+    /// How far in its slab reads have come.
+    pub(super) come: u64,
     /// The most bytes that a stream may fill it with.
     pub(super) room: u64,
     /// Bytes from its start that were written.
@@ -70,6 +72,7 @@ impl Piece {
             state,
             slab: None,
             skew: 0,
+            come: 0,
             room: 0,
             cursor: 0,
             retired: 0,

@@ -114,15 +114,18 @@ impl Port {
             piece.slab = request.memory;
             return Rest::Nothing;
         }
-        // A read ends within a block only where the content does.
-        if count == 0 || count % self.block() != 0 {
+        // A read may end within a block though the content does not. It is made again from the start of that
+        // block, and once more as long as that brings something.
+        if come <= piece.come {
             piece.slab = request.memory;
             piece.cursor = come.saturating_sub(piece.skew as u64);
             return Rest::Ended;
         }
-        let whole = count - count % self.block();
-        let start = request.start + whole as usize;
-        let (offset, length) = (request.offset + whole, request.length - whole);
+        piece.come = come;
+        let whole = come - come % self.block();
+        let begin = request.offset - request.start as u64;
+        let (offset, start) = (begin + whole, whole as usize);
+        let length = request.length + request.start as u64 - whole;
         Rest::Of(Request { offset, length, start, ..request })
     }
 

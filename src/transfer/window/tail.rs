@@ -36,6 +36,8 @@ pub(super) struct Tail {
     slab: Option<Slab>,
     /// Bytes that were put into it and that the sink has not been moved past.
     owed: u64,
+    /// Bytes that the last read of it brought, if it is read again.
+    come: u64,
 }
 
 impl Tail {
@@ -49,6 +51,7 @@ impl Tail {
             reads: geometry.reads,
             slab: Some(slab),
             owed: 0,
+            come: 0,
         }
     }
 
@@ -178,15 +181,26 @@ impl Tail {
             let known = (count as usize).min(self.block as usize);
             slab.bytes_mut()[known..self.block as usize].fill(0);
             self.slab = Some(slab);
-            if count < self.block && at + count < self.size {
+            // A read may be cut short. It is made again as long as that brings something.
+            if count < self.block && at + count < self.size && count > self.come {
+                self.come = count;
+                return Ok(None);
+            }
+            // What grows may end before the stream begins. What does not has all of the block.
+            if count < self.block && at + count < self.size && !self.grows {
                 return Err(Error::at(Operation::Read, Side::Sink, at + count, libc::EIO));
             }
+            self.come = 0;
             self.edge.opened(at);
             return Ok(None);
         }
         self.slab = Some(slab);
         if count < self.edge.pending().1 {
-            return Err(Error::at(Operation::Write, Side::Sink, at + count, libc::EIO));
+            if count == 0 {
+                return Err(Error::at(Operation::Write, Side::Sink, at, libc::EIO));
+            }
+            // It is still dirty, and so written again.
+            return Ok(None);
         }
         self.edge.stored();
         Ok(self.pay(true))

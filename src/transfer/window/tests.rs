@@ -267,6 +267,8 @@ impl SinkWays for Memory {
     }
 }
 
+type Given = Vec<(Kind, Vec<u8>)>;
+
 /// A stream: what comes of it, or goes into it, in order.
 struct Stream {
     bytes: Vec<u8>,
@@ -274,7 +276,7 @@ struct Stream {
     place: u64,
     random: Random,
     /// What it was given: kind and bytes, joined.
-    given: Arc<Mutex<Vec<(Kind, Vec<u8>)>>>,
+    given: Arc<Mutex<Given>>,
 }
 
 impl Stream {

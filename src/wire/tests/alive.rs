@@ -1,11 +1,10 @@
 //! Signs of life: who is there and slow is waited for, and no longer than that.
 
 use super::*;
-use crate::error::{Operation, Side};
+use crate::error::Operation;
 use crate::testing;
-use crate::wire::frame::{Header, Hello, Kind, UNKNOWN, VERSION};
-use crate::wire::reader::ReaderOptions;
-use crate::wire::writer::WriterOptions;
+use crate::wire::proto::body::Hello;
+use crate::wire::proto::frame::{Header, Kind, UNKNOWN, VERSION};
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
@@ -94,6 +93,7 @@ fn a_flood_of_signs_is_no_way_around_the_limit() {
         data_bytes: UNKNOWN,
         transfer_id: [0; 16],
         identity: [0; 32],
+        base: [0; 32],
         keepalive_ms: 0,
     }
     .encode();
@@ -106,7 +106,7 @@ fn a_flood_of_signs_is_no_way_around_the_limit() {
     });
     let copy = testing::file();
     let mut sink = to(&copy);
-    let mut reader = Reader::new(near.as_raw_fd(), None, &ReaderOptions::default()).unwrap();
+    let mut reader = reader_on(near.as_raw_fd(), None, &ReaderOptions::default()).unwrap();
     let mut transfer = limits(100, 200);
     let result = transfer.run(&mut reader, sink.as_mut(), &mut (), None, Patience::Any);
     late(Some(result.map(drop)));
@@ -144,4 +144,83 @@ fn a_receiver_that_acknowledges_is_not_late() {
     sender.turn();
     let error = sender.result.unwrap().unwrap_err();
     assert_eq!((error.errno(), error.side()), (libc::ETIMEDOUT, Side::Sink));
+}
+
+/// A sender is not held for ever: neither after END, nor by a receiver that reads nothing.
+#[test]
+fn a_receiver_that_only_shows_to_be_there_is_late_in_the_end() {
+    use crate::wire::proto::body::{ANSWERS, Accept, Reason};
+    let accept = Accept {
+        version: VERSION,
+        reason: Reason::None,
+        max_payload: 1 << 20,
+        features: ANSWERS,
+        resume_offset: 0,
+        resume_digest: [0; 32],
+        flags: 0,
+    }
+    .encode();
+    // The small one is sent as a whole, the large one is not.
+    for blocks in [1, 400] {
+        for sign in [Header::new(Kind::Keepalive, 0, 0), Header::new(Kind::Ack, 0, 0)] {
+            let file = testing::sparse(&[testing::Piece::Data(blocks)]);
+            let (mut far, near) = socket();
+            near.set_nonblocking(true).unwrap();
+            far.write_all(&Header::with_body(Kind::Accept, 0, 0, &accept).encode()).unwrap();
+            far.write_all(&accept).unwrap();
+            let fd = near.as_raw_fd();
+            let mut writer = writer_on(fd, Some(fd), &WriterOptions::default()).unwrap();
+            let mut source = from(&file);
+            let transfer = limits(100, 300);
+            let mut sender = Moving { transfer, ..Moving::new(source.as_mut(), &mut writer) };
+            let begun = Instant::now();
+            while sender.result.is_none() && begun.elapsed() < Duration::from_secs(5) {
+                far.write_all(&sign.encode()).unwrap();
+                sender.turn();
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let error = sender.result.expect("it ends").unwrap_err();
+            assert_eq!((error.errno(), error.side()), (libc::ETIMEDOUT, Side::Sink), "{blocks}");
+            assert!(begun.elapsed() >= Duration::from_millis(290));
+        }
+    }
+}
+
+/// What is held is read back in steps: a receiver may be asked for its other work between two, and its
+/// sender is not late meanwhile.
+#[test]
+fn reading_back_is_done_in_steps_and_a_shorter_file_is_found_out() {
+    let file = testing::sparse(&[testing::Piece::Data(200)]);
+    for (restart, kept, errno) in
+        [(false, 200, None), (false, 100, Some(libc::ENODATA)), (true, 100, None)]
+    {
+        let copy = testing::file();
+        let whole = content(&file);
+        copy.write_all_at(&whole[..(kept * testing::BLOCK) as usize], 0).unwrap();
+        let ends = socket();
+        let writer_options =
+            WriterOptions { digest: true, resume: true, restart, ..WriterOptions::default() };
+        let held = held(&copy, 200 * testing::BLOCK);
+        let reader_options =
+            ReaderOptions { held: Some(held), restart, ..ReaderOptions::default() };
+        let (mut writer, mut reader) = wire(&ends, &writer_options, &reader_options);
+        assert!(announce(&mut writer, 200 * testing::BLOCK).unwrap_err().would_block());
+        let mut steps = 0;
+        let result = loop {
+            match reader.open() {
+                Err(error) if error.interrupted() => steps += 1,
+                Err(error) if error.would_block() => {
+                    // The offer is made, and the sender compares.
+                    assert!(steps >= 2, "{steps}");
+                    assert_eq!(offered(&mut writer), Ok(200 * testing::BLOCK));
+                    break Ok(0);
+                }
+                other => break other.map(|info| info.start),
+            }
+        };
+        assert_eq!(result.map_err(|error| error.errno()), errno.map_or(Ok(0), Err));
+        if restart {
+            assert_eq!(offered(&mut writer), Ok(0));
+        }
+    }
 }

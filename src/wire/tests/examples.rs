@@ -4,10 +4,8 @@
 
 use super::*;
 use crate::end::{Description, Held as _};
-use crate::error::{Operation, Side};
-use crate::wire::digest::Digest;
-use crate::wire::reader::{Held, ReaderOptions};
-use crate::wire::writer::WriterOptions;
+use crate::error::Operation;
+use crate::testing;
 use std::fmt::Write as _;
 use std::io::Read as _;
 use std::os::unix::net::UnixStream;
@@ -26,6 +24,7 @@ fn sender(two_way: bool) -> WriterOptions {
             data_bytes: Some(7),
             transfer_id: *b"example transfer",
             identity,
+            base: [0; 32],
         },
         checksum: two_way,
         digest: two_way,
@@ -80,7 +79,7 @@ impl Between {
 
     fn ends(&self, writer: &WriterOptions, reader: &ReaderOptions) -> (Writer, Reader) {
         let (a, b) = (self.sender.0.as_raw_fd(), self.receiver.0.as_raw_fd());
-        (Writer::new(a, Some(a), writer).unwrap(), Reader::new(b, Some(b), reader).unwrap())
+        (writer_on(a, Some(a), writer).unwrap(), reader_on(b, Some(b), reader).unwrap())
     }
 
     fn pass(&mut self) {
@@ -123,7 +122,7 @@ fn finish(between: &mut Between, writer: &mut Writer, reader: &mut Reader) {
 
 fn one_way() -> Vec<u8> {
     let (a, mut b) = socket();
-    let mut writer = Writer::new(a.as_raw_fd(), None, &sender(false)).unwrap();
+    let mut writer = writer_on(a.as_raw_fd(), None, &sender(false)).unwrap();
     writer.write(b"data").unwrap();
     writer.hole(HOLE).unwrap();
     writer.write(b"end").unwrap();
@@ -146,9 +145,9 @@ fn two_way() -> Between {
 }
 
 fn resumed() -> Between {
-    let mut digest = Digest::default();
-    digest.data(b"data");
-    let held = Held { length: 4, digest: digest.value(), transfer_id: [0; 16], identity: [0; 32] };
+    let copy = testing::file();
+    copy.write_all_at(b"data", 0).unwrap();
+    let held = held(&copy, 4);
     let mut between = Between::new();
     let (mut writer, mut reader) = between.ends(
         &WriterOptions { resume: true, ..sender(true) },
@@ -166,8 +165,39 @@ fn resumed() -> Between {
     writer.write(b"end").unwrap();
     finish(&mut between, &mut writer, &mut reader);
     // ACCEPT alone.
-    between.answered.truncate(32 + 40);
+    between.answered.truncate(32 + 64);
     between
+}
+
+/// An increment, written to a pipe.
+fn keep() -> Vec<u8> {
+    let (a, mut b) = socket();
+    let description = Description {
+        length: Some(65_536 + 3 + 4096),
+        base: *b"identity of the full image......",
+        ..Description::default()
+    };
+    let options =
+        WriterOptions { description, digest: true, keep: true, ..WriterOptions::default() };
+    let mut writer = writer_on(a.as_raw_fd(), None, &options).unwrap();
+    writer.keep(65_536).unwrap();
+    writer.write(b"new").unwrap();
+    writer.keep(4096).unwrap();
+    writer.finish().unwrap();
+    taken(&mut b)
+}
+
+/// The answer of a receiver that was given another base.
+fn refusal() -> Vec<u8> {
+    let mut between = Between::new();
+    let writer = WriterOptions { keep: true, ..sender(true) };
+    let reader = ReaderOptions { keep: true, base: [1; 32], ..ReaderOptions::default() };
+    let (mut writer, mut reader) = between.ends(&writer, &reader);
+    assert!(offered(&mut writer).unwrap_err().would_block());
+    between.pass();
+    assert_eq!(reader.open().unwrap_err().errno(), libc::ESTALE);
+    between.pass_back();
+    between.answered
 }
 
 fn failure() -> Vec<u8> {
@@ -195,6 +225,8 @@ fn the_examples_of_the_document_are_what_is_written() {
         ("offer", resumed.answered),
         ("resumed", resumed.said),
         ("failure", failure()),
+        ("keep", keep()),
+        ("refusal", refusal()),
     ];
     let write = std::env::var_os("SPARSESTREAM_WRITE_EXAMPLES").is_some();
     for (name, bytes) in examples {

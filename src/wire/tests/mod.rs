@@ -1,16 +1,20 @@
 //! Both ends together, and each against what it must not believe.
 
 mod alive;
-mod decoder;
+
 mod ends;
 mod examples;
 mod hostile;
+mod python;
 mod random;
 mod resume;
 
+use super::reader::{Held, ReaderOptions};
+use super::transport::Descriptors;
+use super::writer::WriterOptions;
 use super::{Reader, Writer};
 use crate::end::{End as _, Introduced as _, Next, Peer as _, Plan, Sink, SinkInfo, Source};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Side};
 use crate::section::Section;
 use crate::sink;
 use crate::source;
@@ -104,7 +108,7 @@ pub fn run(sender: &mut Moving, receiver: &mut Moving) -> (Result<()>, Result<()
     for _ in 0..1_000_000 {
         sender.turn();
         receiver.turn();
-        if let (Some(sent), Some(received)) = (sender.result, receiver.result) {
+        if let (Some(sent), Some(received)) = (sender.result.clone(), receiver.result.clone()) {
             return (sent, received);
         }
     }
@@ -152,14 +156,30 @@ pub fn map(fd: Fd) -> Vec<Section> {
 /// A writer and a reader at the two ends of a socket.
 pub fn wire(
     ends: &(UnixStream, UnixStream),
-    writer: &super::writer::WriterOptions,
-    reader: &super::reader::ReaderOptions,
+    writer: &WriterOptions,
+    reader: &ReaderOptions,
 ) -> (Writer, Reader) {
     let (a, b) = (ends.0.as_raw_fd(), ends.1.as_raw_fd());
-    (Writer::new(a, Some(a), writer).unwrap(), Reader::new(b, Some(b), reader).unwrap())
+    (writer_on(a, Some(a), writer).unwrap(), reader_on(b, Some(b), reader).unwrap())
+}
+
+/// A writer to a descriptor, with answers from another.
+pub fn writer_on(to: Fd, from: Option<Fd>, options: &WriterOptions) -> Result<Writer> {
+    Writer::new(Box::new(Descriptors::new(from, Some(to), Side::Sink)?), options)
+}
+
+/// A reader from a descriptor, with answers to another.
+pub fn reader_on(from: Fd, to: Option<Fd>, options: &ReaderOptions) -> Result<Reader> {
+    Reader::new(Box::new(Descriptors::new(Some(from), to, Side::Source)?), options)
+}
+
+/// The first bytes of a file, as what a receiver holds of any source.
+pub fn held(file: &File, length: u64) -> Held {
+    let part = super::proto::receiver::Held { length, transfer_id: [0; 16], identity: [0; 32] };
+    Held { fd: file.as_raw_fd(), offset: 0, part }
 }
 
 /// An error without its reason: operation, side, offset, errno.
-pub fn fields(error: Error) -> (crate::error::Operation, crate::error::Side, Option<u64>, i32) {
+pub fn fields(error: &Error) -> (crate::error::Operation, crate::error::Side, Option<u64>, i32) {
     (error.operation(), error.side(), error.offset(), error.errno())
 }

@@ -3,8 +3,6 @@
 use super::*;
 use crate::sys::Call;
 use crate::sys::inject::{self, Fault};
-use crate::wire::reader::ReaderOptions;
-use crate::wire::writer::WriterOptions;
 use std::time::Duration;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,8 +112,8 @@ fn random_streams_come_whole_through_ends_that_falter() {
         let (a, b) = (ends.0.as_raw_fd(), ends.1.as_raw_fd());
         let pipe = crate::sys::blocking_pipe();
         let (from, to) = if two_way { (b, a) } else { (pipe.0.as_raw_fd(), pipe.1.as_raw_fd()) };
-        let writer = Writer::new(to, two_way.then_some(a), &options(&mut random)).unwrap();
-        let reader = Reader::new(from, two_way.then_some(b), &ReaderOptions::default()).unwrap();
+        let writer = writer_on(to, two_way.then_some(a), &options(&mut random)).unwrap();
+        let reader = reader_on(from, two_way.then_some(b), &ReaderOptions::default()).unwrap();
         let given = pieces.clone();
         let mut faults = Random::new(seed + 1_000_000);
         let came = inject::with(
@@ -140,7 +138,7 @@ fn random_streams_come_whole_through_ends_that_falter() {
 fn no_changed_byte_goes_unnoticed() {
     let (a, mut b) = socket();
     let every = WriterOptions { checksum: true, digest: true, ..WriterOptions::default() };
-    let mut writer = Writer::new(a.as_raw_fd(), None, &every).unwrap();
+    let mut writer = writer_on(a.as_raw_fd(), None, &every).unwrap();
     writer.write(b"some data").unwrap();
     writer.hole(70_000).unwrap();
     writer.write(b"more").unwrap();
@@ -156,7 +154,7 @@ fn no_changed_byte_goes_unnoticed() {
             let (mut a, b) = socket();
             std::io::Write::write_all(&mut a, &changed).unwrap();
             drop(a);
-            let mut reader = Reader::new(b.as_raw_fd(), None, &ReaderOptions::default()).unwrap();
+            let mut reader = reader_on(b.as_raw_fd(), None, &ReaderOptions::default()).unwrap();
             let result = loop {
                 match reader.next(&mut [0; 100]) {
                     Ok(Next::Data(_)) => {}

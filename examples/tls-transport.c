@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * Glue between libsparsestream and GnuTLS: everything that a program needs to
+ * send or receive a sparse stream over a TLS session.
+ */
+#include "tls-transport.h"
+
+#include <errno.h>
+#include <poll.h>
+
+/* A negative errno for a GnuTLS error, whose words are attached to it. */
+static int tls_error(int error)
+{
+    if (error == GNUTLS_E_AGAIN)
+        return -EAGAIN;
+    if (error == GNUTLS_E_INTERRUPTED)
+        return -EINTR;
+    sparsestream_set_error(ECONNABORTED, SPARSESTREAM_OPERATION_NONE, -1, gnutls_strerror(error));
+    return -ECONNABORTED;
+}
+
+static int64_t tls_read(void *session, void *buffer, size_t length)
+{
+    ssize_t r = gnutls_record_recv(session, buffer, length);
+
+    return r < 0 ? tls_error((int)r) : r;
+}
+
+static int64_t tls_write(void *session, const void *buffer, size_t length)
+{
+    ssize_t r = gnutls_record_send(session, buffer, length);
+
+    return r < 0 ? tls_error((int)r) : r;
+}
+
+static int tls_close(void *session)
+{
+    int r = gnutls_bye(session, GNUTLS_SHUT_WR);
+
+    return r < 0 ? tls_error(r) : 0;
+}
+
+static int tls_wait(void *session, sparsestream_wait *wait)
+{
+    wait->fd = gnutls_transport_get_int(session);
+    wait->events = gnutls_record_get_direction(session) == 1 ? POLLOUT : POLLIN;
+    return 0;
+}
+
+const sparsestream_transport_ops tls_transport = {
+    .size = sizeof(tls_transport),
+    .read = tls_read,
+    .write = tls_write,
+    .close = tls_close,
+    .wait = tls_wait,
+};

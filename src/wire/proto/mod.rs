@@ -1,0 +1,88 @@
+//! The protocol: both state machines, without I/O and without a clock.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`frame`] | headers to bytes and back, and the limits of every frame |
+//! | [`body`] | the bodies of HELLO, ACCEPT, END and those with a digest |
+//! | [`failure`] | ERROR |
+//! | [`sequence`] | which frame may follow which, and the receiver's limits |
+//! | [`queue`] | bytes that wait to be sent |
+//! | [`sender`] | the sender |
+//! | [`receiver`] | the receiver |
+//! | `unsent` | where in the stream the bytes lie that wait to be sent |
+//! | `silence` | when a KEEPALIVE is due |
+//!
+//! ```text
+//!              handle_input          poll_transmit, transmitted
+//!     bytes -----------------> machine -----------------> bytes
+//!                                 |
+//!                    poll_timeout, handle_timeout(now)
+//! ```
+//!
+//! A machine is given what has come (`handle_input`), is asked for what is to be sent
+//! (`poll_transmit`) and when it wants to be called again (`poll_timeout`, `handle_timeout`). It never
+//! copies the payload of a DATA frame that is large: whoever drives it moves that past the machine, and
+//! shows it (`payload`), or only counts it (`payload_passed`) where no checksum and no digest is in
+//! force.
+//!
+//! docs/wire-format.md is the specification; its state tables are the `match`es of [`sender`] and
+//! [`receiver`].
+
+pub mod body;
+pub mod failure;
+pub mod frame;
+pub mod queue;
+pub mod receiver;
+pub mod sender;
+pub mod sequence;
+mod silence;
+#[cfg(test)]
+mod tests;
+mod unsent;
+
+use crate::error::Error;
+use frame::Malformed;
+
+/// Why a frame, or a request of the own side, is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    /// In words.
+    pub why: &'static str,
+    /// The errno that stands for it.
+    pub errno: i32,
+}
+
+impl From<Malformed> for Refused {
+    fn from(malformed: Malformed) -> Self {
+        Refused { why: malformed.why(), errno: malformed.errno() }
+    }
+}
+
+fn refused(why: &'static str, errno: i32) -> Refused {
+    Refused { why, errno }
+}
+
+/// What ends a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// The peer broke a rule, or cannot be agreed with.
+    Refused(Refused),
+    /// The peer reported its own failure.
+    Peer(Error),
+}
+
+impl From<Refused> for Fault {
+    fn from(refused: Refused) -> Self {
+        Fault::Refused(refused)
+    }
+}
+
+impl From<Malformed> for Fault {
+    fn from(malformed: Malformed) -> Self {
+        Fault::Refused(malformed.into())
+    }
+}
+
+const UNEXPECTED: Refused = Refused { why: "a frame out of place", errno: libc::EPROTO };
+const DAMAGED: Refused = Refused { why: "the digest of what came is wrong", errno: libc::EBADMSG };
+const MISUSED: Refused = Refused { why: "a call out of place", errno: libc::EINVAL };

@@ -1,0 +1,98 @@
+//! Bytes that wait to be sent: a buffer of fixed size.
+
+use super::frame::HEADER;
+use crate::buffer::Buffer;
+use crate::error::Result;
+use std::ops::Range;
+
+/// A queue of bytes.
+#[derive(Debug)]
+pub struct Queue {
+    buffer: Buffer,
+    held: Range<usize>,
+}
+
+impl Queue {
+    /// An empty queue with room for this many bytes.
+    pub fn new(room: usize) -> Result<Self> {
+        Ok(Queue { buffer: Buffer::new(room)?, held: 0..0 })
+    }
+
+    /// The bytes that wait.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer.bytes()[self.held.clone()]
+    }
+
+    /// How many bytes wait.
+    #[must_use]
+    pub fn waits(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether this many more can wait.
+    #[must_use]
+    pub fn has_room(&self, more: usize) -> bool {
+        self.waits() + more <= self.buffer.bytes().len()
+    }
+
+    /// As [`Queue::has_room`], without moving the bytes that wait.
+    #[must_use]
+    pub fn has_room_behind(&self, more: usize) -> bool {
+        self.held.end + more <= self.buffer.bytes().len()
+    }
+
+    /// The place after the bytes that wait. The caller has checked for room.
+    fn behind(&mut self, more: usize) -> &mut [u8] {
+        if self.held.end + more > self.buffer.bytes().len() {
+            let held = self.held.clone();
+            self.held = 0..held.len();
+            self.buffer.bytes_mut().copy_within(held, 0);
+        }
+        let end = self.held.end;
+        &mut self.buffer.bytes_mut()[end..end + more]
+    }
+
+    /// Adds bytes. The caller has checked for room.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.behind(bytes.len()).copy_from_slice(bytes);
+        self.held.end += bytes.len();
+    }
+
+    /// Adds zeros. The caller has checked for room.
+    pub fn push_zeros(&mut self, count: usize) {
+        self.behind(count).fill(0);
+        self.held.end += count;
+    }
+
+    /// Takes back the last bytes that were added.
+    pub fn pop(&mut self, count: usize) {
+        self.held.end -= count.min(self.waits());
+    }
+
+    /// The place for a payload, after that of its header. The caller has checked for room.
+    pub fn lend(&mut self, payload: usize) -> &mut [u8] {
+        &mut self.behind(HEADER + payload)[HEADER..]
+    }
+
+    /// The payload that was put where [`Queue::lend`] said.
+    #[must_use]
+    pub fn lent(&self, payload: usize) -> &[u8] {
+        let start = self.held.end + HEADER;
+        &self.buffer.bytes()[start..start + payload]
+    }
+
+    /// Adds that payload, after its header.
+    pub fn commit(&mut self, header: &[u8; HEADER], payload: usize) {
+        self.push(header);
+        self.held.end += payload;
+    }
+
+    /// Removes the first bytes, which were sent.
+    pub fn take(&mut self, count: usize) {
+        self.held.start += count.min(self.waits());
+        if self.held.is_empty() {
+            self.held = 0..0;
+        }
+    }
+}

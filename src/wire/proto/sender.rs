@@ -1,0 +1,688 @@
+//! The sender of a stream.
+
+use super::body::{
+    self, ANSWERS, Accept, CHECKSUM, DIGEST, End, Hello, KEEP, RESTART, RESUME, Reason,
+};
+use super::failure::Failure;
+use super::frame::{self, Frame, HEADER, Header, Kind, MAX_OFFSET, UNKNOWN};
+use super::queue::Queue;
+use super::receiver::Input;
+use super::silence::Silence;
+use super::unsent::Unsent;
+use super::{Fault, MISUSED, Refused, UNEXPECTED, refused};
+use crate::digest::{Digest, Hash, LENGTH};
+use crate::error::{Error, Result};
+use std::time::{Duration, Instant};
+
+/// Room that is kept for frames that the machine adds by itself: CHECKPOINT, KEEPALIVE, END, ERROR.
+const RESERVE: usize = 512;
+
+/// A CHECKPOINT is due this long after the last one, if anything was sent.
+const CHECKPOINT_TIME: Duration = Duration::from_secs(5);
+
+/// How a stream is sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Config {
+    /// HELLO, with the features that are required and offered.
+    pub hello: Hello,
+    /// A receiver's offer that differs from the source is answered by starting again, if it agrees.
+    pub restart: bool,
+    /// A CHECKPOINT is due after this many bytes of data.
+    pub checkpoint_interval: u64,
+    /// A KEEPALIVE is sent after this much silence; zero means never.
+    pub keepalive: Duration,
+    /// The most bytes of data in one frame, two-way, whatever the receiver allows.
+    pub max_payload: u32,
+    /// Bytes that can wait to be sent.
+    pub room: usize,
+}
+
+/// The receiver's offer to resume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offer {
+    /// Bytes that it holds.
+    pub length: u64,
+    /// Their digest.
+    pub digest: Hash,
+    /// It takes everything from the start instead.
+    pub restart: bool,
+}
+
+/// The stage of a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Nothing was said.
+    New,
+    /// HELLO is said. ACCEPT has not come.
+    Greeting,
+    /// What the receiver holds is to be compared: see [`Sender::agree`].
+    Comparing(Offer),
+    /// The stream is sent.
+    Open,
+    /// END is said. STATUS has not come.
+    Ending,
+    /// STATUS has come, or nothing is expected.
+    Finished,
+    /// It failed.
+    Failed,
+}
+
+/// A sender. It is told what to send, and given the answers.
+#[derive(Debug)]
+pub struct Sender {
+    config: Config,
+    stage: Stage,
+    queue: Queue,
+    features: u64,
+    max_payload: u32,
+    /// Payload of the last frame that is still to come.
+    owed: u32,
+    /// Bytes that were taken, from the start of the stream.
+    at: u64,
+    counts: End,
+    digest: Digest,
+    checkpoint: Checkpoint,
+    unsent: Unsent,
+    durable: Option<u64>,
+    signs: u64,
+    silence: Silence,
+}
+
+/// When the next CHECKPOINT is due.
+#[derive(Debug, Clone, Copy, Default)]
+struct Checkpoint {
+    /// Bytes of data since the last.
+    data: u64,
+    /// Where the stream was at the last.
+    at: u64,
+    /// The time of the last look at the clock at which one was made or nothing had moved.
+    since: Option<Instant>,
+    /// The time for one has come.
+    late: bool,
+}
+
+impl Sender {
+    /// One that has said nothing. The HELLO must be one that a receiver can accept.
+    pub fn new(config: &Config) -> Result<Self> {
+        Ok(Sender {
+            config: *config,
+            stage: Stage::New,
+            queue: Queue::new(config.room + RESERVE)?,
+            features: config.hello.required,
+            max_payload: config.hello.max_payload,
+            owed: 0,
+            at: 0,
+            counts: End::default(),
+            digest: Digest::default(),
+            checkpoint: Checkpoint::default(),
+            unsent: Unsent::default(),
+            durable: None,
+            signs: 0,
+            silence: Silence::default(),
+        })
+    }
+
+    /// The stage.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// Bytes that were taken, from the start of the stream.
+    #[must_use]
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Payload of the frame under way that is still to come.
+    #[must_use]
+    pub fn owed(&self) -> u32 {
+        self.owed
+    }
+
+    /// HELLO.
+    #[must_use]
+    pub fn hello(&self) -> &Hello {
+        &self.config.hello
+    }
+
+    /// Answers are expected.
+    #[must_use]
+    pub fn two_way(&self) -> bool {
+        self.config.hello.required & ANSWERS != 0
+    }
+
+    /// Everything before this offset is durable at the receiver, if it has said so.
+    #[must_use]
+    pub fn durable(&self) -> Option<u64> {
+        self.durable
+    }
+
+    /// Answers that showed that the receiver is alive.
+    #[must_use]
+    pub fn signs(&self) -> u64 {
+        self.signs
+    }
+
+    /// Whether payload must be shown, and not only counted.
+    #[must_use]
+    pub fn sees_payload(&self) -> bool {
+        self.features & (CHECKSUM | DIGEST) != 0
+    }
+
+    fn digests(&self) -> bool {
+        self.features & DIGEST != 0
+    }
+
+    /// Completes HELLO before it is said: the length, if it is known, and whether parts are kept.
+    pub fn announce(
+        &mut self,
+        length: Option<u64>,
+        keeps: bool,
+    ) -> std::result::Result<(), Refused> {
+        if self.stage != Stage::New {
+            return Ok(());
+        }
+        let mut hello = self.config.hello;
+        if keeps {
+            hello.required |= KEEP;
+        }
+        if let Some(length) = length {
+            if hello.length != UNKNOWN && hello.length != length {
+                return Err(refused("is not the length of what is sent", libc::EINVAL));
+            }
+            hello.length = length;
+        }
+        hello.check()?;
+        self.config.hello = hello;
+        self.features = hello.required;
+        Ok(())
+    }
+
+    /// Says HELLO.
+    pub fn greet(&mut self) {
+        if self.stage == Stage::New {
+            let body = self.config.hello.encode();
+            self.push_with_body(Kind::Hello, 0, &body);
+            self.stage = if self.two_way() { Stage::Greeting } else { Stage::Open };
+        }
+    }
+
+    /// Takes the answer at the start of these bytes.
+    pub fn handle_input(&mut self, bytes: &[u8]) -> std::result::Result<Input, Fault> {
+        match frame::first(bytes)? {
+            Frame::Incomplete(need) => Ok(Input::Incomplete(need)),
+            Frame::Whole(header, body) => {
+                self.heed(&header, body)?;
+                Ok(Input::Taken(header.whole()))
+            }
+        }
+    }
+
+    /// The state table. Nothing is done for a frame that fails.
+    fn heed(&mut self, header: &Header, body: &[u8]) -> std::result::Result<(), Fault> {
+        match (header.kind, self.stage) {
+            (Kind::Error, Stage::Greeting | Stage::Comparing(_) | Stage::Open | Stage::Ending) => {
+                Err(Fault::Peer(Failure::decode(header, body)?))
+            }
+            (
+                Kind::Keepalive | Kind::Ignored,
+                Stage::Greeting | Stage::Comparing(_) | Stage::Open | Stage::Ending,
+            ) => {
+                self.signs += 1;
+                Ok(())
+            }
+            (Kind::Accept, Stage::Greeting) => {
+                let accept = Accept::decode(body, &self.config.hello)?;
+                self.features = accept.features;
+                self.max_payload = self.config.max_payload.min(accept.max_payload);
+                self.stage = match accept.resume_offset {
+                    0 => Stage::Open,
+                    length => Stage::Comparing(Offer {
+                        length,
+                        digest: accept.resume_digest,
+                        restart: accept.flags & RESTART != 0,
+                    }),
+                };
+                Ok(())
+            }
+            (Kind::Ack, Stage::Open | Stage::Ending) => {
+                let before = self.durable.is_some_and(|known| header.offset < known);
+                if before || header.offset > self.sent() {
+                    return Err(UNEXPECTED.into());
+                }
+                self.durable = Some(header.offset);
+                self.signs += 1;
+                Ok(())
+            }
+            (Kind::Status, Stage::Ending) if self.queue.waits() == 0 => {
+                if header.offset != self.at || body::digest(body)? != self.root() {
+                    let why = "the receiver has stored something else";
+                    return Err(refused(why, libc::EBADMSG).into());
+                }
+                self.stage = Stage::Finished;
+                Ok(())
+            }
+            _ => Err(UNEXPECTED.into()),
+        }
+    }
+
+    /// Where the stream ends of which everything was handed to the transport.
+    fn sent(&self) -> u64 {
+        if self.queue.waits() == 0 { self.at } else { self.unsent.start(self.queue.bytes()) }
+    }
+
+    /// Shows data of the source that the receiver holds too.
+    pub fn compare(&mut self, bytes: &[u8]) {
+        self.digest.data(bytes);
+        self.at += bytes.len() as u64;
+    }
+
+    /// Shows a hole of the source at a place that the receiver holds too.
+    pub fn compare_hole(&mut self, length: u64) {
+        self.digest.hole(length);
+        self.at += length;
+    }
+
+    /// Answers the offer, after as many bytes were shown as it covers. Returns whether the stream
+    /// resumes there; if not, it starts again.
+    pub fn agree(&mut self) -> std::result::Result<bool, Refused> {
+        let Stage::Comparing(offer) = self.stage else { return Err(MISUSED) };
+        let same = self.at == offer.length && self.digest.root() == offer.digest;
+        let reason = if same {
+            Reason::None
+        } else if self.config.restart && offer.restart {
+            self.at = 0;
+            self.digest = Digest::default();
+            Reason::Content
+        } else {
+            return Err(refused("what the receiver holds differs from the source", libc::ESTALE));
+        };
+        let header = Header::new(Kind::Begin, self.at, u64::from(reason.code()));
+        self.queue.push(&header.encode());
+        self.checkpoint.at = self.at;
+        self.stage = Stage::Open;
+        Ok(same)
+    }
+
+    /// Whether a frame with this many bytes can be added, beside those that the machine adds by itself.
+    #[must_use]
+    pub fn has_room(&self, more: usize) -> bool {
+        self.queue.has_room(more + RESERVE)
+    }
+
+    /// As [`Sender::has_room`], without moving the bytes that wait.
+    #[must_use]
+    pub fn has_room_behind(&self, more: usize) -> bool {
+        self.queue.has_room_behind(more + RESERVE)
+    }
+
+    /// Bytes that wait to be sent.
+    #[must_use]
+    pub fn waits(&self) -> usize {
+        self.queue.waits()
+    }
+
+    /// Bytes of a section that are within what was announced and go into one frame.
+    #[must_use]
+    pub fn fits(&self, length: u64) -> u32 {
+        self.within(length).min(u64::from(self.max_payload)) as u32
+    }
+
+    fn within(&self, length: u64) -> u64 {
+        length.min(self.config.hello.length.min(MAX_OFFSET) - self.at)
+    }
+
+    /// Refuses a section that ends beyond what was announced.
+    pub fn check(&self, length: u64) -> std::result::Result<(), Refused> {
+        let (most, why, errno) = match self.config.hello.length {
+            UNKNOWN => (MAX_OFFSET, "the stream ends beyond every offset", libc::EOVERFLOW),
+            announced => (announced, "the stream is longer than was announced", libc::EFBIG),
+        };
+        match self.at.checked_add(length) {
+            Some(end) if end <= most => Ok(()),
+            Some(_) | None => Err(refused(why, errno)),
+        }
+    }
+
+    /// Between two frames, in the stream: adds a CHECKPOINT if one is due. The caller has checked for
+    /// room.
+    fn between(&mut self) -> std::result::Result<(), Refused> {
+        if self.stage != Stage::Open || self.owed > 0 {
+            return Err(MISUSED);
+        }
+        let Checkpoint { data, late, .. } = self.checkpoint;
+        if self.digests() && (late || data >= self.config.checkpoint_interval) {
+            self.check_point();
+        }
+        Ok(())
+    }
+
+    fn check_point(&mut self) {
+        let digest = self.digest.root();
+        self.push_with_body(Kind::Checkpoint, self.at, &digest);
+        self.checkpoint = Checkpoint { data: 0, at: self.at, late: false, ..self.checkpoint };
+    }
+
+    /// Adds a frame with this data, whose payload is copied.
+    pub fn data(&mut self, payload: &[u8]) -> std::result::Result<(), Refused> {
+        self.between()?;
+        self.queue.push(&self.data_header(payload));
+        self.queue.push(payload);
+        self.see(payload);
+        Ok(())
+    }
+
+    /// Adds a frame with this data, of which `send` sends what it can: what waits, and then the
+    /// payload. What it does not send of the payload is copied. If it fails nothing was added.
+    pub fn data_through(
+        &mut self,
+        payload: &[u8],
+        send: impl FnOnce(&[u8], &[u8]) -> std::result::Result<usize, i32>,
+    ) -> std::result::Result<std::result::Result<(), i32>, Refused> {
+        self.between()?;
+        let header = self.data_header(payload);
+        self.queue.push(&header);
+        let sent = self.send_through(payload, send);
+        match sent {
+            Ok(()) => self.see(payload),
+            Err(_) => self.queue.pop(header.len()),
+        }
+        Ok(sent)
+    }
+
+    /// As [`Sender::data_through`], of payload that is owed.
+    pub fn owed_through(
+        &mut self,
+        payload: &[u8],
+        send: impl FnOnce(&[u8], &[u8]) -> std::result::Result<usize, i32>,
+    ) -> std::result::Result<std::result::Result<(), i32>, Refused> {
+        let count = u32::try_from(payload.len()).ok().filter(|count| *count <= self.owed);
+        let count = count.ok_or(MISUSED)?;
+        let sent = self.send_through(payload, send);
+        if sent.is_ok() {
+            self.pass(count);
+        }
+        Ok(sent)
+    }
+
+    fn send_through(
+        &mut self,
+        payload: &[u8],
+        send: impl FnOnce(&[u8], &[u8]) -> std::result::Result<usize, i32>,
+    ) -> std::result::Result<(), i32> {
+        let queued = self.queue.waits();
+        let count = send(self.queue.bytes(), payload)?;
+        self.silence.broken(count);
+        let sent = count.saturating_sub(queued).min(payload.len());
+        if count < queued {
+            self.take(count);
+        } else {
+            let frame = (self.owed as usize).max(payload.len());
+            self.unsent.within(self.at, frame, frame - sent);
+            self.queue.take(queued);
+        }
+        self.queue.push(&payload[sent..]);
+        Ok(())
+    }
+
+    /// The place for a payload of this many bytes, which [`Sender::placed`] adds. `None` if it cannot
+    /// be used now. The caller has checked for room.
+    pub fn lend(&mut self, most: usize) -> Option<&mut [u8]> {
+        self.between().ok()?;
+        Some(self.queue.lend(most))
+    }
+
+    /// Adds a frame with this much data, which was put where [`Sender::lend`] said.
+    pub fn placed(&mut self, count: usize) {
+        let payload = self.queue.lent(count);
+        let header = self.data_header(payload);
+        if self.features & DIGEST != 0 {
+            self.digest.data(payload);
+        }
+        self.queue.commit(&header, count);
+        self.count(count);
+    }
+
+    /// Adds the header of a frame whose payload follows later, unseen.
+    pub fn owe(&mut self, length: u32) -> std::result::Result<(), Refused> {
+        self.between()?;
+        if self.sees_payload() || length == 0 || length > self.fits(u64::from(length)) {
+            return Err(MISUSED);
+        }
+        let header = Header { length, ..Header::new(Kind::Data, self.at, 0) };
+        self.queue.push(&header.encode());
+        self.owed = length;
+        Ok(())
+    }
+
+    /// This much payload of the frame under way was sent, past the machine, while nothing waited.
+    pub fn payload_passed(&mut self, count: u32) -> std::result::Result<(), Refused> {
+        if count > self.owed || self.queue.waits() > 0 {
+            return Err(MISUSED);
+        }
+        self.silence.broken(count as usize);
+        self.pass(count);
+        Ok(())
+    }
+
+    /// Adds zeros as payload of the frame under way.
+    pub fn owed_zeros(&mut self, count: u32) -> std::result::Result<(), Refused> {
+        if count > self.owed {
+            return Err(MISUSED);
+        }
+        if self.queue.waits() == 0 {
+            self.unsent.within(self.at, self.owed as usize, self.owed as usize);
+        }
+        self.queue.push_zeros(count as usize);
+        self.pass(count);
+        Ok(())
+    }
+
+    /// Adds a hole.
+    pub fn hole(&mut self, length: u64) -> std::result::Result<(), Refused> {
+        self.check(length)?;
+        self.between()?;
+        self.queue.push(&Header::new(Kind::Hole, self.at, length).encode());
+        if self.digests() {
+            self.digest.hole(length);
+        }
+        self.at += length;
+        self.counts.hole_bytes += length;
+        Ok(())
+    }
+
+    /// Adds bytes that the receiver keeps.
+    pub fn keep(&mut self, length: u64) -> std::result::Result<(), Refused> {
+        self.check(length)?;
+        if self.features & KEEP == 0 {
+            return Err(refused("the stream was announced without kept parts", libc::EPROTO));
+        }
+        self.between()?;
+        self.queue.push(&Header::new(Kind::Keep, self.at, length).encode());
+        if self.digests() {
+            self.digest.keep(length);
+        }
+        self.at += length;
+        self.counts.keep_bytes += length;
+        Ok(())
+    }
+
+    /// The length that the stream must have to end now: that which was announced, and no less than
+    /// what was promised.
+    #[must_use]
+    pub fn expected(&self) -> u64 {
+        let promised = self.at + u64::from(self.owed);
+        match self.config.hello.length {
+            UNKNOWN => promised,
+            announced => announced.max(promised),
+        }
+    }
+
+    /// Adds END.
+    pub fn end(&mut self) -> std::result::Result<(), Refused> {
+        if self.stage != Stage::Open {
+            return Err(MISUSED);
+        }
+        if self.at != self.expected() {
+            return Err(refused("the stream ends early", libc::ENODATA));
+        }
+        let end = End { digest: self.root(), ..self.counts };
+        self.push_with_body(Kind::End, self.at, &end.encode());
+        self.stage = Stage::Ending;
+        Ok(())
+    }
+
+    fn root(&self) -> Hash {
+        if self.digests() { self.digest.root() } else { [0; LENGTH] }
+    }
+
+    /// The receiver has failed: nothing more is said.
+    pub fn abandon(&mut self) {
+        self.stage = Stage::Failed;
+    }
+
+    /// It failed, by this error. The receiver is told, unless an ERROR cannot stand where the stream is.
+    pub fn fail(&mut self, error: &Error) {
+        let stage = std::mem::replace(&mut self.stage, Stage::Failed);
+        let end = HEADER + End::SIZE;
+        match stage {
+            Stage::New | Stage::Finished | Stage::Failed => return,
+            // Nothing may follow END.
+            Stage::Ending if self.queue.waits() >= end => self.queue.pop(end),
+            Stage::Ending => return,
+            Stage::Greeting | Stage::Comparing(_) | Stage::Open => {}
+        }
+        // Whatever completed the frame under way would be data.
+        if self.owed == 0 {
+            let (header, failure) = Failure::encode(error);
+            if self.queue.has_room(HEADER + failure.body().len()) {
+                self.queue.push(&header);
+                self.queue.push(failure.body());
+            }
+        }
+    }
+
+    /// The bytes to be sent next.
+    #[must_use]
+    pub fn poll_transmit(&self) -> &[u8] {
+        self.queue.bytes()
+    }
+
+    /// This many of those bytes were sent.
+    pub fn transmitted(&mut self, count: usize) {
+        self.silence.broken(count);
+        self.take(count);
+        if self.stage == Stage::Ending && self.queue.waits() == 0 && !self.two_way() {
+            self.stage = Stage::Finished;
+        }
+    }
+
+    fn take(&mut self, count: usize) {
+        if self.two_way() && count < self.queue.waits() {
+            self.unsent.advance(self.queue.bytes(), count);
+        } else {
+            self.unsent = Unsent::default();
+        }
+        self.queue.take(count);
+    }
+
+    /// When to call [`Sender::handle_timeout`].
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let sign = self.most_silence().and_then(|most| self.silence.ends(most));
+        let checkpoint = self.checkpoint_due();
+        match (sign, checkpoint) {
+            (Some(sign), Some(checkpoint)) => Some(sign.min(checkpoint)),
+            (sign, checkpoint) => sign.or(checkpoint),
+        }
+    }
+
+    /// The time is `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if !self.digests() || self.at == self.checkpoint.at {
+            self.checkpoint.since = Some(now);
+        } else if self.checkpoint_due().is_none_or(|due| due <= now) {
+            self.checkpoint.since = Some(now);
+            if self.owed == 0 && self.stage == Stage::Open && self.has_room(0) {
+                self.check_point();
+            } else {
+                self.checkpoint.late = true;
+            }
+        }
+        let most = self.config.keepalive;
+        if !most.is_zero() && self.silence.over(most, now) && self.most_silence().is_some() {
+            // While the receiver's bytes are compared the stream is still at its start.
+            let at = if self.stage == Stage::Open { self.at } else { 0 };
+            self.queue.push(&Header::new(Kind::Keepalive, at, 0).encode());
+        }
+    }
+
+    fn checkpoint_due(&self) -> Option<Instant> {
+        let open = self.stage == Stage::Open && self.digests() && !self.checkpoint.late;
+        let since = self.checkpoint.since.filter(|_| open && self.at != self.checkpoint.at)?;
+        since.checked_add(CHECKPOINT_TIME)
+    }
+
+    fn most_silence(&self) -> Option<Duration> {
+        // Bytes that wait are a sign of life themselves, and it cannot stand within a frame.
+        let may = match self.stage {
+            Stage::Greeting | Stage::Comparing(_) | Stage::Open => {
+                self.owed == 0 && self.queue.waits() == 0
+            }
+            Stage::New | Stage::Ending | Stage::Finished | Stage::Failed => false,
+        };
+        Some(self.config.keepalive).filter(|most| may && !most.is_zero())
+    }
+
+    fn data_header(&self, payload: &[u8]) -> [u8; HEADER] {
+        if self.features & CHECKSUM != 0 {
+            Header::with_body(Kind::Data, self.at, 0, payload)
+        } else {
+            let length = payload.len() as u32;
+            Header { length, ..Header::new(Kind::Data, self.at, 0) }
+        }
+        .encode()
+    }
+
+    /// Data was taken.
+    fn see(&mut self, payload: &[u8]) {
+        if self.digests() {
+            self.digest.data(payload);
+        }
+        self.count(payload.len());
+    }
+
+    fn pass(&mut self, count: u32) {
+        self.owed -= count;
+        self.count(count as usize);
+    }
+
+    fn count(&mut self, bytes: usize) {
+        let bytes = bytes as u64;
+        self.at += bytes;
+        self.counts.data_bytes += bytes;
+        self.checkpoint.data += bytes;
+    }
+
+    fn push_with_body(&mut self, kind: Kind, offset: u64, body: &[u8]) {
+        self.queue.push(&Header::with_body(kind, offset, 0, body).encode());
+        self.queue.push(body);
+    }
+}
+
+/// The features that a sender requires and offers.
+#[must_use]
+pub fn features(
+    two_way: bool,
+    checksum: bool,
+    digest: bool,
+    keep: bool,
+    resume: bool,
+) -> (u64, u64) {
+    let bit = |wanted, feature| if wanted { feature } else { 0 };
+    let required =
+        bit(checksum, CHECKSUM) | bit(digest, DIGEST) | bit(keep, KEEP) | bit(two_way, ANSWERS);
+    let optional = if two_way { (CHECKSUM | DIGEST) & !required | bit(resume, RESUME) } else { 0 };
+    (required, optional)
+}
