@@ -172,7 +172,7 @@ static int send_remote(struct settings *settings, const char *name)
 {
     sparsestream_wire_options wire = {
         .size = sizeof(wire),
-        .flags = settings->checksum ? SPARSESTREAM_WIRE_CHECKSUM | SPARSESTREAM_WIRE_DIGEST : 0,
+        .flags = with_checksums(settings) ? SPARSESTREAM_WIRE_CHECKSUM | SPARSESTREAM_WIRE_DIGEST : 0,
         .keepalive_ms = KEEPALIVE_MS,
     };
     sparsestream_source *source = NULL;
@@ -229,7 +229,7 @@ static int recv_remote(struct settings *settings, const char *name)
 {
     sparsestream_wire_options wire = {
         .size = sizeof(wire),
-        .flags = settings->checksum ? SPARSESTREAM_WIRE_CHECKSUM | SPARSESTREAM_WIRE_DIGEST : 0,
+        .flags = with_checksums(settings) ? SPARSESTREAM_WIRE_CHECKSUM | SPARSESTREAM_WIRE_DIGEST : 0,
     };
     sparsestream_source *source = NULL;
     struct connection connection;
