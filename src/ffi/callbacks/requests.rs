@@ -10,7 +10,7 @@ use crate::ffi::guard::signed;
 use crate::sys::Sys;
 use std::cell::UnsafeCell;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicPtr, AtomicU8, Ordering};
 
 /// The library's.
 const IDLE: u8 = 0;
@@ -168,12 +168,40 @@ impl Requests {
             .iter()
             .any(|entry| matches!(entry.state.load(Ordering::Acquire), UNDER_WAY | ANSWERING));
         if lost {
-            std::mem::forget(std::mem::take(&mut self.entries));
-            std::mem::forget(std::mem::take(&mut self.asked));
+            leave(std::mem::take(&mut self.entries), std::mem::take(&mut self.asked));
         }
         self.under_way = 0;
         for asked in &mut self.asked {
             *asked = None;
+        }
+    }
+}
+
+/// Memory that the caller's end may still use, because it never answered.
+struct Left {
+    _entries: Box<[Entry]>,
+    _asked: Box<[Option<Request>]>,
+    next: *mut Left,
+}
+
+/// All such memory of the process. It stays reachable, so that a tool that looks for lost memory can name
+/// the faults of the program alone.
+static LEFT: AtomicPtr<Left> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Keeps requests, and the memory that they refer to, for the rest of the process.
+fn leave(entries: Box<[Entry]>, asked: Box<[Option<Request>]>) {
+    let mut room = Vec::new();
+    if room.try_reserve_exact(1).is_err() {
+        std::mem::forget((entries, asked));
+        return;
+    }
+    room.push(Left { _entries: entries, _asked: asked, next: std::ptr::null_mut() });
+    let Some(left) = room.leak().first_mut() else { return };
+    loop {
+        left.next = LEFT.load(Ordering::Acquire);
+        let swapped = LEFT.compare_exchange(left.next, left, Ordering::AcqRel, Ordering::Acquire);
+        if swapped.is_ok() {
+            return;
         }
     }
 }
