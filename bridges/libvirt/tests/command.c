@@ -188,6 +188,21 @@ static void checksum(void)
     daemon_stop(&daemon);
 }
 
+static void check(void)
+{
+    struct daemon daemon;
+    int image = set_up(&daemon, true);
+
+    CHECK_RUN(&daemon, "$S check image \"${V}v\"", 0);
+    CHECK_RUN(&daemon, "$S check \"${V}v\" \"${V}v\"", 0);
+    CHECK_RUN(&daemon, "cp image other && printf x | dd of=other bs=1 seek=70000 conv=notrunc status=none", 0);
+    CHECK_RUN(&daemon, "$S check other \"${V}v\"", 10);
+    CHECK_CONTAINS(output, "70000");
+    check_volume(&daemon, "v", image);
+    close(image);
+    daemon_stop(&daemon);
+}
+
 static void failures_name_the_volume(void)
 {
     struct daemon daemon;
@@ -202,7 +217,7 @@ static void failures_name_the_volume(void)
     CHECK_RUN(&daemon, "$S copy --sync image \"${V}v\"", 2);
     CHECK_RUN(&daemon, "$S copy image 'libvirt+nonsense'", 1);
     CHECK_CONTAINS(output, "POOL/VOLUME");
-    CHECK_RUN(&daemon, "$S check image \"${V}v\"", 2);
+    CHECK_RUN(&daemon, "$S check --holes image \"${V}v\"", 2);
     check_volume(&daemon, "v", image);
     close(image);
     daemon_stop(&daemon);
@@ -227,6 +242,7 @@ DAEMON_TESTS(
     CASE(send_and_recv),
     CASE(map),
     CASE(checksum),
+    CASE(check),
     CASE(failures_name_the_volume),
     CASE(bridge_is_loaded_at_run_time),
 )
