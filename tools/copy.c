@@ -92,7 +92,7 @@ static int verify(struct copy *copy, int64_t length)
     return r;
 }
 
-/* What reads around errors, or compares before it writes, does so in the cache. */
+/* Reading around errors, and comparing before a write, need the page cache. */
 static int bypass_cache(struct copy *copy)
 {
     const struct settings *settings = copy->settings;
@@ -145,7 +145,7 @@ static int run(struct copy *copy)
     return skip_report(&copy->skipping, settings, r);
 }
 
-/* What the options need of the ends. */
+/* Checks that the two ends can do what the options need. */
 static int check_ends(const struct copy *copy)
 {
     const struct settings *settings = copy->settings;
@@ -168,7 +168,7 @@ static int check_ends(const struct copy *copy)
 static int copy_opened(struct copy *copy)
 {
     struct settings *settings = copy->settings;
-    /* What is copied to the start becomes the file; what is put elsewhere leaves the rest alone. */
+    /* A copy to the start replaces the whole file; with --at, the rest of the file is left alone. */
     bool whole = settings->at < 0 && copy->to.path != NULL;
     int r;
 
@@ -281,6 +281,9 @@ int command_copy(struct settings *settings, int count, char **operands)
         return r;
     if (count < 2)
         return usage(settings, "copy needs a source and a target");
+    /* A copy allocates no more than that of `cp --sparse=always`, which looks at blocks of this size. */
+    if (settings->zero_block == 0)
+        settings->zero_block = 4096;
     signals_catch();
     if (strcmp(last, "-") != 0 && stat(last, &st) == 0 && S_ISDIR(st.st_mode)) {
         if (count > 2 && settings->error_map != NULL)
