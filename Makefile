@@ -8,7 +8,7 @@ prefix ?= /usr/local
 libdir ?=
 DESTDIR ?=
 
-# What `make check` runs; see build-aux/check.
+# The stages that `make check` runs; see build-aux/check.
 STAGES ?= rust c guard
 
 # Debian packages, each with the command that shows that it is there.
@@ -26,7 +26,7 @@ PACKAGES_PACKAGES = dpkg-dev:dpkg-buildpackage debhelper:dh lintian:lintian debo
 # The oldest Rust that Cargo.toml allows, as Debian 12 has it; it is called by its path beside any other.
 OLDEST_RUST_PACKAGES = 'rustc-web=1.85*:/usr/bin/rustc' 'cargo-web=1.85*:/usr/bin/cargo' 'libstd-rust-web-dev=1.85*'
 
-# What is installed, and what demo and check use.
+# The build that is installed, and the one that demo and check use.
 release = build/release
 private = build/private
 private_prefix = $(CURDIR)/build/prefix

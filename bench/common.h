@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What the programs of the benchmark share: two ends, their socket, and the walk. */
+/* Declarations shared by the programs of the benchmark: two ends, their socket, and the walk. */
 #ifndef BENCH_COMMON_H
 #define BENCH_COMMON_H
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * What a daemon's author would write: a stream over a socket with the smallest framing that carries holes,
+ * Code as a daemon's author would write it: a stream over a socket with the smallest framing that carries holes,
  * and a file to read or write. The library calls these as callbacks; the plain C loop calls them itself.
  *
  * A frame is a header of a hole's length and a data length, in the host's byte order, and the data. No data ends

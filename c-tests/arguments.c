@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What callers hand in wrongly: NULL, descriptors, numbers, and structs of other versions. */
+/* Wrong arguments: NULL, descriptors, numbers, and structs of other versions. */
 #include "ends.h"
 #include "files.h"
 #include "harness.h"
@@ -136,7 +136,7 @@ static void null_for_every_pointer(void)
     CHECK_NULL(sparsestream_recv_all(&end_stream_ops, &end, NULL, NULL, NULL));
     CHECK(source == NULL && sink == NULL && transfer == NULL);
 
-    /* What a signal handler may call leaves the message of the thread that it interrupts alone. */
+    /* Functions that a signal handler may call do not change the message of the interrupted thread. */
     set_message();
     CHECK_INT(sparsestream_transfer_cancel(NULL), ==, -EINVAL);
     CHECK_CONTAINS(sparsestream_last_error(), strerror(EBADF));

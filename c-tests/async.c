@@ -54,7 +54,7 @@ static unsigned draw(struct medium *medium, unsigned below)
     return (medium->random >> 16) % below;
 }
 
-/* What a request asks for, and the answer. */
+/* Carries out a request and returns the answer to it. */
 static int64_t carry_out(struct medium *medium, struct sparsestream_request *request)
 {
     int64_t length = request->length, block = medium->info.block;

@@ -29,7 +29,7 @@ static int no_section(void *opaque, struct sparsestream_section *section)
     return 0;
 }
 
-/* What comes next of a source that is driven by hand. */
+/* Checks the next section of a source that is driven by hand. */
 static void check_section(struct sparsestream_source *source, int kind, int64_t length)
 {
     struct sparsestream_section section = { .size = sizeof section, .offset = -7, .reserved = -7 };
@@ -78,7 +78,7 @@ static void free_once_when_construction_fails(void)
     struct end end = { .to = NULL };
     int freed = 0;
 
-    /* What is required is missing. */
+    /* Required functions are missing. */
     CHECK_CODE(sparsestream_source_from_callbacks(&source_ops, &freed, &source), -EINVAL);
     CHECK_INT(freed, ==, 1);
     source_ops.read = no_read;
@@ -244,7 +244,7 @@ static int calls_of(enum shape shape)
     return calls;
 }
 
-/* What one call answers in place of its work, and what comes of the whole run. */
+/* The answer of one call in place of its work, and the result of the whole run. */
 static const struct outcome {
     int answer;
     int code;  /* of the run */

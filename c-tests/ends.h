@@ -38,7 +38,7 @@ void content_check(const char *file, int line, const struct content *left,
                    const struct content *right);
 
 /*
- * What was called, in order, one letter each:
+ * The calls that were made, in order, one letter each:
  * as a source i (section), r (read, recv), k (skip), l (recv_hole, recv_keep), f (finish), a (abort), x (free),
  * as a sink   w (write, send), h (hole, send_hole), e (keep, send_keep), F (finish), A (abort), X (free).
  */
@@ -48,11 +48,11 @@ struct journal {
 };
 
 struct end {
-    /* What it gives as a source, and how far that is. */
+    /* The content that it gives as a source, and how far it has come. */
     const struct content *from;
     size_t piece, byte;
     int64_t within;
-    /* What it took as a sink; NULL: counted only. */
+    /* The content that it took as a sink; NULL: counted only. */
     struct content *to;
     int64_t taken;
 

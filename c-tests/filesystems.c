@@ -210,7 +210,7 @@ static void data_in_the_cache_is_in_the_map(void)
     end_dirty_file(writer, fd);
 }
 
-/* What cannot be written back may be anywhere: everything is read. */
+/* Data that cannot be written back may be anywhere: everything is read. */
 static void a_flush_that_fails_makes_all_data(void)
 {
     static const struct fuse_rule rules[] = { { FUSE_ON_FSYNC, 0, FUSE_FAIL, EIO } };
@@ -802,7 +802,7 @@ static void nothing_is_shared_where_no_hole_is_wanted(void)
     check_sharing("btrfs", SPARSESTREAM_SPARSE_AUTO, true);
 }
 
-/* What cannot fit is refused before a byte is written. */
+/* A stream that cannot fit is refused before a byte is written. */
 
 static void more_than_a_device_holds_is_refused_with_both_sizes(void)
 {
@@ -834,7 +834,7 @@ static void a_file_that_may_not_grow_is_left_as_it_is(void)
     CHECK_CODE(copy(from, to, NULL, NULL), -EPERM);
     CHECK_CONTAINS(sparsestream_last_error(), "sealed against growing");
     CHECK_INT(file_differs_from_pattern(to, 0, 64 * KiB, 2, 0), ==, -1);
-    /* What does not make it longer is written. */
+    /* A copy that does not make the file longer is written. */
     file_resize(from, 64 * KiB);
     CHECK_CODE(copy(from, to, NULL, NULL), 0);
     CHECK_INT(file_differs(from, 0, to, 0, 64 * KiB), ==, -1);

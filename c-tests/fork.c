@@ -124,7 +124,7 @@ static void a_child_may_run_its_copy_while_the_parent_waits(void)
     finish(&handles);
 }
 
-/* What the child frees puts the shared position back: the rule is to free before the parent goes on, or after. */
+/* A free in the child puts the shared position back: it must come before the parent continues, or after it is done. */
 static void the_position_is_shared(void)
 {
     struct handles handles = half_way();

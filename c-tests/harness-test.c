@@ -159,7 +159,7 @@ static const struct test_case subjects[] = {
     CASE(exits),           CASE(litters),
 };
 
-/* What running one of them prints, and its exit status. */
+/* Runs one of the cases above; gives its output and returns its exit status. */
 static int run_subject(const char *name, char *output, size_t room)
 {
     char command[256];

@@ -168,14 +168,14 @@ void skip(const char *format, ...)
     va_start(list, format);
     vsnprintf(text, sizeof text, format, list);
     va_end(list);
-    /* What has failed before stays a failure. */
+    /* A case that has failed before the skip stays a failure. */
     if (atomic_load(&failures) > 0)
         exit(EXIT_FAILED);
     report_text(text);
     exit(EXIT_SKIPPED);
 }
 
-/* What a case must leave as it was. */
+/* The state of the process that a case must leave as it was. */
 struct world {
     int descriptors[MOST_DESCRIPTORS];
     size_t descriptor_count;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * What a library in somebody else's process leaves alone. The harness checks
+ * The state of the process that a library must leave alone. The harness checks
  * of every case of every program that descriptors, threads, dispositions and
  * the mask are what they were and that nothing was printed; here is the rest,
  * and what holds while a transfer is under way.
@@ -55,7 +55,7 @@ static int private_pipe_ends(void)
     return count;
 }
 
-/* What the process looked like before the transfer, checked from within its callbacks. */
+/* The state of the process before the transfer, checked from within its callbacks. */
 static struct {
     int descriptors, pipe_ends, threads;
     sigset_t mask;
@@ -361,7 +361,7 @@ static void flags_of_descriptors_are_kept(void)
     close(in);
 }
 
-/* What was handed in is still open, whatever became of the call. */
+/* A descriptor that was handed in is still open, whether the call succeeds or fails. */
 static void descriptors_stay_open(void)
 {
     const int fd = file_new("file");

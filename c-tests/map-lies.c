@@ -360,7 +360,7 @@ static struct question ask_while(int64_t position, int when, void (*meanwhile)(i
     return question;
 }
 
-/* What is appended meanwhile is never called a hole. */
+/* Data appended in the meantime is never called a hole. */
 static void a_file_that_grows_while_it_is_asked(void)
 {
     struct question question = ask_while(4 * UNIT, SEEK_DATA, append);

@@ -606,7 +606,7 @@ static void a_writer_that_ends_too_early(void)
     }
 }
 
-/* What comes behind the length is not read: it is the protocol's. */
+/* Bytes behind the length are not read: they belong to the protocol. */
 static void no_byte_behind_the_length_is_read(void)
 {
     for (size_t i = 0; i < COUNT(kinds); i++) {
@@ -745,7 +745,7 @@ static void pipes_driven_by_hand(void)
         CHECK_CODE(sparsestream_sink_finish(sink), 0);
         close(fds[1]);
         fds[1] = -1;
-        /* What is left comes before the end. */
+        /* The remaining byte comes before the end. */
         check_coming(source, 0, SPARSESTREAM_DATA, -1);
         CHECK_CODE(sparsestream_source_read(source, buffer, sizeof buffer), 1);
         check_coming(source, 0, SPARSESTREAM_END, 0);

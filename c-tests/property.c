@@ -23,7 +23,7 @@
 #define MOST_PIECES 24
 #define MOST_EXTENTS 256
 
-/* What a round sends, and where to. */
+/* The content that a round sends, and where it goes. */
 struct round {
     struct random random;
     struct piece pieces[MOST_PIECES];

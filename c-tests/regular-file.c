@@ -415,7 +415,7 @@ static void sealed_files(void)
         check_old(fd, 0, MiB);
         close(fd);
     }
-    /* What may not grow can be written within its size, and not beyond. */
+    /* A file that may not grow can be written within its size, and not beyond. */
     fd = file_in_memory();
     file_fill(fd, 0, MiB, OLD);
     REQUIRE(fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK) == 0);
@@ -426,7 +426,7 @@ static void sealed_files(void)
                -EPERM);
     CHECK_CODE(receive_at(fd, SINK_OPTIONS(.offset = MiB - 5), (struct piece[]) { HOLE(10) }, 1),
                -EPERM);
-    /* What may not shrink cannot be cut: told at once, or when it comes to it. */
+    /* A file that may not shrink cannot be truncated: this is reported at once, or when it is tried. */
     code = sparsestream_sink_to_fd(fd, SINK_OPTIONS(.flags = SPARSESTREAM_TRUNCATE), &sink);
     if (code == 0)
         code = receive(sink, (struct piece[]) { DATA(10) }, 1);
@@ -474,7 +474,7 @@ static void the_sinks_length_is_a_limit(void)
     close(fd);
 }
 
-/* What no file system can hold is refused; what this one can (tmpfs has files of 8 EiB) is not. */
+/* A file too large for the file system is refused; one that it can hold (on tmpfs up to 8 EiB) is not. */
 static void a_hole_beyond_every_file(void)
 {
     const int64_t large = INT64_MAX - 4096;
@@ -688,7 +688,7 @@ static void a_source_that_grows_is_not_followed(void)
     close(fd);
 }
 
-/* What the system makes up as it is read: the size says 0, or a page. */
+/* Files that the kernel generates as they are read: their size says 0, or a page. */
 static void check_made_up(const char *path)
 {
     static unsigned char expected[1 << 20];
@@ -743,7 +743,7 @@ static void files_of_sys(void)
         skip("no attribute of /sys can be read");
 }
 
-/* What comes of `data`, zeros where the pattern says 0, with zeros detected. */
+/* Checks the sections of `given`, with zeros where the pattern says 0, when zeros are detected. */
 static void check_detection(const struct piece *given, size_t given_count, uint32_t block,
                             uint64_t buffer_size, const struct piece *expected, size_t expected_count)
 {

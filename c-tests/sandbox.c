@@ -114,7 +114,7 @@ static void deny(const struct denied *denied, int error)
         _exit(77);
 }
 
-/* What the sandboxed process says in the end. */
+/* The result that the sandboxed process reports in the end. */
 struct result {
     bool done;
     int code;
@@ -565,7 +565,7 @@ static void make_result(void)
     REQUIRE(result != MAP_FAILED);
 }
 
-/* What can be done in another way is done, whichever errno says that it is not known. */
+/* Without these calls the work is done in another way, whichever errno says that they are not known. */
 static bool has_another_way(const struct denied *denied)
 {
     static const char *const names[] = {

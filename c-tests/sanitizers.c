@@ -53,7 +53,7 @@ static void check_reported(void (*commit)(void), const char *tool, const char *w
     CHECK_CONTAINS(report, what);
 }
 
-/* What the compiler cannot see through. */
+/* Values that the compiler cannot see through. */
 static volatile size_t sixteen = 16;
 static volatile int greatest = INT_MAX;
 static void *volatile lost;

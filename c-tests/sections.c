@@ -26,7 +26,7 @@
 
 #define UNTOUCHED INT64_C(-987654321)
 
-/* What both questions answer at one offset; the position is `position` before and after. */
+/* Checks what both functions answer at one offset; the position is `position` before and after. */
 static void check_at(int fd, int64_t position, bool data, int64_t length, int kind)
 {
     struct sparsestream_section section = { .size = sizeof section, .reserved = -1 };

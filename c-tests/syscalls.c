@@ -20,7 +20,7 @@
 
 #define UNIT (64 * KiB)
 
-/* What lseek was asked. */
+/* Counts of the calls of lseek by kind. */
 struct probes {
     int data_and_hole, others;
 };

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What the tables of the caller's functions can say beyond data and holes. */
+/* Tables of the caller's functions that say more than data and holes. */
 #include "ends.h"
 #include "files.h"
 #include "harness.h"
@@ -365,7 +365,7 @@ static void holes_are_made_of_whole_blocks(void)
         }
         at += piece->length;
     }
-    /* What was written instead is zeros. */
+    /* The bytes written in place of the hole are zeros. */
     for (int i = 5000; i < 8192; i++)
         CHECK_INT(told.stand.taken.bytes[i], ==, 0);
     stand_end(&told.stand);
@@ -872,7 +872,7 @@ static void memory_that_is_none_is_refused(void)
     close(in);
 }
 
-/* What it waits for. */
+/* A stream that waits for several descriptors. */
 
 struct waiter {
     int fds[3];

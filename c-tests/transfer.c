@@ -284,7 +284,7 @@ static void statistics_of_the_loops(void)
     CHECK_INT(stats.data_bytes + stats.hole_bytes, ==, 300000);
     sparsestream_source_free(source);
 
-    /* What was done until a failure is told too. */
+    /* The work done before a failure is reported too. */
     source = fd_source(fd);
     to.taken = 0;
     to.fault_letter = 'h';

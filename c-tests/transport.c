@@ -91,7 +91,7 @@ static int64_t carrier_write(void *opaque, const void *buffer, size_t length)
     carrier->writes++;
     CHECK(length > 0);
     CHECK_INT(carrier->closes, ==, 0);
-    /* What a TLS library insists on. */
+    /* A TLS library insists that a retry repeats the same write. */
     if (carrier->retry != NULL) {
         CHECK(buffer == carrier->retry);
         CHECK_INT(length, ==, carrier->retry_length);

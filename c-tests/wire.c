@@ -488,7 +488,7 @@ static void what_cannot_be_is_refused(void)
     close(fds[1]);
 }
 
-/* What has changed of an image since its last backup, as a backup program knows it. */
+/* The changes of an image since its last backup, as a backup program knows them. */
 struct increment {
     const sparsestream_section *sections;
     int fd;

@@ -302,7 +302,7 @@ const struct stream_driver stream_driver = {
     .abort = driver_abort,
 };
 
-/* What comes of the transfer crosses the channel: the thread has nothing to report. */
+/* The result of the transfer crosses the channel: the thread has nothing to report. */
 static void *work(void *opaque)
 {
     struct stream *stream = opaque;

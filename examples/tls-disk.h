@@ -7,7 +7,7 @@
 #include <sparsestream.h>
 #include <stdint.h>
 
-/* What the client asks for: 'u' to upload, 'd' to download, and a name without slashes, padded with zeros. */
+/* The client's request: 'u' to upload, 'd' to download, and a name without slashes, padded with zeros. */
 #define REQUEST_SIZE 64
 
 struct disk {
@@ -32,7 +32,7 @@ int disk_send(struct disk *disk, gnutls_session_t session, const char *path);
 int disk_receive(struct disk *disk, gnutls_session_t session, const char *path);
 /* Moves about so many bytes (0: all). Returns 0 at the end, 1 if there is more to do, -EAGAIN, or another negative errno. */
 int disk_step(struct disk *disk, int64_t budget);
-/* What to wait for after -EAGAIN. */
+/* Tells what to wait for after -EAGAIN. */
 int disk_wait(struct disk *disk, sparsestream_wait *wait);
 void disk_end(struct disk *disk);
 

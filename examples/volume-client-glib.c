@@ -6,7 +6,7 @@
  *
  *     cc -o volume-client-glib volume-client-glib.c volume-protocol.c $(pkg-config --cflags --libs sparsestream glib-2.0)
  *
- * What a transfer waits for becomes a source of the main loop: the descriptor that
+ * The descriptor that a transfer waits for becomes a source of the main loop: the one that
  * sparsestream_transfer_wait names, or the socket where it is the protocol's own turn, and a timeout.
  * SIGINT cancels all transfers. Prints a line for each; the exit code is 0, 1 if one failed, 2 for a wrong
  * command line.

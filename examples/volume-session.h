@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What volume-daemon does for one client: its calls, one after the other, and the transfer of an upload or a download. */
+/* A session of volume-daemon with one client: its calls in order, and the transfer of each upload or download. */
 
 #ifndef VOLUME_SESSION_H
 #define VOLUME_SESSION_H
@@ -8,7 +8,7 @@
 
 enum { VOLUME_BUFFER = 64 * 1024 }; /* of one transfer */
 
-/* What all sessions share. */
+/* The state that all sessions share. */
 struct volume_service {
     struct volume_store store;
     int64_t max_zeroed, max_zeroed_all; /* zeros that holes of one upload, and of all that run, may make us write */

@@ -155,7 +155,7 @@ typedef struct sparsestream_error {
      */
     int32_t code;
     /**
-     * What was being done: one of `SPARSESTREAM_OPERATION_...`.
+     * The operation that failed: one of `SPARSESTREAM_OPERATION_...`.
      */
     int32_t operation;
     /**
@@ -1862,7 +1862,7 @@ typedef struct sparsestream_async_ops {
     int (*wait)(void *opaque, struct sparsestream_wait *wait);
     /**
      * Sends and receives what can be sent and received now. Called after requests were submitted, and
-     * when `wait` is over. An errno ends the transfer. -EAGAIN and -EINTR are no failure.
+     * when `wait` is over. An errno ends the transfer. -EAGAIN and -EINTR are not failures.
      */
     int (*advance)(void *opaque);
     /**

@@ -8,7 +8,7 @@ pub fn boxed<T>(value: T) -> Result<Box<T>> {
         .ok_or_else(|| Error::nowhere(Operation::Allocate, Side::None, libc::ENOMEM))
 }
 
-/// What the kernel and every device like best.
+/// The alignment that suits the kernel and every device best.
 const ALIGNMENT: usize = 4096;
 
 /// Bytes at an aligned address, taken without the risk of an abort.

@@ -7,7 +7,7 @@ use crate::sys::{self, Fd, FileKind, Sys, Way};
 use crate::wait::{Waiting, blocks};
 use std::time::Duration;
 
-/// What a read would give.
+/// The result that a read would give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coming {
     /// It is not ready.
@@ -27,7 +27,7 @@ pub struct ByteEnd {
     way: Way,
     /// It is a socket whose own calls are allowed.
     messages: bool,
-    /// What a send from a file failed with. If it was the socket's own failure, it is told no more.
+    /// The errno with which a send from a file failed. If it was the socket's own failure, it is told no more.
     suspect: Option<i32>,
 }
 
@@ -70,7 +70,7 @@ impl ByteEnd {
         self.in_best_way(|fd, way| sys::read(fd, first, second, way))
     }
 
-    /// What a read would give, without reading.
+    /// The result that a read would give, found without reading.
     pub fn look(&self) -> Sys<Coming> {
         let events = match sys::poll(self.fd, libc::POLLIN | libc::POLLRDHUP, Duration::ZERO) {
             // Where poll(2) is forbidden nothing is known.
@@ -163,7 +163,7 @@ impl ByteEnd {
         self.kind == FileKind::Regular || !blocks(self.fd)
     }
 
-    /// What it waits for when it is not ready.
+    /// The events that it waits for when it is not ready.
     #[must_use]
     pub fn waiting(&self, events: i16) -> Waiting {
         Waiting::Descriptor { fd: self.fd, events, blocking: blocks(self.fd) }

@@ -1,4 +1,4 @@
-//! What a block device is asked for, also where its ioctls are forbidden.
+//! The facts that a block device is asked for, also where its ioctls are forbidden.
 
 use crate::sys::{self, Fd, Sys};
 

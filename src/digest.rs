@@ -16,7 +16,7 @@ pub const LENGTH: usize = 32;
 /// A digest, a link of a chain, or the hash of a block.
 pub type Hash = [u8; LENGTH];
 
-/// What the root starts with. A change of the format or of the block size changes it.
+/// The prefix of the root. A change of the format or of the block size changes it.
 const TAG: &Hash = b"libsparsestream digest v1, 65536";
 
 /// The kind of a link: a data block.
@@ -24,7 +24,7 @@ const DATA: u64 = 1;
 /// The kind of a link: a run of zero blocks.
 const ZEROS: u64 = 2;
 
-/// What a block holds.
+/// The content of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Block {
     /// Only zeros.
@@ -112,7 +112,7 @@ enum Open {
     Data(Hasher),
 }
 
-/// What a digest is resumed from, once the open block was read again.
+/// The state from which a digest is resumed, once the open block was read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct State {
     offset: u64,
@@ -204,7 +204,7 @@ impl Digest {
         Ok(digest)
     }
 
-    /// What is to be stored for [`Digest::resume`].
+    /// The state to be stored for [`Digest::resume`].
     #[must_use]
     pub fn state(&self) -> State {
         State { offset: self.offset, content: self.content, kept: self.kept }

@@ -136,7 +136,7 @@ fn bounce(place: &mut Option<Buffer>) -> Sys<&mut [u8]> {
     place.as_mut().map(Buffer::bytes_mut).ok_or(libc::ENOMEM)
 }
 
-/// What is put into a part of a block.
+/// The content that is put into a part of a block.
 #[derive(Debug, Clone, Copy)]
 pub enum Part<'a> {
     /// These bytes.
@@ -164,7 +164,7 @@ pub struct Writer {
     alignment: Alignment,
     /// The descriptor is open for reading too.
     readable: bool,
-    /// What was there when it was opened. Beyond it everything reads zero.
+    /// The end of the file when it was opened. Beyond it everything reads zero.
     old_end: u64,
     edge: Edge,
     block: Buffer,
@@ -192,7 +192,7 @@ impl Writer {
         self.readable
     }
 
-    /// What was there when it was opened.
+    /// The end of the file when it was opened.
     pub fn old_end(&self) -> u64 {
         self.old_end
     }

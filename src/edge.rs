@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-/// What must be done before bytes can be put at an offset.
+/// The step that must be taken before bytes can be put at an offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Want {
     /// Write the block at this offset: it is left.
@@ -38,7 +38,7 @@ impl Edge {
         Edge { block, at: 0, state: State::Closed, dirty: false }
     }
 
-    /// What is needed next to put at most `length` bytes at an offset.
+    /// The next step that is needed to put at most `length` bytes at an offset.
     pub fn want(&self, offset: u64, length: u64) -> Want {
         let skew = offset % self.block;
         match self.state {
@@ -75,7 +75,7 @@ impl Edge {
         }
     }
 
-    /// What is in memory is not used any more.
+    /// The block in memory is not used any more.
     pub fn close(&mut self) {
         self.state = State::Closed;
         self.dirty = false;

@@ -203,7 +203,7 @@ pub trait Lent {
     fn bytes(&mut self) -> Result<&[u8]>;
 }
 
-/// What blocks of data look like that were not read.
+/// The appearance of blocks of data that were not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Glimpse {
     /// Each of them surely holds more than zeros. If not, each of them may be all zeros.
@@ -228,7 +228,7 @@ pub trait Rewind {
 
 /// See [`SourceWays::introduced`].
 pub trait Introduced {
-    /// What the peer has reported about the stream that it sends, once that has come.
+    /// The peer's report about the stream that it sends, once that has come.
     fn introduction(&mut self) -> Result<Introduction>;
 }
 
@@ -245,7 +245,7 @@ pub struct Description {
     pub data_bytes: Option<u64>,
     /// The sender's name for this transfer; zeros for none.
     pub transfer_id: [u8; 16],
-    /// What distinguishes this source, as it is now, from any other; zeros for nothing.
+    /// The identity that distinguishes this source, as it is now, from any other; zeros for none.
     pub identity: [u8; 32],
     /// With kept sections: the identity of the content that they refer to; zeros for none.
     pub base: [u8; 32],
@@ -275,7 +275,7 @@ pub struct Geometry {
     pub reads: bool,
 }
 
-/// What is asked of an end that answers to offsets.
+/// The kind of a request to an end that answers to offsets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Ask {
@@ -294,7 +294,7 @@ pub enum Ask {
 pub struct Request {
     /// The number that whoever asked knows it by.
     pub token: u64,
-    /// What is asked.
+    /// The kind of the request.
     pub ask: Ask,
     /// The offset in the end.
     pub offset: u64,
@@ -372,7 +372,7 @@ pub trait Addressable {
     fn cancel(&mut self, error: &Error);
 }
 
-/// What a peer has reported about its stream, and how the stream comes.
+/// A peer's report about its stream, and how the stream comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Introduction {
     /// The properties of the stream.

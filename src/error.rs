@@ -1,4 +1,4 @@
-//! What can go wrong, with the operation, the side, the offset and the errno of it.
+//! The errors, with the operation, the side, the offset and the errno of each.
 
 pub use crate::text::Text;
 pub(crate) use shown::Words;
@@ -41,7 +41,7 @@ impl Side {
     }
 }
 
-/// What was being done when it went wrong.
+/// The operation that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Operation {
@@ -144,7 +144,7 @@ pub enum Error {
     /// The system, or a callback, answered with an errno.
     #[error("{}: {} at offset {offset}: {}", side.name(), operation.name(), Words(*errno))]
     At {
-        /// What was being done.
+        /// The operation that failed.
         operation: Operation,
         /// To which end.
         side: Side,
@@ -156,7 +156,7 @@ pub enum Error {
     /// As [`Error::At`], where no offset applies.
     #[error("{}: {}: {}", side.name(), operation.name(), Words(*errno))]
     Nowhere {
-        /// What was being done.
+        /// The operation that failed.
         operation: Operation,
         /// To which end.
         side: Side,
@@ -166,7 +166,7 @@ pub enum Error {
     /// As [`Error::At`], with the reason that the errno alone does not give.
     #[error("{}: {} at offset {offset}: {why}: {}", side.name(), operation.name(), Words(*errno))]
     Because {
-        /// What was being done.
+        /// The operation that failed.
         operation: Operation,
         /// To which end.
         side: Side,
@@ -193,7 +193,7 @@ pub enum Error {
     /// A callback failed, or the transfer was ended from outside, and somebody said why.
     #[error("{}: {}", Place { operation, side, offset }, SaidWords { errno, text })]
     Said {
-        /// What was being done.
+        /// The operation that failed.
         operation: Operation,
         /// To which end.
         side: Side,
@@ -208,13 +208,13 @@ pub enum Error {
     #[error("{}: {} at offset {offset}: O_DIRECT needs multiples of {block} bytes here: {why}: {}",
             side.name(), operation.name(), Words(libc::EINVAL))]
     Unaligned {
-        /// What was being done.
+        /// The operation that failed.
         operation: Operation,
         /// To which end.
         side: Side,
         /// Where.
         offset: u64,
-        /// What offsets and lengths must be multiples of.
+        /// The number of bytes of which offsets and lengths must be multiples.
         block: u64,
         /// Why it cannot be done in another way.
         why: &'static str,
@@ -233,13 +233,13 @@ pub enum Error {
         side.name(), operation.name(), Words(libc::EPROTO)
     )]
     Nonsense {
-        /// What it was called for.
+        /// The operation that it was called for.
         operation: Operation,
         /// On which end.
         side: Side,
         /// Where.
         offset: u64,
-        /// What it answered.
+        /// The value that it returned.
         answer: i64,
     },
     /// An argument, or a field of a struct, has a value that is not allowed.
@@ -300,7 +300,7 @@ pub enum Error {
     /// The other end of a wire failed, and told of it.
     #[error("peer: {}", PeerWords { operation, side, offset, errno, text })]
     Peer {
-        /// What it was doing.
+        /// The operation that failed.
         operation: Operation,
         /// To which of its ends.
         side: Side,
@@ -371,7 +371,7 @@ impl Error {
         }
     }
 
-    /// What was being done.
+    /// The operation that failed.
     #[must_use]
     pub fn operation(&self) -> Operation {
         match *self {

@@ -46,7 +46,7 @@ impl Pipe {
         self.room
     }
 
-    /// Takes at most so many bytes from a descriptor, from an offset of it if it has one. 0 means
+    /// Takes at most this many bytes from a descriptor, from an offset of it if it has one. 0 means
     /// that it has no more.
     pub fn fill(&mut self, from: Fd, at: Option<u64>, most: u64) -> Sys<u64> {
         let count = sys::splice(from, at, self.write.as_raw_fd(), None, most)?;
@@ -54,7 +54,7 @@ impl Pipe {
         Ok(count)
     }
 
-    /// Gives at most so many bytes of what it holds to an offset of a file.
+    /// Gives at most this many bytes of what it holds to an offset of a file.
     pub fn drain(&mut self, to: Fd, at: u64, most: u64) -> Sys<u64> {
         let most = most.min(self.held);
         let count = sys::splice(self.read.as_raw_fd(), None, to, Some(at), most)?;

@@ -227,7 +227,7 @@ impl Queue {
         }
     }
 
-    /// What it waits for.
+    /// The event that it waits for.
     pub fn waiting(&self) -> Waiting {
         match &self.engine {
             Engine::Ring(ring) if !ring.is_empty() => {

@@ -10,7 +10,7 @@ use crate::filesystem;
 use crate::sys::{self, Fd, FileKind, Sys};
 use crate::trace::{Event, MapEvent, Trail};
 
-/// What a section is. As wide as its neighbours in a [`Section`], so that one is copied in whole words.
+/// The kind of a section. As wide as its neighbours in a [`Section`], so that one is copied in whole words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Kind {
@@ -27,7 +27,7 @@ pub enum Kind {
 /// A run of bytes of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Section {
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     /// Its first byte.
     pub offset: u64,
@@ -84,7 +84,7 @@ enum Belief {
     Unasked,
     /// The map follows the page cache.
     Native,
-    /// What was in the cache was written back before the map was asked again.
+    /// The content of the cache was written back before the map was asked again.
     Flushed,
     /// It cannot be written back: all is data.
     Never,
@@ -161,7 +161,7 @@ impl Belief {
     }
 }
 
-/// What becomes of a hole that is not believed yet, or of a question that failed. `None` means that
+/// Decides on a hole that is not believed yet, or on a question that failed. `None` means that
 /// there is no map that could be used: everything from here on is data.
 ///
 /// A map may be a server's, which has not seen what is in the page cache of this machine; then a
@@ -223,7 +223,7 @@ fn probe(fd: Fd, offset: u64, end: u64, known: bool, mut doubt: impl FnMut()) ->
         to(Kind::Data, end)
     };
     let mut data_first = !known;
-    // What it said of an offset may be gone when it is asked for the end of it: ask twice,
+    // The section found at an offset may be gone when the map is asked for its end: ask twice,
     // and not a third time.
     for _ in 0..2 {
         if data_first {
@@ -248,7 +248,7 @@ fn probe(fd: Fd, offset: u64, end: u64, known: bool, mut doubt: impl FnMut()) ->
     doubtful(offset.saturating_add(DOUBTFUL))
 }
 
-/// What is left when the map has nothing more to say: to the end, or to where the end is now if
+/// The section that is left when the map has nothing more to say: to the end, or to where the end is now if
 /// that is less.
 #[cold]
 fn rest(fd: Fd, offset: u64, end: u64, kind: Kind) -> Sys<Section> {
@@ -256,7 +256,7 @@ fn rest(fd: Fd, offset: u64, end: u64, kind: Kind) -> Sys<Section> {
     Ok(if end > offset { Section::new(kind, offset, end - offset) } else { Section::end(offset) })
 }
 
-/// What a failure of lseek(2) means.
+/// The meaning of a failure of lseek(2).
 enum Refusal {
     /// There is no map: all is data.
     NoMap(i32),
@@ -298,7 +298,7 @@ pub struct Seekable {
     pub allocated: bool,
 }
 
-/// What a descriptor is to a reader.
+/// The kind of source that a descriptor is to a reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readable {
     /// It has offsets.
@@ -333,7 +333,7 @@ fn regular(stat: &sys::Stat) -> Seekable {
     Seekable { end: stat.size, map: true, allocated: stat.allocated }
 }
 
-/// What a descriptor is that is no regular file.
+/// As [`readable`], for a descriptor that is not a regular file.
 #[cold]
 fn special(fd: Fd, kind: FileKind) -> Sys<Readable> {
     if steadily(|| sys::flags(fd))? & libc::O_PATH == libc::O_PATH {

@@ -62,20 +62,20 @@ pub enum Call {
     UringResult,
 }
 
-/// What a test build may do to a system call before it is made.
+/// The changes that a test build may make to a system call before it is made.
 #[cfg(any(test, feature = "fault-injection"))]
 pub mod inject {
     use super::Call;
     use std::cell::RefCell;
 
-    /// What the injector makes of one call.
+    /// The injector's decision on one call.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub enum Fault {
         /// Make the call as it is.
         None,
         /// Do not make it: answer this errno.
         Errno(i32),
-        /// Make it with at most so many bytes.
+        /// Make it with at most this many bytes.
         Short(usize),
     }
 
@@ -158,7 +158,7 @@ fn offset(value: u64) -> Sys<off_t> {
     off_t::try_from(value).map_err(|_| libc::EOVERFLOW)
 }
 
-/// What a descriptor is.
+/// The kind of file that a descriptor refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind {
     /// A regular file, a memfd too.
@@ -177,10 +177,10 @@ pub enum FileKind {
     Other,
 }
 
-/// What fstat(2) tells.
+/// The facts that fstat(2) tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
-    /// What it is.
+    /// The kind of file.
     pub kind: FileKind,
     /// Bytes; 0 for what has no size, a block device too.
     pub size: u64,
@@ -216,7 +216,7 @@ fn special_kind(kind: libc::mode_t) -> FileKind {
     }
 }
 
-/// What tells a file or a device from others, and from itself at another time: the device, the
+/// The numbers that tell a file or a device from others, and from itself at another time: the device, the
 /// inode, the size and the time of the last modification in nanoseconds. Of a block device, which has
 /// no such time and no size here: the device's own number, and zeros.
 #[allow(clippy::unnecessary_cast, reason = "the types differ between machines")]
@@ -359,7 +359,7 @@ pub fn pread(fd: Fd, buffer: &mut [u8], from: u64) -> Sys<usize> {
     })
 }
 
-/// What of a range can be read without waiting for a disk: preadv2(2) with RWF_NOWAIT.
+/// Reads the part of a range that can be read without waiting for a disk: preadv2(2) with RWF_NOWAIT.
 pub fn pread_nowait(fd: Fd, buffer: &mut [u8], from: u64) -> Sys<usize> {
     let from = offset(from)?;
     call(Call::Pread, buffer.len(), |length| {

@@ -1,4 +1,4 @@
-//! What the unit tests share.
+//! Helpers that the unit tests share.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -68,7 +68,7 @@ impl Random {
         (mixed ^ (mixed >> 31)) % limit
     }
 
-    /// Once in so many times.
+    /// True once in this many times.
     pub fn once_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }

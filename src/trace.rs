@@ -56,7 +56,7 @@ impl Way {
     }
 }
 
-/// What became of a file's map.
+/// An event in the use of a file's map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
 pub enum MapEvent {

@@ -1,4 +1,4 @@
-//! What an end that is not ready waits for.
+//! The events that an end waits for when it is not ready.
 
 use crate::error::Side;
 use crate::sys::{self, Fd};
@@ -90,7 +90,7 @@ impl Watch {
     }
 }
 
-/// What `EAGAIN` of an end means.
+/// The meaning of `EAGAIN` from an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Waiting {
     /// Only its owner knows when it is ready.
@@ -108,7 +108,7 @@ pub enum Waiting {
     Watch(Watch),
 }
 
-/// What a transfer waits for.
+/// The events that a transfer waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wait {
     /// The end that is not ready; none when only time must pass.

@@ -171,7 +171,7 @@ const INJECTED: [Injected; 9] = [
     Injected::Short(1000),
 ];
 
-/// What came of one run.
+/// The result of one run.
 struct Outcome {
     result: Result<()>,
     bytes: Vec<u8>,

@@ -10,7 +10,7 @@
 
 enum { BLOCK = 4096, PIECE = 1 << 20 };
 
-/* What the target holds at `offset`; zeros behind its end. Returns 0 or a negative errno. */
+/* Reads the target's content at `offset`; zeros behind its end. Returns 0 or a negative errno. */
 static int read_old(struct changes *changes, int64_t offset, size_t length)
 {
     size_t done = 0;

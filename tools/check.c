@@ -85,7 +85,7 @@ int command_check(struct settings *settings, int count, char **operands)
 
         if (settings->progress != PROGRESS_NONE)
             measure(&files[0], settings, &total, &work);
-        /* What is data in one only is read too. */
+        /* Ranges that are data in only one of the files are read too. */
         progress_start(&progress, settings->progress, "check", total, -1);
         r = compare(&comparison, &progress);
         if (r == EXIT_OK || r == EXIT_DIFFERENT)

@@ -11,7 +11,7 @@
 
 enum { HEX = 2 * SPARSESTREAM_DIGEST_SIZE };
 
-/* What is known of one file when it was digested. */
+/* The result of digesting one file. */
 struct result {
     char hex[HEX + 1];
     int64_t length;
@@ -19,7 +19,7 @@ struct result {
     int64_t hole_bytes;
 };
 
-/* What came of the lines of one list. */
+/* Counts of the results for the lines of one list. */
 struct tally {
     int64_t lines;
     int64_t malformed;

@@ -142,7 +142,7 @@ int connection_close(struct connection *connection, int result)
         return result;
     status = wait_for_child(connection->child);
     connection->child = 0;
-    /* What the transfer failed with says more than how its command ended. */
+    /* The error of the transfer says more than how its command ended. */
     if (result != 0 || status == 0)
         return result;
     if (WIFSIGNALED(status))

@@ -13,7 +13,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-/* What a descriptor is. Returns 0 or a negative errno. */
+/* Finds out the type, size and device of a descriptor. Returns 0 or a negative errno. */
 static int examine(struct target *end)
 {
     if (fstat(end->fd, &end->st) < 0)

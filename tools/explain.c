@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What a transfer decides, as it does, and afterwards how many bytes went which way. */
+/* Prints the decisions of a transfer as it makes them, and afterwards how many bytes went which way. */
 
 #include "tool.h"
 

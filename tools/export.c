@@ -25,7 +25,7 @@ struct bridge {
     __typeof__(sparsestream_nbd_last_error) *last_error;
 };
 
-/* What is open: the two ends of a copy at the most. */
+/* The exports that are open: at most the two ends of a copy. */
 struct opened {
     struct sparsestream_nbd *export;
     struct image image;
@@ -117,7 +117,7 @@ static int open_export(const struct settings *settings, const char *name, bool w
         r = bridge.open(name, &options, &slot->export);
     }
     if (r < 0 && slot->image.pid != 0) {
-        /* What it died of is the better message. */
+        /* The reason why the server died is the better message. */
         int code = image_wait(&slot->image, 0);
 
         return code != 0 ? code : fail_bridge(name, r);

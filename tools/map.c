@@ -105,7 +105,7 @@ static void put_cell(const struct map *map, int64_t cell, bool utf8)
     fputs(utf8 ? blocks[level] : ascii[level], stdout);
 }
 
-/* What is mapped: a descriptor, or sections that are known. */
+/* The subject of a map: a descriptor, or a list of known sections. */
 struct mapped {
     const char *name;
     int fd;

@@ -117,7 +117,7 @@ int preallocate(const struct settings *settings, const struct target *from, cons
         r = sparsestream_map(from->fd, start, settings->length, reserve, &reservation);
     if (r == 0)
         return 0;
-    /* What was allocated behind the end goes with this. */
+    /* This frees the blocks that were allocated behind the end. */
     if (ftruncate(to->fd, to->size) < 0)
         warn("%s: allocated blocks cannot be freed: %s", to->name, strerror(errno));
     if (r == -EOPNOTSUPP)

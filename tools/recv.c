@@ -55,7 +55,7 @@ static int on_checkpoint(void *opaque, int64_t durable_offset)
     return resume_save(&reception->resume);
 }
 
-/* What is held from before, as an offer to the sender. */
+/* Offers the sender the part that is held from an earlier transfer. */
 static int make_offer(struct reception *reception, sparsestream_wire_options *wire)
 {
     const struct settings *settings = reception->settings;
@@ -96,7 +96,7 @@ static int wait_for_sender(struct reception *reception, sparsestream_source *sou
     while ((r = sparsestream_source_wire_info(source, &reception->info)) == -EAGAIN || r == -EINTR) {
         int64_t now = now_ms(), left = INT32_MAX;
 
-        /* What is held is being read back, at least 2 MiB in a call. A flood of signs of life looks the same: it is bounded. */
+        /* The held part is being read back, at least 2 MiB per call. A flood of keepalives looks the same: bounded. */
         if (r == -EINTR && reception->offered && turns-- > 0) {
             heard = start = now;
             continue;

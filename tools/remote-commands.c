@@ -19,7 +19,7 @@ static int64_t total_of(sparsestream_source *source)
     return sparsestream_source_describe(source, &info) == 0 ? info.total : -1;
 }
 
-/* What needs a descriptor of its own. */
+/* Refuses the options that need a descriptor at each end. */
 static int check_options(const struct settings *settings)
 {
     static const char message[] = "%s needs files or devices at both ends";

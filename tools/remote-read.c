@@ -180,7 +180,7 @@ int remote_pipe_close(struct remote_pipe *pipe, int result)
     if (result != 0)
         sparsestream_transfer_cancel(pump->transfer);
     pthread_join(pump->thread, NULL);
-    /* What the reader failed with comes first: the pump then fails for its sake. */
+    /* The reader's failure takes precedence: the pump then fails because of it. */
     if (result == 0 && pump->result < 0) {
         const char *symbol = error_name(pump->error.code);
 

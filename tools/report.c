@@ -235,7 +235,7 @@ const char *human(char *buffer, size_t size, int64_t bytes)
         value /= 1024;
         unit++;
     }
-    /* What would be rounded up to the next unit is one of it. */
+    /* A value that would be rounded up to 1024 is shown as one of the next unit. */
     if (value >= 1023.5 && unit > 0 && unit + 1 < sizeof(units) / sizeof(units[0])) {
         value = 1;
         unit++;

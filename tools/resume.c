@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What a receiver keeps of a transfer, so that it can go on after it broke off. */
+/* The record that a receiver keeps of a transfer, so that an interrupted transfer can resume. */
 
 #include "wire.h"
 

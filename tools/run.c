@@ -75,7 +75,7 @@ bool is_cancelled(void)
     return caught != 0;
 }
 
-/* What the callbacks of a transfer need. */
+/* The data that the callbacks of a transfer need. */
 struct watching {
     const struct settings *settings;
     struct progress *progress;

@@ -22,7 +22,7 @@ static int describe(const struct target *file, const struct settings *settings, 
         .keepalive_ms = KEEPALIVE_MS,
     };
     r = sparsestream_wire_describe(file->fd, file->position + settings->offset, settings->length, options);
-    /* What has no size cannot be described, but it can be sent. */
+    /* A source without a size cannot be described, but it can be sent. */
     if (r == -ESPIPE && !settings->resume && settings->offset == 0)
         return 0;
     return r < 0 ? fail_library(file->name, r) : 0;

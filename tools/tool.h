@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What the parts of the sparsestream command share. */
+/* Declarations shared by the parts of the sparsestream command. */
 
 #ifndef TOOL_H
 #define TOOL_H
@@ -27,7 +27,7 @@ enum direct_mode { DIRECT_NEVER, DIRECT_AUTO, DIRECT_ALWAYS };
 
 enum progress_mode { PROGRESS_NONE, PROGRESS_BAR, PROGRESS_JSON };
 
-/* What the command line asks for. Each command takes the options that mean something to it. */
+/* The settings that the command line gives. Each command takes the options that mean something to it. */
 struct settings {
     const char *command;
 

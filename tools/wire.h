@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What send and recv share: the connection, and what is known of a transfer that broke off. */
+/* Declarations shared by send and recv: the connection, and the record of an interrupted transfer. */
 
 #ifndef WIRE_H
 #define WIRE_H

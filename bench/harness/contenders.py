@@ -67,7 +67,7 @@ class Contender:
     """`detects`: zeros that are stored become holes in the copy. `only`: the images that it is for, None for all."""
 
     commands = ()
-    # What it makes is the source's content.
+    # Whether its output is the source's content.
     copies = True
     # Images that it is spared, and why.
     spared = {}
@@ -127,7 +127,7 @@ class Shell(Contender):
     def prepare(self, place, image):
         to = os.path.join(place, "out")
         directory, name = os.path.split(image)
-        # What unpacks an archive gives the copy the image's name.
+        # A command that unpacks an archive gives the copy the image's name.
         copy = os.path.join(to, "copy" if "{copy}" in self._line else name)
         words = {"image": image, "copy": copy, "from": directory, "name": name, "to": to}
         line = self._line.format(**{key: shlex.quote(value) for key, value in words.items()})

@@ -151,7 +151,7 @@ class Session:
         stack.callback(shutil.rmtree, place, ignore_errors=True)
         return place
 
-    # What is run where
+    # Directories, and the images in them
 
     def _make(self, place, names):
         """Images in a directory: paths by name."""
@@ -301,7 +301,7 @@ class Session:
         most = source["content" if contender.detects else "allocated"] * times + more
         return f"{found['allocated']} bytes are allocated" if found["allocated"] > most else ""
 
-    # What noise cannot touch
+    # Measurements that noise does not affect
 
     def _traces(self, place):
         """System calls of one more section, from two images that differ in nothing else; bytes copied of a big one."""

@@ -10,7 +10,7 @@ import time
 
 from .programs import Failed
 
-# What moves bytes between the kernel and a program's memory, and what moves them within the kernel.
+# System calls that move bytes between the kernel and a program's memory, and those that move them within the kernel.
 COPYING = {"read", "pread64", "readv", "preadv", "preadv2", "recvfrom", "recvmsg",
            "write", "pwrite64", "writev", "pwritev", "pwritev2", "sendto", "sendmsg"}
 PASSING = {"sendfile", "splice", "copy_file_range"}
@@ -74,7 +74,7 @@ def trace(directory, command, pids=()):
     try:
         done = subprocess.run(["strace", "-f", "-s", "0", "-o", logs[0], *command], stdin=subprocess.DEVNULL,
                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=300, check=False)
-        # What a daemon does after the last answer belongs to it too.
+        # A daemon's work after the last answer is counted too.
         time.sleep(0.2 if daemons else 0)
     finally:
         for daemon in daemons:

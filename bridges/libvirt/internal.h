@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What the parts of the bridge share. */
+/* Declarations shared by the parts of the bridge. */
 #ifndef INTERNAL_H
 #define INTERNAL_H
 
@@ -92,7 +92,7 @@ struct lv_stream {
     bool open;
 
     int64_t position;
-    /* What the stream must have when it ends; -1: anything. */
+    /* The length that the stream must have when it ends; -1: any length. */
     int64_t length;
 
     /* Sending: the first hole goes as 1 + n-1 bytes. */

@@ -34,7 +34,7 @@ struct sparsestream_libvirt_job {
     struct sparsestream_sink *sink;
     struct watched watched;
     bool may_hold, ended;
-    /* What libvirt calls the job for. */
+    /* The events that libvirt calls the job for. */
     bool stream_watched;
     atomic_int timer;
     struct handle handles[MOST_HANDLES];
@@ -59,7 +59,7 @@ static void unref(void *opaque)
     free(job);
 }
 
-/* What libvirt calls. */
+/* The callbacks that libvirt calls. */
 
 static void on_stream(virStreamPtr stream, int events, void *opaque)
 {
@@ -96,7 +96,7 @@ static void on_lost(struct watched *watched, int error)
     drive(job);
 }
 
-/* What the job waits for. */
+/* The stream, descriptors and timeouts that the job waits for. */
 
 static void watch_stream(job_t *job, bool wanted)
 {
@@ -200,7 +200,7 @@ static bool hold(job_t *job, const struct sparsestream_wait *wait, int64_t until
     return false;
 }
 
-/* What comes next, and why the transfer was not run further. */
+/* The next step of the job, and why the transfer was not run further. */
 enum next { NEXT_AGAIN, NEXT_LATER, NEXT_WAIT };
 
 static enum next wait_for(job_t *job, int64_t until, int *error)

@@ -70,7 +70,7 @@ typedef struct sparsestream_libvirt_failure {
     int32_t reserved;
     /* Where, in bytes, as in sparsestream_error; -1 where no offset applies. */
     int64_t offset;
-    /* What failed in words, libvirt's included. Always ends with a NUL byte. */
+    /* A description of the failure, with libvirt's own message if there is one. Always ends with a NUL byte. */
     char message[512];
 } sparsestream_libvirt_failure;
 

@@ -155,7 +155,7 @@ int sparsestream_libvirt_job_recv(virStreamPtr stream,
 int sparsestream_libvirt_job_cancel(struct sparsestream_libvirt_job *job);
 /* The caller's own source or sink is ready again. From any thread. Returns 0 or -EINVAL. */
 int sparsestream_libvirt_job_wake(struct sparsestream_libvirt_job *job);
-/* What the job has moved so far. On the event loop's thread. Returns 0 or a negative errno. */
+/* Reports how much the job has moved so far. Call it on the event loop's thread. Returns 0 or a negative errno. */
 int sparsestream_libvirt_job_stats(struct sparsestream_libvirt_job *job, struct sparsestream_stats *stats);
 /* Frees a job. NULL is allowed. One that has not ended is aborted, and `done` is not called. */
 void sparsestream_libvirt_job_free(struct sparsestream_libvirt_job *job);

@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
-/* What virStreamSend and virStreamRecvFlags return beside a count and -1. */
+/* Return values of virStreamSend and virStreamRecvFlags other than a count and -1. */
 #define NOT_READY (-2)
 #define HOLE_NEXT (-3)
 

@@ -5,7 +5,7 @@
 
 #include <errno.h>
 
-/* What every function checks first. */
+/* The checks that every function makes first. */
 static int begin(const options_t *given, uint64_t flags, options_t *options,
                  struct sparsestream_transfer_options *transfer, failure_t *failure)
 {

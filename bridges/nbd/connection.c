@@ -37,7 +37,7 @@ static int set_up(struct nbd_handle *handle, const options_t *options)
 
     if (nbd_set_strict_mode(handle, strict) < 0 || nbd_add_meta_context(handle, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0)
         return -1;
-    /* What is read into is not looked at unless the read succeeds. */
+    /* The buffer of a read is not looked at unless the read succeeds. */
     if (nbd_set_pread_initialize(handle, false) < 0)
         return -1;
     if (options->export_name != NULL && nbd_set_export_name(handle, options->export_name) < 0)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What a source and a sink of an export share. */
+/* Code shared by the source and the sink of an export. */
 
 #include "internal.h"
 
@@ -109,7 +109,7 @@ static void answer(struct op *op, int error)
 {
     struct sparsestream_request *request = op->owner;
     struct end *end = request->user;
-    /* What a write has beyond the end of the export is the filling of the last block. */
+    /* The bytes of a write beyond the end of the export only fill up its last block. */
     const int64_t count = op->kind == OP_READ ? op->length : request->length;
 
     if (error != 0)

@@ -94,7 +94,7 @@ static struct connection *least_busy(export_t *export)
     return best;
 }
 
-/* What a closed connection had in flight comes back with its errno. */
+/* Completes the requests that a closed connection had in flight with its errno. */
 static void fail_requests(export_t *export, const struct connection *connection, int error)
 {
     struct op *op, *next;

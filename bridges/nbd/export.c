@@ -57,7 +57,7 @@ static void learn_flags(struct nbd_handle *handle, struct sparsestream_nbd_facts
     }
 }
 
-/* What the transfer may ask for at once. */
+/* Sets the size of a request and how many of them the transfer may have in flight. */
 static void plan_requests(export_t *export)
 {
     const options_t *options = &export->options;
@@ -135,7 +135,7 @@ void export_drop(export_t *export)
 {
     if (--export->references > 0)
         return;
-    /* What nobody waits for any more comes back now. */
+    /* Requests that nobody waits for any more are completed now. */
     engine_close(export, ECANCELED);
     if (export->address.socket >= 0)
         close(export->address.socket);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What the parts of the bridge share. The drawing:
+/* Declarations shared by the parts of the bridge, which are:
  *
  *     source.c, sink.c   the tables that a transfer calls
  *     zero.c, map.c      zeros by policy; block status as sections
@@ -173,12 +173,12 @@ struct map;
 struct map *map_new(export_t *export, int64_t start, int64_t end, int64_t least_hole);
 /* Sets the section at an offset; the offsets of one map do not decrease. Returns 0, -EAGAIN or a negative errno. */
 int map_section(struct map *map, int64_t offset, bool *hole, int64_t *length);
-/* What is in flight for it is awaited by the engine. */
+/* Requests that are still in flight for the map are awaited by the engine. */
 void map_free(struct map *map);
 
 /* end.c */
 
-/* What a source and a sink share. It is the opaque of their tables. */
+/* The state common to a source and a sink. It is the opaque of their tables. */
 struct end {
     export_t *export;
     end_options_t options;

@@ -136,7 +136,7 @@ static void hole_to_pipe(const struct implementation *implementation)
     char why[200];
     int ends[2];
 
-    /* What is sent fits into the pipe. */
+    /* The whole stream fits into the pipe. */
     need(pipe2(ends, O_CLOEXEC) == 0, "pipe");
     implementation->copy(&(struct request){.source = source, .sink = ends[1]}, &outcome);
     expect_result(&outcome, 0);

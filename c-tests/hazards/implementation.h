@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What the hazards are put to: sparse copying, as a caller sees it. */
+/* The interface that the hazards test: sparse copying, as a caller sees it. */
 #ifndef IMPLEMENTATION_H
 #define IMPLEMENTATION_H
 

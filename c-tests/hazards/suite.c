@@ -79,7 +79,7 @@ int64_t suite_now_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* What needs no mount runs where none is allowed. */
+/* Cases that need no mount also run where mounting is not allowed. */
 static void enter(void)
 {
     char reason[200];
@@ -298,7 +298,7 @@ static void run_case(const struct hazard *hazard, const struct implementation *i
     }
     setpgid(child, child);
     status = wait_for(child);
-    /* What the case started and did not wait for. */
+    /* Processes that the case started and did not wait for. */
     kill(-child, SIGKILL);
     *report = *shared;
     report->verdict = FAIL;

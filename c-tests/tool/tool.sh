@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # shellcheck shell=bash
 #
-# What tests of the sparsestream command share. Source this after TOOL is set; then work in a scratch directory.
+# Code shared by tests of the sparsestream command. Source this after TOOL is set; then work in a scratch directory.
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=../build-facts/tap.sh

@@ -19,7 +19,7 @@ use std::sync::OnceLock;
 #[derive(Debug, Arbitrary)]
 struct Input<'a> {
     which: Which,
-    /// What the struct says of its size, unless it tells the truth.
+    /// The size that the struct claims; None: its true size.
     size: Option<u64>,
     /// Which of its functions are there.
     functions: u16,

@@ -46,7 +46,7 @@ fn header(bytes: &[u8]) {
             assert!(error.errno() > 0 && !error.would_block() && !error.interrupted());
             let text = error.to_string();
             assert!(text.len() < 400 && !text.chars().any(char::is_control), "{text:?}");
-            // What is told on is understood again.
+            // An error that is passed on can be decoded again.
             let (head, again) = Failure::encode(&error);
             let header = Header::decode(&head).expect("our own");
             let again = Failure::decode(&header, again.body()).expect("our own");

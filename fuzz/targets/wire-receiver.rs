@@ -109,7 +109,7 @@ fn hello(h: &HelloInput) -> Hello {
     }
 }
 
-/// What a sender of these frames has said.
+/// The content that a sender of these frames has sent.
 struct Said {
     bytes: Vec<u8>,
     at: u64,

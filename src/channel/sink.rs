@@ -137,7 +137,7 @@ impl Lend for ChannelSink {
         chunk.filled(count);
         self.offset += count as u64;
         self.lent = self.shared.with(|state| {
-            // What is small goes behind the last piece, and the chunk is lent again.
+            // A small amount of data is appended to the last piece, and the chunk is lent again.
             let behind = if count <= SMALL { state.put_behind(chunk.bytes()) } else { 0 };
             chunk.took(behind);
             if chunk.bytes().is_empty() {

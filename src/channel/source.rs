@@ -20,7 +20,7 @@ pub struct ChannelSource {
     life: Life,
 }
 
-/// What comes next, other than data in the chunk.
+/// The next item of the queue.
 enum Coming {
     Data(Chunk),
     Hole(u64),
@@ -37,7 +37,7 @@ impl ChannelSource {
         Error::at(operation, Side::Source, self.offset, errno)
     }
 
-    /// What comes next. Data is then in the chunk.
+    /// The kind and the length of the next section. Data is then in the chunk.
     fn next_kind(&mut self, operation: Operation) -> Result<(Kind, u64)> {
         self.life.check(operation, Side::Source, self.offset)?;
         if let Some(chunk) = &self.chunk {

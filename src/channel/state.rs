@@ -1,4 +1,4 @@
-//! What both ends of a channel share.
+//! The state that both ends of a channel share.
 
 use crate::buffer::Buffer;
 use crate::error::{Error, Operation, Result, Side, Text};
@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Bytes of a chunk.
 pub(super) const CHUNK: usize = 64 << 10;
 
-/// What was put into memory that was lent goes behind the last piece if it is no more than this.
+/// Data put into lent memory is appended to the last piece if it is no longer than this.
 pub(super) const SMALL: usize = 16 << 10;
 
 /// The most items that wait. Holes take no memory, so that their number has a limit of its own.
@@ -80,7 +80,7 @@ enum Phase {
     Failed(Error),
 }
 
-/// What the sink has announced.
+/// The properties of the stream that the sink has announced.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Announced {
     pub(super) total: Option<u64>,
@@ -131,13 +131,13 @@ pub(super) struct State {
     source_light: Light,
 }
 
-/// What both ends have.
+/// The part that both ends hold.
 #[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
     sink_fd: Fd,
     source_fd: Fd,
-    /// What the source's side has made durable, and 1; 0 for nothing.
+    /// The number of bytes that the source's side has made durable, plus 1; 0 if it has reported none.
     durable: AtomicU64,
 }
 
@@ -249,7 +249,7 @@ impl State {
         *self.announced.get_or_insert(announced)
     }
 
-    /// What was announced, once something was.
+    /// The announcement, once there is one.
     pub(super) fn hear(&mut self) -> Option<Announced> {
         self.heard |= self.announced.is_some();
         self.announced

@@ -76,7 +76,7 @@ impl fmt::Display for Known {
     }
 }
 
-/// What a peer said of its failure, or the same from the numbers.
+/// The peer's words for its failure, or a text made from the numbers.
 pub(super) struct PeerWords<'a> {
     pub(super) operation: &'a Operation,
     pub(super) side: &'a Side,

@@ -123,7 +123,7 @@ pub struct sparsestream_async_ops {
     pub wait:
         Option<unsafe extern "C" fn(opaque: *mut c_void, wait: *mut sparsestream_wait) -> c_int>,
     /// Sends and receives what can be sent and received now. Called after requests were submitted, and
-    /// when `wait` is over. An errno ends the transfer. -EAGAIN and -EINTR are no failure.
+    /// when `wait` is over. An errno ends the transfer. -EAGAIN and -EINTR are not failures.
     pub advance: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
     /// All was moved, no request is under way. Everything that can still fail must fail here. Called again
     /// while it returns -EAGAIN; any other answer is final.

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, 
 
 /// A value behind a handle.
 pub trait Handled: Sized {
-    /// What C calls it.
+    /// The opaque type that C uses for it.
     type Opaque;
     /// A part that may be used at any time, also while a call has the value.
     type Shared: Sync;

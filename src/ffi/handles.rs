@@ -1,4 +1,4 @@
-//! What the opaque pointers point to.
+//! The objects that the opaque pointers point to.
 //!
 //! Who may use them when is the subject of `counted`.
 
@@ -138,7 +138,7 @@ fn not_ready<R>(answer: &Result<R>) -> bool {
     answer.as_ref().is_err_and(Error::would_block)
 }
 
-/// What a source waits for since its last call by hand.
+/// The events that a source has waited for since its last call by hand.
 ///
 /// # Safety
 /// Null or a live handle.
@@ -148,7 +148,7 @@ pub unsafe fn source_wait(handle: *mut sparsestream_source) -> Result<Wait> {
         .with(|end| Ok(wait_of(Side::Source, end.waits.then(|| end.end.waiting()), None)))
 }
 
-/// What a sink waits for since its last call by hand.
+/// The events that a sink has waited for since its last call by hand.
 ///
 /// # Safety
 /// Null or a live handle.

@@ -266,12 +266,12 @@ pub struct sparsestream_wait {
 }
 
 impl sparsestream_wait {
-    /// What is handed to a function that is asked what it waits for.
+    /// The empty struct that is handed to a function which is asked for the events it waits for.
     pub fn nothing() -> Self {
         Self { size: size_of::<Self>() as u64, fd: -1, timeout_ms: -1, ..Self::default() }
     }
 
-    /// What such a function answered; `None` if it named neither a descriptor nor a time.
+    /// The answer of such a function; `None` if it named neither a descriptor nor a time.
     pub fn watch(&self) -> Option<Watch> {
         let mut watch = Watch::NOTHING;
         watch.timeout = u64::try_from(self.timeout_ms).ok().map(Duration::from_millis);
@@ -315,7 +315,7 @@ pub struct sparsestream_error {
     pub size: u64,
     /// The errno, positive; 0 when nothing has failed.
     pub code: i32,
-    /// What was being done: one of `SPARSESTREAM_OPERATION_...`.
+    /// The operation that failed: one of `SPARSESTREAM_OPERATION_...`.
     pub operation: i32,
     /// To which side: one of `SPARSESTREAM_SIDE_...`.
     pub side: i32,

@@ -1,4 +1,4 @@
-//! What a transfer reports about its decisions, and the ways in which bytes moved.
+//! The events in which a transfer reports its decisions, and the ways in which bytes moved.
 
 use super::guard;
 use super::options::{self, Sized0};

@@ -150,7 +150,7 @@ const AGAIN: Duration = Duration::from_millis(10);
 struct CallbackTransport {
     ops: sparsestream_transport_ops,
     opaque: Opaque,
-    /// What the last `-EAGAIN` of each direction waits for.
+    /// The events that the last `-EAGAIN` of each direction waits for.
     input: Option<Watch>,
     output: Option<Watch>,
     /// A write that was not ready: its address and length.
@@ -199,7 +199,7 @@ impl CallbackTransport {
         }
     }
 
-    /// What the function that has just returned -EAGAIN waits for.
+    /// The events that the function which has just returned -EAGAIN waits for.
     fn watch(&self) -> Option<Watch> {
         let ask = self.ops.wait?;
         let mut wait = sparsestream_wait::nothing();
@@ -207,7 +207,7 @@ impl CallbackTransport {
         // SAFETY: the caller promised that its functions may be called with its opaque.
         match SITE.done(|| unsafe { ask(pointer, &raw mut wait) }) {
             Ok(()) => wait.watch(),
-            // What it waits for is not known. To ask again soon is the next best.
+            // The event that it waits for is not known. To ask again soon is the next best.
             Err(_) => Some(Watch::time(AGAIN)),
         }
     }

@@ -51,7 +51,7 @@ impl<C: Checkpoint> AppendSink<C> {
         })
     }
 
-    /// What comes before anything is put there.
+    /// The steps before anything is put there.
     fn prepare(&mut self, length: u64, operation: Operation) -> Result<()> {
         self.place.room(length, operation)?;
         if self.place.due() {

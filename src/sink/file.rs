@@ -32,11 +32,11 @@ pub struct FileSink<C> {
     seals: libc::c_int,
     /// Blocks may be shared with the source.
     may_share: bool,
-    /// What of it reads zero already where it was not written.
+    /// Where it was not written, it already reads zero.
     known_zero: bool,
     truncate: bool,
     zeroing: Zeroing,
-    /// What requests have done to it.
+    /// The effects that requests have had on it.
     requests: Requests,
 }
 
@@ -108,7 +108,7 @@ impl<C: Checkpoint> FileSink<C> {
         if self.place.padded() > end || self.requests.grew { self.cut(end) } else { Ok(()) }
     }
 
-    /// What comes before data is put anywhere.
+    /// The steps before data is put anywhere.
     fn prepare(&mut self) -> Result<()> {
         self.place.room(1, Operation::Write)?;
         self.make_durable_if_due()?;
@@ -121,7 +121,7 @@ impl<C: Checkpoint> FileSink<C> {
         self.growth.write_in_order(self.place.at(), errno, &mut self.zeroing.trail)
     }
 
-    /// What comes after data was put somewhere.
+    /// The step after data was put somewhere.
     fn reached(&mut self) {
         self.growth.reached(self.place.at());
     }

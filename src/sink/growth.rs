@@ -18,7 +18,7 @@ const FILL_MOST: u64 = 16 << 20;
 /// Reserved blocks are given back in units of this. Where blocks are larger, the system rounds inwards.
 const BLOCK: u64 = 4096;
 
-/// What may be done past the end.
+/// The writes that are allowed past the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
     /// Anything.
@@ -178,7 +178,7 @@ impl Growth {
         if stop < to { Err(libc::EINTR) } else { Ok(()) }
     }
 
-    /// What shows that work is done while nothing of the stream moves, if there was any.
+    /// The sign that work is done while nothing of the stream moves, if there was any.
     pub(super) fn peer(&mut self) -> Option<&mut dyn Peer> {
         if self.filled > 0 { Some(self) } else { None }
     }

@@ -49,7 +49,7 @@ pub struct Options {
     pub truncate: bool,
     /// Where holes go it already reads zero.
     pub known_zero: bool,
-    /// fsync after so many bytes; 0 means not in between.
+    /// fsync after this many bytes; 0 means not in between.
     pub sync_interval: u64,
 }
 

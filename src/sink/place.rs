@@ -169,7 +169,7 @@ impl<C: Checkpoint> Place<C> {
         match total {
             Some(total) => {
                 let end = self.at.saturating_add(total);
-                // What lies behind the end of the file need not be kept.
+                // Bytes behind the end of the file need not be kept.
                 if cuts(end) && end < old_end {
                     return Err(self.unaligned(Operation::Open, end, block));
                 }
@@ -311,7 +311,7 @@ impl<C: Checkpoint> Place<C> {
     /// The facts for requests, if it was opened with O_DIRECT.
     pub(super) fn geometry(&mut self, grows: bool) -> Result<Geometry> {
         self.life.check(Operation::Open, Side::Sink, self.at)?;
-        // What came in another way before may end within a block.
+        // Data that came in another way before may end within a block.
         self.leave_edge()?;
         let Some(direct) = &self.direct else { return Err(Error::Internal) };
         let alignment = direct.alignment();

@@ -8,7 +8,7 @@ use crate::filesystem::FileSystem;
 use crate::sys::{self, Fd, Sys};
 use crate::zero::is_zero;
 
-/// What is known of the file system's word.
+/// How far the file system's word is trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trust {
     /// It was not asked which file system it is.
@@ -30,7 +30,7 @@ const SAMPLES: u64 = 8;
 const PIECE: usize = 16 << 10;
 const SAMPLE: u64 = 4096;
 
-/// What is to be read again when a range was zeroed.
+/// The byte to be read again after a range was zeroed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Witness {
     /// Nothing.

@@ -3,7 +3,7 @@
 //! The best way that works is remembered. After a way that failed the whole range is done again
 //! in the next one, because a failed punch of a block device may already have dropped what was in
 //! the cache for it (seen on Linux 6.18: buffered reads then show zeros, the medium old bytes).
-//! What a file system claims that is not one of the kernel's own is looked at: see [`Proof`].
+//! The claims of a file system that is not one of the kernel's own are verified: see [`Proof`].
 
 use super::proof::{self, Proof, Witness};
 use crate::end::HoleWay;

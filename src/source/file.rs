@@ -277,12 +277,12 @@ impl SourceWays for FileSource {
     }
 
     fn feed(&mut self) -> Option<&mut dyn Feed> {
-        // What goes through a pipe has to be whole blocks.
+        // With O_DIRECT, data that goes through a pipe has to be whole blocks.
         if self.direct.is_none() { Some(self) } else { None }
     }
 
     fn peek(&mut self) -> Option<&mut dyn Peek> {
-        // What lies in the page cache is not what is read.
+        // With O_DIRECT, the data in the page cache is not the data that is read.
         if self.direct.is_none() { Some(self) } else { None }
     }
 

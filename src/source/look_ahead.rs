@@ -14,10 +14,10 @@ pub const SMALL: u64 = 128 * 1024;
 /// How far is read ahead of small sections at first, and at most.
 const WINDOW: (u64, u64) = (128 * 1024, 4 * 1024 * 1024);
 
-/// Holes in the window are read too, and take memory: it is worth it if one byte of so many is data.
+/// Holes in the window are read too, and take memory: it is worth it if one byte in this many is data.
 const SPREAD: u64 = 4;
 
-/// So many small sections at most are not asked for after one was in the cache: the question costs
+/// At most this many small sections are not asked for after one was in the cache: the question costs
 /// more than a plain read.
 const TRUST: u32 = 15;
 
@@ -31,7 +31,7 @@ const STEP: u64 = 2 * 1024 * 1024;
 /// So much data in longer sections is not asked for after some was in the cache, at first and at most.
 const LONG_TRUST: (u64, u64) = (1024 * 1024, 16 * 1024 * 1024);
 
-/// What was read so far, and ahead of that.
+/// The state of reading ahead: how much was read so far, and how much ahead of that.
 #[derive(Debug)]
 pub struct LookAhead {
     fd: Fd,
@@ -58,7 +58,7 @@ struct Long {
     /// Bytes of data that are taken to be in the cache, next and after the next hit.
     trust: u64,
     earned: u64,
-    /// The disk was told to read up to here, so many bytes of it behind that section; as if it were
+    /// The disk was told to read up to here, `ahead` bytes of it behind that section; as if it were
     /// very many where it shall not be told of what is next.
     told: u64,
     ahead: u64,
@@ -96,7 +96,7 @@ impl LookAhead {
         if self.trust > 0 {
             self.trust -= 1;
         } else if self.cache.tells() && offset + self.window / 2 >= self.told {
-            // What is not all of it is read again.
+            // A read that did not return everything is repeated.
             if offset >= self.told && self.cache.read(buffer, offset) == Some(length) {
                 self.data += length as u64;
                 self.earned = TRUST.min(self.earned * 2 + 1);
@@ -192,7 +192,7 @@ impl LookAhead {
         told
     }
 
-    /// Records that the disk was told of so many bytes, if it never was of as many: a change, not
+    /// Records that the disk was told of this many bytes, if it never was of as many: a change, not
     /// each call.
     #[inline]
     fn report(&mut self, bytes: u64, trail: &mut Trail) {
@@ -226,7 +226,7 @@ mod tests {
 
     const SECTION: u64 = 4096;
 
-    /// Reads so many sections, `apart` bytes from the start of one to the next, with the answers of
+    /// Reads this many sections, `apart` bytes from the start of one to the next, with the answers of
     /// reads that must not wait. Returns the number of all reads and of advices.
     fn walk(count: u64, apart: u64, nowait: impl Fn(usize) -> Fault + 'static) -> (usize, usize) {
         let file = testing::file();

@@ -10,7 +10,7 @@ use crate::sys::Fd;
 /// So much of a block is looked at.
 const SAMPLE: usize = 512;
 
-/// Among zeros no more than one block of so many is looked at: all of them are read anyway.
+/// Among zeros no more than one block in this many is looked at: all of them are read anyway.
 const STRIDE: u64 = 4;
 
 /// No block is there.
@@ -56,7 +56,7 @@ impl Looker {
         Looker { cache: Cache::new(fd), last: NOWHERE }
     }
 
-    /// What the first blocks look like, up to the first that is known to be unlike them. Nothing is
+    /// The appearance of the first blocks, up to the first that is known to be unlike them. Nothing is
     /// waited for: what is not in the cache is not known.
     pub fn look(&mut self, blocks: &Blocks) -> Option<Glimpse> {
         let count = blocks.count();
@@ -111,7 +111,7 @@ impl Looker {
             return Some(usize::from(zeros) < size);
         }
         let mut sample = [0; SAMPLE];
-        // What fails here, who reads it will see.
+        // A failure here is ignored: reading the block will report it.
         let count = self.cache.read(&mut sample[..size], at)?;
         let zeros = sample[..count.min(size)].iter().position(|byte| *byte != 0);
         if count > 0 {
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(look(), solid(BLOCK));
     }
 
-    /// What is found of a file, and the number of looks that it takes.
+    /// The glimpse of a file, and the number of looks that it takes.
     fn looks(
         layout: &[Piece],
         answer: impl Fn(usize) -> Fault + 'static,
@@ -228,7 +228,7 @@ mod tests {
             };
             assert_eq!(looks(&[Data(4)], at(1)), (None, 1));
             assert_eq!(looks(&[Data(4)], at(3)), (solid(2 * BLOCK), 3));
-            // What is not in the cache is best read in one piece.
+            // Data that is not in the cache is best read in one piece.
             assert_eq!(looks(&[Hole(4), Data(4)], at(3)), (unsure(8 * BLOCK), 3));
         }
     }

@@ -125,7 +125,7 @@ pub fn blocking_pipe() -> (std::fs::File, std::fs::File) {
     (read.into(), write.into())
 }
 
-/// Makes a pipe hold so many bytes if it may, and returns how many it holds: fcntl(2).
+/// Makes a pipe hold this many bytes if it may, and returns how many it holds: fcntl(2).
 pub fn set_pipe_size(fd: Fd, bytes: c_int) -> Sys<usize> {
     // SAFETY: no memory is passed.
     call(Call::Fcntl, 0, |_| unsafe { libc::fcntl(fd, libc::F_SETPIPE_SZ, bytes) } as isize)
@@ -141,7 +141,7 @@ pub fn splice_to_pipe(from: Fd, at: u64, to: Fd, length: u64) -> Sys<u64> {
         .map(|count| count as u64)
 }
 
-/// Moves pages between a pipe and what is no pipe, or another: splice(2). An offset is for what has
+/// Moves pages between a pipe and a file or socket, or another pipe: splice(2). An offset is for an end that has
 /// one. It waits for no pipe, and for a socket only in blocking mode.
 pub fn splice(from: Fd, at: Option<u64>, to: Fd, to_at: Option<u64>, length: u64) -> Sys<u64> {
     let mut at = at.map(offset).transpose()?;

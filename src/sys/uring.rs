@@ -13,7 +13,7 @@ use std::time::Duration;
 /// The user data of a request to cancel another.
 const CANCEL: u64 = u64::MAX;
 
-/// What is to be done with a part of a slab.
+/// A read into, or a write from, a part of a slab.
 #[derive(Debug)]
 pub struct Io {
     /// The number that whoever asks knows it by.
@@ -35,9 +35,9 @@ pub struct Io {
 /// A ring, and what is in it.
 pub struct Ring {
     ring: IoUring,
-    /// What is to be put into the ring.
+    /// The requests to be put into the ring.
     backlog: VecDeque<Io>,
-    /// What the kernel has, or finds in the ring. The index is the user data.
+    /// The requests that the kernel has, or finds in the ring. The index is the user data.
     slots: Vec<Option<Io>>,
     /// The user data of what lies in the ring and was not taken by the kernel, in order.
     pushed: VecDeque<u64>,
@@ -147,7 +147,7 @@ impl Ring {
         }
         let result = call(Call::UringEnter, 0, |_| 0)
             .and_then(|_| self.ring.submit().map_err(|error| errno(&error)));
-        // What it took is known from the ring, whatever it answered.
+        // The ring shows how much the kernel took, whatever it answered.
         let left = {
             let mut queue = self.ring.submission();
             queue.sync();
@@ -211,7 +211,7 @@ impl Ring {
             }
             self.pushed.push_back(CANCEL);
         }
-        // What cannot be cancelled is waited for.
+        // Requests that cannot be cancelled are waited for.
         let _ = self.enter();
     }
 

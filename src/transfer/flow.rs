@@ -29,13 +29,13 @@ struct Gap {
     length: u64,
     /// Of it, bytes that came as data and are zeros.
     zeros: u64,
-    /// What comes next may still extend it.
+    /// The next section may still extend it.
     open: bool,
-    /// What becomes of it, once a part of it has gone out.
+    /// The form in which it goes out, once a part of it has.
     form: Option<Form>,
 }
 
-/// What becomes of a gap.
+/// The form in which a gap goes out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Hole,
@@ -62,7 +62,7 @@ impl Gap {
 struct Short {
     /// The length of the shortest that is made.
     least: u64,
-    /// What is written for them. The pool may hold the data that follows.
+    /// The zeros that are written for them. The pool may hold the data that follows.
     zeros: Buffer,
 }
 
@@ -370,7 +370,7 @@ impl Flow {
         }
         let next = match self.read(turn) {
             Err(error) if error.would_block() && self.gap.length > 0 => {
-                // What is known goes out before anybody waits.
+                // A known gap goes out before anybody waits.
                 self.gap.open = false;
                 return Ok(None);
             }

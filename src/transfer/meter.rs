@@ -7,7 +7,7 @@ use crate::section::{Kind, Section};
 use crate::trace::Way;
 use std::time::{Duration, Instant};
 
-/// What has been done so far.
+/// The counters of the work done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
     /// How far the stream has come: bytes that the sink took, and bytes that it held already.

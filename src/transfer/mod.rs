@@ -84,13 +84,13 @@ impl Transfer {
         Arc::clone(&self.control)
     }
 
-    /// What it has done so far.
+    /// Its counters so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.meter.stats()
     }
 
-    /// What it waits for, after a run that was not ready.
+    /// The events that it waits for, after a run that was not ready.
     #[must_use]
     pub fn wait(&self) -> Wait {
         self.wait

@@ -1,4 +1,4 @@
-//! What the caller of a transfer decides, checked.
+//! The options of a transfer, checked.
 
 use crate::error::{Allowed, Error, Result};
 use crate::section::Section;
@@ -7,7 +7,7 @@ use crate::trace::Event;
 
 use super::meter::Stats;
 
-/// What is asked of the holes.
+/// The treatment of holes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Sparse {
     /// Holes stay holes where both ends can.
@@ -22,7 +22,7 @@ pub enum Sparse {
 /// How a transfer goes. Zero stands for the default of each number.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// What is asked of the holes.
+    /// The treatment of holes.
     pub sparse: Sparse,
     /// Blocks of data that are all zeros become holes.
     pub detect_zeroes: bool,
@@ -125,7 +125,7 @@ pub trait Observe {
 
 impl Observe for () {}
 
-/// What a transfer may wait for by itself.
+/// The events that a transfer may wait for by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
     /// Nothing.

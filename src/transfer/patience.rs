@@ -1,4 +1,4 @@
-//! What happens when an end is not ready.
+//! Waiting when an end is not ready.
 
 use super::options::Patience;
 use super::pace::sooner;

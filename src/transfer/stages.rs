@@ -59,7 +59,7 @@ pub(super) struct Course {
     durable: Durable,
 }
 
-/// What the sink has made durable.
+/// The part of the stream that the sink has made durable.
 #[derive(Debug, Clone, Copy, Default)]
 struct Durable {
     /// The sink may report something.
@@ -92,7 +92,7 @@ impl Course {
     }
 
     fn next(&mut self, stage: Stage, turn: &mut Turn) {
-        // What the ends decided belongs to the stage that it was decided in.
+        // The decisions of the ends belong to the stage in which they were made.
         turn.trace_ends();
         self.enter(stage, turn.meter.position(), turn.observer);
     }

@@ -35,7 +35,7 @@ impl Piece {
     }
 }
 
-/// What the ends were asked to do, in order.
+/// The calls that the ends received, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Event {
     Read,
@@ -48,13 +48,13 @@ enum Event {
     SourceAbort(i32),
 }
 
-/// What an end does instead of its work.
+/// Decides what an end does instead of its work.
 type Fault = Box<dyn FnMut(Event) -> Answer + Send>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
     Work,
-    /// At most so many bytes.
+    /// At most this many bytes.
     Short(usize),
     Errno(i32),
     /// A count that is more than was asked for.
@@ -622,7 +622,7 @@ fn zeros_that_are_only_read_are_progress() {
     };
     let mut transfer = Transfer::new(&options).unwrap();
     assert_eq!(stand.run_out(&mut transfer), Ok(()));
-    // What was written before the zeros did not wait for their end.
+    // Data that was written before the zeros did not wait for their end.
     assert!(stand.sink.flushed > 10, "{}", stand.sink.flushed);
 }
 
@@ -1132,7 +1132,7 @@ fn stages_ways_and_fallbacks_are_traced() {
     assert_eq!(tracer.0.last().unwrap().0, 1 << 20);
 }
 
-/// What arrives of these pieces where holes have a least length.
+/// The pieces that arrive of these where holes have a least length.
 fn with_least(pieces: &[Piece], options: Options, min_hole: u64) -> (Vec<Piece>, Stats) {
     let mut stand = Stand::new(pieces);
     let mut transfer = Transfer::new(&Options { min_hole, ..options }).unwrap();

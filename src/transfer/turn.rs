@@ -34,15 +34,15 @@ pub(super) struct Turn<'a> {
     pub(super) now: Instant,
     /// Somebody needs to know the time exactly. If not, `now` is the time at which the run began.
     pub(super) ticks: bool,
-    /// What one step may move at most.
+    /// The most bytes that one step may move.
     pub(super) most: u64,
     /// There is a budget, in which time counts too.
     pub(super) timed: bool,
     /// Somebody wants to see events.
     pub(super) traces: bool,
-    /// What the caller must wait for, once a step has failed with an error that would block.
+    /// The events that the caller must wait for, once a step has failed with an error that would block.
     pub(super) wait: Wait,
-    /// What an `EAGAIN` of several ends at once waits for.
+    /// The events that an `EAGAIN` of several ends at once waits for.
     pub(super) waits: Option<Several>,
 }
 

@@ -20,7 +20,7 @@ pub(super) enum Run {
     Zeros(usize),
 }
 
-/// What is known of the data that comes next, without reading it.
+/// The knowledge about the data that comes next, without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ahead {
     /// Nothing.

@@ -1,6 +1,6 @@
 //! Errnos on the wire: the numbers that Linux uses on x86 and ARM, whatever the machine.
 
-/// What stands for an errno that has no number there: EIO.
+/// The number that stands for an errno which has no number there: EIO.
 const UNKNOWN: u32 = 5;
 
 macro_rules! codes {
@@ -34,7 +34,7 @@ pub fn to_wire(errno: i32) -> u32 {
 
 /// The errno of this machine that a number stands for.
 ///
-/// What means "again" in a call is EIO in a report: nothing is there that could be made again.
+/// An errno that means "again" in a call is EIO in a report: nothing is there that could be made again.
 pub fn from_wire(code: u32) -> i32 {
     match CODES.iter().find(|known| known.0 == code) {
         Some((_, libc::EAGAIN | libc::EINTR)) | None => libc::EIO,

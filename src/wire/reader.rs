@@ -64,7 +64,7 @@ impl Default for ReaderOptions {
     }
 }
 
-/// What a receiver holds of a stream, and where.
+/// The part of a stream that a receiver holds, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
     /// The file or the block device.

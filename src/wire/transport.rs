@@ -39,7 +39,7 @@ pub trait Transport: Send {
     /// `EINTR`.
     fn close(&mut self) -> Sys<()>;
 
-    /// What the last `EAGAIN` in these directions waits for.
+    /// The events that the last `EAGAIN` in these directions waits for.
     fn waiting(&self, wants: Wants) -> Waiting;
 
     /// Words for the last failure, if there are any beside its errno.

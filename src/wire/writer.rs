@@ -44,7 +44,7 @@ const DEFAULT_CHECKPOINT: u64 = 64 << 20;
 /// How a stream is sent.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct WriterOptions {
-    /// What the receiver is told beforehand.
+    /// The properties of the stream that the receiver is told beforehand.
     pub description: Description,
     /// Each payload has its checksum.
     pub checksum: bool,
@@ -210,7 +210,7 @@ impl Writer {
         Ok(())
     }
 
-    /// What an answer belongs to.
+    /// The operation that an answer belongs to.
     fn listens_for(&self) -> Operation {
         match self.machine.stage() {
             Stage::New | Stage::Greeting | Stage::Comparing(_) => Operation::Open,
@@ -381,7 +381,7 @@ impl Sink for Writer {
             writer.refuse_beyond(operation, length)?;
             let owed = writer.machine.owed();
             if owed > 0 {
-                // What was data when its frame began has become a hole.
+                // A range that was data when its frame began has become a hole.
                 let count = length.min(owed.into()).min(SMALL as u64);
                 writer.ready(operation, count as usize)?;
                 let made = writer.machine.owed_zeros(count as u32);

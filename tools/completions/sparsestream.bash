@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 # Completion of the sparsestream command for bash.
 
-# What may follow an option that has a value.
+# Completes the value of an option.
 _sparsestream_value() {
     local i
     case $1 in

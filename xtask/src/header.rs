@@ -52,7 +52,7 @@ fn generate(root: &Path) -> Result<String, String> {
     Ok(text)
 }
 
-/// What cbindgen would take for a part of the interface: functions that the library calls, and
+/// Names that cbindgen would take for a part of the interface: functions that the library calls, and
 /// associated constants.
 fn private_names(sources: &[source::Source]) -> Vec<String> {
     let mut names = Vec::new();
@@ -121,14 +121,14 @@ fn with_version(text: &str, version: &str) -> String {
     text
 }
 
-/// What a reader of C needs and cbindgen cannot say.
+/// Adapts cbindgen's output to a reader of C, in ways that cbindgen itself cannot.
 fn tidy(header: &str) -> String {
     let mut lines: Vec<String> = Vec::new();
     let mut in_safety = false;
     for line in header.lines() {
         let line = line.trim_end();
         match line.trim_start() {
-            // What the Safety section says to a Rust caller goes without saying to a C caller.
+            // The Safety section is for Rust callers; for C callers it goes without saying.
             "* # Safety" => {
                 in_safety = true;
                 while lines.last().is_some_and(|last| last.trim() == "*") {

@@ -14,7 +14,7 @@ mod source;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// What a chore says when it succeeds, or why it failed.
+/// The message of a chore that succeeds, or the reason why it failed.
 type Outcome = Result<String, String>;
 
 fn main() -> ExitCode {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 pub struct Source {
     /// Where it is, below the project's directory.
     pub path: PathBuf,
-    /// What is in it.
+    /// Its parsed content.
     pub file: syn::File,
     /// The same as tokens, in which nothing can hide.
     pub tokens: TokenStream,

@@ -48,7 +48,7 @@ void events_run_for(unsigned milliseconds)
     virEventRemoveTimeout(timer);
 }
 
-/* What was removed from the event loop, such as a connection's socket, is freed by the loop when it has nothing to do. */
+/* The event loop frees removed handles, such as that of a connection's socket, only when it is idle. */
 static void drain_events(void)
 {
     events_run_for(10);

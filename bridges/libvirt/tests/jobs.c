@@ -15,7 +15,7 @@
 static const struct piece sparse[] = { DATA(300 * KiB), HOLE(2 * MiB - 300 * KiB), DATA(MiB), HOLE(3 * MiB),
                                        DATA(64 * KiB), HOLE(2 * MiB - 64 * KiB) };
 
-/* What the done callback was told. */
+/* The arguments and the number of calls of the done callback. */
 struct outcome {
     bool done, free_job;
     int calls, result;

@@ -238,7 +238,7 @@ static void old_volume_split_hole_of_one_byte(void)
     daemon_stop(&daemon);
 }
 
-/* What TRUST is not for: libvirt leaves the old bytes under the first hole. If it ever does not, SPLIT has had its day. */
+/* TRUST is wrong here: libvirt leaves the old bytes under the first hole. If this ever fails, SPLIT is obsolete. */
 static void trusted_old_volume_has_stale_bytes(void)
 {
     struct daemon daemon;

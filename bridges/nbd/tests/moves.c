@@ -336,7 +336,7 @@ static void an_old_qcow2_image_is_overwritten(void)
     close(old);
 }
 
-/* What was written through a backing chain hides what lies below. */
+/* Holes moved to an overlay hide the content of its backing file. */
 static void holes_hide_the_content_of_a_backing_file(void)
 {
     struct server other;

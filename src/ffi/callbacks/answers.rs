@@ -1,4 +1,4 @@
-//! What the caller's functions answer, and what they say about a failure.
+//! The answers of the caller's functions, and their words about a failure.
 
 use crate::error::{Error, Operation, Result, Side};
 use crate::sys::Sys;
@@ -6,7 +6,7 @@ use crate::text::Words;
 use libc::c_int;
 use std::cell::Cell;
 
-/// What a function said about the failure that it is going to return.
+/// A function's description of the failure that it is going to return.
 #[derive(Clone, Copy)]
 pub struct Said {
     /// The errno that it is about.
@@ -31,7 +31,7 @@ pub fn say(said: Said) {
     SPOKEN.set(true);
 }
 
-/// What was said since the call began.
+/// The description given since the call began, if any.
 #[cold]
 fn spoken() -> Option<Said> {
     if SPOKEN.replace(false) { SAID.take() } else { None }

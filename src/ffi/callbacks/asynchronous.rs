@@ -25,7 +25,7 @@ use crate::wait::Waiting;
 use libc::c_void;
 use std::collections::VecDeque;
 
-/// What is the same at both ends.
+/// The part that is the same at both ends.
 struct Common {
     ops: sparsestream_async_ops,
     party: Party,
@@ -78,7 +78,7 @@ impl Common {
         })
     }
 
-    /// What the end is, asked once.
+    /// The properties of the end, asked once.
     fn info(&mut self) -> Result<sparsestream_async_info> {
         let site = self.party.touch(Operation::Open)?;
         if let Some(info) = self.info {

@@ -1,4 +1,4 @@
-//! What the ends made of the caller's tables share: their life, and what they wait for.
+//! The part that the ends made of the caller's tables share: their life, and the events they wait for.
 
 use super::answers::Site;
 use crate::error::{Error, Operation, Result, Side};
@@ -29,7 +29,7 @@ pub struct Ending {
     pub finish: Option<Finish>,
     /// The stream failed.
     pub abort: Option<Abort>,
-    /// What it waits for.
+    /// Tells the events that it waits for.
     pub wait: Option<Wait>,
 }
 
@@ -122,7 +122,7 @@ impl Party {
         // SAFETY: the caller promised that its functions may be called with its opaque.
         match site.done(|| unsafe { ask(pointer, &raw mut wait) }) {
             Ok(()) => wait.watch().map_or(Waiting::Owner, Waiting::Watch),
-            // What it waits for is not known. To ask again soon is the next best.
+            // The event that it waits for is not known. To ask again soon is the next best.
             Err(_) => Waiting::Watch(Watch::time(Duration::from_millis(10))),
         }
     }

@@ -32,7 +32,7 @@ struct Entry {
 /// All requests of one end. They stay where they are for as long as the end lives.
 pub struct Requests {
     entries: Box<[Entry]>,
-    /// What was asked for, while it is under way.
+    /// The requests themselves, while they are under way.
     asked: Box<[Option<Request>]>,
     under_way: usize,
     /// Those that the caller did not take yet.
@@ -48,7 +48,7 @@ fn none() -> Error {
 }
 
 impl Requests {
-    /// Room for so many.
+    /// Room for this many.
     pub fn new(depth: usize) -> Result<Self> {
         let mut entries = Vec::new();
         entries.try_reserve_exact(depth).map_err(|_| none())?;

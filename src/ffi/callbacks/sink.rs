@@ -14,7 +14,7 @@ use crate::sys;
 use crate::wait::Waiting;
 use libc::c_void;
 
-/// What a sink can do, asked once.
+/// The capabilities of a sink, asked once.
 #[derive(Clone, Copy)]
 struct Announced {
     info: SinkInfo,

@@ -17,7 +17,7 @@ use std::time::Instant;
 
 type Describe = unsafe extern "C" fn(*mut c_void, *mut sparsestream_source_info) -> c_int;
 
-/// What a source of the caller's is, asked once.
+/// The properties of a caller's source, asked once.
 #[derive(Clone, Copy)]
 pub struct Described {
     /// For the loop.

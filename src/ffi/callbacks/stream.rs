@@ -13,7 +13,7 @@ use crate::wait::Waiting;
 use libc::c_void;
 use std::time::Instant;
 
-/// What is known about the part of a stream that comes next.
+/// The knowledge about the part of a stream that comes next.
 #[derive(Debug, Clone, Copy)]
 enum Coming {
     Unknown,
@@ -77,7 +77,7 @@ impl StreamSource {
         }
     }
 
-    /// What comes next, if that is not data.
+    /// The next section, if it is known and not data.
     fn known(&self) -> Option<Next> {
         match self.coming {
             Coming::Section(Kind::Keep, length) => Some(Next::Keep(length)),

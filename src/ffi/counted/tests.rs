@@ -6,7 +6,7 @@ use std::sync::{Arc, Barrier};
 const THREADS: u64 = 8;
 const ROUNDS: u64 = if cfg!(miri) { 50 } else { 20_000 };
 
-/// What happened to a value.
+/// The numbers of aborts and drops of a value.
 #[derive(Default)]
 struct Log {
     aborts: AtomicU64,

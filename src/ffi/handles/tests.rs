@@ -38,7 +38,7 @@ impl Ends {
     }
 }
 
-/// As a source so many bytes, as a sink none but a count.
+/// As a source this many bytes, as a sink none but a count.
 struct TestEnd {
     ends: Arc<Ends>,
     at: u64,
@@ -242,7 +242,7 @@ fn a_cancel_at_any_moment_ends_both_ends_once() {
     }
 }
 
-/// What is freed under way, by whoever comes last, is cancelled.
+/// A transfer that is freed under way, by whoever comes last, is cancelled.
 #[test]
 fn a_free_under_way_cancels() {
     let ends = Arc::new(Ends::default());

@@ -8,7 +8,7 @@ use crate::sink::Checkpoint;
 use crate::sys;
 use std::collections::VecDeque;
 
-/// What requests have done to a file.
+/// The effects that requests have had on a file.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     /// Where the stream ends, if known.

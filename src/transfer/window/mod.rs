@@ -98,7 +98,7 @@ impl Window {
         let depth = ports().map(|port| port.geometry.depth).max().unwrap_or(1);
         let depth = depth.min(options.depth as usize).max(1);
         let none = || Error::nowhere(Operation::Allocate, Side::None, libc::ENOMEM);
-        // What is read outward, and what moves to another place in its block.
+        // Room for a read that is rounded outward, and for data that moves to another place in its block.
         let length = usize::try_from(grid + 2 * grain).map_err(|_| none())?;
         let mut slabs = Slab::many(depth + 1, length).ok_or_else(none)?;
         let spare = slabs.pop().ok_or_else(none)?;
@@ -147,7 +147,7 @@ impl Window {
         if worked || moved > 0 {
             return Ok(Done::Worked(moved.min(turn.most).max(STEP_COST)));
         }
-        // What is known goes out before anybody waits for more.
+        // A known gap goes out before anybody waits for more.
         let waits = self.pieces.is_empty() || self.stalled.source.is_some();
         if self.gap.0 > 0 && waits && self.stalled.sink.is_none() {
             match self.push_gap(turn) {
@@ -548,7 +548,7 @@ impl Window {
                     Request { token, ask: Ask::Zero, offset, length, memory: None, start: 0 }
                 }
                 Run::Data(length) => {
-                    // What may be the last write comes when all before it is done: a copy that is killed
+                    // A write that may be the last comes when all before it is done: a copy that is killed
                     // never has its final size.
                     let grown = to.geometry.grows && offset + length > to.geometry.size;
                     if grown && last && index > 0 {
@@ -619,7 +619,7 @@ impl Window {
         if !self.fill_tail(start, turn)? {
             return Ok(false);
         }
-        // What comes before it has to be stored before the sink moves past it.
+        // The block before it has to be stored before the sink moves past it.
         if start < end && self.pieces[0].retired < end && !self.leave_tail(turn)? {
             return Ok(false);
         }
@@ -771,7 +771,7 @@ fn failure(side: Side, request: &Request, errno: i32) -> Error {
     Error::at(operation, side, offset, errno)
 }
 
-/// What is waited for.
+/// The events to wait for.
 struct Watched {
     side: Option<Side>,
     watch: Watch,

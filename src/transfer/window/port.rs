@@ -8,13 +8,13 @@ use crate::sys::memory::Slab;
 /// The largest block that an end may ask for.
 const MOST: u64 = 64 << 10;
 
-/// What is missing after a READ.
+/// The part that is missing after a READ.
 pub(super) enum Rest {
     /// Nothing.
     Nothing,
-    /// What this request reads.
+    /// The part that this request reads.
     Of(Request),
-    /// What cannot be had: the source has ended.
+    /// A part that cannot be had: the source has ended.
     Ended,
 }
 
@@ -53,7 +53,7 @@ impl Port {
         Ok(Some(Port { geometry, begun, in_flight: 0 }))
     }
 
-    /// What offsets and lengths are multiples of.
+    /// The number of bytes of which offsets and lengths are multiples.
     pub(super) fn block(&self) -> u64 {
         self.geometry.block
     }

@@ -9,7 +9,7 @@ use crate::error::{Error, Operation, Result, Side};
 use crate::section::Kind;
 use crate::sys::memory::Slab;
 
-/// What is to be done to put a part of a piece into the block.
+/// The next step to put a part of a piece into the block.
 pub(super) enum Todo {
     /// A request is under way.
     Wait,
@@ -176,7 +176,7 @@ impl Tail {
         let Some(mut slab) = request.memory else { return Err(Error::Internal) };
         let at = request.offset;
         if request.ask == Ask::Read {
-            // What is missing lies behind the end. A file system that reads less than there is would have
+            // The missing bytes lie behind the end. A file system that reads less than there is would have
             // to end within a block.
             let known = (count as usize).min(self.block as usize);
             slab.bytes_mut()[known..self.block as usize].fill(0);
@@ -186,7 +186,7 @@ impl Tail {
                 self.come = count;
                 return Ok(None);
             }
-            // What grows may end before the stream begins. What does not has all of the block.
+            // An end that grows may end before the stream begins. One that does not has all of the block.
             if count < self.block && at + count < self.size && !self.grows {
                 return Err(Error::at(Operation::Read, Side::Sink, at + count, libc::EIO));
             }

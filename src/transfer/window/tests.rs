@@ -275,7 +275,7 @@ struct Stream {
     sections: Vec<Section>,
     place: u64,
     random: Random,
-    /// What it was given: kind and bytes, joined.
+    /// The sections that it was given: kind and bytes, joined.
     given: Arc<Mutex<Given>>,
 }
 

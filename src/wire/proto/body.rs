@@ -141,7 +141,7 @@ pub enum Reason {
     Identity,
     /// The sender cannot resume.
     Unable,
-    /// What is held differs from the source.
+    /// The content that is held differs from the source.
     Content,
     /// A reason that is not known here.
     Other(u16),

@@ -39,7 +39,7 @@ pub enum Kind {
     Hole = 5,
     /// The digest of everything before.
     Checkpoint = 6,
-    /// What the receiver has made durable.
+    /// The length that the receiver has made durable.
     Ack = 7,
     /// A sign of life.
     Keepalive = 8,
@@ -55,7 +55,7 @@ pub enum Kind {
     Ignored = 0x80,
 }
 
-/// What is wrong with a frame.
+/// The defect of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Malformed {

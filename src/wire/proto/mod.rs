@@ -62,7 +62,7 @@ fn refused(why: &'static str, errno: i32) -> Refused {
     Refused { why, errno }
 }
 
-/// What ends a conversation.
+/// The reason why a conversation ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// The peer broke a rule, or cannot be agreed with.

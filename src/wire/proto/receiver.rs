@@ -44,7 +44,7 @@ pub struct Config {
     pub keepalive: Duration,
 }
 
-/// What a receiver holds of a stream.
+/// The part of a stream that a receiver holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
     /// Bytes from the stream's start that are durable.
@@ -75,7 +75,7 @@ pub enum Stage {
     Failed,
 }
 
-/// What is left of the frame that is passed on.
+/// The rest of the frame that is passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece {
     /// Nothing.
@@ -95,7 +95,7 @@ pub enum Piece {
     Keep(u64),
 }
 
-/// What the bytes given to [`Receiver::handle_input`] were.
+/// The nature of the bytes given to [`Receiver::handle_input`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
     /// Not a complete frame. At least this many bytes are needed, those given included. Nothing was
@@ -155,7 +155,7 @@ impl Receiver {
         self.stage
     }
 
-    /// What is to be passed on before the next frame is given.
+    /// The piece that is to be passed on before the next frame is given.
     #[must_use]
     pub fn piece(&self) -> Piece {
         self.piece

@@ -55,7 +55,7 @@ pub enum Stage {
     New,
     /// HELLO is said. ACCEPT has not come.
     Greeting,
-    /// What the receiver holds is to be compared: see [`Sender::agree`].
+    /// The bytes that the receiver holds are to be compared: see [`Sender::agree`].
     Comparing(Offer),
     /// The stream is sent.
     Open,

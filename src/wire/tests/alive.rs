@@ -186,7 +186,7 @@ fn a_receiver_that_only_shows_to_be_there_is_late_in_the_end() {
     }
 }
 
-/// What is held is read back in steps: a receiver may be asked for its other work between two, and its
+/// The held bytes are read back in steps: a receiver may be asked for its other work between two, and its
 /// sender is not late meanwhile.
 #[test]
 fn reading_back_is_done_in_steps_and_a_shorter_file_is_found_out() {

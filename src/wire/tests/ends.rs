@@ -119,7 +119,7 @@ fn long_data_is_not_copied_through_memory() {
 fn data_among_zeros_is_not_copied_through_memory() {
     let whole = [Data(40), Hole(50), Data(31), Hole(9), Data(10)];
     let file = testing::sparse(&whole);
-    // So that the map is no help.
+    // So that the map does not help.
     for (from, to) in [(40, 90), (121, 130)] {
         file.write_all_at(&vec![0; ((to - from) * BLOCK) as usize], from * BLOCK).unwrap();
     }

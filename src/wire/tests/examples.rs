@@ -32,7 +32,7 @@ fn sender(two_way: bool) -> WriterOptions {
     }
 }
 
-/// What waits at this end, taken off.
+/// Takes the bytes that wait at this end.
 fn taken(end: &mut UnixStream) -> Vec<u8> {
     end.set_nonblocking(true).unwrap();
     let mut bytes = vec![0; 65536];

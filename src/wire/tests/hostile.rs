@@ -69,7 +69,7 @@ fn after_hello(frames: &[Vec<u8>]) -> Vec<u8> {
     [greeting(&hello()), frames.concat()].concat()
 }
 
-/// What a receiver makes of these bytes, and the size of its file.
+/// The error with which a receiver meets these bytes, and the size of its file.
 fn received(bytes: &[u8], options: &ReaderOptions) -> (Error, u64) {
     let (mut a, b) = socket();
     a.write_all(bytes).unwrap();

@@ -65,7 +65,7 @@ fn write_stream(random: &mut Random, file: &File) {
     writer.finish().unwrap();
 }
 
-/// What the reader makes of it, as the peer says it, but for frames' borders.
+/// The sections that the reader finds in it, listed as the peer does, but for frames' borders.
 fn read_stream(file: &File) -> String {
     // The writer's position is at the end.
     crate::sys::set_position(file.as_raw_fd(), 0).unwrap();
@@ -147,7 +147,7 @@ fn said(mut command: std::process::Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What the peer says of each stream.
+/// The peer's listing of each stream.
 fn streams(output: &str) -> impl Iterator<Item = String> {
     output.split("file ").skip(1).map(|text| merged(text.split_once('\n').unwrap().1))
 }

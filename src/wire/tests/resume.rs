@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 const INTERVAL: u64 = 3 * BLOCK;
 
-/// What a receiver writes down after each fsync.
+/// The length that a receiver writes down after each fsync.
 struct Record(Arc<AtomicU64>);
 
 impl Checkpoint for Record {
@@ -29,7 +29,7 @@ fn layout(random: &mut Random) -> Vec<Piece> {
         .collect()
 }
 
-/// One attempt, which dies after so many turns. Returns whether it came to its end.
+/// One attempt, which dies after this many turns. Returns whether it came to its end.
 fn attempt(file: &File, copy: &File, record: &Arc<AtomicU64>, turns: u64) -> bool {
     let description = describe(file.as_raw_fd(), 0, 0).unwrap();
     let writer_options = WriterOptions {
@@ -91,7 +91,7 @@ fn whatever_dies_when_the_next_goes_on_from_the_record() {
             }
             broken += 1;
             went_on += usize::from(record.load(Relaxed) > 0);
-            // What was not durable is anything now.
+            // Bytes that were not durable may be anything now.
             let size = copy.metadata().unwrap().len();
             if size > record.load(Relaxed) {
                 let at = record.load(Relaxed) + random.below(size - record.load(Relaxed));

@@ -4,7 +4,7 @@ use super::receiver::{Held, Stage};
 use super::*;
 use crate::wire::proto::body::RESTART;
 
-/// What a receiver makes of a HELLO: its error, and whether the sender was told.
+/// A receiver's refusal of a HELLO, if any: its error, and whether the sender was told.
 fn refused(hello: &Hello, config: &receiver::Config) -> Option<(i32, bool)> {
     let mut receiver = Receiver::new(config).unwrap();
     let error = give(&mut receiver, &with_body(Kind::Hello, 0, &hello.encode())).err()?;

@@ -5,7 +5,7 @@ use super::*;
 
 type Make<T> = fn() -> T;
 
-/// What a table says.
+/// An entry of a table of states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cell {
     Taken,
