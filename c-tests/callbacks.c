@@ -902,7 +902,7 @@ static void freed_in_the_middle_by_hand(void)
     run_end(&run);
 }
 
-/* An end that has had its last word is not called again, and says so: nothing moved is no success. */
+/* An end that has finished is not called again, and says so: a move of nothing is not a success. */
 static void an_end_that_is_over_is_not_used_again(void)
 {
     enum { BY_STREAM, BY_CALLBACKS, BY_FILE, WAYS };

@@ -402,7 +402,7 @@ static void messages_say_what_why_and_where(void)
     close(fd);
 }
 
-/* A child made by fork goes on with what it inherited: there is no lock and no thread to lose. */
+/* A child made by fork continues with what it inherited: there is no lock and no thread to lose. */
 static void a_forked_child_may_go_on(void)
 {
     const int in = file_new("in"), out = file_new("out");

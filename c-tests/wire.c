@@ -244,7 +244,7 @@ static int record(void *opaque, int64_t durable)
     return 0;
 }
 
-/* Goes on with a transfer of which the first `held` bytes are there. */
+/* Resumes a transfer of which the first `held` bytes are there. */
 static void go_on(int from, int to, int64_t held, const uint8_t identity[32], uint64_t restart,
                   int result, int64_t moved)
 {

@@ -30,9 +30,9 @@ struct disk {
 /* Each returns 0 or a negative errno; words are in sparsestream_last_error(). */
 int disk_send(struct disk *disk, gnutls_session_t session, const char *path);
 int disk_receive(struct disk *disk, gnutls_session_t session, const char *path);
-/* Moves about so many bytes (0: all). Returns 0 at the end, 1 if there is more to do, -EAGAIN, or another negative errno. */
+/* Moves about `budget` bytes (0: all). Returns 0 at the end, 1 if there is more to do, -EAGAIN, or another negative errno. */
 int disk_step(struct disk *disk, int64_t budget);
-/* Tells what to wait for after -EAGAIN. */
+/* Reports the events to wait for after -EAGAIN. */
 int disk_wait(struct disk *disk, sparsestream_wait *wait);
 void disk_end(struct disk *disk);
 

@@ -1562,7 +1562,7 @@ int sparsestream_recv_all(const struct sparsestream_stream_ops *ops,
  */
 /* Both ends are examined. */
 #define SPARSESTREAM_STAGE_OPEN 1
-/* What the sink holds already is compared. */
+/* The content that the sink holds already is compared. */
 #define SPARSESTREAM_STAGE_COMPARE 2
 /* Sections are moved. */
 #define SPARSESTREAM_STAGE_MOVE 3

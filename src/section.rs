@@ -441,7 +441,7 @@ pub fn section_at(fd: Fd, offset: Option<u64>) -> Result<Section> {
     }
 }
 
-/// The rest of [`section_at`] where the first answer is not the last word.
+/// The rest of [`section_at`] where the first answer is not final.
 #[cold]
 fn section_reconsidered(
     fd: Fd,

@@ -131,7 +131,7 @@ const char *human(char *buffer, size_t size, int64_t bytes);
 
 /* arguments.c */
 
-/* Reads the options of a command. Returns -1 to go on with argv[optind], or an exit code. */
+/* Reads the options of a command. Returns -1 to continue with argv[optind], or an exit code. */
 int parse_options(struct settings *settings, int argc, char **argv, const char *allowed);
 
 /* standard.c */
@@ -181,7 +181,7 @@ void progress_start(struct progress *progress, enum progress_mode mode, const ch
 /* `zero_bytes`: of the holes, those that were read as data. Shows it if it is time. */
 void progress_update(struct progress *progress, int64_t position, int64_t data_bytes, int64_t hole_bytes,
                      int64_t zero_bytes);
-/* The last word, when all went well. */
+/* The message at the end, when all went well. */
 void progress_end(struct progress *progress);
 /* Removes an unfinished bar, so that a message starts on a line of its own. */
 void progress_clear(void);

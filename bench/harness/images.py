@@ -38,7 +38,7 @@ TREES = ["/usr/include", "/usr/share", "/usr/lib"]
 
 
 def collect(target, most):
-    """Copies files of the system, in the order of their names, until there are so many bytes."""
+    """Copies files of the system, in the order of their names, until there are this many bytes."""
     total = 0
     for tree in TREES:
         for directory, directories, files in os.walk(tree):

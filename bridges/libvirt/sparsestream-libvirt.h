@@ -118,7 +118,7 @@ int sparsestream_libvirt_watch_new(virConnectPtr connection, int own_callback,
 /* The connection is lost, for a virConnectCloseReason: each job of the watch ends with -ECONNRESET, or -ETIMEDOUT
  * for VIR_CONNECT_CLOSE_REASON_KEEPALIVE. On the event loop's thread. */
 void sparsestream_libvirt_watch_lost(struct sparsestream_libvirt_watch *watch, int reason);
-/* Frees a watch. NULL is allowed. Its jobs go on without one. On the event loop's thread. */
+/* Frees a watch. NULL is allowed. Its jobs continue without one. On the event loop's thread. */
 void sparsestream_libvirt_watch_free(struct sparsestream_libvirt_watch *watch);
 
 /*

@@ -39,7 +39,7 @@ pub const SPARSESTREAM_EVENT_RING: i32 = 12;
 
 /// A stage: both ends are examined.
 pub const SPARSESTREAM_STAGE_OPEN: i32 = 1;
-/// A stage: what the sink holds already is compared.
+/// A stage: the content that the sink holds already is compared.
 pub const SPARSESTREAM_STAGE_COMPARE: i32 = 2;
 /// A stage: sections are moved.
 pub const SPARSESTREAM_STAGE_MOVE: i32 = 3;

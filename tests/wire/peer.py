@@ -37,7 +37,7 @@ NO_DIGEST = bytes(32)
 
 
 class Refused(Exception):
-    """What came is not a stream of this format."""
+    """The bytes that came are not a stream of this format."""
 
 
 def check(true, reason):
@@ -89,7 +89,7 @@ class Frames:
     """The frames that come: type, offset, value, body, body checksum."""
 
     def __init__(self, read):
-        self.read = read  # At most so many bytes; b"" at the end.
+        self.read = read  # At most this many bytes; b"" at the end.
 
     def exactly(self, count):
         data = b""

@@ -244,7 +244,7 @@ impl Receiver {
         let hello = Hello::parse(body)?;
         let two_way = hello.required & ANSWERS != 0;
         if two_way && !self.config.answers {
-            let why = "the sender waits for answers, and there is no way back";
+            let why = "the sender waits for answers, but nothing can be sent back";
             return Err(refused(why, libc::ENOTCONN));
         }
         // From here on a refusal is answered.
