@@ -10,6 +10,23 @@ mod bytes;
 pub mod memory;
 mod passing;
 mod space;
+// The machines that the crate io-uring knows, as in Cargo.toml.
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "loongarch64",
+    target_arch = "powerpc64"
+))]
+pub mod uring;
+#[cfg(not(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "loongarch64",
+    target_arch = "powerpc64"
+)))]
+#[path = "sys/no_uring.rs"]
 pub mod uring;
 
 pub use bytes::{Way, read, recv, send, write};

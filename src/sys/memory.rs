@@ -1,6 +1,7 @@
 //! Memory of which parts have one owner each, so that a part can be handed to the kernel or to a caller's
 //! functions and stays where it is until it is handed back.
 
+use super::Fd;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -81,6 +82,25 @@ impl Slab {
         // SAFETY: as above; the borrow is exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.start(), self.length) }
     }
+}
+
+/// A read into, or a write from, a part of a slab.
+#[derive(Debug)]
+pub struct Io {
+    /// The number that whoever asks knows it by.
+    pub token: usize,
+    /// Write from the slab. If not, read into it.
+    pub write: bool,
+    /// The file.
+    pub fd: Fd,
+    /// The offset in the file.
+    pub offset: u64,
+    /// The memory.
+    pub slab: Slab,
+    /// Where in the memory the bytes begin.
+    pub start: usize,
+    /// How many there are.
+    pub length: usize,
 }
 
 #[cfg(test)]

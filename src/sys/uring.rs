@@ -2,7 +2,7 @@
 //!
 //! No SQPOLL, SINGLE_ISSUER or DEFER_TASKRUN: a ring may be used by one thread after the other.
 
-use super::memory::Slab;
+pub use super::memory::Io;
 use super::{Call, Fd, Sys, call};
 use io_uring::{IoUring, Probe, opcode, types};
 use std::collections::VecDeque;
@@ -12,25 +12,6 @@ use std::time::Duration;
 
 /// The user data of a request to cancel another.
 const CANCEL: u64 = u64::MAX;
-
-/// A read into, or a write from, a part of a slab.
-#[derive(Debug)]
-pub struct Io {
-    /// The number that whoever asks knows it by.
-    pub token: usize,
-    /// Write from the slab. If not, read into it.
-    pub write: bool,
-    /// The file.
-    pub fd: Fd,
-    /// The offset in the file.
-    pub offset: u64,
-    /// The memory.
-    pub slab: Slab,
-    /// Where in the memory the bytes begin.
-    pub start: usize,
-    /// How many there are.
-    pub length: usize,
-}
 
 /// A ring, and what is in it.
 pub struct Ring {

@@ -215,7 +215,7 @@ fn read_result(result: i64) -> Sys<u64> {
 /// Answers a request.
 ///
 /// # Safety
-/// `request` is null or was handed out by [`Requests::hand_out`] of requests that live.
+/// `request` is null or was handed out by `Requests::hand_out` of requests that live.
 pub unsafe fn request_done(request: *mut sparsestream_request, result: i64) -> Result<()> {
     // SAFETY: by the caller's promise; a request is the start of its entry, which is shared by atomics.
     let entry = unsafe { request.cast::<Entry>().as_ref() }.ok_or(Error::null("request"))?;
