@@ -116,7 +116,7 @@ pub unsafe extern "C" fn sparsestream_digest(
         });
         let mut source = source::from_fd(fd, &range)?;
         let mut sink = DigestSink::default();
-        // SAFETY: there is no struct to write.
+        // SAFETY: the pointer to the struct is null, so nothing is written.
         unsafe {
             handles::run_whole(source.as_mut(), &mut sink, &how, observer, std::ptr::null_mut())
         }?;
