@@ -28,10 +28,11 @@
  *         return r;
  *     }
  *
- * Either end can be a file descriptor, the caller's functions, the caller's protocol, the library's wire, or a
+ * Each end can be a file descriptor, the caller's functions, the caller's protocol, the library's wire, or a
  * channel to another thread. Offsets and lengths are in bytes, times in milliseconds. Functions return 0 or a
- * count, or a negative errno; sparsestream_last_error() has the words. Each struct begins with its size: set it,
- * and set the rest to zero, which is the default of everything. See sparsestream(3).
+ * count, or a negative errno; sparsestream_last_error() returns the message. Each struct begins with its size: set
+ * it to the sizeof of the struct, and set all other fields to zero or to a value. Zero is the default of every
+ * field. See sparsestream(3).
  */
 
 #ifndef SPARSESTREAM_H
@@ -43,18 +44,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The version of this header. sparsestream_version() returns that of the library that runs. */
+/* The version of this header. sparsestream_version() returns the version of the library at run time. */
 #define SPARSESTREAM_VERSION "0.1.0"
 #define SPARSESTREAM_VERSION_MAJOR 0
 #define SPARSESTREAM_VERSION_MINOR 1
 #define SPARSESTREAM_VERSION_PATCH 0
 
-/* The version as one number, in which a later version is greater: 1.2.3 is 1002003. */
+/* The version as one number, which grows with each version: 1.2.3 is 1002003. */
 #define SPARSESTREAM_MAKE_VERSION(major, minor, patch) ((major) * 1000000 + (minor) * 1000 + (patch))
 #define SPARSESTREAM_VERSION_NUMBER \
     SPARSESTREAM_MAKE_VERSION(SPARSESTREAM_VERSION_MAJOR, SPARSESTREAM_VERSION_MINOR, SPARSESTREAM_VERSION_PATCH)
 
-/* Whether this header is of the given version or a later one. For #if, and for C. */
+/* True if the version of this header is the given one or a later one. Can be used in #if and in expressions. */
 #define SPARSESTREAM_CHECK_VERSION(major, minor, patch) \
     (SPARSESTREAM_VERSION_NUMBER >= SPARSESTREAM_MAKE_VERSION(major, minor, patch))
 
@@ -93,27 +94,27 @@ struct sparsestream_wire_info;
  */
 
 /**
- * Operations: what was being done when something failed.
+ * Operations: `operation` of `sparsestream_error`.
  */
-/* Nothing. */
+/* None. */
 #define SPARSESTREAM_OPERATION_NONE 0
 /* An argument or an options struct was checked. */
 #define SPARSESTREAM_OPERATION_ARGUMENT 1
 /* A descriptor was examined before its first use. */
 #define SPARSESTREAM_OPERATION_OPEN 2
-/* The map of data and holes was asked. */
+/* The map of data and holes was read. */
 #define SPARSESTREAM_OPERATION_MAP 3
 /* A file position was restored. */
 #define SPARSESTREAM_OPERATION_SEEK 4
 /* Data was read or received. */
 #define SPARSESTREAM_OPERATION_READ 5
-/* A part of the source was skipped, or its hole received. */
+/* A part of the source was skipped, or a hole was received. */
 #define SPARSESTREAM_OPERATION_SKIP 6
 /* Data was written or sent. */
 #define SPARSESTREAM_OPERATION_WRITE 7
 /* A hole was made or sent. */
 #define SPARSESTREAM_OPERATION_HOLE 8
-/* A file's size was set. */
+/* The size of a file was set. */
 #define SPARSESTREAM_OPERATION_TRUNCATE 9
 /* Data was made durable. */
 #define SPARSESTREAM_OPERATION_SYNC 10
@@ -127,13 +128,13 @@ struct sparsestream_wire_info;
 #define SPARSESTREAM_OPERATION_PROGRESS 14
 /* The transfer waited for an end, or was cancelled. */
 #define SPARSESTREAM_OPERATION_WAIT 15
-/* Memory was asked for. */
+/* Memory was allocated. */
 #define SPARSESTREAM_OPERATION_ALLOCATE 16
 /* A section was kept as it is. */
 #define SPARSESTREAM_OPERATION_KEEP 17
 
 /**
- * Sides: the end at which something failed.
+ * Sides: `side` of `sparsestream_error` and `sparsestream_wait`.
  */
 /* Neither end. */
 #define SPARSESTREAM_SIDE_NONE 0
@@ -143,7 +144,7 @@ struct sparsestream_wire_info;
 #define SPARSESTREAM_SIDE_SINK 2
 
 /**
- * A failure as fields. Set `size` before it is handed in.
+ * A failure as fields. Set `size` before the call.
  */
 typedef struct sparsestream_error {
     /**
@@ -159,52 +160,53 @@ typedef struct sparsestream_error {
      */
     int32_t operation;
     /**
-     * To which side: one of `SPARSESTREAM_SIDE_...`.
+     * The side at which it failed: one of `SPARSESTREAM_SIDE_...`.
      */
     int32_t side;
     /**
-     * 1 where the other end of a wire or of a channel failed and reported it: `side`, `operation` and
-     * `offset` are then its own. Else 0.
+     * 1 if the other end of a wire or of a channel failed and reported it; then `side`, `operation` and
+     * `offset` describe its failure. Otherwise 0.
      */
     int32_t peer;
     /**
-     * Where, in bytes: of a file or device the offset in it, of anything else the offset in the
-     * stream. -1 where no offset applies.
+     * The offset of the failure in bytes: in the file or device, or in the stream for any other end. -1 if
+     * no offset applies.
      */
     int64_t offset;
     /**
-     * For a source that ended early, the offset at which it should have ended; else -1.
+     * If the source ended early, the offset at which it should have ended; otherwise -1.
      */
     int64_t expected;
     /**
-     * The same in words, ended by a NUL byte: operation, side, offset and the system's words.
+     * The same as text, ended by a NUL byte: side, operation, offset, and the system's text for the errno.
      */
     char message[512];
 } sparsestream_error;
 
 /**
- * This thread's message for its last call of this library that failed: what was done, to which
- * side, at which offset, and the system's words. "" before the first failure. A call that
- * succeeds leaves it alone, as does one that returns -EAGAIN.
+ * Returns the message of the last call of the library that failed on this thread: side, operation, offset,
+ * and the system's text for the errno. The message is "" before the first failure. A call that succeeds or
+ * returns -EAGAIN does not change it.
  *
- * Returns a string that the library owns; it is valid until this thread's next failing call.
- * Never NULL. Any thread; not in a signal handler.
+ * The library owns the string, which is valid until the next call that fails on this thread. It is never
+ * NULL. Any thread may call this, but not a signal handler.
  */
 const char *sparsestream_last_error(void);
 
 /**
- * Says more about the failure that a callback is going to return: called in the callback, on its thread,
- * last of all.
+ * Adds details to the failure that a callback is about to return. Call it in the callback, on its thread,
+ * just before the return.
  *
- * `error` is the positive errno whose negative value the callback then returns; any other answer
- * forgets it, and so do -EAGAIN and -EINTR. `operation` is one of `SPARSESTREAM_OPERATION_...`, or 0 for
- * the one that the callback was called for; `offset` is that in the stream, or -1 for where the stream
- * is: a failure that is reported late names its own. `text` may be NULL; the library keeps its first 255
- * bytes, and shows what could confuse a terminal as a question mark.
+ * `error` is a positive errno; the callback must return its negative value. If it returns something else, or
+ * -EAGAIN or -EINTR, the details are dropped. `operation` is one of `SPARSESTREAM_OPERATION_...`, or 0 for
+ * the operation for which the callback was called. `offset` is the offset of the failure in the stream, or
+ * -1 for the current position. `text` may be NULL. The library keeps its first 255 bytes, and replaces each
+ * character that could confuse a terminal by a question mark.
  *
- * Applies to the functions of tables; progress, section and checkpoint callbacks have no such words.
+ * This works in the functions of tables. In progress, section and checkpoint callbacks it has no effect.
  *
- * Returns 0, or -EINVAL (`error` is not from 1 to 4095, `operation` is none, or `offset` is below -1).
+ * Returns 0, or -EINVAL (`error` is not from 1 to 4095, `operation` is not one of these, or `offset` is less
+ * than -1).
  */
 int sparsestream_set_error(int error,
                            int operation,
@@ -212,33 +214,34 @@ int sparsestream_set_error(int error,
                            const char *text);
 
 /**
- * The name of a `SPARSESTREAM_OPERATION_` number, such as "write"; "unknown" for any other.
+ * Returns the name of a `SPARSESTREAM_OPERATION_` number, such as "write". For any other number it is
+ * "unknown".
  *
- * Returns a constant string. Any thread.
+ * The string is constant. Any thread may call this.
  */
 const char *sparsestream_operation_name(int operation);
 
 /**
- * The name of a `SPARSESTREAM_SIDE_` number: "transfer" for `SPARSESTREAM_SIDE_NONE`, "source",
- * "sink"; "unknown" for any other.
+ * Returns the name of a `SPARSESTREAM_SIDE_` number: "transfer" for `SPARSESTREAM_SIDE_NONE`, "source" or
+ * "sink". For any other number it is "unknown".
  *
- * Returns a constant string. Any thread.
+ * The string is constant. Any thread may call this.
  */
 const char *sparsestream_side_name(int side);
 
 /**
- * The version of the library that runs, such as "0.1.0". `SPARSESTREAM_VERSION` is the version of
- * the header that a program was compiled with.
+ * Returns the version of the library at run time, such as "0.1.0". `SPARSESTREAM_VERSION` is the version of
+ * the header that the program was compiled with.
  *
- * Returns a constant string. Any thread.
+ * The string is constant. Any thread may call this.
  */
 const char *sparsestream_version(void);
 
 /**
- * The version of the library that runs, as one number: 1000000 * major + 1000 * minor + patch. A
- * later version is a greater number. `SPARSESTREAM_VERSION_NUMBER` is that of the header.
+ * Returns the version of the library at run time as one number: 1000000 * major + 1000 * minor + patch. A
+ * later version is a greater number. `SPARSESTREAM_VERSION_NUMBER` is the number of the header.
  *
- * Returns the number. Any thread.
+ * Any thread may call this.
  */
 int sparsestream_version_number(void);
 
@@ -248,9 +251,9 @@ int sparsestream_version_number(void);
  */
 
 /**
- * Kinds of sections.
+ * Kinds of sections: `kind` of `sparsestream_section`.
  */
-/* There is nothing here, the end of the file is reached. */
+/* The end of the file or stream. */
 #define SPARSESTREAM_END 0
 /* Bytes. */
 #define SPARSESTREAM_DATA 1
@@ -260,24 +263,24 @@ int sparsestream_version_number(void);
 #define SPARSESTREAM_KEEP 3
 
 /**
- * A run of bytes of one kind. Set `size` before it is handed in.
+ * A run of bytes of one kind. Set `size` before the call.
  */
 typedef struct sparsestream_section {
     /**
-     * `sizeof(sparsestream_section)`, set by who hands the struct in.
+     * `sizeof(sparsestream_section)`, set by the side that passes the struct to the other.
      */
     uint64_t size;
     /**
-     * Its first byte, in bytes.
+     * The offset of its first byte.
      */
     int64_t offset;
     /**
-     * Bytes in it; 0 only with `SPARSESTREAM_END`; -1 if it is not known.
+     * Its length in bytes; 0 only with `SPARSESTREAM_END`; -1 if it is not known.
      */
     int64_t length;
     /**
-     * `SPARSESTREAM_DATA`, `SPARSESTREAM_HOLE`, `SPARSESTREAM_KEEP` or `SPARSESTREAM_END`. A later
-     * version may have other kinds.
+     * `SPARSESTREAM_DATA`, `SPARSESTREAM_HOLE`, `SPARSESTREAM_KEEP` or `SPARSESTREAM_END`. A later version
+     * may add kinds.
      */
     int32_t kind;
     /**
@@ -287,61 +290,61 @@ typedef struct sparsestream_section {
 } sparsestream_section;
 
 /**
- * Reports whether the file position is in data or in a hole, and for how many bytes.
+ * Reports whether the file position is in data or in a hole, and how many bytes of that section follow.
  *
- * `*in_data` becomes true within data; `*length` becomes the bytes from the position to the end
- * of that section, the hole at a file's end included. At or beyond the end the answer is false
- * and 0. A block device, and a file system that cannot tell (see
- * `sparsestream_holes_supported`), answer true to the end.
+ * `*in_data` is set to true in data and to false in a hole. `*length` is set to the number of bytes from the
+ * position to the end of the section; a hole can reach to the end of the file. At or beyond the end, the
+ * result is false and 0. A block device, and a file on a file system that does not report holes (see
+ * `sparsestream_holes_supported`), is data to its end.
  *
- * Position: kept. If it cannot be put back, the call fails with an error whose operation is
- * `SPARSESTREAM_OPERATION_SEEK`; no other failure moves it. Another thread, or a process that
- * shares the open file, must not use the position meanwhile. On failure the outputs are untouched.
+ * Position: restored before the return, also on failure. If that is not possible, the call fails with an
+ * error whose operation is `SPARSESTREAM_OPERATION_SEEK`. Other threads, and processes that share the open
+ * file, must not use the position during the call. On failure the outputs are not changed.
  *
- * Facts: lseek(2) with SEEK_DATA and SEEK_HOLE; at most ten lseek calls. The map is a hint that
- * may be outdated the moment it is given; a file system that contradicts itself is answered with
- * data.
+ * The call asks the file system with lseek(2), SEEK_DATA and SEEK_HOLE, at most ten times. The answer may be
+ * outdated as soon as it is given. Where the file system contradicts itself, the result is data.
  *
- * An answer that says hole costs one fstatfs(2) more. If the file system is not one whose map is
- * known to follow the page cache (ext2 to ext4, XFS, Btrfs, F2FS, tmpfs, ramfs, EROFS, SquashFS,
- * and overlayfs over one that answers FIEMAP), what is in the cache is written back with
- * fdatasync(2), which may block, and the map is asked a second time. If that fails, the answer is
- * data to the end. The same is done where lseek(2) fails with an errno that does not concern the
- * medium, such as ENOENT or EPERM.
+ * For a hole, the call also checks the type of the file system, with fstatfs(2). Some file systems include
+ * dirty pages in their map of holes: ext2 to ext4, XFS, Btrfs, F2FS, tmpfs, ramfs, EROFS, SquashFS, and
+ * overlayfs over a file system that supports FIEMAP. On all others the call writes the file's pages back
+ * with fdatasync(2), which may block, and asks again. If that fails, the result is data to the end. The call
+ * also does this if lseek(2) fails with an errno that does not concern the medium, such as ENOENT or EPERM.
  *
  * Returns 0, or -EINVAL (an output is NULL), -EBADF (not an open descriptor, or O_PATH), -EISDIR
  * (a directory), -ESPIPE (a pipe, socket, character device or other descriptor with no content to
  * seek in), or the errno of fstat(2), lseek(2), fcntl(2) or ioctl(2).
  */
-int sparsestream_in_data(int fd, bool *in_data, int64_t *length);
+int sparsestream_in_data(int fd,
+                         bool *in_data,
+                         int64_t *length);
 
 /**
- * As `sparsestream_in_data`, at `offset` bytes from the start instead of the file position. It
- * distinguishes the end from a hole: at or beyond the end `out->kind` is `SPARSESTREAM_END`.
- * `out->offset` is `offset`, also within a section that began before.
+ * As `sparsestream_in_data`, but at `offset` instead of the file position. `out->kind` is
+ * `SPARSESTREAM_DATA`, `SPARSESTREAM_HOLE`, or, at or beyond the end, `SPARSESTREAM_END`. `out->offset` is
+ * `offset`, even if the section begins before it.
  *
- * Position: kept, as by `sparsestream_in_data`.
+ * Position: as with `sparsestream_in_data`.
  *
- * Returns 0 or the errors of `sparsestream_in_data`; -EINVAL also for a negative offset, or a `size` of
- * `out` that is not that of a struct.
+ * Returns 0 or the errors of `sparsestream_in_data`. -EINVAL also means that `offset` is negative or that
+ * the `size` of `out` is not valid.
  */
 int sparsestream_section_at(int fd,
                             int64_t offset,
                             struct sparsestream_section *out);
 
 /**
- * Calls `callback` for each section of the range, in order; the first and the last are cut to the
- * range. `length` 0 means to the end; the end is fixed when the call starts. One lseek(2) a
- * boundary.
+ * Calls `callback` for each section of a range, in order. The first and the last section are cut to the
+ * range. A `length` of 0 means to the end of the file, as it is at the start of the call. Each boundary
+ * between sections takes one lseek(2).
  *
- * `callback` returns 0 to continue. Anything else ends the walk and is the result of the call. It must
- * not move the file position, throw or longjmp.
+ * `callback` returns 0 to continue. Any other value ends the walk and is the result of the call. The
+ * callback must not move the file position, throw or longjmp.
  *
- * Position: kept, as by `sparsestream_in_data`, but it moves while the walk is under way.
+ * Position: as with `sparsestream_in_data`. It moves during the walk.
  *
- * Returns 0 when the range or the file ended, what the callback returned (which leaves no
- * message), or the errors of `sparsestream_in_data`; -EINVAL also for a negative offset or length,
- * or no callback.
+ * Returns 0 at the end of the range or of the file, the value that the callback returned, or the errors of
+ * `sparsestream_in_data`. -EINVAL also means that `offset` or `length` is negative or that `callback` is
+ * NULL. The value of a callback leaves no message.
  */
 int sparsestream_map(int fd,
                      int64_t offset,
@@ -350,47 +353,46 @@ int sparsestream_map(int fd,
                      void *opaque);
 
 /**
- * Reports whether the file system answers questions about holes in this file. Position: kept.
+ * Reports whether the file system can report holes in this file. Position: as with `sparsestream_in_data`.
  *
- * 1 means that the map was answered, which a file system that stores no holes also does (all is
- * data then). 0 means that it cannot be asked: everything counts as data. A block device answers
- * 0.
+ * 1 means that the file system reports a map. It may still store no holes; then the map has data only. 0
+ * means that it has no map, or that this is a block device: everything is data.
  *
  * Returns 1, 0, or the errors of `sparsestream_in_data`.
  */
 int sparsestream_holes_supported(int fd);
 
 /*
- * Sources and sinks: what both have
- * =================================
+ * Common to sources and sinks
+ * ===========================
  */
 
 /**
- * Flag of `sparsestream_source_info`, `sparsestream_sink_info` and `sparsestream_plan`: there may be
- * holes. A source can distinguish them from data; a sink can make them; they may come.
+ * Flag of `sparsestream_source_info`, `sparsestream_sink_info` and `sparsestream_plan`: the source can
+ * report holes, the sink can make them, or the stream may have them.
  */
 #define SPARSESTREAM_WITH_HOLES (1 << 16)
 
 /**
- * Flag of `sparsestream_source_info`, `sparsestream_sink_info` and `sparsestream_plan`, and of the tables
- * of a source and a stream: there may be kept sections. A source may have them; a sink can keep bytes as
- * they are; they may come.
+ * Flag of `sparsestream_source_info`, `sparsestream_sink_info` and `sparsestream_plan`, and of the tables of
+ * a source and a stream: the source or the stream may have kept sections, or the sink can keep bytes as they
+ * are.
  */
 #define SPARSESTREAM_WITH_KEEPS (1 << 17)
 
 /**
- * Returned by `recv` of a stream and by `sparsestream_source_read` if a hole comes next. It is neither a
- * count nor a negative errno.
+ * Returned by `recv` of a stream and by `sparsestream_source_read` if a hole comes next. It is not a count
+ * and not a negative errno.
  */
 #define SPARSESTREAM_AT_HOLE (-4096)
 
 /**
- * As `SPARSESTREAM_AT_HOLE`, when the next thing is a kept section.
+ * As `SPARSESTREAM_AT_HOLE`, but a kept section comes next.
  */
 #define SPARSESTREAM_AT_KEEP (-4097)
 
 /**
- * A descriptor that something waits for.
+ * A descriptor to wait for.
  */
 typedef struct sparsestream_wait_fd {
     /**
@@ -404,10 +406,10 @@ typedef struct sparsestream_wait_fd {
 } sparsestream_wait_fd;
 
 /**
- * The descriptors and the time that a transfer or an end waits for, after it returned -EAGAIN. Set
- * `size` before it is handed in; in a `wait` function of a table the library has set it.
+ * The descriptors and the time that a transfer or an end waits for, after it returned -EAGAIN. Set `size`
+ * before the call. In a `wait` function of a table the library has set it.
  *
- * It is over when one of the descriptors is ready or `timeout_ms` has passed.
+ * The wait is over when one of the descriptors is ready or `timeout_ms` has passed.
  */
 typedef struct sparsestream_wait {
     /**
@@ -415,28 +417,29 @@ typedef struct sparsestream_wait {
      */
     uint64_t size;
     /**
-     * `SPARSESTREAM_SIDE_SOURCE`, `SPARSESTREAM_SIDE_SINK`, or `SPARSESTREAM_SIDE_NONE` when it
-     * waits for time to pass only (a rate limit), or for nothing.
+     * The side that is not ready: `SPARSESTREAM_SIDE_SOURCE` or `SPARSESTREAM_SIDE_SINK`.
+     * `SPARSESTREAM_SIDE_NONE` means that the transfer waits for nothing, or only for time to pass (a rate
+     * limit).
      */
     int32_t side;
     /**
-     * The first descriptor of `fds`, or -1 if there is none. With -1, a side, and no timeout, only the
-     * owner of that side's functions knows what they wait for.
+     * The first descriptor of `fds`, or -1 if there is none. If there is also no timeout, but a side, then
+     * that side is made of functions without `wait`: run the transfer again when they are ready.
      */
     int32_t fd;
     /**
-     * POLLIN, POLLOUT, both, or 0, to be watched on `fd`.
+     * The events to wait for on `fd`: POLLIN, POLLOUT, both, or 0.
      */
     int32_t events;
     /**
-     * Milliseconds after which to try again in any case, as for poll(2), because
-     * `stall_ms` or `idle_ms` is over then, or the other end of a wire was promised a sign of life
-     * (`keepalive_ms`); -1 means no limit. 0 means that it is ready now.
+     * Try again after this many milliseconds even if no descriptor is ready; -1 means no limit, and 0 means
+     * that it is ready now, as for poll(2). At that time `stall_ms` or `idle_ms` is over, the rate allows
+     * more data, or a sign of life is due (`keepalive_ms`).
      */
     int32_t timeout_ms;
     /**
-     * The number of descriptors in `fds`. A `wait` function may leave it 0 and set `fd` and `events`
-     * instead.
+     * The number of descriptors in `fds`. A `wait` function of a table may leave it 0, and set `fd` and
+     * `events` instead.
      */
     int32_t count;
     /**
@@ -444,17 +447,17 @@ typedef struct sparsestream_wait {
      */
     int32_t reserved;
     /**
-     * All descriptors, of which any may become ready.
+     * All descriptors to wait for. Any one of them ends the wait.
      */
     struct sparsestream_wait_fd fds[8];
 } sparsestream_wait;
 
 /**
- * The stream that is going to be sent to a sink.
+ * The stream that a sink is about to receive.
  */
 typedef struct sparsestream_plan {
     /**
-     * `sizeof(sparsestream_plan)`, set by who hands the struct in.
+     * `sizeof(sparsestream_plan)`.
      */
     uint64_t size;
     /**
@@ -462,7 +465,7 @@ typedef struct sparsestream_plan {
      */
     uint64_t flags;
     /**
-     * Bytes that will come, or -1 if not known.
+     * The length of the stream in bytes, or -1 if it is not known.
      */
     int64_t total;
 } sparsestream_plan;
@@ -473,15 +476,12 @@ typedef struct sparsestream_plan {
  */
 
 /**
- * Flag of `sparsestream_source_options`: read the whole range, without asking the file system for holes.
- * Holes are then found only by `SPARSESTREAM_DETECT_ZEROES`.
+ * Flags: `flags` of `sparsestream_source_options`.
  */
+/* Read the whole range as data, and do not ask the file system for holes. Only
+   `SPARSESTREAM_DETECT_ZEROES` finds holes then. */
 #define SPARSESTREAM_IGNORE_MAP 1
-
-/**
- * Flag of `sparsestream_source_options`: `length` is the most that is read, and an end before it is not an
- * error.
- */
+/* Read at most `length` bytes. A source that ends earlier is not an error. */
 #define SPARSESTREAM_AT_MOST (1 << 18)
 
 /**
@@ -490,12 +490,13 @@ typedef struct sparsestream_plan {
 typedef struct sparsestream_source sparsestream_source;
 
 /**
- * The facts about a source, before the first byte. The library sets the fields to what the table alone
- * says; `describe` changes them. A caller who asks for it sets `size`.
+ * The properties of a source, known before the first byte. For `describe` of a table, the library sets all
+ * fields to the values that follow from the table, and `describe` changes those that differ. For a call of
+ * the library, set `size`.
  */
 typedef struct sparsestream_source_info {
     /**
-     * `sizeof(sparsestream_source_info)`, set by who hands the struct in.
+     * `sizeof(sparsestream_source_info)`.
      */
     uint64_t size;
     /**
@@ -503,11 +504,11 @@ typedef struct sparsestream_source_info {
      */
     uint64_t flags;
     /**
-     * Bytes from its start to its end, or -1 if not known.
+     * The length of the source in bytes, or -1 if it is not known.
      */
     int64_t total;
     /**
-     * Reads that are not a multiple of this many bytes are slow; 0 for no preference. The library cuts
+     * Reads are fast if their length is a multiple of this many bytes; 0 means any length. The library cuts
      * longer reads to a multiple of it.
      */
     uint32_t preferred_block;
@@ -518,7 +519,7 @@ typedef struct sparsestream_source_info {
 } sparsestream_source_info;
 
 /**
- * How a source reads a file descriptor. Zero-initialise it and set `size`; NULL means all
+ * The options of a source that reads a file descriptor. Zero-initialise it and set `size`; NULL means all
  * defaults.
  */
 typedef struct sparsestream_source_options {
@@ -531,22 +532,21 @@ typedef struct sparsestream_source_options {
      */
     uint64_t flags;
     /**
-     * First byte to read, from the start of the file. Must be 0 for a pipe, a socket or a
-     * character device.
+     * The offset of the first byte to read. Must be 0 for a pipe, a socket or a character device.
      */
     int64_t offset;
     /**
-     * Bytes to read; 0 means to the end. A source that ends before `length` bytes is an error
-     * (-ENODATA), never a short success, unless `SPARSESTREAM_AT_MOST` is given.
+     * The number of bytes to read; 0 means to the end. A source that ends before that is an error
+     * (-ENODATA), unless `SPARSESTREAM_AT_MOST` is set.
      */
     int64_t length;
     /**
-     * Handed to `free`. It must be valid until `free` is called.
+     * Passed to `free`. It must be valid until `free` is called.
      */
     void *opaque;
     /**
-     * Called exactly once with `opaque`, when the source no longer uses the descriptor: when it is freed
-     * and no transfer holds it, or before its construction returns a failure. May be NULL.
+     * Called exactly once, when the library no longer uses the descriptor: after the source was freed and no
+     * transfer holds it, or before the constructor returns a failure. May be NULL.
      */
     void (*free)(void *opaque);
 } sparsestream_source_options;
@@ -554,13 +554,14 @@ typedef struct sparsestream_source_options {
 /**
  * A source made of the caller's functions.
  *
- * Each takes the `opaque` that the table was handed in with and returns 0 or a count, or a negative
- * errno, about which `sparsestream_set_error` can say more. -EAGAIN means not ready: the same call is
- * made again later, with the same arguments. -EINTR means the same at once.
+ * Each function gets the `opaque` that was passed with the table, and returns 0 or a count, or a negative
+ * errno. `sparsestream_set_error` adds details to the errno. Two errnos do not end the transfer: after
+ * -EAGAIN (not ready) the same call is made again later, and after -EINTR at once, with the same arguments.
+ * Do not return them for the failure of a remote peer, because the call would be repeated for ever.
  *
- * They run on the thread that drives the source, with thread cancellation disabled; they must not throw,
- * longjmp, call pthread_exit or enable cancellation. A use of the handle that they serve is refused with
- * -EBUSY. All but `read` may be NULL.
+ * The functions run on the thread that drives the source, with thread cancellation disabled. They must not
+ * throw, longjmp, call pthread_exit or enable cancellation. They must not use the handle that they serve
+ * (-EBUSY). All functions except `read` may be NULL.
  */
 typedef struct sparsestream_source_ops {
     /**
@@ -568,8 +569,8 @@ typedef struct sparsestream_source_ops {
      */
     uint64_t size;
     /**
-     * Called exactly once with the opaque: when the handle is freed and no transfer holds it, or when
-     * its construction fails.
+     * Called exactly once with the `opaque`: after the handle was freed and no transfer holds it, or when
+     * the constructor fails.
      */
     void (*free)(void *opaque);
     /**
@@ -577,92 +578,93 @@ typedef struct sparsestream_source_ops {
      */
     uint64_t flags;
     /**
-     * Reports the section that comes next: sets `kind` and `length`. `offset` is where the source is.
-     * At the end the kind is `SPARSESTREAM_END`. Asked once for each section, all of which is then read
-     * or skipped. NULL: everything is data.
+     * Reports the next section: sets `kind` and `length`. `offset` is the position of the source. At the
+     * end, the kind is `SPARSESTREAM_END`. Called once for each section; the library then reads or skips all
+     * of it. NULL: the source is all data.
      */
     int (*section)(void *opaque, struct sparsestream_section *section);
     /**
-     * Reads at most `length` bytes of data and moves on by them. Returns the count, which may be
-     * short; 0 at the end. The buffer stays valid, and is the same, until the call was answered.
-     * Required.
+     * Reads at most `length` bytes of data and advances the source. Returns the count, which may be short,
+     * or 0 at the end. After -EAGAIN the call is repeated with the same buffer, which stays valid until
+     * then. Required.
      */
     int64_t (*read)(void *opaque, void *buffer, size_t length);
     /**
-     * Moves on by at most `length` bytes of the hole or the kept section that `section` reported.
-     * Returns the count, at least 1. Required with `section`.
+     * Advances the source by at most `length` bytes of the hole or the kept section that `section` reported.
+     * Returns the count, at least 1. Required if `section` is set.
      */
     int64_t (*skip)(void *opaque, int64_t length);
     /**
-     * Called before the first byte, and possibly again: sets the fields of `info` that differ from what
-     * they are set to.
+     * Reports the properties of the source. Called before the first byte, possibly more than once. It
+     * changes only the fields of `info` that must differ.
      */
     int (*describe)(void *opaque, struct sparsestream_source_info *info);
     /**
-     * All was moved, and the sink has been finished. Called again while it returns -EAGAIN; any other
-     * answer is final.
+     * Everything was moved, and the sink has finished. Called again while it returns -EAGAIN; any other
+     * result is final.
      */
     int (*finish)(void *opaque);
     /**
-     * The stream failed with `error`, a positive errno; `sparsestream_last_error` has the words
-     * meanwhile. Exactly one of `finish` and `abort` is called, once, if the source was used at all.
+     * The stream failed with `error`, a positive errno. During the call, `sparsestream_last_error` returns
+     * the message. If the source was used at all, exactly one of `finish` and `abort` is called, once.
      */
     void (*abort)(void *opaque, int error);
     /**
-     * Everything before `offset` of the stream is on the sink's medium.
+     * Reports that the sink has everything before `offset` of the stream on its medium.
      */
     void (*durable)(void *opaque, int64_t offset);
     /**
-     * Goes back to the start. NULL: it cannot.
+     * Goes back to the first byte. NULL: the source cannot do that.
      */
     int (*rewind)(void *opaque);
     /**
-     * Sets `*memory` to data that comes next and is in memory already, and returns its length; 0 if
-     * there is none, and it must be read. It stays as it is until `took` has been called for all of
-     * it, or the source is finished or aborted. Required with `took`.
+     * Lends the next data if it is already in memory: sets `*memory` to it and returns its length. Returns 0
+     * if the data must be read. The memory must not change until `took` was called for all of it, or the
+     * source was finished or aborted. Required if `took` is set.
      */
     int64_t (*lent)(void *opaque, const void **memory);
     /**
-     * Moves on by `length` bytes of the memory that was lent. Cannot fail.
+     * Advances the source by `length` bytes of the memory that was lent. Cannot fail.
      */
     void (*took)(void *opaque, size_t length);
     /**
-     * Called after a function returned -EAGAIN: sets in `wait` what has to be waited for. NULL: only
-     * the caller knows.
+     * Called after a function returned -EAGAIN: sets the descriptors and the time to wait for. NULL: the
+     * program itself runs the transfer again when the function is ready.
      */
     int (*wait)(void *opaque, struct sparsestream_wait *wait);
 } sparsestream_source_ops;
 
 /**
- * Makes a source that reads a descriptor: a regular file or a block device by offset, its
- * position neither used nor (once the source has ended or is freed) changed; a pipe, a socket or a
- * character device as it comes.
+ * Makes a source that reads a descriptor. A regular file or a block device is read by offset, and its file
+ * position is not used. A pipe, a socket or a character device is read in order.
  *
- * The end is fixed here: what a file grows later is not read, and if it shrinks the source ends
- * early, which is an error (-ENODATA). A file whose size says nothing, as in /proc, is read to its
- * end.
+ * The end of the source is fixed by this call. Bytes that are appended to a file later are not read. If the
+ * file shrinks, the source ends early, which is an error (-ENODATA). Files of /proc and /sys, whose size is
+ * not known, are read to their end.
  *
- * The descriptor stays the caller's and must stay open until the source is freed and no transfer
- * holds it, of which `free` of the options informs. Its file position moves while a mapped file is walked, and is put back at the end, and when the source is
- * finished, aborted or freed; a transfer sees to that on failure too.
+ * The caller owns the descriptor, which must stay open until the source was freed and no transfer holds it;
+ * then `free` of the options is called.
  *
- * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
- * NULL: -EINVAL (an argument, an unknown flag, a range that starts beyond the end), -E2BIG
- * (options from a later version), -EBADF (not open for reading), -EISDIR, -ESPIPE (an offset in
- * something that has none, or nothing that can be read, as an eventfd), -EPROTOTYPE (no stream
- * socket), -ENODATA (the range ends beyond the end), -ENOMEM, or the errno of fstat(2), fcntl(2)
- * or ioctl(2).
+ * Position: the search for holes moves it. It is restored when the source has ended, and when it is
+ * finished, aborted or freed.
+ *
+ * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
+ * -EINVAL (an argument, an unknown flag, a range that starts beyond the end), -E2BIG (options from a later
+ * version), -EBADF (not open for reading), -EISDIR, -ESPIPE (an offset for a pipe, a socket or a character
+ * device; or a descriptor without content, such as an eventfd), -EPROTOTYPE (a socket that is not a stream
+ * socket), -ENODATA (the range ends beyond the end), -ENOMEM, or the errno of fstat(2), fcntl(2) or
+ * ioctl(2).
  */
 int sparsestream_source_from_fd(int fd,
                                 const struct sparsestream_source_options *options,
                                 struct sparsestream_source **source);
 
 /**
- * Makes a source of the caller's callbacks; see `sparsestream_source_ops`.
+ * Makes a source of the caller's functions; see `sparsestream_source_ops`.
  *
- * `ops` is copied. `opaque` must be valid until `ops->free` is called with it, exactly once: when the
- * source is freed and no transfer holds it, or before this call returns a failure (unless `ops` is
- * NULL or its `size` is not that of a table).
+ * `ops` is copied. `opaque` must be valid until `ops->free` is called with it. That happens exactly once:
+ * after the source was freed and no transfer holds it, or before this call returns a failure. It does not
+ * happen if `ops` is NULL or its `size` is not valid.
  *
  * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
  * NULL: -EINVAL (an argument, or no `read`), -E2BIG (a table from a later version), -ENOMEM.
@@ -672,24 +674,22 @@ int sparsestream_source_from_callbacks(const struct sparsestream_source_ops *ops
                                        struct sparsestream_source **source);
 
 /**
- * Reports the section that comes next: its kind, and the bytes from where the source is to its end.
- * `offset` is 0: the caller knows where the source is. At its end the kind is `SPARSESTREAM_END` and
- * the length 0.
+ * Reports the next section: its kind, and the number of bytes from the current position to its end. `offset`
+ * is always 0. At the end of the source, the kind is `SPARSESTREAM_END` and the length 0.
  *
- * Nothing is read for it but what the next `sparsestream_source_read` returns. So of a stream, a pipe, a
- * socket, a character device or a wire, data has the length -1 unless it is known, and what looks like
- * data may turn out to be the end.
+ * For a stream, a pipe, a socket, a character device or a wire, the length of data is -1 if it is not known,
+ * and data may turn out to be the end when it is read.
  *
- * Returns 0 or a negative errno: -EINVAL, -EBUSY (the handle is in use by another call), -EAGAIN (it is
- * not known yet; see `sparsestream_source_wait`), -EINTR, -ESHUTDOWN, -ENODATA (ended early), or the
- * error of the system or the callback.
+ * Returns 0 or a negative errno: -EINVAL, -EBUSY (the handle is in use by another call), -EAGAIN (not known
+ * yet; see `sparsestream_source_wait`), -EINTR, -ESHUTDOWN, -ENODATA (ended early), or the error of the
+ * system or the callback.
  */
 int sparsestream_source_section(struct sparsestream_source *source,
                                 struct sparsestream_section *section);
 
 /**
- * Reports what a source is: its length, if known, and which kinds of section it may have. A source of
- * functions is asked by `describe`. May be called again, and then answers the same.
+ * Reports the properties of a source: its length, if it is known, and which kinds of section it may have.
+ * For a source made of functions, this calls `describe`.
  *
  * Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, -EINTR, -ESHUTDOWN, or the error of the
  * system or the callback.
@@ -698,8 +698,8 @@ int sparsestream_source_describe(struct sparsestream_source *source,
                                  struct sparsestream_source_info *info);
 
 /**
- * Reports what a source that is driven by hand waits for, after a call on it returned -EAGAIN. At any
- * other time it is ready: no descriptor, and `timeout_ms` 0.
+ * Reports what to wait for after a call on this source returned -EAGAIN. At any other time the source is
+ * ready: there is no descriptor, and `timeout_ms` is 0.
  *
  * Returns 0 or a negative errno: -EINVAL, -EBUSY.
  */
@@ -707,25 +707,22 @@ int sparsestream_source_wait(struct sparsestream_source *source,
                              struct sparsestream_wait *wait);
 
 /**
- * Reads at most `length` bytes of data into `buffer` and moves on by them. Never reads across the
- * start of a hole.
+ * Reads at most `length` bytes of data into `buffer` and advances the source. A read ends before a hole.
  *
- * Returns the count, which may be short; 0 at the end (or when `length` is 0);
- * `SPARSESTREAM_AT_HOLE` or `SPARSESTREAM_AT_KEEP` when a hole or a kept section comes next (ask its
- * length with `sparsestream_source_section`, and move on with `sparsestream_source_skip`); or a negative
- * errno: -EINVAL, -EBUSY, -EAGAIN, -EINTR, -ESHUTDOWN (finished or aborted before), -ENODATA
- * (ended early), -EPROTO (a callback gave an invalid answer), or the error of the system or the
- * callback.
+ * Returns the count, which may be short, or 0 at the end. Returns `SPARSESTREAM_AT_HOLE` or
+ * `SPARSESTREAM_AT_KEEP` if a hole or a kept section comes next: `sparsestream_source_section` reports its
+ * length, and `sparsestream_source_skip` skips it. Otherwise returns a negative errno: -EINVAL, -EBUSY,
+ * -EAGAIN, -EINTR, -ESHUTDOWN (finished or aborted before), -ENODATA (ended early), -EPROTO (a callback gave
+ * an invalid answer), or the error of the system or the callback.
  */
 int64_t sparsestream_source_read(struct sparsestream_source *source,
                                  void *buffer,
                                  size_t length);
 
 /**
- * Moves on by `length` bytes without reading them. They must lie within the section that the
- * source is in, which must be a hole or a kept section unless it is a regular file or a block device.
- * Pipes, sockets and character devices cannot skip. A source of functions calls `skip` when the next call
- * is made.
+ * Advances the source by `length` bytes without reading them. The bytes must lie within one hole or one kept
+ * section. In a regular file or a block device, they may also be data. Pipes, sockets and character devices
+ * cannot skip. For a source made of functions, `skip` is called at the next call.
  *
  * Returns 0 or a negative errno: -EINVAL (negative, or beyond the section), -ESPIPE, -ESHUTDOWN,
  * -EBUSY, -EAGAIN, or the error of the system or the callback.
@@ -734,9 +731,8 @@ int sparsestream_source_skip(struct sparsestream_source *source,
                              int64_t length);
 
 /**
- * Reports to the source that everything was taken: a descriptor's position is put back; a stream's
- * `finish` is called, whose failure is the result. To be called once, after the end; again while it
- * returns -EAGAIN.
+ * Finishes the source after its end was reached: restores the position of a descriptor, or calls `finish` of
+ * a table and returns its result. Call it once, and again while it returns -EAGAIN.
  *
  * Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, or the error of the system or the
  * callback.
@@ -744,8 +740,9 @@ int sparsestream_source_skip(struct sparsestream_source *source,
 int sparsestream_source_finish(struct sparsestream_source *source);
 
 /**
- * Reports to the source that the stream failed with `error`, a positive errno: a stream's `abort` is
- * called, unless it was finished or aborted already.
+ * Ends the source with the failure `error`, a positive errno: calls `abort` of a table, or reports the
+ * failure to the other end of a wire or of a channel. If the source was already finished or aborted, nothing
+ * happens.
  *
  * Returns 0, or -EINVAL or -EBUSY.
  */
@@ -753,15 +750,15 @@ int sparsestream_source_abort(struct sparsestream_source *source,
                               int error);
 
 /**
- * Gives up the caller's reference to a source, which is not to be used again. NULL is allowed.
+ * Frees the caller's handle, which must not be used again. NULL is allowed.
  *
- * A transfer that was made with it holds it until that transfer is freed, so that handles may be
- * freed in any order. When nobody holds it, a stream on which `recv` was called and that was neither
- * finished nor aborted is aborted with ECANCELED, and `free` of the table or the options is called.
+ * A transfer holds its source until the transfer is freed, so handles may be freed in any order. The source
+ * itself ends with the last of them. Then a stream on which `recv` was called, and which was neither
+ * finished nor aborted, is aborted with ECANCELED, and `free` of the table or the options is called.
  * Descriptors stay open.
  *
- * A free while a call uses the source, which includes its own callbacks, is ignored, and leaves a
- * message with EBUSY.
+ * If a call uses the source at that time, for example because one of its own functions calls this, the
+ * source is not freed, and the thread's message reports EBUSY.
  */
 void sparsestream_source_free(struct sparsestream_source *source);
 
@@ -771,21 +768,16 @@ void sparsestream_source_free(struct sparsestream_source *source);
  */
 
 /**
- * Flag of `sparsestream_sink_options`: fsync(2) the file before success is reported.
+ * Flags: `flags` of `sparsestream_sink_options`.
  */
+/* Call fsync(2) before success is reported. */
 #define SPARSESTREAM_SYNC 2
-
-/**
- * Flag of `sparsestream_sink_options`: cut a regular file after the stream's end. Without it a longer
- * file keeps its tail. The flag has no effect on anything but a regular file.
- */
+/* Truncate a regular file at the end of the stream. Without this flag a longer file keeps its tail. For
+   other kinds of descriptor the flag has no effect. */
 #define SPARSESTREAM_TRUNCATE 4
-
-/**
- * Flag of `sparsestream_sink_options`: the target already reads zero wherever the stream has a
- * hole (it was just created, or just zeroed), so that a hole costs nothing. If that is not so,
- * stale bytes stay under the holes. Does nothing where holes are written as zeros anyway.
- */
+/* The target already reads as zeros wherever the stream has a hole, for example because it was just
+   created. The sink then leaves these ranges alone. If the target does not read as zeros there, its old
+   bytes remain. The flag has no effect where holes are written as zeros anyway. */
 #define SPARSESTREAM_KNOWN_ZERO 8
 
 /**
@@ -794,7 +786,8 @@ void sparsestream_source_free(struct sparsestream_source *source);
 typedef struct sparsestream_sink sparsestream_sink;
 
 /**
- * How a sink writes a file descriptor. Zero-initialise it and set `size`; NULL means all defaults.
+ * The options of a sink that writes a file descriptor. Zero-initialise it and set `size`; NULL means all
+ * defaults.
  */
 typedef struct sparsestream_sink_options {
     /**
@@ -806,46 +799,45 @@ typedef struct sparsestream_sink_options {
      */
     uint64_t flags;
     /**
-     * Where the stream's first byte goes, from the start of the file. Must be 0 for a pipe, a
-     * socket or a character device.
+     * The offset at which the first byte of the stream is written. Must be 0 for a pipe, a socket or a
+     * character device.
      */
     int64_t offset;
     /**
-     * Most bytes that the stream may put there, holes included; 0 means no limit of its own. More than
-     * that fails with -EFBIG and is not written.
+     * The most bytes, holes included, that the sink accepts; 0 means that this option sets no limit. A byte
+     * beyond the limit is not written, and the call fails with -EFBIG.
      */
     int64_t length;
     /**
-     * fsync(2) after at least this many bytes of data, 5 seconds after the last one if anything moved
-     * since, holes included, and at the end; 0 means never in between. Looked at when something moves.
-     * From 65536 on, no more bytes of data than this are ever written and not durable. Regular files and
-     * block devices only.
+     * The number of bytes of data after which fsync(2) is called; 0 means never. With any other value,
+     * fsync(2) is also called at the end, and while sections move if the last call was 5 seconds ago. With a
+     * value of at least 65536, never more than this many bytes of data are written but not durable. Regular
+     * files and block devices only.
      */
     int64_t sync_interval;
     /**
-     * Called after each such fsync with the durable offset: all of the file before it, from
-     * `offset` on, is on the medium. A negative errno ends the transfer with that error. May be
-     * NULL.
+     * Called after each fsync(2) that `sync_interval` causes. The file is on the medium from `offset` to
+     * `durable_offset`. A negative errno ends the transfer with that error. May be NULL.
      */
     int (*checkpoint)(void *opaque, int64_t durable_offset);
     /**
-     * Handed to `checkpoint` and `free`. It must be valid until `free` is called.
+     * Passed to `checkpoint` and `free`. It must be valid until `free` is called.
      */
     void *opaque;
     /**
-     * Called exactly once with `opaque`, when the sink no longer uses the descriptor: when it is freed
-     * and no transfer holds it, or before its construction returns a failure. May be NULL.
+     * Called exactly once, when the library no longer uses the descriptor: after the sink was freed and no
+     * transfer holds it, or before the constructor returns a failure. May be NULL.
      */
     void (*free)(void *opaque);
 } sparsestream_sink_options;
 
 /**
- * The abilities of a sink. The library sets the fields to what the table alone says; `announce` changes
- * them. A caller who asks for it sets `size`.
+ * The properties of a sink. For `announce` of a table, the library sets all fields to the values that follow
+ * from the table, and `announce` changes those that differ. For a call of the library, set `size`.
  */
 typedef struct sparsestream_sink_info {
     /**
-     * `sizeof(sparsestream_sink_info)`, set by who hands the struct in.
+     * `sizeof(sparsestream_sink_info)`.
      */
     uint64_t size;
     /**
@@ -853,19 +845,20 @@ typedef struct sparsestream_sink_info {
      */
     uint64_t flags;
     /**
-     * The sink makes holes only of blocks of this many bytes, counted from the start of the stream; 0
-     * and 1 for any. The library writes zeros before the first and after the last whole block of a hole.
+     * The sink makes holes only of whole blocks of this many bytes, counted from the start of the stream; 0
+     * and 1 mean any length. The library writes zeros to the parts of a hole before the first and after the
+     * last whole block.
      */
     uint32_t least_block;
     /**
-     * Writes that are not a multiple of this many bytes are slow; 0 for no preference. The library cuts
-     * longer writes so that they end on a multiple of it.
+     * Writes are fast if they end on a multiple of this many bytes; 0 means any length. The library cuts
+     * longer writes accordingly.
      */
     uint32_t preferred_block;
 } sparsestream_sink_info;
 
 /**
- * A sink made of the caller's functions; the rules of `sparsestream_source_ops` apply here too. All but
+ * A sink made of the caller's functions. The rules of `sparsestream_source_ops` apply. All functions except
  * `write` may be NULL.
  */
 typedef struct sparsestream_sink_ops {
@@ -874,35 +867,36 @@ typedef struct sparsestream_sink_ops {
      */
     uint64_t size;
     /**
-     * Called exactly once with the opaque: when the handle is freed and no transfer holds it, or when
-     * its construction fails.
+     * Called exactly once with the `opaque`: after the handle was freed and no transfer holds it, or when
+     * the constructor fails.
      */
     void (*free)(void *opaque);
     /**
-     * Takes at most `length` bytes of data. Returns the count, which may be short; 0 is an error. The
-     * buffer stays valid, and is the same, until the call was answered. Required.
+     * Writes at most `length` bytes of data. Returns the count, which may be short but not 0. After -EAGAIN
+     * the call is repeated with the same buffer, which stays valid until then. Required.
      */
     int64_t (*write)(void *opaque, const void *buffer, size_t length);
     /**
-     * Makes a hole of at most `length` bytes: they must read zero afterwards. Returns the count, at
-     * least 1; a function that takes long should do a part. NULL: zeros are handed to `write` instead.
+     * Makes a hole of at most `length` bytes, which must read as zeros afterwards. Returns the count, at
+     * least 1. A function that would take long should do a part and return. NULL: zeros are passed to
+     * `write` instead.
      */
     int64_t (*hole)(void *opaque, int64_t length);
     /**
-     * Moves on by at most `length` bytes, which stay as they are. Returns the count, at least 1. NULL:
-     * it cannot, and a source that may have kept sections is refused with -EOPNOTSUPP.
+     * Skips at most `length` bytes of the target, which keep their content. Returns the count, at least 1.
+     * NULL: the sink cannot do that, and a source that may have kept sections is refused with -EOPNOTSUPP.
      */
     int64_t (*keep)(void *opaque, int64_t length);
     /**
-     * Called before the first byte, and possibly again: what will come. Refuses it with an errno, or
-     * sets the fields of `info` that differ from what they are set to.
+     * Announces the stream. Called before the first byte, possibly more than once. The function refuses the
+     * stream with an errno, or changes the fields of `info` that must differ.
      */
     int (*announce)(void *opaque,
                     const struct sparsestream_plan *plan,
                     struct sparsestream_sink_info *info);
     /**
-     * All was moved. Everything that can still fail must fail here. Called again while it returns
-     * -EAGAIN; any other answer is final.
+     * Everything was written. Report any remaining failure here. Called again while it returns -EAGAIN; any
+     * other result is final.
      */
     int (*finish)(void *opaque);
     /**
@@ -911,17 +905,17 @@ typedef struct sparsestream_sink_ops {
     void (*abort)(void *opaque, int error);
     /**
      * Returns the number of bytes from the start of the stream that are on the medium. Must be fast. NULL:
-     * nothing is known.
+     * the number is not known.
      */
     int64_t (*durable)(void *opaque);
     /**
-     * Sets `*memory` to memory into which data can be put directly, and returns its length; 0 if there is
-     * none. It stays valid until `committed` or another function is called. Required with `committed`.
+     * Lends memory for the next data: sets `*memory` to it and returns its length, or 0 if there is none.
+     * The memory must stay valid until `committed` or another function is called. Required if `committed` is
+     * set.
      */
     int64_t (*lend)(void *opaque, void **memory);
     /**
-     * The first `length` bytes of the memory that was lent now hold data, which counts as written.
-     * Cannot fail.
+     * The first `length` bytes of the memory that was lent now hold data, and count as written. Cannot fail.
      */
     void (*committed)(void *opaque, size_t length);
     /**
@@ -931,41 +925,38 @@ typedef struct sparsestream_sink_ops {
 } sparsestream_sink_ops;
 
 /**
- * Makes a sink that writes a descriptor: a regular file or a block device by offset, its position
- * neither used nor changed; a pipe, a socket or a character device as it comes.
+ * Makes a sink that writes to a descriptor. A regular file or a block device is written by offset, and its
+ * file position is not used and not changed. A pipe, a socket or a character device is written in order.
  *
- * Where a hole was sent the file reads zero afterwards, whatever it held before. A regular file is
- * never made shorter, unless `SPARSESTREAM_TRUNCATE` asks for it, and gets its exact size,
- * a hole at its end included, when the sink is finished.
+ * A hole reads as zeros afterwards, also over old content. A regular file gets its exact size when the sink
+ * is finished, also if the stream ends with a hole. It is made shorter only with `SPARSESTREAM_TRUNCATE`.
  *
- * A regular file that was opened with O_APPEND is written at its end, as it is when the sink is
- * made. Holes are made by ftruncate(2) after the size was asked again. If another process has
- * appended meanwhile, zeros are written instead from then on; between the question and ftruncate(2)
- * nobody else may append.
+ * A regular file that was opened with O_APPEND is written from the end that it has when the sink is made. A
+ * hole is made with ftruncate(2), after the size was checked again. If another process has appended, the
+ * sink writes zeros instead from then on. Between that check and ftruncate(2) no other process may append.
  *
- * The descriptor stays the caller's and must stay open until the sink is freed and no transfer holds
- * it, of which `free` of the options informs. Nothing is closed,
- * so that an error which the system reports only at close(2) is the caller's to see;
- * `SPARSESTREAM_SYNC` makes it show up in time.
+ * The caller owns the descriptor, which must stay open until the sink was freed and no transfer holds it;
+ * then `free` of the options is called. Check the result of close(2): some file systems report errors only
+ * there. With `SPARSESTREAM_SYNC` such an error is reported by the sink.
  *
- * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
- * -EINVAL (an argument, an unknown flag, an offset in a file opened with O_APPEND, a block device
- * opened with it), -E2BIG (options from a later version), -EBADF (not open for writing), -EISDIR, -ESPIPE (an offset, or a wish to sync,
- * that this kind of descriptor cannot have, or nothing that can be written, as an eventfd),
- * -EPROTOTYPE (no stream socket), -EFBIG (the offset lies beyond RLIMIT_FSIZE), -ENOSPC (the
- * offset lies beyond a device's end), -EPERM (a sealed memfd), -ENOMEM, or the errno of fstat(2),
- * fcntl(2) or ioctl(2).
+ * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL: -EINVAL
+ * (an argument, an unknown flag, an offset in a file opened with O_APPEND, a block device opened with
+ * O_APPEND), -E2BIG (options from a later version), -EBADF (not open for writing), -EISDIR, -ESPIPE (an
+ * offset or a request to sync for a pipe, a socket or a character device; or a descriptor without content,
+ * such as an eventfd), -EPROTOTYPE (a socket that is not a stream socket), -EFBIG (the offset lies beyond
+ * RLIMIT_FSIZE), -ENOSPC (the offset lies beyond a device's end), -EPERM (a sealed memfd), -ENOMEM, or the
+ * errno of fstat(2), fcntl(2) or ioctl(2).
  */
 int sparsestream_sink_to_fd(int fd,
                             const struct sparsestream_sink_options *options,
                             struct sparsestream_sink **sink);
 
 /**
- * Makes a sink of the caller's callbacks; see `sparsestream_sink_ops`.
+ * Makes a sink of the caller's functions; see `sparsestream_sink_ops`.
  *
- * `ops` is copied. `opaque` must be valid until `ops->free` is called with it, exactly once: when the
- * sink is freed and no transfer holds it, or before this call returns a failure (unless `ops` is NULL
- * or its `size` is not that of a table).
+ * `ops` is copied. `opaque` must be valid until `ops->free` is called with it. That happens exactly once:
+ * after the sink was freed and no transfer holds it, or before this call returns a failure. It does not
+ * happen if `ops` is NULL or its `size` is not valid.
  *
  * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
  * -EINVAL (an argument, or no `write`), -E2BIG (a table from a later version), -ENOMEM.
@@ -975,51 +966,55 @@ int sparsestream_sink_to_callbacks(const struct sparsestream_sink_ops *ops,
                                    struct sparsestream_sink **sink);
 
 /**
- * Writes at most `length` bytes of `buffer` where the sink is, and moves on by what was taken.
+ * Writes at most `length` bytes of `buffer` and advances the sink by the number that it returns.
  *
- * Returns the count, which may be short but is not 0 unless `length` is; or a negative errno:
- * -EINVAL, -EBUSY (the handle is in use by another call), -EAGAIN, -EINTR, -ESHUTDOWN (finished or
- * aborted before), -EFBIG (beyond `length` of the options or RLIMIT_FSIZE), -ENOSPC, -EPROTO (a
- * callback gave an invalid answer), or the error of the system or the callback.
+ * Returns the count, which may be short but is 0 only if `length` is 0, or a negative errno: -EINVAL, -EBUSY
+ * (the handle is in use by another call), -EAGAIN, -EINTR, -ESHUTDOWN (finished or aborted before), -EFBIG
+ * (beyond `length` of the options or RLIMIT_FSIZE), -ENOSPC, -EPROTO (a callback gave an invalid answer), or
+ * the error of the system or the callback.
  */
-int64_t sparsestream_sink_write(struct sparsestream_sink *sink, const void *buffer, size_t length);
+int64_t sparsestream_sink_write(struct sparsestream_sink *sink,
+                                const void *buffer,
+                                size_t length);
 
 /**
- * Makes a hole of at most `length` bytes where the sink is, and moves on by what was made: it
- * reads zero once the sink is finished. Large holes over old content are made in steps.
+ * Makes a hole of at most `length` bytes and advances the sink by the number that it returns. The hole reads
+ * as zeros when the sink is finished. A large hole over old content is made in steps.
  *
- * Returns the count, which may be short but is not 0 unless `length` is; or a negative errno:
- * -EOPNOTSUPP (this sink makes no holes: write zeros), and those of `sparsestream_sink_write`.
+ * Returns the count, which may be short but is 0 only if `length` is 0, or a negative errno: -EOPNOTSUPP
+ * (this sink cannot make holes: write zeros), and those of `sparsestream_sink_write`.
  */
-int64_t sparsestream_sink_hole(struct sparsestream_sink *sink, int64_t length);
+int64_t sparsestream_sink_hole(struct sparsestream_sink *sink,
+                               int64_t length);
 
 /**
- * Moves on by at most `length` bytes, which stay as they are in the target.
+ * Skips at most `length` bytes of the target, which keep their content, and advances the sink by the number
+ * that it returns.
  *
- * Returns the count, which may be short but is not 0 unless `length` is; or a negative errno:
- * -EOPNOTSUPP (this sink cannot keep), -ENODATA (the bytes lie beyond the end of the target), and those of
- * `sparsestream_sink_write`.
+ * Returns the count, which may be short but is 0 only if `length` is 0, or a negative errno: -EOPNOTSUPP
+ * (this sink does not support kept sections), -ENODATA (the bytes lie beyond the end of the target), and
+ * those of `sparsestream_sink_write`.
  */
 int64_t sparsestream_sink_keep(struct sparsestream_sink *sink,
                                int64_t length);
 
 /**
- * Announces to a sink what is going to come, so that it can refuse it, and reports what the sink can do.
- * A transfer does that. If a sink is driven by hand, it is optional, and must come before the first
- * byte. `plan` NULL stands for any length, with holes. `info` may be NULL.
+ * Announces a stream to a sink, which may refuse it, and reports the properties of the sink. A transfer does
+ * this by itself. For a sink that is driven by hand it is optional, and must come before the first byte. A
+ * NULL `plan` announces any length, with holes. `info` may be NULL.
  *
  * Returns 0 or a negative errno: -EINVAL, -E2BIG, -EBUSY, -EAGAIN, -EINTR, -ESHUTDOWN, -EFBIG or -ENOSPC
- * (too much), -EOPNOTSUPP (the sink cannot keep, but kept sections may come), or the error of the system
- * or the callback.
+ * (too long), -EOPNOTSUPP (the plan has kept sections, and the sink does not support them), or the error of
+ * the system or the callback.
  */
 int sparsestream_sink_announce(struct sparsestream_sink *sink,
                                const struct sparsestream_plan *plan,
                                struct sparsestream_sink_info *info);
 
 /**
- * Reports what a sink that is driven by hand waits for, after a call on it returned -EAGAIN. At any other
- * time it is ready: no descriptor, and `timeout_ms` 0; or it only has to be given a turn after
- * `timeout_ms`, since the other end of a wire was promised a sign of life.
+ * Reports what to wait for after a call on this sink returned -EAGAIN. At any other time the sink is ready:
+ * there is no descriptor, and `timeout_ms` is 0. A sink of a wire with `keepalive_ms` may report a longer
+ * `timeout_ms`, after which a call must be made on it so that it can send a sign of life.
  *
  * Returns 0 or a negative errno: -EINVAL, -EBUSY.
  */
@@ -1027,9 +1022,9 @@ int sparsestream_sink_wait(struct sparsestream_sink *sink,
                            struct sparsestream_wait *wait);
 
 /**
- * Ends the sink with success: a regular file gets its size, what was asked to be synced is synced,
- * a stream's `finish` is called. Its failure is the result of the whole. To be called once; again
- * while it returns -EAGAIN.
+ * Ends the sink with success: sets the size of a regular file, syncs it if that was requested, or calls
+ * `finish` of a table. The stream has succeeded only if this call does. Call it once, and again while it
+ * returns -EAGAIN.
  *
  * Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, -EFBIG, -ENOSPC, or the error of the
  * system or the callback.
@@ -1037,23 +1032,25 @@ int sparsestream_sink_wait(struct sparsestream_sink *sink,
 int sparsestream_sink_finish(struct sparsestream_sink *sink);
 
 /**
- * Ends the sink with the failure `error`, a positive errno: a stream's `abort` is called, unless
- * it was finished or aborted already. What was written to a file stays.
+ * Ends the sink with the failure `error`, a positive errno: calls `abort` of a table, or reports the failure
+ * to the other end of a wire or of a channel. Data that was written to a file remains. If the sink was
+ * already finished or aborted, nothing happens.
  *
  * Returns 0, or -EINVAL or -EBUSY.
  */
-int sparsestream_sink_abort(struct sparsestream_sink *sink, int error);
+int sparsestream_sink_abort(struct sparsestream_sink *sink,
+                            int error);
 
 /**
- * Gives up the caller's reference to a sink, which is not to be used again. NULL is allowed.
+ * Frees the caller's handle, which must not be used again. NULL is allowed.
  *
- * A transfer that was made with it holds it until that transfer is freed, so that handles may be
- * freed in any order. When nobody holds it, a stream on which `send` or `send_hole` was called and
- * that was neither finished nor aborted is aborted with ECANCELED, and `free` of the table or the
- * options is called. Descriptors stay open.
+ * A transfer holds its sink until the transfer is freed, so handles may be freed in any order. The sink
+ * itself ends with the last of them. Then a stream on which `send` or `send_hole` was called, and which was
+ * neither finished nor aborted, is aborted with ECANCELED, and `free` of the table or the options is called.
+ * Descriptors stay open.
  *
- * A free while a call uses the sink, which includes its own callbacks, is ignored, and leaves a message
- * with EBUSY.
+ * If a call uses the sink at that time, for example because one of its own functions calls this, the sink is
+ * not freed, and the thread's message reports EBUSY.
  */
 void sparsestream_sink_free(struct sparsestream_sink *sink);
 
@@ -1063,11 +1060,12 @@ void sparsestream_sink_free(struct sparsestream_sink *sink);
  */
 
 /**
- * The caller's stream: its own protocol, as seen by one end of a transfer.
+ * The caller's protocol as an end of a transfer.
  *
- * As a sink, `send`, `send_hole`, `send_keep` and `announce` are used, as a source `recv`, `recv_hole`,
- * `recv_keep`, `describe` and `durable`, as both the others. The rules of `sparsestream_source_ops` apply
- * here too. All but `send` of a sink and `recv` of a source may be NULL.
+ * A sink uses `send`, `send_hole`, `send_keep` and `announce`. A source uses `recv`, `recv_hole`,
+ * `recv_keep`, `describe` and `durable`. Both use the other functions. The rules of
+ * `sparsestream_source_ops` apply. A sink requires `send`, and a source requires `recv`; all other functions
+ * may be NULL.
  */
 typedef struct sparsestream_stream_ops {
     /**
@@ -1075,49 +1073,49 @@ typedef struct sparsestream_stream_ops {
      */
     uint64_t size;
     /**
-     * Called exactly once with the stream: when the handle is freed and no transfer holds it, or when
-     * its construction fails.
+     * Called exactly once with the `stream`: after the handle was freed and no transfer holds it, or when
+     * the constructor fails.
      */
     void (*free)(void *stream);
     /**
-     * 0 or, for a source, `SPARSESTREAM_WITH_KEEPS`: kept sections may come.
+     * 0 or, for a source, `SPARSESTREAM_WITH_KEEPS`: the stream may have kept sections.
      */
     uint64_t flags;
     /**
-     * The most bytes of data in one call of `send` or `recv`, such as what fits into one message; 0 for
-     * no limit.
+     * The most bytes of data in one call of `send` or `recv`, for example the size of a message; 0 means no
+     * limit.
      */
     uint64_t preferred;
     /**
-     * Sends at most `length` bytes of data. Returns the count, which may be short; 0 is an error. The
-     * buffer stays valid, and is the same, until the call was answered.
+     * Sends at most `length` bytes of data. Returns the count, which may be short but not 0. After -EAGAIN
+     * the call is repeated with the same buffer, which stays valid until then. If the peer has hung up
+     * (EPIPE), read its reason and return that errno.
      */
     int64_t (*send)(void *stream, const void *buffer, size_t length);
     /**
-     * Sends a hole of at most `length` bytes. Returns the count, at least 1. NULL: holes are sent as
-     * zeros.
+     * Sends a hole of at most `length` bytes. Returns the count, at least 1. NULL: holes are sent as zeros.
      */
     int64_t (*send_hole)(void *stream, int64_t length);
     /**
-     * Sends that at most `length` bytes are kept as they are. Returns the count, at least 1. NULL: it
-     * cannot, and a source that may have kept sections is refused with -EOPNOTSUPP.
+     * Sends a kept section of at most `length` bytes. Returns the count, at least 1. NULL: the stream cannot
+     * do that, and a source that may have kept sections is refused with -EOPNOTSUPP.
      */
     int64_t (*send_keep)(void *stream, int64_t length);
     /**
-     * Receives at most `length` bytes of data. Returns the count, which may be short; 0 at the end
-     * of the stream; `SPARSESTREAM_AT_HOLE` when a hole comes next, `SPARSESTREAM_AT_KEEP` when a kept
-     * section does. A stream that was cut off must return an error, not 0. The buffer stays valid, and is
-     * the same, until the call was answered.
+     * Receives at most `length` bytes of data. Returns the count, which may be short, `SPARSESTREAM_AT_HOLE`
+     * if a hole comes next, `SPARSESTREAM_AT_KEEP` if a kept section comes next, or 0 at the end of the
+     * stream. If the connection was cut before that end, return an error, not 0. After -EAGAIN the call is
+     * repeated with the same buffer, which stays valid until then.
      */
     int64_t (*recv)(void *stream, void *buffer, size_t length);
     /**
-     * After `SPARSESTREAM_AT_HOLE`: takes the hole off the stream and sets its length, which must
-     * be more than 0. NULL: the stream has no holes.
+     * Called after `SPARSESTREAM_AT_HOLE`: receives the hole and sets `*length`, which must be greater than
+     * 0. NULL: the stream has no holes.
      */
     int (*recv_hole)(void *stream, int64_t *length);
     /**
-     * After `SPARSESTREAM_AT_KEEP`: takes the kept section off the stream and sets its length, which must
-     * be more than 0. NULL: the stream has none.
+     * Called after `SPARSESTREAM_AT_KEEP`: receives the kept section and sets `*length`, which must be
+     * greater than 0. NULL: the stream has no kept sections.
      */
     int (*recv_keep)(void *stream, int64_t *length);
     /**
@@ -1131,15 +1129,15 @@ typedef struct sparsestream_stream_ops {
                     const struct sparsestream_plan *plan,
                     struct sparsestream_sink_info *info);
     /**
-     * All was moved. For a sink: tell the peer, and return its answer, or -errno. For a source:
-     * the peer has sent all, and it is safely stored; report that to the peer if the protocol can. Called
-     * again while it returns -EAGAIN; any other answer is final.
+     * Everything was moved. A sink sends the end of the stream, waits for the peer's answer, and returns it
+     * (0 or a negative errno). At a source, everything was received and stored: report that to the peer if
+     * the protocol can. Called again while it returns -EAGAIN; any other result is final.
      */
     int (*finish)(void *stream);
     /**
-     * The stream failed with `error`, a positive errno: report it to the peer, as well as can be done
-     * without waiting. `sparsestream_last_error` has the words meanwhile. Exactly one of `finish` and
-     * `abort` is called, once, if the stream was used at all.
+     * The stream failed with `error`, a positive errno: report that to the peer if this is possible without
+     * waiting. During the call, `sparsestream_last_error` returns the message. If the stream was used at
+     * all, exactly one of `finish` and `abort` is called, once.
      */
     void (*abort)(void *stream, int error);
     /**
@@ -1153,8 +1151,8 @@ typedef struct sparsestream_stream_ops {
 } sparsestream_stream_ops;
 
 /**
- * Makes a sink of the caller's stream, that is of its `send`, `send_hole`, `finish` and `abort`;
- * see `sparsestream_stream_ops`. Ownership and `free` as with `sparsestream_sink_to_callbacks`.
+ * Makes a sink of the caller's protocol; see `sparsestream_stream_ops`. Ownership and `free` are as with
+ * `sparsestream_sink_to_callbacks`.
  *
  * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
  * -EINVAL (an argument, or no `send`), -E2BIG, -ENOMEM.
@@ -1164,8 +1162,7 @@ int sparsestream_sink_to_stream(const struct sparsestream_stream_ops *ops,
                                 struct sparsestream_sink **sink);
 
 /**
- * Makes a source of the caller's stream, that is of its `recv`, `recv_hole`, `finish` and `abort`;
- * see `sparsestream_stream_ops`. Ownership and `free` as with
+ * Makes a source of the caller's protocol; see `sparsestream_stream_ops`. Ownership and `free` are as with
  * `sparsestream_source_from_callbacks`.
  *
  * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
@@ -1181,23 +1178,19 @@ int sparsestream_source_from_stream(const struct sparsestream_stream_ops *ops,
  */
 
 /**
- * Flag of `sparsestream_transfer_options`: data blocks that are all zeros are passed on as holes.
+ * Flag of `sparsestream_transfer_options`: pass blocks of data that are all zeros to the sink as holes.
  */
 #define SPARSESTREAM_DETECT_ZEROES 16
 
 /**
- * Sparse request (`sparse` of `sparsestream_transfer_options`): holes are kept where both ends
- * can; else they are sent as zeros. The default.
- */
-#define SPARSESTREAM_SPARSE_AUTO 0
-
-/**
  * Sparse requests: `sparse` of `sparsestream_transfer_options`.
  */
-/* Fail with -EOPNOTSUPP before a byte moves unless the source can tell its holes and the sink can make
-   holes. A source with `SPARSESTREAM_IGNORE_MAP` cannot. */
+/* Keep holes if both ends can; otherwise write them as zeros. This is the default. */
+#define SPARSESTREAM_SPARSE_AUTO 0
+/* Fail with -EOPNOTSUPP before a byte moves unless the source can report holes and the sink can make them.
+   A source with `SPARSESTREAM_IGNORE_MAP` cannot report holes. */
 #define SPARSESTREAM_SPARSE_REQUIRED 1
-/* No hole is ever made; holes of the source are written as zeros. */
+/* Make no hole; write the holes of the source as zeros. */
 #define SPARSESTREAM_SPARSE_NEVER 2
 
 /**
@@ -1206,24 +1199,23 @@ int sparsestream_source_from_stream(const struct sparsestream_stream_ops *ops,
 typedef struct sparsestream_transfer sparsestream_transfer;
 
 /**
- * The work that a transfer has done so far. Set `size` before the call: a short struct receives the
- * fields that fit, and the rest of a longer one is zeroed.
+ * The work that a transfer has done so far. Set `size` before the call. A shorter struct receives the fields
+ * that fit; the rest of a longer struct is zeroed.
  */
 typedef struct sparsestream_stats {
     /**
-     * `sizeof(sparsestream_stats)`, set by the caller; in `progress` the library's, which may be
-     * that of another version.
+     * `sizeof(sparsestream_stats)`, set by the caller. In `progress` the library sets it, and may be of
+     * another version than the caller's header.
      */
     uint64_t size;
     /**
      * The position in the stream, in bytes from its first byte. It includes the bytes that a receiver
-     * already held when the transfer was resumed. During their comparison it counts up to them. It goes
-     * back to 0 if the stream starts again.
+     * already held when the transfer was resumed; while these are compared, it counts them. It goes back to
+     * 0 if the stream starts again.
      */
     int64_t position;
     /**
-     * The value of `position` at the end, or -1 if the source does not know it. A resumed transfer moves
-     * less than that.
+     * The value of `position` at the end, or -1 if the source does not know it.
      */
     int64_t total;
     /**
@@ -1235,15 +1227,15 @@ typedef struct sparsestream_stats {
      */
     int64_t hole_bytes;
     /**
-     * Data sections begun. Neighbouring pieces of one kind are one section.
+     * Data sections that were begun. Adjacent pieces of one kind are one section.
      */
     int64_t data_sections;
     /**
-     * Holes begun.
+     * Holes that were begun.
      */
     int64_t hole_sections;
     /**
-     * Of `hole_bytes`: those that the source gave as data and that were found to be zeros.
+     * The part of `hole_bytes` that came from the source as data and was found to be zeros.
      */
     int64_t zero_bytes;
     /**
@@ -1251,25 +1243,25 @@ typedef struct sparsestream_stats {
      */
     int64_t keep_bytes;
     /**
-     * Kept sections begun.
+     * Kept sections that were begun.
      */
     int64_t keep_sections;
     /**
-     * `data_bytes` by the way in which they moved, at the index `SPARSESTREAM_WAY_...`.
+     * `data_bytes` by the way in which they moved. The index is one of `SPARSESTREAM_WAY_...`.
      */
     int64_t data_by_way[16];
     /**
-     * `hole_bytes` by the way in which the holes were made, at the index `SPARSESTREAM_HOLE_...`.
+     * `hole_bytes` by the way in which the holes were made. The index is one of `SPARSESTREAM_HOLE_...`.
      */
     int64_t holes_by_way[16];
 } sparsestream_stats;
 
 /**
- * How a transfer goes. Zero-initialise it and set `size`; NULL means all defaults.
+ * The options of a transfer. Zero-initialise it and set `size`; NULL means all defaults.
  *
- * The callbacks run on the thread that runs the transfer, between two steps of it. They may call
- * `sparsestream_transfer_cancel` and nothing else on that transfer; they must not throw, longjmp
- * or free what is in use.
+ * The callbacks run on the thread that runs the transfer. On that transfer they may call
+ * `sparsestream_transfer_cancel` and `sparsestream_transfer_fail` only. They must not throw, longjmp, or
+ * free a handle that is in use.
  */
 typedef struct sparsestream_transfer_options {
     /**
@@ -1285,83 +1277,87 @@ typedef struct sparsestream_transfer_options {
      */
     int32_t sparse;
     /**
-     * Bytes of a block for `SPARSESTREAM_DETECT_ZEROES`: a power of two from 512 to 1048576;
-     * 0 means 65536. Blocks lie on multiples of it, counted from the stream's first byte; only a
-     * hole, the end, and a source that is not ready end one early.
+     * The block size for `SPARSESTREAM_DETECT_ZEROES`, in bytes: a power of two from 512 to 1048576; 0 means
+     * 65536. Blocks are aligned to this size, counted from the first byte of the stream. A block is shorter
+     * only before a hole, before the end, and where the source was not ready.
      */
     uint32_t zero_block;
     /**
-     * Bytes of the transfer's one buffer, 4096 to 67108864; 0 means 1048576; at least `zero_block`
-     * while zeros are looked for. This is all the memory that a transfer takes beside some hundred
-     * bytes, whatever it moves, and what the kernel keeps in its pipe, at most 256 KiB.
+     * The size of the transfer's buffer in bytes, 4096 to 67108864; 0 means 1048576. With
+     * `SPARSESTREAM_DETECT_ZEROES` it must be at least `zero_block`. Apart from the buffer, a transfer takes
+     * a few hundred bytes, and at most 256 KiB in a pipe of the kernel.
      */
     uint64_t buffer_size;
     /**
-     * `progress` is called each time that this many more bytes were moved, and at the end;
-     * 0 means not by bytes.
+     * `progress` is called each time that this many more bytes were moved, and at the end. 0 means that the
+     * number of bytes does not matter.
      */
     int64_t progress_bytes;
     /**
-     * `progress` is called when something has moved and this many milliseconds have passed since the
-     * last call, and at the end; 0 means not by time.
+     * `progress` is called when this many milliseconds have passed since the last call and something has
+     * moved, and at the end. 0 means that the time does not matter.
      */
     int64_t progress_ms;
     /**
-     * Progress. If both intervals are 0 it is called once, at the end. A negative errno cancels
-     * the transfer, which then ends with that error. May be NULL.
+     * Reports the progress. If both intervals are 0, it is called once, at the end. If it returns a negative
+     * errno, the transfer ends with that error. May be NULL.
      */
     int (*progress)(void *opaque, const struct sparsestream_stats *stats);
     /**
-     * Called for each section, of any kind, once the sink has taken all of it. Offsets count from
-     * the stream's first byte. A negative errno cancels. May be NULL.
+     * Called for each section, of any kind, after the sink has taken all of it. Offsets count from the first
+     * byte of the stream. If it returns a negative errno, the transfer ends with that error. May be NULL.
      */
     int (*section)(void *opaque, const struct sparsestream_section *section);
     /**
-     * Handed to `progress`, `section` and `trace`. The caller's; must outlive the transfer.
+     * Passed to `progress`, `section` and `trace`. The library does not use it. It must be valid until the
+     * transfer is freed.
      */
     void *opaque;
     /**
-     * Milliseconds after which the transfer fails with -ETIMEDOUT, naming the side that is late, if no
-     * byte was moved and the other end of a wire gave no sign of life (`keepalive_ms` of
-     * `sparsestream_wire_options`); 0 means never. It is looked at when `sparsestream_transfer_run` is
-     * called and while it waits; a callback that blocks cannot be interrupted, and waiting for the rate
-     * does not count. A sender over a wire with a way back also waits for the receiver's answer, while
-     * the receiver may sync for a long time: choose a limit that allows that, or let the receiver use
-     * `sync_interval`. If the limit ends this wait, the receiver may have stored everything.
+     * The transfer fails with -ETIMEDOUT if it moves no byte for this many milliseconds; 0 means never. The
+     * error names the side that was waited for. A sign of life from the other end of a wire starts the time
+     * again (`keepalive_ms` of `sparsestream_wire_options`).
+     *
+     * The time is checked when `sparsestream_transfer_run` is called and while it waits. A callback that
+     * blocks is not interrupted. Time in which the transfer waits because of `rate` does not count.
+     *
+     * A sender over a wire with a way back also waits for the receiver's answer, and the receiver may need a
+     * long time to sync. Choose a limit that allows that, or let the receiver use `sync_interval`. If the
+     * limit ends this wait, the receiver may nevertheless have stored everything.
      */
     int64_t stall_ms;
     /**
-     * Most bytes of data a second, on average; 0 means no limit. Holes are free. A run that is
-     * ahead returns -EAGAIN (`sparsestream_transfer_wait` says when to come back), or waits where
-     * it may wait.
+     * The most bytes of data a second, on average; 0 means no limit. Holes do not count. A run that is too
+     * fast waits if its budget is 0. Otherwise it returns -EAGAIN, and `sparsestream_transfer_wait` reports
+     * how long to wait.
      */
     int64_t rate;
     /**
-     * As `stall_ms`, but signs of life do not count: how long the other end of a wire may be there
-     * and yet move nothing; 0 means for ever. Without a wire the shorter of both acts.
+     * As `stall_ms`, but signs of life do not start the time again: it limits how long a live peer may move
+     * nothing. 0 means never. Without a wire, the smaller of the two limits applies.
      */
     int64_t idle_ms;
     /**
-     * Called for each decision of the transfer and of its ends, such as the way in which data moves and
-     * how holes are made. `sparsestream_event_text` puts it into words. May be NULL.
+     * Called for each decision of the transfer and of its ends, such as the way in which data moves and how
+     * holes are made. `sparsestream_event_text` turns the event into text. May be NULL.
      */
     void (*trace)(void *opaque, const struct sparsestream_event *event);
     /**
-     * The least length of a hole in bytes: a shorter one is written as zeros, and shorter runs of zeros
-     * that `SPARSESTREAM_DETECT_ZEROES` finds stay data; 0 means that every hole is made. Neighbouring
-     * holes and runs of zeros count as one, unless a source that is not ready comes between them. Has
-     * no effect with `SPARSESTREAM_SPARSE_NEVER`. Takes up to 64 KiB of memory more.
+     * The least length of a hole in bytes; 0 means that every hole is made. A shorter hole is written as
+     * zeros, and a shorter run of zeros that `SPARSESTREAM_DETECT_ZEROES` finds remains data. Adjacent holes
+     * and runs of zeros count as one, unless the source was not ready between them. The option takes up to
+     * 64 KiB of memory. It has no effect with `SPARSESTREAM_SPARSE_NEVER`.
      */
     int64_t min_hole;
     /**
-     * Bytes of one request where several are in flight, which is where an end was opened with O_DIRECT or
-     * is made of a `sparsestream_async_ops`: a power of two from 4096 to 16777216; 0 means 524288. The
-     * ends may allow less.
+     * The size of one request in bytes, if several requests are in flight: a power of two from 4096 to
+     * 16777216; 0 means 524288. Several requests are in flight if an end was opened with O_DIRECT or is made
+     * of a `sparsestream_async_ops`. An end may set a smaller limit.
      */
     uint64_t request_size;
     /**
-     * The most requests in flight there, 1 to 256; 0 means 16. Such a transfer takes `depth` times
-     * `request_size` of memory beside its buffer.
+     * The most requests in flight, 1 to 256; 0 means 16. Such a transfer takes `depth` times `request_size`
+     * bytes of memory in addition to its buffer.
      */
     uint32_t depth;
     /**
@@ -1373,9 +1369,9 @@ typedef struct sparsestream_transfer_options {
 /**
  * Makes a transfer from a source to a sink. Nothing moves before it is run.
  *
- * The transfer holds both ends until it is freed, so that the caller may free its handles of them at
- * any time after this call. The ends must not be used otherwise before the transfer has ended. Once
- * it has been run, exactly one of finish and abort reaches each of them, at the latest when it is
+ * The transfer holds both ends until it is freed, so the caller may free its handles of them at any time
+ * after this call. Until the transfer has ended, the ends must not be used in any other way. If the transfer
+ * was run at least once, each end gets exactly one finish or abort, at the latest when the transfer is
  * freed.
  *
  * Returns 0 and a handle in `*transfer` that the caller frees, or a negative errno with
@@ -1388,41 +1384,44 @@ int sparsestream_transfer_new(struct sparsestream_source *source,
                               struct sparsestream_transfer **transfer);
 
 /**
- * Begins or resumes a transfer.
+ * Starts or continues a transfer.
  *
- * `budget` bounds one call: it returns 1 after about this many bytes of work, where data that is read
- * and found to be zeros counts as data that is moved, and a hole, or a step of zeroing, counts as 4096
- * bytes, or as 64 bytes a microsecond if it takes longer. With a budget the call never waits on a
- * descriptor, not even on one that is in blocking mode; reading and writing regular files and block
- * devices, and callbacks that block, take as long as they take, one piece at a time.
+ * `budget` limits one call, which returns 1 after about this many bytes of work. Data counts by its length,
+ * also if it is found to be zeros. A hole or a step of zeroing counts as 4096 bytes, or as 64 bytes for each
+ * microsecond if that is more. With a budget, the call never waits for a descriptor, even if the descriptor
+ * is in blocking mode. It does block while a regular file or a block device is read or written, and while a
+ * callback blocks, but for no more than one piece.
  *
- * `budget` 0 means to the end. The call then waits, with poll(2), on descriptors that are in
- * blocking mode, and returns -EAGAIN only for those in non-blocking mode and for callbacks.
+ * A `budget` of 0 means to run to the end. The call then waits, with poll(2), for descriptors in blocking
+ * mode. It returns -EAGAIN only for descriptors in non-blocking mode and for callbacks.
  *
- * Position: a mapped source file's position moves until the transfer has ended.
+ * Position: the position of a source file moves while its holes are searched, and is restored when the
+ * transfer has ended.
  *
- * Descriptors: a transfer from a descriptor or a wire into a file or a block device may open one
- * pipe, close-on-exec, and closes it when it ends or is freed; where none can be had it does
- * without. What a file sends to a socket or a pipe in non-blocking mode may be its own pages: it
- * should not change before the other end has read them.
+ * Descriptors: a transfer from a descriptor or a wire into a file or a block device may open one pipe,
+ * close-on-exec. It closes the pipe when it ends or is freed, and works without it if none can be opened. A
+ * file that is sent to a socket or a pipe in non-blocking mode should not change before the other end has
+ * read the data, because the kernel may send the pages of the file itself.
  *
- * Returns 0 when all is moved and both ends are finished; 1 when the budget is used up; -EAGAIN when an
- * end is not ready (`sparsestream_transfer_wait` says which; nothing is lost; run it again); or the
- * negative errno that ended the transfer, the same again if it is run again: -EOPNOTSUPP (the sparse
- * request cannot be met; no byte was moved), -ECANCELED, -ETIMEDOUT (`stall_ms`, `idle_ms`), -ENODATA
- * (the source ended early), -EPROTO (a callback gave an invalid answer), -EFBIG, -EOVERFLOW (a source whose
- * holes end beyond every offset), -ESHUTDOWN (an end was finished or aborted before), -ENOSPC, -ENOMEM
- * (no byte was moved), -EBUSY (the transfer or one of its ends is in use by another call; this one ended
- * nothing), or the error of the system or the callback.
+ * Returns 0 if everything was moved and both ends are finished, 1 if the budget is used up, or -EAGAIN if an
+ * end is not ready. In the last two cases run it again; after -EAGAIN, `sparsestream_transfer_wait` reports
+ * what to wait for. Any other negative errno has ended the transfer, and is returned again if it is run
+ * again: -EOPNOTSUPP (the sparse request cannot be met, or the sink does not support kept sections; no byte
+ * was moved), -ECANCELED, -ETIMEDOUT (`stall_ms`, `idle_ms`), -ENODATA (the source ended early), -EPROTO (a
+ * callback returned an invalid value), -EFBIG, -EOVERFLOW (the holes of the source end beyond the largest
+ * offset), -ESHUTDOWN (an end was finished or aborted before), -ENOSPC, -ENOMEM (no byte was moved), -EBUSY
+ * (another call uses the transfer or one of its ends; the transfer has not ended), or the error of the
+ * system or the callback.
  */
 int sparsestream_transfer_run(struct sparsestream_transfer *transfer,
                               int64_t budget);
 
 /**
- * Reports what the transfer waits for, after `sparsestream_transfer_run` returned -EAGAIN.
+ * Reports what to wait for after `sparsestream_transfer_run` returned -EAGAIN.
  *
- * Watch `fd` for `events` with poll, epoll or any event loop, and run the transfer again when they come
- * or `timeout_ms` has passed. At any other time the answer is: no side, no descriptor, 0 milliseconds.
+ * Wait for all of `fds` with poll, epoll or any event loop. Run the transfer again when one of them is ready
+ * or `timeout_ms` has passed. Call this again after each -EAGAIN, because the descriptors may differ each
+ * time. At any other time it reports no side, no descriptor, and a `timeout_ms` of 0.
  *
  * Returns 0 or a negative errno: -EINVAL, -EBUSY.
  */
@@ -1430,7 +1429,7 @@ int sparsestream_transfer_wait(struct sparsestream_transfer *transfer,
                                struct sparsestream_wait *wait);
 
 /**
- * Reports what the transfer has done so far.
+ * Reports the work that the transfer has done so far.
  *
  * Returns 0 or a negative errno: -EINVAL, -EBUSY.
  */
@@ -1438,7 +1437,7 @@ int sparsestream_transfer_stats(struct sparsestream_transfer *transfer,
                                 struct sparsestream_stats *stats);
 
 /**
- * The failure that ended the transfer, as fields; `code` 0 while none has.
+ * Reports the failure that ended the transfer, as fields. `code` is 0 if it has not failed.
  *
  * Returns 0 or a negative errno: -EINVAL, -EBUSY.
  */
@@ -1446,23 +1445,24 @@ int sparsestream_transfer_error(struct sparsestream_transfer *transfer,
                                 struct sparsestream_error *error);
 
 /**
- * Asks the transfer to end with -ECANCELED. From any thread and from a signal handler, also while
- * it runs; the handle must not be freed meanwhile. It acts when the step under way ends, or within
- * 100 ms of waiting, or the next time that the transfer is run. A transfer that has ended is not
- * changed.
+ * Asks the transfer to end with -ECANCELED. Any thread and a signal handler may call this at any time before
+ * the handle is freed. A running transfer ends after its current step, or within 100 ms if it waits. A
+ * transfer that does not run ends when it is run again. If the transfer has already ended, the call has no
+ * effect.
  *
- * Returns 0, or -EINVAL (NULL; the thread's message is left alone, so that a signal handler may
- * call this).
+ * Returns 0, or -EINVAL (NULL). It does not change the thread's message, so that a signal handler may call
+ * it.
  */
 int sparsestream_transfer_cancel(struct sparsestream_transfer *transfer);
 
 /**
- * Asks the transfer to end with `error`, a positive errno, and with these words: a connection was lost, or
- * the program knows better than an end what is wrong. Acts as `sparsestream_transfer_cancel`; the first
- * error counts, and a cancel before or after it does not change it. `text` may be NULL; the library keeps
- * its first 255 bytes.
+ * Asks the transfer to end with `error`, a positive errno, and with `text` in its message. Use it if the
+ * program knows why the transfer must fail, for example because a connection was lost. The request takes
+ * effect as with `sparsestream_transfer_cancel`. The first error counts, and a cancel before or after it
+ * does not change it. `text` may be NULL; the library keeps its first 255 bytes.
  *
- * From any thread, also while the transfer runs, and from its callbacks; not from a signal handler.
+ * Any thread may call this, also while the transfer runs, and so may its callbacks. A signal handler may
+ * not.
  *
  * Returns 0 or -EINVAL (NULL, or `error` is not from 1 to 4095).
  */
@@ -1473,12 +1473,12 @@ int sparsestream_transfer_fail(struct sparsestream_transfer *transfer,
 /**
  * Frees a transfer. NULL is allowed.
  *
- * One that was run and has not ended is cancelled: its sink is aborted, then its source. An end that
- * is in use by another call at that time is aborted when that call is done. Then the transfer lets go
- * of its sink, then of its source; an end whose handle the caller has freed already is freed here.
+ * If the transfer was run and has not ended, its sink is aborted, and then its source. An end that another
+ * call is using is aborted after that call. Then the transfer releases its sink and its source. An end whose
+ * handle the caller has already freed is freed now.
  *
- * A free while the transfer is in use by another call, which includes a callback of it or of its ends,
- * is ignored, and leaves a message with EBUSY.
+ * If another call uses the transfer, for example because one of its callbacks calls this, the transfer is
+ * not freed, and the thread's message reports EBUSY.
  */
 void sparsestream_transfer_free(struct sparsestream_transfer *transfer);
 
@@ -1488,20 +1488,19 @@ void sparsestream_transfer_free(struct sparsestream_transfer *transfer);
  */
 
 /**
- * Sends a whole source over the caller's stream: makes a sink of the stream, runs a transfer to
- * its end and frees both. The source stays the caller's.
+ * Sends a source over the caller's protocol: makes a sink of the stream, runs a transfer to its end, and
+ * frees both. The caller keeps the source.
  *
- * Blocking: waits with poll(2) on the descriptors of both ends, also on those in non-blocking mode, and
- * on what `wait` of the table says. Without `wait`, a stream function that returns -EAGAIN ends it with
- * that error; for an event loop use the transfer functions.
+ * The call blocks. It waits with poll(2) for the descriptors of both ends, also for those in non-blocking
+ * mode, and for the descriptors that `wait` of the table reports. If the table has no `wait`, a function
+ * that returns -EAGAIN ends the call with that error. For an event loop use the transfer functions.
  *
- * Exactly one of `finish` and `abort` of `ops` is called, and then `free`, exactly once, before the
- * return, on every path but those of a table that cannot be used: one that is NULL, has the `size` of no
- * table or is of a later version, or lacks `send`. Then neither is called, and `free` is, unless the
- * table is NULL or its `size` is wrong. `stats` may be NULL; it is filled on failure too, if the transfer
- * was started.
+ * Before it returns, the call makes exactly one call of `finish` or `abort` of `ops`, and then exactly one
+ * of `free`. There are two exceptions. If the table is of a later version or lacks `send`, only `free` is
+ * called. If the table is NULL or its `size` is not valid, no function is called. `stats` may be NULL; if
+ * the transfer was started, it is also filled on failure.
  *
- * Returns 0 or a negative errno, as `sparsestream_transfer_new` and `sparsestream_transfer_run`.
+ * Returns 0, or the errors of `sparsestream_transfer_new` and `sparsestream_transfer_run`.
  */
 int sparsestream_send_all(struct sparsestream_source *source,
                           const struct sparsestream_stream_ops *ops,
@@ -1510,10 +1509,11 @@ int sparsestream_send_all(struct sparsestream_source *source,
                           struct sparsestream_stats *stats);
 
 /**
- * Receives the caller's stream into a sink: makes a source of the stream, runs a transfer to its
- * end and frees both. The sink stays the caller's. All else as `sparsestream_send_all`.
+ * Receives the caller's protocol into a sink: makes a source of the stream, runs a transfer to its end, and
+ * frees both. The caller keeps the sink. The table must have `recv`. Everything else is as with
+ * `sparsestream_send_all`.
  *
- * Returns 0 or a negative errno, as `sparsestream_transfer_new` and `sparsestream_transfer_run`.
+ * Returns 0, or the errors of `sparsestream_transfer_new` and `sparsestream_transfer_run`.
  */
 int sparsestream_recv_all(const struct sparsestream_stream_ops *ops,
                           void *stream,
@@ -1531,17 +1531,18 @@ int sparsestream_recv_all(const struct sparsestream_stream_ops *ops,
  */
 /* A stage was entered. `what` is one of `SPARSESTREAM_STAGE_...`. */
 #define SPARSESTREAM_EVENT_STAGE 1
-/* From here on data moves another way. `what` is one of `SPARSESTREAM_WAY_...`. */
+/* From here on, data moves in another way. `what` is one of `SPARSESTREAM_WAY_...`. */
 #define SPARSESTREAM_EVENT_WAY 2
-/* A way was given up for this transfer. `what` is the way, `error` the reason, if the system gave one, and
-   `next` the way that is tried next. */
+/* A way to move data does not work and is not tried again. `what` is that way, `error` the errno of the
+   system or 0, and `next` the way that is tried next. */
 #define SPARSESTREAM_EVENT_WAY_DECLINED 3
-/* From here on holes are made another way. `what` is one of `SPARSESTREAM_HOLE_...`. */
+/* From here on, holes are made in another way. `what` is one of `SPARSESTREAM_HOLE_...`. */
 #define SPARSESTREAM_EVENT_HOLE 4
-/* A way to make holes was given up. `what` is the way, `error` the reason, if the system gave one, and
-   `next` the way that is tried next. */
+/* A way to make holes does not work and is not tried again. `what` is that way, `error` the errno of the
+   system or 0, and `next` the way that is tried next. */
 #define SPARSESTREAM_EVENT_HOLE_DECLINED 5
-/* The source's map. `what` is one of `SPARSESTREAM_MAP_...`, `error` the reason, if there is one. */
+/* A fact about the map of the source. `what` is one of `SPARSESTREAM_MAP_...`, and `error` the errno of
+   the system or 0. */
 #define SPARSESTREAM_EVENT_MAP 6
 /* The disk was asked to read `value` bytes ahead in one step, more than in any step before. */
 #define SPARSESTREAM_EVENT_LOOK_AHEAD 7
@@ -1549,80 +1550,80 @@ int sparsestream_recv_all(const struct sparsestream_stream_ops *ops,
 #define SPARSESTREAM_EVENT_WAIT 8
 /* Everything before the offset `value` of the stream is on the medium. */
 #define SPARSESTREAM_EVENT_CHECKPOINT 9
-/* A limit holds the transfer up. `what` is one of `SPARSESTREAM_LIMIT_...`. */
+/* A limit delays or ends the transfer. `what` is one of `SPARSESTREAM_LIMIT_...`. */
 #define SPARSESTREAM_EVENT_LIMIT 10
-/* `value` events of an end came too fast and were not kept. */
+/* An end produced events too fast, and `value` of them were dropped. */
 #define SPARSESTREAM_EVENT_LOST 11
-/* Requests for a file that was opened with O_DIRECT are made by io_uring(7); or, with an `error`, one
-   after the other, because it was refused. */
+/* Requests for a file that was opened with O_DIRECT use io_uring(7). With an `error`, the system refused
+   io_uring, and the requests are made one after the other. */
 #define SPARSESTREAM_EVENT_RING 12
 
 /**
- * Stages of a transfer.
+ * Stages of a transfer: `what` of `SPARSESTREAM_EVENT_STAGE`.
  */
 /* Both ends are examined. */
 #define SPARSESTREAM_STAGE_OPEN 1
-/* The content that the sink holds already is compared. */
+/* The content that the sink already holds is compared with the source. */
 #define SPARSESTREAM_STAGE_COMPARE 2
 /* Sections are moved. */
 #define SPARSESTREAM_STAGE_MOVE 3
-/* The source has ended, and what is on its way is moved. */
+/* The source has ended, and data in flight is moved. */
 #define SPARSESTREAM_STAGE_DRAIN 4
 /* The sink is finished. */
 #define SPARSESTREAM_STAGE_FINISH_SINK 5
 /* The source is finished. */
 #define SPARSESTREAM_STAGE_FINISH_SOURCE 6
-/* All succeeded. */
+/* The transfer succeeded. */
 #define SPARSESTREAM_STAGE_FINISHED 7
 /* The transfer failed. */
 #define SPARSESTREAM_STAGE_FAILED 8
 
 /**
- * Ways for data.
+ * Ways in which data moves: `what` of `SPARSESTREAM_EVENT_WAY`.
  */
 /* The sink fetches it from the source's file, by copy_file_range(2), sendfile(2) or splice(2). */
 #define SPARSESTREAM_WAY_FETCH 1
 /* Through a pipe, by splice(2). */
 #define SPARSESTREAM_WAY_SPLICE 2
-/* Several requests under way at once. */
+/* By several requests in flight. */
 #define SPARSESTREAM_WAY_WINDOW 3
-/* From or into memory that an end lends. */
+/* Directly from or to memory that an end lends. */
 #define SPARSESTREAM_WAY_LEND 4
 /* Through the transfer's buffer. */
 #define SPARSESTREAM_WAY_COPY 5
 
 /**
- * Ways for holes.
+ * Ways in which holes are made: `what` of `SPARSESTREAM_EVENT_HOLE`.
  */
-/* Handed on as a hole, to a peer or to the caller's functions. */
+/* As a hole to a peer or to the caller's functions. */
 #define SPARSESTREAM_HOLE_PASSED 1
-/* Beyond the end of a file, whose size grows over it. */
+/* The hole is beyond the end of a file, which grows. */
 #define SPARSESTREAM_HOLE_EXTENDED 2
-/* Nothing to do, by `SPARSESTREAM_KNOWN_ZERO`. */
+/* Nothing was done, because of `SPARSESTREAM_KNOWN_ZERO`. */
 #define SPARSESTREAM_HOLE_KNOWN_ZERO 3
-/* Fallocate(2) with FALLOC_FL_PUNCH_HOLE. */
+/* fallocate(2) with FALLOC_FL_PUNCH_HOLE. */
 #define SPARSESTREAM_HOLE_PUNCHED 4
-/* Fallocate(2) with FALLOC_FL_ZERO_RANGE. */
+/* fallocate(2) with FALLOC_FL_ZERO_RANGE. */
 #define SPARSESTREAM_HOLE_ZERO_RANGE 5
-/* Ioctl(2) BLKZEROOUT. */
+/* ioctl(2) BLKZEROOUT. */
 #define SPARSESTREAM_HOLE_ZERO_OUT 6
 /* Zeros are written. */
 #define SPARSESTREAM_HOLE_WRITTEN 7
 
 /**
- * Facts about the map of a source.
+ * The map of a source: `what` of `SPARSESTREAM_EVENT_MAP`.
  */
-/* The file system answers. */
+/* The file system reports data and holes. */
 #define SPARSESTREAM_MAP_ASKED 1
-/* The file system has none; everything is data. */
+/* The file system does not report holes; everything is data. */
 #define SPARSESTREAM_MAP_REFUSED 2
-/* An answer contradicts itself and is treated as data. */
+/* An answer contradicts itself; the range is treated as data. */
 #define SPARSESTREAM_MAP_DISTRUSTED 3
 /* Dirty pages were written back before an answer was believed. */
 #define SPARSESTREAM_MAP_FLUSHED 4
 
 /**
- * Limits.
+ * Limits of a transfer: `what` of `SPARSESTREAM_EVENT_LIMIT`.
  */
 /* The budget of one call. */
 #define SPARSESTREAM_LIMIT_BUDGET 1
@@ -1634,7 +1635,7 @@ int sparsestream_recv_all(const struct sparsestream_stream_ops *ops,
 #define SPARSESTREAM_LIMIT_IDLE 4
 
 /**
- * Something that a transfer decided, or that happened. A later version may report other kinds.
+ * A decision of a transfer, or something that happened to it. A later version may report other kinds.
  */
 typedef struct sparsestream_event {
     /**
@@ -1646,8 +1647,8 @@ typedef struct sparsestream_event {
      */
     int64_t position;
     /**
-     * One of `SPARSESTREAM_EVENT_...`. It says what the other fields mean; those that it does not
-     * mention are 0.
+     * One of `SPARSESTREAM_EVENT_...`, which describes the other fields. The fields that it does not mention
+     * are 0.
      */
     int32_t kind;
     /**
@@ -1669,66 +1670,62 @@ typedef struct sparsestream_event {
 } sparsestream_event;
 
 /**
- * Writes an event in words, such as "splice declined, next is copy: Invalid argument", into a buffer,
- * cut to fit and ended by a NUL byte. The words may change with each version.
+ * Writes an event as text into a buffer, for example "splice declined, next is copy: Invalid argument". The
+ * text is cut to fit and ended by a NUL byte. It may change with each version.
  *
  * Returns the length of the whole text without the NUL byte, as snprintf(3), or -EINVAL (an argument is
- * NULL). Any thread.
+ * NULL). Any thread may call this.
  */
 int64_t sparsestream_event_text(const struct sparsestream_event *event,
                                 char *buffer,
                                 size_t size);
 
 /**
- * The name of a `SPARSESTREAM_WAY_` number, such as "copy"; "unknown" for any other.
+ * Returns the name of a `SPARSESTREAM_WAY_` number, such as "copy". For any other number it is "unknown".
  *
- * Returns a constant string. Any thread.
+ * The string is constant. Any thread may call this.
  */
 const char *sparsestream_way_name(int way);
 
 /**
- * The name of a `SPARSESTREAM_HOLE_` number, such as "punched"; "unknown" for any other.
+ * Returns the name of a `SPARSESTREAM_HOLE_` number, such as "punched". For any other number it is
+ * "unknown".
  *
- * Returns a constant string. Any thread.
+ * The string is constant. Any thread may call this.
  */
 const char *sparsestream_hole_way_name(int way);
 
 /*
- * Requests in flight: ends that answer to offsets
- * ===============================================
+ * Ends with requests in flight
+ * ============================
  */
-
-/**
- * A request (`kind` of `sparsestream_request`): read `length` bytes at `offset` into `buffer`.
- */
-#define SPARSESTREAM_REQUEST_READ 1
 
 /**
  * Requests: `kind` of `sparsestream_request`.
  */
+/* Read `length` bytes at `offset` into `buffer`. */
+#define SPARSESTREAM_REQUEST_READ 1
 /* Write `length` bytes of `buffer` at `offset`. */
 #define SPARSESTREAM_REQUEST_WRITE 2
-/* Make `length` bytes at `offset` read zero. Comes only with `SPARSESTREAM_WITH_HOLES`. */
+/* Make `length` bytes at `offset` read as zeros. Only if the sink has `SPARSESTREAM_WITH_HOLES`. */
 #define SPARSESTREAM_REQUEST_ZERO 3
-/* Bring everything that was written to the medium. It comes when no other is under way. */
+/* Bring everything that was written to the medium. No other request is in flight then. */
 #define SPARSESTREAM_REQUEST_FLUSH 4
 
 /**
- * Flag of `sparsestream_async_info`: the end grows with what is written, and reads zero from `total`
- * on. Without it a write beyond `total` is refused with -ENOSPC before it is submitted.
+ * Flags: `flags` of `sparsestream_async_info`.
  */
+/* The end grows when it is written beyond `total`, and reads as zeros there. Without this flag a write
+   beyond `total` fails with -ENOSPC and is not submitted. */
 #define SPARSESTREAM_ASYNC_GROWS (1 << 20)
-
-/**
- * Flag of `sparsestream_async_info`: a sink that takes `SPARSESTREAM_REQUEST_READ` too. It is used to keep
- * the rest of a block, where a stream begins, ends or keeps a section within one. Without it such a
- * stream is refused with -EINVAL.
- */
+/* A sink that also accepts `SPARSESTREAM_REQUEST_READ`. The library uses it to preserve the rest of a
+   block in which the stream, or a kept section, begins or ends. Without this flag such a stream is refused
+   with -EINVAL. */
 #define SPARSESTREAM_ASYNC_READS (1 << 21)
 
 /**
- * The facts about an end that answers to offsets. The library sets `size` and the defaults; `describe` sets
- * what is different.
+ * The properties of an end with requests in flight. The library sets `size` and the defaults, and `describe`
+ * changes those that differ.
  */
 typedef struct sparsestream_async_info {
     /**
@@ -1736,21 +1733,21 @@ typedef struct sparsestream_async_info {
      */
     uint64_t size;
     /**
-     * Any of `SPARSESTREAM_WITH_HOLES` (a source: `section` tells holes apart; a sink: it takes
-     * `SPARSESTREAM_REQUEST_ZERO`), `SPARSESTREAM_WITH_KEEPS` (a source: `section` may report kept
-     * sections), `SPARSESTREAM_ASYNC_GROWS`, `SPARSESTREAM_ASYNC_READS`. Default: 0.
+     * Default: 0. Any of `SPARSESTREAM_WITH_HOLES` (a source whose `section` reports holes, or a sink that
+     * accepts `SPARSESTREAM_REQUEST_ZERO`), `SPARSESTREAM_WITH_KEEPS` (a source whose `section` may report
+     * kept sections), `SPARSESTREAM_ASYNC_GROWS`, `SPARSESTREAM_ASYNC_READS`.
      */
     uint64_t flags;
     /**
-     * Bytes that the end has. Must be set.
+     * The size of the end in bytes. Must be set.
      */
     int64_t total;
     /**
-     * The most bytes of a READ or WRITE, at least `block`; 0, the default, for no limit.
+     * The most bytes of a READ or WRITE, at least `block`; 0, the default, means no limit.
      */
     int64_t request_size;
     /**
-     * The most bytes of a ZERO, at least `block`; 0, the default, for no limit.
+     * The most bytes of a ZERO, at least `block`; 0, the default, means no limit.
      */
     int64_t zero_size;
     /**
@@ -1763,7 +1760,7 @@ typedef struct sparsestream_async_info {
      */
     uint32_t memory;
     /**
-     * The most requests under way, 1 to 256. Default: 16. A transfer may use fewer.
+     * The most requests in flight, 1 to 256. Default: 16. A transfer may use fewer.
      */
     uint32_t depth;
     /**
@@ -1773,8 +1770,8 @@ typedef struct sparsestream_async_info {
 } sparsestream_async_info;
 
 /**
- * A request. It is the library's, and stays where it is. Its fields and its buffer are the end's to use
- * from `submit` to `sparsestream_request_done`.
+ * A request. The library owns it and does not move it. From `submit` to `sparsestream_request_done` the end
+ * may use its fields and its buffer.
  */
 typedef struct sparsestream_request {
     /**
@@ -1782,7 +1779,7 @@ typedef struct sparsestream_request {
      */
     uint64_t size;
     /**
-     * One of `SPARSESTREAM_REQUEST_...`. An end answers a kind that it does not know with -EOPNOTSUPP.
+     * One of `SPARSESTREAM_REQUEST_...`. Answer an unknown kind with -EOPNOTSUPP.
      */
     int32_t kind;
     /**
@@ -1790,33 +1787,33 @@ typedef struct sparsestream_request {
      */
     int32_t reserved;
     /**
-     * The first byte in the end.
+     * The offset of the first byte in the end.
      */
     int64_t offset;
     /**
-     * Bytes; 0 of a FLUSH.
+     * The length in bytes; 0 for a FLUSH.
      */
     int64_t length;
     /**
-     * READ: to be filled. WRITE: to be read from, and not changed. Else NULL.
+     * READ: the buffer to fill. WRITE: the bytes to write, which must not be changed. Otherwise NULL.
      */
     void *buffer;
     /**
-     * The end's own, NULL at first; the library does not use it.
+     * For use by the end. NULL at first; the library does not use it.
      */
     void *user;
 } sparsestream_request;
 
 /**
- * An end of the caller's that answers to offsets and has several requests in flight: the adapter of a
- * network block protocol, for instance.
+ * An end made of the caller's functions, with several requests in flight at offsets of their own. It suits a
+ * network block protocol, for example.
  *
- * Each function but `free` takes the `opaque` that the table was handed in with and, but for `abort`,
- * returns 0 or a negative errno. They run on the thread that runs the transfer, never two at a time, and
- * must not wait. They must not throw, longjmp, or use the handle that they serve.
+ * Each function gets the `opaque` that was passed with the table. All functions except `free` and `abort`
+ * return 0 or a negative errno. They run on the thread that runs the transfer, one at a time, and must not
+ * wait. They must not throw, longjmp, or use the handle that they serve.
  *
- * `describe` and `submit` are required, and `section` with `SPARSESTREAM_WITH_HOLES` or
- * `SPARSESTREAM_WITH_KEEPS` of a source. The others may be NULL.
+ * `describe` and `submit` are required. A source with `SPARSESTREAM_WITH_HOLES` or `SPARSESTREAM_WITH_KEEPS`
+ * also requires `section`. The other functions may be NULL.
  */
 typedef struct sparsestream_async_ops {
     /**
@@ -1824,64 +1821,63 @@ typedef struct sparsestream_async_ops {
      */
     uint64_t size;
     /**
-     * Called exactly once with the opaque: when the handle is freed and no transfer holds it, or when
-     * its construction fails.
+     * Called exactly once with the `opaque`: after the handle was freed and no transfer holds it, or when
+     * the constructor fails.
      */
     void (*free)(void *opaque);
     /**
-     * Reports what the end is. Called before anything else, and again while it returns -EAGAIN: a
-     * connection can be made here.
+     * Reports the properties of the end. Called before all other functions, and again while it returns
+     * -EAGAIN, so that it can establish a connection.
      */
     int (*describe)(void *opaque, struct sparsestream_async_info *info);
     /**
-     * Reports the memory in which all buffers will lie, `length` bytes at `start`, before the first
-     * request, so that it can be registered. It stays valid until the end was finished or aborted.
+     * Reports the memory that contains all buffers, `length` bytes at `start`, so that it can be registered.
+     * Called before the first request. The memory stays valid until the end was finished or aborted.
      */
     int (*memory)(void *opaque, void *start, size_t length);
     /**
-     * Takes a request, and answers it with `sparsestream_request_done`, at once or later. A negative
-     * errno: it was not taken, and has failed with that errno; -EAGAIN: it was not taken, and comes
-     * again after the next `advance`.
+     * Accepts a request, which must be answered with `sparsestream_request_done`, at once or later. If it
+     * returns a negative errno, the request was not accepted and has failed with that errno. After -EAGAIN
+     * the request is submitted again after the next `advance`.
      */
     int (*submit)(void *opaque, struct sparsestream_request *request);
     /**
      * Source: reports the section at `section->offset`, an offset in the end: sets `kind` and `length`.
-     * -EAGAIN: not known yet. NULL: everything is data.
+     * Returns -EAGAIN if it is not known yet. NULL: the source is all data.
      */
     int (*section)(void *opaque, struct sparsestream_section *section);
     /**
-     * Sink with `SPARSESTREAM_ASYNC_GROWS`: gives the end its final size, which may be less than what
-     * was written where a block was written for the sake of a part of it. Called when no request is
-     * under way, and again while it returns -EAGAIN.
+     * Sink with `SPARSESTREAM_ASYNC_GROWS`: sets the final size of the end. The last write may have been
+     * rounded up to a block, so the size may be less than the number of bytes written. Called when no
+     * request is in flight, and again while it returns -EAGAIN.
      */
     int (*set_size)(void *opaque, int64_t bytes);
     /**
-     * Sets in `wait` the descriptors, or the time, after which `advance` or what returned -EAGAIN has
-     * something to do. NULL: only the caller knows.
+     * Sets the descriptors and the time to wait for before `advance`, or a function that returned -EAGAIN,
+     * is called again. NULL: the program itself runs the transfer again when the end is ready.
      */
     int (*wait)(void *opaque, struct sparsestream_wait *wait);
     /**
-     * Sends and receives what can be sent and received now. Called after requests were submitted, and
-     * when `wait` is over. An errno ends the transfer. -EAGAIN and -EINTR are not failures.
+     * Sends and receives as much as is possible without waiting. Called after requests were submitted, and
+     * when the wait is over. -EAGAIN and -EINTR are not failures; another errno ends the transfer.
      */
     int (*advance)(void *opaque);
     /**
-     * All was moved, no request is under way. Everything that can still fail must fail here. Called again
-     * while it returns -EAGAIN; any other answer is final.
+     * Everything was moved, and no request is in flight. Report any remaining failure here. Called again
+     * while it returns -EAGAIN; any other result is final.
      */
     int (*finish)(void *opaque);
     /**
-     * The stream failed with `error`, a positive errno; `sparsestream_last_error` has the words
-     * meanwhile. Before it returns, every request must have been answered, with any result. Memory of one
-     * that was not is never freed. Exactly one of `finish` and `abort` is called, once, if the end was
-     * used at all.
+     * The stream failed with `error`, a positive errno. During the call, `sparsestream_last_error` returns
+     * the message. Every request must be answered, with any result, before this function returns; the memory
+     * of a request that is not answered is never freed. If the end was used at all, exactly one of `finish`
+     * and `abort` is called, once.
      */
     void (*abort)(void *opaque, int error);
 } sparsestream_async_ops;
 
 /**
- * How an end that answers to offsets is used. Zero-initialise it and set `size`; NULL means all
- * defaults.
+ * The options of an end with requests in flight. Zero-initialise it and set `size`; NULL means all defaults.
  */
 typedef struct sparsestream_async_options {
     /**
@@ -1889,33 +1885,32 @@ typedef struct sparsestream_async_options {
      */
     uint64_t size;
     /**
-     * Source: 0, `SPARSESTREAM_IGNORE_MAP` or `SPARSESTREAM_AT_MOST`. Sink: any of `SPARSESTREAM_SYNC`
-     * (a FLUSH before success), `SPARSESTREAM_TRUNCATE` (the final size is the end of the stream, even if
-     * the end was larger; with `SPARSESTREAM_ASYNC_GROWS` only) and `SPARSESTREAM_KNOWN_ZERO`.
+     * Source: any of `SPARSESTREAM_IGNORE_MAP`, `SPARSESTREAM_AT_MOST`. Sink: any of `SPARSESTREAM_SYNC` (a
+     * FLUSH before success), `SPARSESTREAM_TRUNCATE` (the end is cut to the end of the stream; only with
+     * `SPARSESTREAM_ASYNC_GROWS`), `SPARSESTREAM_KNOWN_ZERO`.
      */
     uint64_t flags;
     /**
-     * The offset in the end of the stream's first byte.
+     * The offset, in the end, of the first byte of the stream.
      */
     int64_t offset;
     /**
-     * Source: bytes to read; 0 means to the end. Sink: the most bytes that may be put there, holes
-     * included; 0 means no limit of its own.
+     * Source: the number of bytes to read; 0 means to the end. Sink: the most bytes, holes included, that it
+     * accepts; 0 means that this option sets no limit.
      */
     int64_t length;
 } sparsestream_async_options;
 
 /**
- * Makes a source of the caller's functions that answer to offsets; see `sparsestream_async_ops`. Only a
- * transfer can read it: `sparsestream_source_read` and its like fail with -EOPNOTSUPP.
+ * Makes a source with requests in flight; see `sparsestream_async_ops`. Only a transfer can read it:
+ * `sparsestream_source_read` and similar functions fail with -EOPNOTSUPP.
  *
- * `ops` is copied. `opaque` must be valid until `ops->free` is called with it, exactly once: when the
- * source is freed and no transfer holds it, or before this call returns a failure (unless `ops` is
- * NULL or its `size` is not that of a table).
+ * `ops` is copied. `opaque` must be valid until `ops->free` is called with it. That happens exactly once:
+ * after the source was freed and no transfer holds it, or before this call returns a failure. It does not
+ * happen if `ops` is NULL or its `size` is not valid.
  *
- * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
- * NULL: -EINVAL (an argument, or a function that is required), -E2BIG (a struct from a later version),
- * -ENOMEM.
+ * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
+ * -EINVAL (an argument, or a required function is NULL), -E2BIG (a struct from a later version), -ENOMEM.
  */
 int sparsestream_source_from_async(const struct sparsestream_async_ops *ops,
                                    void *opaque,
@@ -1923,9 +1918,9 @@ int sparsestream_source_from_async(const struct sparsestream_async_ops *ops,
                                    struct sparsestream_source **source);
 
 /**
- * Makes a sink of the caller's functions that answer to offsets; see `sparsestream_async_ops`. Only a
- * transfer can write it: `sparsestream_sink_write` and its like fail with -EOPNOTSUPP. Ownership, `free`
- * and errors as with `sparsestream_source_from_async`.
+ * Makes a sink with requests in flight; see `sparsestream_async_ops`. Only a transfer can write to it:
+ * `sparsestream_sink_write` and similar functions fail with -EOPNOTSUPP. Ownership, `free` and errors are as
+ * with `sparsestream_source_from_async`.
  */
 int sparsestream_sink_to_async(const struct sparsestream_async_ops *ops,
                                void *opaque,
@@ -1933,18 +1928,18 @@ int sparsestream_sink_to_async(const struct sparsestream_async_ops *ops,
                                struct sparsestream_sink **sink);
 
 /**
- * Answers a request of a `sparsestream_async_ops`: the bytes that were read, written or zeroed, or a
- * negative errno. Fewer bytes than were asked for, a multiple of `block`, are right, and the rest is asked
- * for again; 0 bytes of a READ mean that the end has ended. A FLUSH is answered with 0.
+ * Answers a request of a `sparsestream_async_ops`. `result` is the number of bytes that were read, written
+ * or zeroed, or a negative errno. It is 0 for a FLUSH. It may be less than the length of the request, as a
+ * multiple of `block`; then the rest is requested again. A READ that is answered with 0 has met the end.
  *
- * The request and its buffer are the library's again: they must not be used any more.
+ * After this call the end must not use the request or its buffer.
  *
- * May be called from within any function of the table, and from any other thread between `submit` and the
- * return of `finish` or `abort`. The library takes notice at its next `advance`: from another thread, have
- * a descriptor of `wait` become ready.
+ * Every function of the table may call this, and so may any other thread between `submit` and the return of
+ * `finish` or `abort`. The library sees the answer at its next call of `advance`. So another thread must
+ * then make a descriptor of `wait` ready.
  *
- * Returns 0, or a negative errno and does nothing: -EINVAL (NULL), -EALREADY (the request is not under
- * way).
+ * Returns 0, or a negative errno without any effect: -EINVAL (NULL), -EALREADY (the request is not in
+ * flight).
  */
 int sparsestream_request_done(struct sparsestream_request *request,
                               int64_t result);
@@ -1955,54 +1950,37 @@ int sparsestream_request_done(struct sparsestream_request *request,
  */
 
 /**
- * Flag of `sparsestream_wire_options`: each DATA frame carries the CRC-32C of its payload. At a
- * receiver: with a way back it is turned on by this flag alone; without one a stream that has no
- * checksums is refused (-EOPNOTSUPP).
+ * Flags: `flags` of `sparsestream_wire_options`.
  */
+/* Each DATA frame carries the CRC-32C of its payload. Either end can ask for it. A receiver without a way
+   back cannot ask: it refuses a stream that has no checksums (-EOPNOTSUPP). */
 #define SPARSESTREAM_WIRE_CHECKSUM 32
-
-/**
- * Flag of `sparsestream_wire_options`: a digest of the whole stream, holes included, is sent at
- * checkpoints and at the end, and compared: 32 bytes of BLAKE3, which nobody can forge. At a receiver as
- * `SPARSESTREAM_WIRE_CHECKSUM`.
- */
+/* The sender sends a digest of the whole stream, holes included, at checkpoints and at the end, and the
+   receiver compares it. The digest has 32 bytes and is made with BLAKE3. A receiver asks for it in the
+   same way as for `SPARSESTREAM_WIRE_CHECKSUM`. */
 #define SPARSESTREAM_WIRE_DIGEST 64
-
-/**
- * Flag of `sparsestream_wire_options`, for a sender: the receiver may offer to resume after the bytes
- * that it holds.
- */
+/* Sender only. Let the receiver resume after the bytes that it already holds. */
 #define SPARSESTREAM_WIRE_RESUME 128
-
-/**
- * Flag of `sparsestream_wire_options`: if the stream cannot be resumed, it starts again from its first
- * byte. Without the flag that is an error at both ends. The receiver alone needs it if the source is
- * another one by its identity, transfer id or length (else -ESTALE), or if the sender cannot resume
- * (else -EOPNOTSUPP). Both ends need it if the held bytes differ from the source (else -ESTALE).
- */
+/* If the stream cannot be resumed, start again from its first byte. Without this flag, that is an error at
+   both ends: -ESTALE if the source has another identity, transfer id or length, or if the held bytes
+   differ from it; -EOPNOTSUPP if the sender cannot resume. If the held bytes differ, both ends need the
+   flag. Otherwise the receiver alone needs it. */
 #define SPARSESTREAM_WIRE_RESTART 256
-
-/**
- * Flag of `sparsestream_wire_options`: `length`, `source_size`, `source_offset` and `data_bytes`
- * are set; -1 stands for what is not known.
- */
+/* `length`, `source_size`, `source_offset` and `data_bytes` are set. A value of -1 means unknown. */
 #define SPARSESTREAM_WIRE_SIZES 512
-
-/**
- * Flag of `sparsestream_wire_options`. Sender: sections to be kept may come; a transfer whose source
- * declares that needs no flag. Receiver: a stream that keeps parts of the target is accepted; without
- * the flag it is refused (-EOPNOTSUPP), since it is right only on top of the right content. Such a
- * stream cannot be resumed.
- */
+/* Sender: the stream may have kept sections. The flag is not needed if a transfer drives the sink and its
+   source declares them. Receiver: accept a stream with kept sections. Without the flag it is refused
+   (-EOPNOTSUPP), because the result is right only if the target had the right content before. Such a
+   stream cannot be resumed. */
 #define SPARSESTREAM_WIRE_KEEP 1024
 
 /**
- * A transport made of the caller's functions: a TLS session, an SSH channel, anything that delivers
+ * A transport made of the caller's functions: a TLS session, an SSH channel, or anything else that delivers
  * bytes in order.
  *
- * Each function takes the `opaque` that the table was handed in with. None may wait: one that is not
- * ready returns -EAGAIN, and is called again. -EINTR means the same at once. A failure's words can
- * be attached with `sparsestream_set_error`. The functions run on the thread that drives the handle.
+ * Each function gets the `opaque` that was passed with the table. The functions must not wait. A function
+ * that is not ready returns -EAGAIN and is called again later; after -EINTR it is called again at once.
+ * `sparsestream_set_error` adds details to an errno. The functions run on the thread that drives the handle.
  * They must not throw, longjmp, or use the handle that they serve.
  */
 typedef struct sparsestream_transport_ops {
@@ -2011,52 +1989,52 @@ typedef struct sparsestream_transport_ops {
      */
     uint64_t size;
     /**
-     * Called exactly once with the opaque, when the handle is freed or when its construction
-     * fails. May be NULL.
+     * Called exactly once with the `opaque`, after the handle was freed and no transfer holds it, or when
+     * the constructor fails. May be NULL.
      */
     void (*free)(void *opaque);
     /**
-     * Reads at most `length` bytes, which are more than 0. Returns the count, 0 at the orderly end of the
-     * transport, or a negative errno. An end that is not orderly must be an error. Required by a source;
-     * a sink without it has no way back.
+     * Reads at most `length` bytes; `length` is never 0. Returns the count, 0 at the orderly end of the
+     * transport, or a negative errno. If the transport was cut, return an error, not 0. A source requires
+     * this function. A sink without it has no way back.
      */
     int64_t (*read)(void *opaque, void *buffer, size_t length);
     /**
-     * Writes at most `length` bytes, which are more than 0. Returns the count, which may be short, or
-     * a negative errno; 0 is an error. After -EAGAIN or -EINTR the next call has the same buffer, with the
-     * same bytes and length. Required by a sink; a source without it has no way back.
+     * Writes at most `length` bytes; `length` is never 0. Returns the count, which may be short but not 0,
+     * or a negative errno. After -EAGAIN or -EINTR the call is repeated with the same buffer, bytes and
+     * length. A sink requires this function. A source without it has no way back.
      */
     int64_t (*write)(void *opaque, const void *buffer, size_t length);
     /**
-     * Says goodbye: nothing is read or written any more. Called once, when the stream has ended or failed
-     * or the handle is freed (not if its construction failed). Called again only while it returns -EAGAIN
-     * or -EINTR and there is time for that. After a failure it is called once. Its failure counts only
-     * where nothing else confirms the stream: at a sink without a way back. Must not close a descriptor
-     * that others use. May be NULL.
+     * Ends the session, for example with the close_notify of TLS. Called when the stream has ended or
+     * failed, or when the handle is freed; not if the constructor failed. Nothing is read or written
+     * afterwards. At the end of a stream it may be called again after -EAGAIN or -EINTR; after a failure it
+     * is called once. Its own failure counts only for a sink without a way back, where nothing else confirms
+     * the stream. It must not close a descriptor that is still used. May be NULL.
      */
     int (*close)(void *opaque);
     /**
-     * Called each time that `read`, `write` or `close` has returned -EAGAIN: sets in `wait` what this call
-     * has to wait for. A TLS session may have to write before it can read. NULL: only the caller knows.
+     * Called each time that `read`, `write` or `close` has returned -EAGAIN: sets the descriptors and the
+     * time to wait for. Report POLLOUT even after `read` if a TLS session must write before it can read.
+     * NULL: the program itself runs the transfer again when the function is ready.
      */
     int (*wait)(void *opaque, struct sparsestream_wait *wait);
     /**
-     * The descriptor that may be read in place of `read` from now on until the next call of `read`, so
-     * that data need not pass through memory; or -1. To be offered only where no bytes are left in the
-     * session, as with kernel TLS. May be NULL.
+     * Returns a descriptor that the library may read instead of calling `read`, so that data need not pass
+     * through memory, or -1. The permission lasts until the next call of `read`. Return a descriptor only if
+     * the session holds no bytes that were received but not yet read, as with kernel TLS. May be NULL.
      */
     int (*input_fd)(void *opaque);
     /**
-     * As `input_fd`, for `write`: sendfile(2) and splice(2) are used on it.
+     * As `input_fd`, but for `write`. The library uses sendfile(2) and splice(2) on the descriptor.
      */
     int (*output_fd)(void *opaque);
 } sparsestream_transport_ops;
 
 /**
- * How a stream of frames is sent or received. Zero-initialise it and set `size`; NULL means all
- * defaults.
+ * The options of an end of a wire. Zero-initialise it and set `size`; NULL means all defaults.
  *
- * A field that belongs to one end must be zero at the other.
+ * A field for the sender must be zero at the receiver, and the reverse.
  */
 typedef struct sparsestream_wire_options {
     /**
@@ -2064,86 +2042,85 @@ typedef struct sparsestream_wire_options {
      */
     uint64_t size;
     /**
-     * Any of `SPARSESTREAM_WIRE_CHECKSUM`, `_DIGEST`, `_KEEP`, `_RESTART`; for a sender `_RESUME` and
-     * `_SIZES` too.
+     * Any of `SPARSESTREAM_WIRE_CHECKSUM`, `_DIGEST`, `_KEEP`, `_RESTART`. A sender may also set `_RESUME`
+     * and `_SIZES`.
      */
     uint64_t flags;
     /**
-     * Sender, with `SPARSESTREAM_WIRE_SIZES`: bytes of the stream; -1 if not known. A transfer
-     * that knows the length sends it without this.
+     * Sender, with `SPARSESTREAM_WIRE_SIZES`: the length of the stream in bytes; -1 if it is not known. A
+     * transfer that knows the length sends it even without this field.
      */
     int64_t length;
     /**
-     * Sender, with `SPARSESTREAM_WIRE_SIZES`: bytes of the whole source; -1 if not known.
+     * Sender, with `SPARSESTREAM_WIRE_SIZES`: the size of the whole source in bytes; -1 if it is not known.
      */
     int64_t source_size;
     /**
-     * Sender, with `SPARSESTREAM_WIRE_SIZES`: where in the source the stream starts, in bytes.
+     * Sender, with `SPARSESTREAM_WIRE_SIZES`: the offset in the source at which the stream starts.
      */
     int64_t source_offset;
     /**
-     * Sender, with `SPARSESTREAM_WIRE_SIZES`: bytes of the stream that are data, so that the
-     * receiver can show how much is left to move; -1 if not known.
+     * Sender, with `SPARSESTREAM_WIRE_SIZES`: the number of bytes of data in the stream, from which the
+     * receiver can compute its progress; -1 if it is not known.
      */
     int64_t data_bytes;
     /**
-     * Sender: its name for this transfer, sent to the receiver; zeros for none. Receiver: the
-     * transfer that brought what it holds; zeros for any.
+     * Sender: an id for this transfer, which is sent to the receiver; zeros for none. Receiver, with
+     * `resume_offset`: the id of the transfer that brought the held bytes; zeros for any.
      */
     uint8_t transfer_id[16];
     /**
-     * Sender: distinguishes this source, as it is now, from any other; zeros for nothing.
-     * `sparsestream_wire_describe` makes one. It is sent before the receiver is known, unless the
-     * transport has authenticated it. Receiver: the identity that was sent when what it holds came;
-     * zeros for any. An equal identity alone never counts as proof of equal content.
+     * Sender: a value that differs for every other source and for every other state of this source; zeros
+     * for none. `sparsestream_wire_describe` makes one. The sender sends it at the start, before it knows
+     * anything about the receiver. Receiver, with `resume_offset`: the identity that came with the held
+     * bytes; zeros for any. The library never takes an equal identity alone as proof of equal content.
      */
     uint8_t identity[32];
     /**
-     * With `SPARSESTREAM_WIRE_KEEP`, sender: the identity of the content that kept parts refer to;
-     * zeros for none. Receiver: the identity of what its target holds; another one is refused with
-     * -ESTALE before a byte moves. Zeros for any.
+     * With `SPARSESTREAM_WIRE_KEEP`. Sender: the identity of the content to which the kept sections belong;
+     * zeros for none. Receiver: the identity of the content of its target; zeros for any. If the two differ,
+     * the stream is refused with -ESTALE before a byte moves.
      */
     uint8_t base_identity[32];
     /**
-     * Sender: the digest is sent after this many bytes of data; 0 means 64 MiB. It is also sent 5
-     * seconds after the last time if anything was sent since.
+     * Sender: the number of bytes of data after which the digest is sent; 0 means 64 MiB. The digest is also
+     * sent 5 seconds after the last one, if anything was sent since.
      */
     int64_t checkpoint_interval;
     /**
-     * Milliseconds of silence after which this end sends a sign of life; 0 means never. It does so
-     * while the transfer runs or waits; `timeout_ms` of `sparsestream_wait` says when the next is
-     * due. It counts for `stall_ms` of the other end's transfer, and not for `idle_ms`. A receiver
-     * that reads back what it holds sends one each second, whatever this says.
+     * This end sends a sign of life if it has sent nothing for this many milliseconds; 0 means never. It
+     * does so while the transfer runs or waits, and `timeout_ms` of `sparsestream_wait` reports when the
+     * next one is due. At the other end a sign of life counts for `stall_ms`, but not for `idle_ms`. A
+     * receiver that reads back held bytes always sends one each second.
      */
     int64_t keepalive_ms;
     /**
-     * Receiver: the most bytes that it takes, holes included; 0 means no limit of its own. A
-     * longer stream is refused with -EFBIG before a byte of it is passed on, or where it gets too
-     * long if its length was not announced.
+     * Receiver: the most bytes, holes included, that it accepts; 0 means that this option sets no limit. A
+     * longer stream is refused with -EFBIG: at once if its length was announced, otherwise at the limit.
      */
     int64_t max_size;
     /**
-     * Receiver: the most bytes of data in one frame, 4096 to 4194304; 0 means 4194304.
+     * Receiver: the most bytes of data that it accepts in one frame, 4096 to 4194304; 0 means 4194304.
      */
     uint32_t max_payload;
     /**
-     * Receiver, with `resume_offset`: a file or a block device that holds the bytes. It is read from
-     * when a sender has introduced the same source, and must stay open until the source is freed.
+     * Receiver, with `resume_offset`: the file or block device that has the held bytes. They are read back
+     * if the sender has the same source. It must stay open until the source is freed.
      */
     int32_t resume_fd;
     /**
-     * Receiver: bytes from the start of the stream that it holds, durably, from an earlier
-     * transfer; 0 for none.
+     * Receiver: the number of bytes, from the start of the stream, that it holds from an earlier transfer
+     * and that are durable; 0 for none.
      */
     int64_t resume_offset;
     /**
-     * Receiver: where in `resume_fd` the first byte of the stream is, in bytes.
+     * Receiver, with `resume_offset`: the offset in `resume_fd` of the first byte of the stream.
      */
     int64_t resume_fd_offset;
 } sparsestream_wire_options;
 
 /**
- * The facts that a sender has sent about its stream. Set `size` before it is handed in.
+ * The properties of a stream that its sender has sent. Set `size` before the call.
  */
 typedef struct sparsestream_wire_info {
     /**
@@ -2151,45 +2128,45 @@ typedef struct sparsestream_wire_info {
      */
     uint64_t size;
     /**
-     * Those of `SPARSESTREAM_WIRE_CHECKSUM`, `SPARSESTREAM_WIRE_DIGEST` and `SPARSESTREAM_WIRE_KEEP`
-     * that are in force.
+     * Those of `SPARSESTREAM_WIRE_CHECKSUM`, `SPARSESTREAM_WIRE_DIGEST` and `SPARSESTREAM_WIRE_KEEP` that
+     * this stream uses.
      */
     uint64_t flags;
     /**
-     * Bytes of the stream, or -1 if the sender does not know.
+     * The length of the stream in bytes, or -1 if the sender does not know it.
      */
     int64_t length;
     /**
-     * Bytes of the whole source, or -1 if the sender does not know.
+     * The size of the whole source in bytes, or -1 if the sender does not know it.
      */
     int64_t source_size;
     /**
-     * Where in the source the stream starts, in bytes.
+     * The offset in the source at which the stream starts.
      */
     int64_t source_offset;
     /**
-     * Bytes of the stream that are data, or -1 if the sender does not know.
+     * The number of bytes of data in the stream, or -1 if the sender does not know it.
      */
     int64_t data_bytes;
     /**
-     * Where in the stream this transfer starts: `resume_offset` of the options if the sender resumes
-     * there, else 0. The sink must begin there.
+     * The offset in the stream at which this transfer starts: `resume_offset` of the options if the sender
+     * resumes there, otherwise 0. The sink must begin at the same offset.
      */
     int64_t start;
     /**
-     * The sender's name for this transfer; zeros for none.
+     * The id that the sender gave this transfer; zeros for none.
      */
     uint8_t transfer_id[16];
     /**
-     * Distinguishes its source from any other; zeros for nothing.
+     * The identity of the sender's source; zeros for none.
      */
     uint8_t identity[32];
     /**
-     * The identity of the content that kept parts refer to; zeros for none.
+     * The identity of the content to which the kept sections belong; zeros for none.
      */
     uint8_t base_identity[32];
     /**
-     * 1 if the sender waits for the receiver's answer, else 0.
+     * 1 if the sender waits for the receiver's answer, otherwise 0.
      */
     int32_t answers;
     /**
@@ -2199,16 +2176,15 @@ typedef struct sparsestream_wire_info {
 } sparsestream_wire_info;
 
 /**
- * Makes a sink that sends frames through the caller's functions; otherwise as
- * `sparsestream_sink_to_wire`.
+ * As `sparsestream_sink_to_wire`, but sends the frames through the caller's functions.
  *
- * `ops` is copied. `opaque` is borrowed until the sink is freed; `ops->free`, if any, is called with
- * it exactly once: when the sink is freed, or before this call returns a failure (unless `ops` is NULL
- * or its size cannot be). Data is copied to memory that does not move until it is written: one copy
- * more than with descriptors, unless `output_fd` offers one.
+ * `ops` is copied. `opaque` must be valid until `ops->free` is called with it. That happens exactly once:
+ * after the sink was freed and no transfer holds it, or before this call returns a failure. It does not
+ * happen if `ops` is NULL or its `size` is not valid. Unless `output_fd` offers a descriptor, data is copied
+ * once more than with `sparsestream_sink_to_wire`.
  *
- * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
- * -EINVAL (an argument, no `write`), -E2BIG, -ENOMEM, and those of `sparsestream_sink_to_wire` that
+ * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL: -EINVAL
+ * (an argument, or `write` is NULL), -E2BIG, -ENOMEM, and the errors of `sparsestream_sink_to_wire` that
  * concern options.
  */
 int sparsestream_sink_to_transport(const struct sparsestream_transport_ops *ops,
@@ -2217,14 +2193,15 @@ int sparsestream_sink_to_transport(const struct sparsestream_transport_ops *ops,
                                    struct sparsestream_sink **sink);
 
 /**
- * Makes a source that receives frames through the caller's functions; otherwise as
- * `sparsestream_source_from_wire`. Ownership and `free` as with `sparsestream_sink_to_transport`.
+ * As `sparsestream_source_from_wire`, but receives the frames through the caller's functions. Ownership and
+ * `free` are as with `sparsestream_sink_to_transport`.
  *
- * `sparsestream_source_wire_info` never waits by itself: `sparsestream_source_wait` says for what.
+ * For such a source, `sparsestream_source_wire_info` does not wait but returns -EAGAIN;
+ * `sparsestream_source_wait` reports what to wait for.
  *
  * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
- * -EINVAL (an argument, no `read`), -E2BIG, -ENOMEM, and those of `sparsestream_source_from_wire` that
- * concern options.
+ * -EINVAL (an argument, or `read` is NULL), -E2BIG, -ENOMEM, and the errors of
+ * `sparsestream_source_from_wire` that concern options.
  */
 int sparsestream_source_from_transport(const struct sparsestream_transport_ops *ops,
                                        void *opaque,
@@ -2232,40 +2209,43 @@ int sparsestream_source_from_transport(const struct sparsestream_transport_ops *
                                        struct sparsestream_source **source);
 
 /**
- * Makes a sink that sends frames, as docs/wire-format.md specifies them, to a pipe, a socket, a
- * character device or, to be received later, a regular file at its position.
+ * Makes a sink that sends a stream in the library's wire format, which docs/wire-format.md specifies, to a
+ * pipe, a socket or a character device. It can also write it to a regular file, at its file position, to be
+ * received later.
  *
- * With a way back (`read_fd` at least 0; the same descriptor twice for a socket) the receiver's
- * answer is the result: the sink is finished when the receiver has said that everything is stored, and
- * a failure of the receiver is this sink's failure, with the receiver's errno, operation, side and
- * offset (`peer` of `sparsestream_error`). With -1 success means only that everything was written.
+ * `read_fd` is the way back, on which the receiver answers. For a socket, pass the same descriptor twice.
+ * The sink finishes with success only if the receiver has reported that everything is stored. If the
+ * receiver fails, the sink fails with the receiver's errno, operation, side and offset, and `peer` of
+ * `sparsestream_error` is 1. If `read_fd` is -1, there is no way back, and success only means that
+ * everything was written.
  *
- * Sending never waits, whatever the mode of the descriptors, and raises no SIGPIPE. The sink takes
- * at most 530 KiB of memory, whatever it sends. Small pieces are gathered: those of a sink that is
- * driven by hand may wait until it is finished. Both descriptors stay the caller's, carry this stream
- * and nothing else, and must stay open until the sink is freed. A sink that was used and is freed
- * without having been finished reports ECANCELED to the receiver.
+ * The sink never waits for a descriptor, whatever its mode, and raises no SIGPIPE. It takes at most 530 KiB
+ * of memory. It gathers small pieces, so if you drive it by hand, the last pieces may be sent only when it
+ * is finished. The caller owns both descriptors. They must stay open until the sink was freed and no
+ * transfer holds it, and must not be used for anything else until then. If a sink was used and is freed
+ * before it was finished, it reports ECANCELED to the receiver.
  *
- * A transfer sends data from 64 KiB up that lies in a file from there, without a copy, if `write_fd`
- * is a regular file, or if all of this holds: there is a way back, `write_fd` is in non-blocking mode,
- * and neither checksums nor the digest are in force, which the receiver may ask for. Where zeros are
- * looked for, only blocks of 64 KiB and more that are in the cache and do not begin with zeros are sent
- * so.
+ * A transfer sends pieces of a file of 64 KiB or more without a copy through memory if `write_fd` is a
+ * regular file. For any other `write_fd` it does so under these conditions: there is a way back, `write_fd`
+ * is in non-blocking mode, and neither end asked for checksums or the digest. With
+ * `SPARSESTREAM_DETECT_ZEROES` it does so only for blocks that are in the page cache and do not begin with
+ * zeros.
  *
- * With `SPARSESTREAM_WIRE_RESUME` the sink must be driven by a transfer. It reads the part that the
- * receiver holds, compares the digests, and resumes after it. If they differ the transfer ends with
- * -ESTALE, or starts again if both ends have `SPARSESTREAM_WIRE_RESTART` and the source can go back.
+ * With `SPARSESTREAM_WIRE_RESUME` a transfer must drive the sink. It reads the part of the source that the
+ * receiver holds, compares the digests, and resumes after that part. If the digests differ, the transfer
+ * ends with -ESTALE. It starts again instead if both ends have `SPARSESTREAM_WIRE_RESTART` and the source
+ * can go back to its start.
  *
- * Kept sections need `SPARSESTREAM_WIRE_KEEP`, or a transfer whose source declares them; the receiver
- * refuses them with -EOPNOTSUPP unless it has the flag too.
+ * Kept sections need `SPARSESTREAM_WIRE_KEEP`, or a transfer whose source declares them. A receiver without
+ * the flag refuses them with -EOPNOTSUPP.
  *
- * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
- * -EINVAL (an argument, an unknown flag, a field of the receiver's, sizes that contradict each
- * other, `SPARSESTREAM_WIRE_RESUME` without a way back), -EOPNOTSUPP (`SPARSESTREAM_WIRE_RESUME` with
- * `SPARSESTREAM_WIRE_KEEP`), -E2BIG (options from a later version),
- * -EBADF (not open for writing, or reading), -EISDIR, -ESPIPE (a block device, or nothing that
- * carries bytes), -EPROTOTYPE (no stream socket), -ENOMEM, or the errno of fstat(2), fcntl(2) or
- * getsockopt(2).
+ * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL: -EINVAL
+ * (an argument, an unknown flag, a field for the receiver, sizes that contradict each other,
+ * `SPARSESTREAM_WIRE_RESUME` without a way back), -EOPNOTSUPP (`SPARSESTREAM_WIRE_RESUME` with
+ * `SPARSESTREAM_WIRE_KEEP`), -E2BIG (options from a later version), -EBADF (`write_fd` not open for writing,
+ * or `read_fd` not for reading), -EISDIR, -ESPIPE (a block device, or a descriptor that carries no bytes,
+ * such as an eventfd), -EPROTOTYPE (a socket that is not a stream socket), -ENOMEM, or the errno of
+ * fstat(2), fcntl(2) or getsockopt(2).
  */
 int sparsestream_sink_to_wire(int write_fd,
                               int read_fd,
@@ -2273,36 +2253,39 @@ int sparsestream_sink_to_wire(int write_fd,
                               struct sparsestream_sink **sink);
 
 /**
- * Makes a source that receives frames from a pipe, a socket, a character device or a regular file
- * at its position; see `sparsestream_sink_to_wire`.
+ * Makes a source that receives a stream in the library's wire format, from a pipe, a socket, a character
+ * device, or a regular file at its file position. See `sparsestream_sink_to_wire`.
  *
- * With a way back (`write_fd` at least 0; the same descriptor twice for a socket) the sender is
- * answered, if it waits for that: finishing the source, as a transfer does after its sink, reports that
- * everything is stored; aborting it reports the failure. With -1 a sender that waits for answers is
- * refused with -ENOTCONN.
+ * `write_fd` is the way back to the sender. For a socket, pass the same descriptor twice. When the source is
+ * finished, which a transfer does after its sink, it reports to the sender that everything is stored. When
+ * it is aborted, it reports the failure. If `write_fd` is -1, a sender that waits for an answer is refused
+ * with -ENOTCONN.
  *
- * Nothing that comes is trusted: a stream that breaks the rules, is longer than `max_size` or was
- * damaged is an error before the sink hears of it, but for the data of a frame whose checksum turns out
- * to be wrong at its last byte. A stream that is cut off is -ENODATA. Receiving never waits. The source
- * takes at most 270 KiB of memory, whatever it receives. A transfer moves long data into a file or a
- * block device without a copy through memory, if `read_fd` is a pipe, a regular file or in non-blocking
- * mode, neither checksums nor the digest are in force, and the transfer looks for no zeros.
+ * The source checks everything that it receives. A stream that breaks the rules, is longer than `max_size`
+ * or was damaged is an error, and the sink does not get the wrong part. There is one exception: the checksum
+ * of a frame comes after its data, so the sink may already have the data of a damaged frame. A stream that
+ * is cut off fails with -ENODATA. The source never waits for a descriptor. It takes at most 270 KiB of
+ * memory.
  *
- * To resume an earlier transfer, set `resume_offset`, `resume_fd`, `resume_fd_offset` and `identity`,
- * ask with `sparsestream_source_wire_info` where the stream starts, and make the sink begin there. When
- * a sender has introduced a stream of the same transfer id, identity and length, the library reads the
- * held bytes back and offers their digest; the sender compares it with its source. This takes as
- * long as reading them. It is done in bounded steps, in `sparsestream_source_wire_info` or in
- * `sparsestream_transfer_run`, and the sender gets a sign of life each second. The transfer reports to
- * the sender what became durable (`checkpoint` of `sparsestream_sink_options`).
+ * A transfer moves pieces of 64 KiB or more to a file or a block device without a copy through memory under
+ * these conditions: `read_fd` is a pipe, a regular file or in non-blocking mode, neither end asked for
+ * checksums or the digest, and the transfer does not use `SPARSESTREAM_DETECT_ZEROES`.
+ *
+ * To resume an earlier transfer, set `resume_offset`, `resume_fd`, `resume_fd_offset` and `identity`. Then
+ * call `sparsestream_source_wire_info`, and make the sink begin at the `start` that it reports. If the
+ * transfer id, identity and length of the stream match, the library reads the held bytes back and sends
+ * their digest, and the sender compares it with its source. This takes as long as reading these bytes. The
+ * library does it in small steps, in `sparsestream_source_wire_info` or `sparsestream_transfer_run`, and
+ * sends a sign of life each second. During the transfer, it reports to the sender how much is durable (see
+ * `checkpoint` of `sparsestream_sink_options`).
  *
  * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
- * -EINVAL (an argument, an unknown flag, a field of the sender's), and those of
- * `sparsestream_sink_to_wire`. What is wrong with the stream itself shows when the source is used:
- * -EPROTO (a frame that may not be), -EBADMSG (a checksum or the digest is wrong), -EMSGSIZE (more data
- * in a frame than `max_payload`), -EFBIG, -ENODATA, -EPROTONOSUPPORT (a version or a feature that is not
- * known), -EOPNOTSUPP (no checksums, no digest, no resuming), -ENOTCONN, -ESTALE (the source has
- * changed), -EAGAIN, -EINTR, the errno of a read, or the one that the sender reported.
+ * -EINVAL (an argument, an unknown flag, a field for the sender), and the errors of
+ * `sparsestream_sink_to_wire`. Errors of the stream itself are reported when the source is used: -EPROTO (a
+ * frame that breaks the rules), -EBADMSG (a checksum or the digest is wrong), -EMSGSIZE (more data in a
+ * frame than `max_payload`), -EFBIG, -ENODATA, -EPROTONOSUPPORT (an unknown version or feature), -EOPNOTSUPP
+ * (the sender does not support checksums, the digest or resuming), -ENOTCONN, -ESTALE (the source has
+ * changed), -EAGAIN, -EINTR, the errno of a read, or the errno that the sender reported.
  */
 int sparsestream_source_from_wire(int read_fd,
                                   int write_fd,
@@ -2310,29 +2293,30 @@ int sparsestream_source_from_wire(int read_fd,
                                   struct sparsestream_source **source);
 
 /**
- * Reports the facts that the sender has sent about its stream, before any of it is read. Receives them
- * first, and reads back what is held for a resume, if that was not done yet. On a descriptor in blocking
- * mode the call waits, with poll(2). On any other it returns -EAGAIN, and is to be called again when
- * `read_fd` can be read. A call handles a bounded number of frames and held bytes (16,384 and 64 MiB):
- * if that was not enough it returns -EINTR in either mode, and is to be called again at once.
+ * Reports the properties of the stream, before its first byte is read. The first call receives them from the
+ * sender. If `resume_offset` is set, it also reads back the held bytes.
  *
- * Returns 0 or a negative errno: -EINVAL (not a source from a wire, or an argument), -EBUSY, -EAGAIN, -EINTR,
- * and those of a source from a wire.
+ * If `read_fd` is in blocking mode, the call waits with poll(2). Otherwise it returns -EAGAIN; call it again
+ * when `read_fd` is readable. One call handles at most 16,384 frames and 64 MiB of held bytes. If that is
+ * not enough, it returns -EINTR in either mode; call it again at once.
+ *
+ * Returns 0 or a negative errno: -EINVAL (not a source of a wire, or an argument), -EBUSY, -EAGAIN, -EINTR,
+ * and the errors of the stream (see `sparsestream_source_from_wire`).
  */
 int sparsestream_source_wire_info(struct sparsestream_source *source,
                                   struct sparsestream_wire_info *info);
 
 /**
- * Fills a sender's options with the facts about a file or a block device: the sizes, of which
- * `data_bytes` by a walk along its map, and an identity of device, inode, size and modification time; of
- * a block device, which has no such time, of its number and its size. Sets `SPARSESTREAM_WIRE_SIZES`.
- * All other fields are left alone.
+ * Fills the options of a sender for a file or a block device. Sets `SPARSESTREAM_WIRE_SIZES`, the sizes, and
+ * `identity`; the other fields are not changed. To find `data_bytes`, it walks along the map of holes. The
+ * identity is made of the device, inode, size and modification time of a file, or of the number and size of
+ * a block device.
  *
- * `offset` and `length` are the range that will be sent, in bytes; a length of 0 means to the end.
- * The file position is used and put back.
+ * `offset` and `length` are the range that will be sent, in bytes; a length of 0 means to the end. Position:
+ * as with `sparsestream_in_data`. It moves during the call.
  *
- * Returns 0 or a negative errno, as `sparsestream_source_from_fd`, -ESPIPE for what has no size,
- * or the errno of lseek(2).
+ * Returns 0, the errors of `sparsestream_source_from_fd`, -ESPIPE (a descriptor without a size), or the
+ * errno of lseek(2).
  */
 int sparsestream_wire_describe(int fd,
                                int64_t offset,
@@ -2345,7 +2329,7 @@ int sparsestream_wire_describe(int fd,
  */
 
 /**
- * How large a channel is. Zero-initialise it and set `size`; NULL means all defaults.
+ * The options of a channel. Zero-initialise it and set `size`; NULL means all defaults.
  */
 typedef struct sparsestream_channel_options {
     /**
@@ -2357,31 +2341,32 @@ typedef struct sparsestream_channel_options {
      */
     uint64_t flags;
     /**
-     * Bytes of data that it holds at most, 131072 to 67108864; 0 means 1048576. Memory is taken when it
-     * is first used.
+     * The most bytes of data that the channel holds, 131072 to 67108864; 0 means 1048576. The memory is
+     * allocated at the first use.
      */
     uint64_t capacity;
 } sparsestream_channel_options;
 
 /**
- * Makes a channel: what is sent to `*sink` comes out of `*source`. The two may be used by two threads at
- * the same time, each by one call at a time: file I/O in a worker, the stream in an event loop.
+ * Makes a channel: the stream that is written to `*sink` can be read from `*source`. Two threads may use the
+ * two ends at the same time, each end by one call at a time. So a worker can do the file I/O while an event
+ * loop serves the stream.
  *
- * Data, holes, kept sections and the total length cross it. It holds at most `capacity` bytes of data and
- * 256 sections.
+ * The channel passes on data, holes, kept sections and the total length. It holds at most `capacity` bytes
+ * of data and 256 sections.
  *
- * Each end has an eventfd of its own, which can be read (POLLIN) exactly while the end is ready. An end
- * that is not ready returns -EAGAIN and is waited for by `sparsestream_transfer_wait`,
- * `sparsestream_sink_wait` or `sparsestream_source_wait`; a run without a budget waits by itself. The
- * eventfds are for poll(2), epoll(7) and their like: they must not be read, written or closed. Both are
- * closed when both ends are freed.
+ * An end that is not ready returns -EAGAIN. A run without a budget waits by itself. Otherwise
+ * `sparsestream_transfer_wait`, `sparsestream_sink_wait` or `sparsestream_source_wait` reports an eventfd,
+ * which is readable (POLLIN) while that end is ready. Use it only with poll(2), epoll(7) and similar: do not
+ * read, write or close it. The library closes it when both ends are freed.
  *
- * The sink is finished when the source has been: until then finishing it returns -EAGAIN. So the result of
- * the sending transfer is that of the receiving one. A failure crosses in both directions, with its errno
- * and its words (`peer` of `sparsestream_error` is 1). An end that is freed before it was finished is
- * ECANCELED at the other. What the receiving sink has made durable is reported to the sending source.
+ * Finishing the sink returns -EAGAIN until the source was finished. So both transfers have the same result.
+ * A failure is passed on in both directions, with its errno and its text (`peer` of `sparsestream_error` is
+ * 1). If one end is freed before it was finished, the other fails with ECANCELED. The offset up to which the
+ * receiving sink is durable is reported to the sending source.
  *
- * Kept sections must be announced: a transfer does that; by hand use `sparsestream_sink_announce`.
+ * Kept sections must be announced. A transfer does that by itself; when you drive the sink by hand, call
+ * `sparsestream_sink_announce`.
  *
  * Returns 0 and two handles that the caller frees, or a negative errno with both NULL: -EINVAL (an
  * argument, a flag, the capacity), -E2BIG (options from a later version), -EMFILE, -ENFILE, -ENOMEM, or
@@ -2402,7 +2387,7 @@ int sparsestream_channel(const struct sparsestream_channel_options *options,
 #define SPARSESTREAM_DIGEST_SIZE 32
 
 /**
- * How a digest is computed. Zero-initialise it and set `size`; NULL means all defaults.
+ * The options of a digest. Zero-initialise it and set `size`; NULL means all defaults.
  */
 typedef struct sparsestream_digest_options {
     /**
@@ -2414,64 +2399,65 @@ typedef struct sparsestream_digest_options {
      */
     uint64_t flags;
     /**
-     * First byte to digest, from the start of the file. Must be 0 for a pipe, a socket or a
-     * character device.
+     * The offset of the first byte to digest. Must be 0 for a pipe, a socket or a character device.
      */
     int64_t offset;
     /**
-     * Bytes to digest; 0 means to the end. A descriptor that ends before `length` bytes is an
-     * error (-ENODATA).
+     * The number of bytes to digest; 0 means to the end. If the descriptor ends before that, the call fails
+     * with -ENODATA.
      */
     int64_t length;
     /**
-     * `progress` is called each time that this many more bytes were digested, and at the end;
-     * 0 means not by bytes.
+     * `progress` is called each time that this many more bytes were digested, and at the end. 0 means that
+     * the number of bytes does not matter.
      */
     int64_t progress_bytes;
     /**
      * `progress` is called when this many milliseconds have passed since the last call and something was
-     * digested, and at the end; 0 means not by time.
+     * digested, and at the end. 0 means that the time does not matter.
      */
     int64_t progress_ms;
     /**
-     * Progress, on the thread that called. If both intervals are 0 it is called once, at the end.
-     * A negative errno, such as -ECANCELED, ends the call with that error. It must not throw,
-     * longjmp, or use the file position of the descriptor. May be NULL.
+     * Reports the progress, on the calling thread. If both intervals are 0, it is called once, at the end. A
+     * negative errno, such as -ECANCELED, ends the call with that error. It must not throw, longjmp, or use
+     * the file position of the descriptor. May be NULL.
      */
     int (*progress)(void *opaque, const struct sparsestream_stats *stats);
     /**
-     * Handed to `progress`. The caller's.
+     * Passed to `progress`. The library does not use it.
      */
     void *opaque;
     /**
-     * Milliseconds after which the call fails with -ETIMEDOUT if a pipe, a socket or a character
-     * device gave no byte; 0 means never.
+     * The call fails with -ETIMEDOUT if a pipe, a socket or a character device delivers no byte for this
+     * many milliseconds; 0 means never.
      */
     int64_t stall_ms;
 } sparsestream_digest_options;
 
 /**
- * Computes the sparse tree digest of a file or a block device, or of the bytes that a pipe, a
- * socket or a character device gives until its end. docs/digest.md defines it: a chain of BLAKE3
- * hashes, which somebody who chooses the content cannot forge. A hole equals as many zero bytes,
- * and costs the same whatever its length.
+ * Computes the sparse tree digest of a file or a block device, or of the bytes that a pipe, a socket or a
+ * character device delivers until its end. docs/digest.md defines it: a chain of BLAKE3 hashes, for which
+ * nobody can make two contents with the same digest. A hole has the same digest as the same number of zero
+ * bytes, and takes the same time whatever its length.
  *
- * The range is digested as a stream of its own: its first byte is at offset 0 of the digest.
+ * The digest depends only on the content of the range, and not on its offset in the file.
  *
- * Blocking: waits with poll(2) for a descriptor that is not ready, also for one in non-blocking
- * mode. Takes 256 KiB of memory.
+ * The call blocks: it waits with poll(2) for a descriptor that is not ready, also if the descriptor is in
+ * non-blocking mode. It takes 256 KiB of memory.
  *
- * Position: kept, as by `sparsestream_in_data`, but it moves while the call is under way. A pipe,
- * a socket or a character device is read.
+ * Position: as with `sparsestream_in_data`. It moves during the call. A pipe, a socket or a character device
+ * is read to its end, or up to `length` bytes.
  *
- * Returns 0 and `SPARSESTREAM_DIGEST_SIZE` bytes in `digest`, or a negative errno with `digest`
- * untouched: -EINVAL (an argument, an unknown flag, an offset beyond the end), -E2BIG (options
- * from a later version), -EBADF, -EISDIR, -ESPIPE (an offset in something without offsets, or a
- * descriptor that has no content), -EPROTOTYPE (a socket of messages), -ENODATA (it ends before
- * `length` bytes, or became shorter meanwhile), -ETIMEDOUT, -ENOMEM, what `progress` returned, or
- * the errno of read(2) or lseek(2).
+ * Returns 0 and `SPARSESTREAM_DIGEST_SIZE` bytes in `digest`, or a negative errno, without a change of
+ * `digest`: -EINVAL (an argument, an unknown flag, an offset beyond the end), -E2BIG (options from a later
+ * version), -EBADF, -EISDIR, -ESPIPE (an offset for a pipe, a socket or a character device; or a descriptor
+ * without content, such as an eventfd), -EPROTOTYPE (a socket that is not a stream socket), -ENODATA (the
+ * descriptor ends before `length` bytes, or became shorter during the call), -ETIMEDOUT, -ENOMEM, the errno
+ * that `progress` returned, or the errno of read(2) or lseek(2).
  */
-int sparsestream_digest(int fd, const struct sparsestream_digest_options *options, uint8_t *digest);
+int sparsestream_digest(int fd,
+                        const struct sparsestream_digest_options *options,
+                        uint8_t *digest);
 
 #ifdef __cplusplus
 } /* extern "C" */

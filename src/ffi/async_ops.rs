@@ -10,146 +10,145 @@ use crate::buffer::boxed;
 use libc::{c_int, c_void};
 use std::mem::offset_of;
 
-/// A request (`kind` of `sparsestream_request`): read `length` bytes at `offset` into `buffer`.
+/// A request: read `length` bytes at `offset` into `buffer`.
 pub const SPARSESTREAM_REQUEST_READ: i32 = 1;
 /// A request: write `length` bytes of `buffer` at `offset`.
 pub const SPARSESTREAM_REQUEST_WRITE: i32 = 2;
-/// A request: make `length` bytes at `offset` read zero. Comes only with `SPARSESTREAM_WITH_HOLES`.
+/// A request: make `length` bytes at `offset` read as zeros. Only if the sink has `SPARSESTREAM_WITH_HOLES`.
 pub const SPARSESTREAM_REQUEST_ZERO: i32 = 3;
-/// A request: bring everything that was written to the medium. It comes when no other is under way.
+/// A request: bring everything that was written to the medium. No other request is in flight then.
 pub const SPARSESTREAM_REQUEST_FLUSH: i32 = 4;
 
-/// Flag of `sparsestream_async_info`: the end grows with what is written, and reads zero from `total`
-/// on. Without it a write beyond `total` is refused with -ENOSPC before it is submitted.
+/// Flag of `sparsestream_async_info`: the end grows when it is written beyond `total`, and reads as zeros
+/// there. Without this flag a write beyond `total` fails with -ENOSPC and is not submitted.
 pub const SPARSESTREAM_ASYNC_GROWS: u64 = 1 << 20;
-/// Flag of `sparsestream_async_info`: a sink that takes `SPARSESTREAM_REQUEST_READ` too. It is used to keep
-/// the rest of a block, where a stream begins, ends or keeps a section within one. Without it such a
-/// stream is refused with -EINVAL.
+/// Flag of `sparsestream_async_info`: a sink that also accepts `SPARSESTREAM_REQUEST_READ`. The library uses
+/// it to preserve the rest of a block in which the stream, or a kept section, begins or ends. Without this
+/// flag such a stream is refused with -EINVAL.
 pub const SPARSESTREAM_ASYNC_READS: u64 = 1 << 21;
 
-/// The facts about an end that answers to offsets. The library sets `size` and the defaults; `describe` sets
-/// what is different.
+/// The properties of an end with requests in flight. The library sets `size` and the defaults, and `describe`
+/// changes those that differ.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_async_info {
     /// `sizeof(sparsestream_async_info)`, set by the library.
     pub size: u64,
-    /// Any of `SPARSESTREAM_WITH_HOLES` (a source: `section` tells holes apart; a sink: it takes
-    /// `SPARSESTREAM_REQUEST_ZERO`), `SPARSESTREAM_WITH_KEEPS` (a source: `section` may report kept
-    /// sections), `SPARSESTREAM_ASYNC_GROWS`, `SPARSESTREAM_ASYNC_READS`. Default: 0.
+    /// Default: 0. Any of `SPARSESTREAM_WITH_HOLES` (a source whose `section` reports holes, or a sink that
+    /// accepts `SPARSESTREAM_REQUEST_ZERO`), `SPARSESTREAM_WITH_KEEPS` (a source whose `section` may report
+    /// kept sections), `SPARSESTREAM_ASYNC_GROWS`, `SPARSESTREAM_ASYNC_READS`.
     pub flags: u64,
-    /// Bytes that the end has. Must be set.
+    /// The size of the end in bytes. Must be set.
     pub total: i64,
-    /// The most bytes of a READ or WRITE, at least `block`; 0, the default, for no limit.
+    /// The most bytes of a READ or WRITE, at least `block`; 0, the default, means no limit.
     pub request_size: i64,
-    /// The most bytes of a ZERO, at least `block`; 0, the default, for no limit.
+    /// The most bytes of a ZERO, at least `block`; 0, the default, means no limit.
     pub zero_size: i64,
     /// Offsets and lengths of READ, WRITE and ZERO are multiples of this power of two, at most 65536.
     /// Default: 1.
     pub block: u32,
     /// Addresses of buffers are multiples of this power of two, at most `block`. Default: 1.
     pub memory: u32,
-    /// The most requests under way, 1 to 256. Default: 16. A transfer may use fewer.
+    /// The most requests in flight, 1 to 256. Default: 16. A transfer may use fewer.
     pub depth: u32,
     /// Zero.
     pub reserved: u32,
 }
 
-/// A request. It is the library's, and stays where it is. Its fields and its buffer are the end's to use
-/// from `submit` to `sparsestream_request_done`.
+/// A request. The library owns it and does not move it. From `submit` to `sparsestream_request_done` the end
+/// may use its fields and its buffer.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sparsestream_request {
     /// `sizeof(sparsestream_request)`, set by the library.
     pub size: u64,
-    /// One of `SPARSESTREAM_REQUEST_...`. An end answers a kind that it does not know with -EOPNOTSUPP.
+    /// One of `SPARSESTREAM_REQUEST_...`. Answer an unknown kind with -EOPNOTSUPP.
     pub kind: i32,
     /// Zero.
     pub reserved: i32,
-    /// The first byte in the end.
+    /// The offset of the first byte in the end.
     pub offset: i64,
-    /// Bytes; 0 of a FLUSH.
+    /// The length in bytes; 0 for a FLUSH.
     pub length: i64,
-    /// READ: to be filled. WRITE: to be read from, and not changed. Else NULL.
+    /// READ: the buffer to fill. WRITE: the bytes to write, which must not be changed. Otherwise NULL.
     pub buffer: *mut c_void,
-    /// The end's own, NULL at first; the library does not use it.
+    /// For use by the end. NULL at first; the library does not use it.
     pub user: *mut c_void,
 }
 
-/// An end of the caller's that answers to offsets and has several requests in flight: the adapter of a
-/// network block protocol, for instance.
+/// An end made of the caller's functions, with several requests in flight at offsets of their own. It suits a
+/// network block protocol, for example.
 ///
-/// Each function but `free` takes the `opaque` that the table was handed in with and, but for `abort`,
-/// returns 0 or a negative errno. They run on the thread that runs the transfer, never two at a time, and
-/// must not wait. They must not throw, longjmp, or use the handle that they serve.
+/// Each function gets the `opaque` that was passed with the table. All functions except `free` and `abort`
+/// return 0 or a negative errno. They run on the thread that runs the transfer, one at a time, and must not
+/// wait. They must not throw, longjmp, or use the handle that they serve.
 ///
-/// `describe` and `submit` are required, and `section` with `SPARSESTREAM_WITH_HOLES` or
-/// `SPARSESTREAM_WITH_KEEPS` of a source. The others may be NULL.
+/// `describe` and `submit` are required. A source with `SPARSESTREAM_WITH_HOLES` or `SPARSESTREAM_WITH_KEEPS`
+/// also requires `section`. The other functions may be NULL.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_async_ops {
     /// `sizeof(sparsestream_async_ops)`.
     pub size: u64,
-    /// Called exactly once with the opaque: when the handle is freed and no transfer holds it, or when
-    /// its construction fails.
+    /// Called exactly once with the `opaque`: after the handle was freed and no transfer holds it, or when
+    /// the constructor fails.
     pub free: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
-    /// Reports what the end is. Called before anything else, and again while it returns -EAGAIN: a
-    /// connection can be made here.
+    /// Reports the properties of the end. Called before all other functions, and again while it returns
+    /// -EAGAIN, so that it can establish a connection.
     pub describe: Option<
         unsafe extern "C" fn(opaque: *mut c_void, info: *mut sparsestream_async_info) -> c_int,
     >,
-    /// Reports the memory in which all buffers will lie, `length` bytes at `start`, before the first
-    /// request, so that it can be registered. It stays valid until the end was finished or aborted.
+    /// Reports the memory that contains all buffers, `length` bytes at `start`, so that it can be registered.
+    /// Called before the first request. The memory stays valid until the end was finished or aborted.
     pub memory: Option<
         unsafe extern "C" fn(opaque: *mut c_void, start: *mut c_void, length: usize) -> c_int,
     >,
-    /// Takes a request, and answers it with `sparsestream_request_done`, at once or later. A negative
-    /// errno: it was not taken, and has failed with that errno; -EAGAIN: it was not taken, and comes
-    /// again after the next `advance`.
+    /// Accepts a request, which must be answered with `sparsestream_request_done`, at once or later. If it
+    /// returns a negative errno, the request was not accepted and has failed with that errno. After -EAGAIN
+    /// the request is submitted again after the next `advance`.
     pub submit: Option<
         unsafe extern "C" fn(opaque: *mut c_void, request: *mut sparsestream_request) -> c_int,
     >,
     /// Source: reports the section at `section->offset`, an offset in the end: sets `kind` and `length`.
-    /// -EAGAIN: not known yet. NULL: everything is data.
+    /// Returns -EAGAIN if it is not known yet. NULL: the source is all data.
     pub section: Option<
         unsafe extern "C" fn(opaque: *mut c_void, section: *mut sparsestream_section) -> c_int,
     >,
-    /// Sink with `SPARSESTREAM_ASYNC_GROWS`: gives the end its final size, which may be less than what
-    /// was written where a block was written for the sake of a part of it. Called when no request is
-    /// under way, and again while it returns -EAGAIN.
+    /// Sink with `SPARSESTREAM_ASYNC_GROWS`: sets the final size of the end. The last write may have been
+    /// rounded up to a block, so the size may be less than the number of bytes written. Called when no
+    /// request is in flight, and again while it returns -EAGAIN.
     pub set_size: Option<unsafe extern "C" fn(opaque: *mut c_void, bytes: i64) -> c_int>,
-    /// Sets in `wait` the descriptors, or the time, after which `advance` or what returned -EAGAIN has
-    /// something to do. NULL: only the caller knows.
+    /// Sets the descriptors and the time to wait for before `advance`, or a function that returned -EAGAIN,
+    /// is called again. NULL: the program itself runs the transfer again when the end is ready.
     pub wait:
         Option<unsafe extern "C" fn(opaque: *mut c_void, wait: *mut sparsestream_wait) -> c_int>,
-    /// Sends and receives what can be sent and received now. Called after requests were submitted, and
-    /// when `wait` is over. An errno ends the transfer. -EAGAIN and -EINTR are not failures.
+    /// Sends and receives as much as is possible without waiting. Called after requests were submitted, and
+    /// when the wait is over. -EAGAIN and -EINTR are not failures; another errno ends the transfer.
     pub advance: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
-    /// All was moved, no request is under way. Everything that can still fail must fail here. Called again
-    /// while it returns -EAGAIN; any other answer is final.
+    /// Everything was moved, and no request is in flight. Report any remaining failure here. Called again
+    /// while it returns -EAGAIN; any other result is final.
     pub finish: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
-    /// The stream failed with `error`, a positive errno; `sparsestream_last_error` has the words
-    /// meanwhile. Before it returns, every request must have been answered, with any result. Memory of one
-    /// that was not is never freed. Exactly one of `finish` and `abort` is called, once, if the end was
-    /// used at all.
+    /// The stream failed with `error`, a positive errno. During the call, `sparsestream_last_error` returns
+    /// the message. Every request must be answered, with any result, before this function returns; the memory
+    /// of a request that is not answered is never freed. If the end was used at all, exactly one of `finish`
+    /// and `abort` is called, once.
     pub abort: Option<unsafe extern "C" fn(opaque: *mut c_void, error: c_int)>,
 }
 
-/// How an end that answers to offsets is used. Zero-initialise it and set `size`; NULL means all
-/// defaults.
+/// The options of an end with requests in flight. Zero-initialise it and set `size`; NULL means all defaults.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_async_options {
     /// `sizeof(sparsestream_async_options)`.
     pub size: u64,
-    /// Source: 0, `SPARSESTREAM_IGNORE_MAP` or `SPARSESTREAM_AT_MOST`. Sink: any of `SPARSESTREAM_SYNC`
-    /// (a FLUSH before success), `SPARSESTREAM_TRUNCATE` (the final size is the end of the stream, even if
-    /// the end was larger; with `SPARSESTREAM_ASYNC_GROWS` only) and `SPARSESTREAM_KNOWN_ZERO`.
+    /// Source: any of `SPARSESTREAM_IGNORE_MAP`, `SPARSESTREAM_AT_MOST`. Sink: any of `SPARSESTREAM_SYNC` (a
+    /// FLUSH before success), `SPARSESTREAM_TRUNCATE` (the end is cut to the end of the stream; only with
+    /// `SPARSESTREAM_ASYNC_GROWS`), `SPARSESTREAM_KNOWN_ZERO`.
     pub flags: u64,
-    /// The offset in the end of the stream's first byte.
+    /// The offset, in the end, of the first byte of the stream.
     pub offset: i64,
-    /// Source: bytes to read; 0 means to the end. Sink: the most bytes that may be put there, holes
-    /// included; 0 means no limit of its own.
+    /// Source: the number of bytes to read; 0 means to the end. Sink: the most bytes, holes included, that it
+    /// accepts; 0 means that this option sets no limit.
     pub length: i64,
 }
 
@@ -166,16 +165,15 @@ unsafe impl Freed for sparsestream_async_ops {
     const FREE: usize = offset_of!(Self, free);
 }
 
-/// Makes a source of the caller's functions that answer to offsets; see `sparsestream_async_ops`. Only a
-/// transfer can read it: `sparsestream_source_read` and its like fail with -EOPNOTSUPP.
+/// Makes a source with requests in flight; see `sparsestream_async_ops`. Only a transfer can read it:
+/// `sparsestream_source_read` and similar functions fail with -EOPNOTSUPP.
 ///
-/// `ops` is copied. `opaque` must be valid until `ops->free` is called with it, exactly once: when the
-/// source is freed and no transfer holds it, or before this call returns a failure (unless `ops` is
-/// NULL or its `size` is not that of a table).
+/// `ops` is copied. `opaque` must be valid until `ops->free` is called with it. That happens exactly once:
+/// after the source was freed and no transfer holds it, or before this call returns a failure. It does not
+/// happen if `ops` is NULL or its `size` is not valid.
 ///
-/// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
-/// NULL: -EINVAL (an argument, or a function that is required), -E2BIG (a struct from a later version),
-/// -ENOMEM.
+/// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
+/// -EINVAL (an argument, or a required function is NULL), -E2BIG (a struct from a later version), -ENOMEM.
 ///
 /// # Safety
 /// `ops` is NULL or a table of its `size` whose functions may be called with `opaque`; `options` is
@@ -198,9 +196,9 @@ pub unsafe extern "C" fn sparsestream_source_from_async(
     })
 }
 
-/// Makes a sink of the caller's functions that answer to offsets; see `sparsestream_async_ops`. Only a
-/// transfer can write it: `sparsestream_sink_write` and its like fail with -EOPNOTSUPP. Ownership, `free`
-/// and errors as with `sparsestream_source_from_async`.
+/// Makes a sink with requests in flight; see `sparsestream_async_ops`. Only a transfer can write to it:
+/// `sparsestream_sink_write` and similar functions fail with -EOPNOTSUPP. Ownership, `free` and errors are as
+/// with `sparsestream_source_from_async`.
 ///
 /// # Safety
 /// As `sparsestream_source_from_async`.
@@ -222,18 +220,18 @@ pub unsafe extern "C" fn sparsestream_sink_to_async(
     })
 }
 
-/// Answers a request of a `sparsestream_async_ops`: the bytes that were read, written or zeroed, or a
-/// negative errno. Fewer bytes than were asked for, a multiple of `block`, are right, and the rest is asked
-/// for again; 0 bytes of a READ mean that the end has ended. A FLUSH is answered with 0.
+/// Answers a request of a `sparsestream_async_ops`. `result` is the number of bytes that were read, written
+/// or zeroed, or a negative errno. It is 0 for a FLUSH. It may be less than the length of the request, as a
+/// multiple of `block`; then the rest is requested again. A READ that is answered with 0 has met the end.
 ///
-/// The request and its buffer are the library's again: they must not be used any more.
+/// After this call the end must not use the request or its buffer.
 ///
-/// May be called from within any function of the table, and from any other thread between `submit` and the
-/// return of `finish` or `abort`. The library takes notice at its next `advance`: from another thread, have
-/// a descriptor of `wait` become ready.
+/// Every function of the table may call this, and so may any other thread between `submit` and the return of
+/// `finish` or `abort`. The library sees the answer at its next call of `advance`. So another thread must
+/// then make a descriptor of `wait` ready.
 ///
-/// Returns 0, or a negative errno and does nothing: -EINVAL (NULL), -EALREADY (the request is not under
-/// way).
+/// Returns 0, or a negative errno without any effect: -EINVAL (NULL), -EALREADY (the request is not in
+/// flight).
 ///
 /// # Safety
 /// `request` is NULL or was handed to `submit` of an end that was not freed.

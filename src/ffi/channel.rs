@@ -7,7 +7,7 @@ use super::options::{self, Sized0};
 use crate::channel::channel;
 use libc::c_int;
 
-/// How large a channel is. Zero-initialise it and set `size`; NULL means all defaults.
+/// The options of a channel. Zero-initialise it and set `size`; NULL means all defaults.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_channel_options {
@@ -15,32 +15,33 @@ pub struct sparsestream_channel_options {
     pub size: u64,
     /// Zero.
     pub flags: u64,
-    /// Bytes of data that it holds at most, 131072 to 67108864; 0 means 1048576. Memory is taken when it
-    /// is first used.
+    /// The most bytes of data that the channel holds, 131072 to 67108864; 0 means 1048576. The memory is
+    /// allocated at the first use.
     pub capacity: u64,
 }
 
 // SAFETY: repr(C), u64 size first, integers only.
 unsafe impl Sized0 for sparsestream_channel_options {}
 
-/// Makes a channel: what is sent to `*sink` comes out of `*source`. The two may be used by two threads at
-/// the same time, each by one call at a time: file I/O in a worker, the stream in an event loop.
+/// Makes a channel: the stream that is written to `*sink` can be read from `*source`. Two threads may use the
+/// two ends at the same time, each end by one call at a time. So a worker can do the file I/O while an event
+/// loop serves the stream.
 ///
-/// Data, holes, kept sections and the total length cross it. It holds at most `capacity` bytes of data and
-/// 256 sections.
+/// The channel passes on data, holes, kept sections and the total length. It holds at most `capacity` bytes
+/// of data and 256 sections.
 ///
-/// Each end has an eventfd of its own, which can be read (POLLIN) exactly while the end is ready. An end
-/// that is not ready returns -EAGAIN and is waited for by `sparsestream_transfer_wait`,
-/// `sparsestream_sink_wait` or `sparsestream_source_wait`; a run without a budget waits by itself. The
-/// eventfds are for poll(2), epoll(7) and their like: they must not be read, written or closed. Both are
-/// closed when both ends are freed.
+/// An end that is not ready returns -EAGAIN. A run without a budget waits by itself. Otherwise
+/// `sparsestream_transfer_wait`, `sparsestream_sink_wait` or `sparsestream_source_wait` reports an eventfd,
+/// which is readable (POLLIN) while that end is ready. Use it only with poll(2), epoll(7) and similar: do not
+/// read, write or close it. The library closes it when both ends are freed.
 ///
-/// The sink is finished when the source has been: until then finishing it returns -EAGAIN. So the result of
-/// the sending transfer is that of the receiving one. A failure crosses in both directions, with its errno
-/// and its words (`peer` of `sparsestream_error` is 1). An end that is freed before it was finished is
-/// ECANCELED at the other. What the receiving sink has made durable is reported to the sending source.
+/// Finishing the sink returns -EAGAIN until the source was finished. So both transfers have the same result.
+/// A failure is passed on in both directions, with its errno and its text (`peer` of `sparsestream_error` is
+/// 1). If one end is freed before it was finished, the other fails with ECANCELED. The offset up to which the
+/// receiving sink is durable is reported to the sending source.
 ///
-/// Kept sections must be announced: a transfer does that; by hand use `sparsestream_sink_announce`.
+/// Kept sections must be announced. A transfer does that by itself; when you drive the sink by hand, call
+/// `sparsestream_sink_announce`.
 ///
 /// Returns 0 and two handles that the caller frees, or a negative errno with both NULL: -EINVAL (an
 /// argument, a flag, the capacity), -E2BIG (options from a later version), -EMFILE, -ENFILE, -ENOMEM, or

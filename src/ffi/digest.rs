@@ -19,7 +19,7 @@ const _: () = assert!(SPARSESTREAM_DIGEST_SIZE as usize == LENGTH);
 /// Bytes that are read at a time. They are still in the cache when they are hashed.
 const PIECE: u64 = 256 << 10;
 
-/// How a digest is computed. Zero-initialise it and set `size`; NULL means all defaults.
+/// The options of a digest. Zero-initialise it and set `size`; NULL means all defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sparsestream_digest_options {
@@ -27,28 +27,27 @@ pub struct sparsestream_digest_options {
     pub size: u64,
     /// 0 or `SPARSESTREAM_IGNORE_MAP`.
     pub flags: u64,
-    /// First byte to digest, from the start of the file. Must be 0 for a pipe, a socket or a
-    /// character device.
+    /// The offset of the first byte to digest. Must be 0 for a pipe, a socket or a character device.
     pub offset: i64,
-    /// Bytes to digest; 0 means to the end. A descriptor that ends before `length` bytes is an
-    /// error (-ENODATA).
+    /// The number of bytes to digest; 0 means to the end. If the descriptor ends before that, the call fails
+    /// with -ENODATA.
     pub length: i64,
-    /// `progress` is called each time that this many more bytes were digested, and at the end;
-    /// 0 means not by bytes.
+    /// `progress` is called each time that this many more bytes were digested, and at the end. 0 means that
+    /// the number of bytes does not matter.
     pub progress_bytes: i64,
     /// `progress` is called when this many milliseconds have passed since the last call and something was
-    /// digested, and at the end; 0 means not by time.
+    /// digested, and at the end. 0 means that the time does not matter.
     pub progress_ms: i64,
-    /// Progress, on the thread that called. If both intervals are 0 it is called once, at the end.
-    /// A negative errno, such as -ECANCELED, ends the call with that error. It must not throw,
-    /// longjmp, or use the file position of the descriptor. May be NULL.
+    /// Reports the progress, on the calling thread. If both intervals are 0, it is called once, at the end. A
+    /// negative errno, such as -ECANCELED, ends the call with that error. It must not throw, longjmp, or use
+    /// the file position of the descriptor. May be NULL.
     pub progress: Option<
         unsafe extern "C" fn(opaque: *mut c_void, stats: *const sparsestream_stats) -> c_int,
     >,
-    /// Handed to `progress`. The caller's.
+    /// Passed to `progress`. The library does not use it.
     pub opaque: *mut c_void,
-    /// Milliseconds after which the call fails with -ETIMEDOUT if a pipe, a socket or a character
-    /// device gave no byte; 0 means never.
+    /// The call fails with -ETIMEDOUT if a pipe, a socket or a character device delivers no byte for this
+    /// many milliseconds; 0 means never.
     pub stall_ms: i64,
 }
 
@@ -61,25 +60,25 @@ impl Default for sparsestream_digest_options {
 // SAFETY: repr(C), u64 size first, integers, a nullable function pointer and a raw pointer.
 unsafe impl Sized0 for sparsestream_digest_options {}
 
-/// Computes the sparse tree digest of a file or a block device, or of the bytes that a pipe, a
-/// socket or a character device gives until its end. docs/digest.md defines it: a chain of BLAKE3
-/// hashes, which somebody who chooses the content cannot forge. A hole equals as many zero bytes,
-/// and costs the same whatever its length.
+/// Computes the sparse tree digest of a file or a block device, or of the bytes that a pipe, a socket or a
+/// character device delivers until its end. docs/digest.md defines it: a chain of BLAKE3 hashes, for which
+/// nobody can make two contents with the same digest. A hole has the same digest as the same number of zero
+/// bytes, and takes the same time whatever its length.
 ///
-/// The range is digested as a stream of its own: its first byte is at offset 0 of the digest.
+/// The digest depends only on the content of the range, and not on its offset in the file.
 ///
-/// Blocking: waits with poll(2) for a descriptor that is not ready, also for one in non-blocking
-/// mode. Takes 256 KiB of memory.
+/// The call blocks: it waits with poll(2) for a descriptor that is not ready, also if the descriptor is in
+/// non-blocking mode. It takes 256 KiB of memory.
 ///
-/// Position: kept, as by `sparsestream_in_data`, but it moves while the call is under way. A pipe,
-/// a socket or a character device is read.
+/// Position: as with `sparsestream_in_data`. It moves during the call. A pipe, a socket or a character device
+/// is read to its end, or up to `length` bytes.
 ///
-/// Returns 0 and `SPARSESTREAM_DIGEST_SIZE` bytes in `digest`, or a negative errno with `digest`
-/// untouched: -EINVAL (an argument, an unknown flag, an offset beyond the end), -E2BIG (options
-/// from a later version), -EBADF, -EISDIR, -ESPIPE (an offset in something without offsets, or a
-/// descriptor that has no content), -EPROTOTYPE (a socket of messages), -ENODATA (it ends before
-/// `length` bytes, or became shorter meanwhile), -ETIMEDOUT, -ENOMEM, what `progress` returned, or
-/// the errno of read(2) or lseek(2).
+/// Returns 0 and `SPARSESTREAM_DIGEST_SIZE` bytes in `digest`, or a negative errno, without a change of
+/// `digest`: -EINVAL (an argument, an unknown flag, an offset beyond the end), -E2BIG (options from a later
+/// version), -EBADF, -EISDIR, -ESPIPE (an offset for a pipe, a socket or a character device; or a descriptor
+/// without content, such as an eventfd), -EPROTOTYPE (a socket that is not a stream socket), -ENODATA (the
+/// descriptor ends before `length` bytes, or became shorter during the call), -ETIMEDOUT, -ENOMEM, the errno
+/// that `progress` returned, or the errno of read(2) or lseek(2).
 ///
 /// # Safety
 /// `options` is NULL or a struct of its `size` whose `progress` may be called with its `opaque`;

@@ -5,25 +5,25 @@ use super::guard;
 use crate::error::{Allowed, Error, Operation, Side};
 use libc::{c_char, c_int};
 
-/// An operation: nothing.
+/// An operation: none.
 pub const SPARSESTREAM_OPERATION_NONE: i32 = 0;
 /// An operation: an argument or an options struct was checked.
 pub const SPARSESTREAM_OPERATION_ARGUMENT: i32 = 1;
 /// An operation: a descriptor was examined before its first use.
 pub const SPARSESTREAM_OPERATION_OPEN: i32 = 2;
-/// An operation: the map of data and holes was asked.
+/// An operation: the map of data and holes was read.
 pub const SPARSESTREAM_OPERATION_MAP: i32 = 3;
 /// An operation: a file position was restored.
 pub const SPARSESTREAM_OPERATION_SEEK: i32 = 4;
 /// An operation: data was read or received.
 pub const SPARSESTREAM_OPERATION_READ: i32 = 5;
-/// An operation: a part of the source was skipped, or its hole received.
+/// An operation: a part of the source was skipped, or a hole was received.
 pub const SPARSESTREAM_OPERATION_SKIP: i32 = 6;
 /// An operation: data was written or sent.
 pub const SPARSESTREAM_OPERATION_WRITE: i32 = 7;
 /// An operation: a hole was made or sent.
 pub const SPARSESTREAM_OPERATION_HOLE: i32 = 8;
-/// An operation: a file's size was set.
+/// An operation: the size of a file was set.
 pub const SPARSESTREAM_OPERATION_TRUNCATE: i32 = 9;
 /// An operation: data was made durable.
 pub const SPARSESTREAM_OPERATION_SYNC: i32 = 10;
@@ -37,7 +37,7 @@ pub const SPARSESTREAM_OPERATION_SPARSE: i32 = 13;
 pub const SPARSESTREAM_OPERATION_PROGRESS: i32 = 14;
 /// An operation: the transfer waited for an end, or was cancelled.
 pub const SPARSESTREAM_OPERATION_WAIT: i32 = 15;
-/// An operation: memory was asked for.
+/// An operation: memory was allocated.
 pub const SPARSESTREAM_OPERATION_ALLOCATE: i32 = 16;
 /// An operation: a section was kept as it is.
 pub const SPARSESTREAM_OPERATION_KEEP: i32 = 17;
@@ -49,29 +49,30 @@ pub const SPARSESTREAM_SIDE_SOURCE: i32 = 1;
 /// A side: where the stream goes.
 pub const SPARSESTREAM_SIDE_SINK: i32 = 2;
 
-/// This thread's message for its last call of this library that failed: what was done, to which
-/// side, at which offset, and the system's words. "" before the first failure. A call that
-/// succeeds leaves it alone, as does one that returns -EAGAIN.
+/// Returns the message of the last call of the library that failed on this thread: side, operation, offset,
+/// and the system's text for the errno. The message is "" before the first failure. A call that succeeds or
+/// returns -EAGAIN does not change it.
 ///
-/// Returns a string that the library owns; it is valid until this thread's next failing call.
-/// Never NULL. Any thread; not in a signal handler.
+/// The library owns the string, which is valid until the next call that fails on this thread. It is never
+/// NULL. Any thread may call this, but not a signal handler.
 #[unsafe(no_mangle)]
 pub extern "C" fn sparsestream_last_error() -> *const c_char {
     guard::text(guard::message)
 }
 
-/// Says more about the failure that a callback is going to return: called in the callback, on its thread,
-/// last of all.
+/// Adds details to the failure that a callback is about to return. Call it in the callback, on its thread,
+/// just before the return.
 ///
-/// `error` is the positive errno whose negative value the callback then returns; any other answer
-/// forgets it, and so do -EAGAIN and -EINTR. `operation` is one of `SPARSESTREAM_OPERATION_...`, or 0 for
-/// the one that the callback was called for; `offset` is that in the stream, or -1 for where the stream
-/// is: a failure that is reported late names its own. `text` may be NULL; the library keeps its first 255
-/// bytes, and shows what could confuse a terminal as a question mark.
+/// `error` is a positive errno; the callback must return its negative value. If it returns something else, or
+/// -EAGAIN or -EINTR, the details are dropped. `operation` is one of `SPARSESTREAM_OPERATION_...`, or 0 for
+/// the operation for which the callback was called. `offset` is the offset of the failure in the stream, or
+/// -1 for the current position. `text` may be NULL. The library keeps its first 255 bytes, and replaces each
+/// character that could confuse a terminal by a question mark.
 ///
-/// Applies to the functions of tables; progress, section and checkpoint callbacks have no such words.
+/// This works in the functions of tables. In progress, section and checkpoint callbacks it has no effect.
 ///
-/// Returns 0, or -EINVAL (`error` is not from 1 to 4095, `operation` is none, or `offset` is below -1).
+/// Returns 0, or -EINVAL (`error` is not from 1 to 4095, `operation` is not one of these, or `offset` is less
+/// than -1).
 ///
 /// # Safety
 /// `text` is NULL or a string.
@@ -105,9 +106,10 @@ pub unsafe extern "C" fn sparsestream_set_error(
     })
 }
 
-/// The name of a `SPARSESTREAM_OPERATION_` number, such as "write"; "unknown" for any other.
+/// Returns the name of a `SPARSESTREAM_OPERATION_` number, such as "write". For any other number it is
+/// "unknown".
 ///
-/// Returns a constant string. Any thread.
+/// The string is constant. Any thread may call this.
 #[unsafe(no_mangle)]
 pub extern "C" fn sparsestream_operation_name(operation: c_int) -> *const c_char {
     guard::text(|| {
@@ -116,10 +118,10 @@ pub extern "C" fn sparsestream_operation_name(operation: c_int) -> *const c_char
     })
 }
 
-/// The name of a `SPARSESTREAM_SIDE_` number: "transfer" for `SPARSESTREAM_SIDE_NONE`, "source",
-/// "sink"; "unknown" for any other.
+/// Returns the name of a `SPARSESTREAM_SIDE_` number: "transfer" for `SPARSESTREAM_SIDE_NONE`, "source" or
+/// "sink". For any other number it is "unknown".
 ///
-/// Returns a constant string. Any thread.
+/// The string is constant. Any thread may call this.
 #[unsafe(no_mangle)]
 pub extern "C" fn sparsestream_side_name(side: c_int) -> *const c_char {
     guard::text(|| {
@@ -133,10 +135,10 @@ pub extern "C" fn sparsestream_side_name(side: c_int) -> *const c_char {
     })
 }
 
-/// The version of the library that runs, such as "0.1.0". `SPARSESTREAM_VERSION` is the version of
-/// the header that a program was compiled with.
+/// Returns the version of the library at run time, such as "0.1.0". `SPARSESTREAM_VERSION` is the version of
+/// the header that the program was compiled with.
 ///
-/// Returns a constant string. Any thread.
+/// The string is constant. Any thread may call this.
 #[unsafe(no_mangle)]
 pub extern "C" fn sparsestream_version() -> *const c_char {
     guard::text(|| {
@@ -145,10 +147,10 @@ pub extern "C" fn sparsestream_version() -> *const c_char {
     })
 }
 
-/// The version of the library that runs, as one number: 1000000 * major + 1000 * minor + patch. A
-/// later version is a greater number. `SPARSESTREAM_VERSION_NUMBER` is that of the header.
+/// Returns the version of the library at run time as one number: 1000000 * major + 1000 * minor + patch. A
+/// later version is a greater number. `SPARSESTREAM_VERSION_NUMBER` is the number of the header.
 ///
-/// Returns the number. Any thread.
+/// Any thread may call this.
 #[unsafe(no_mangle)]
 pub extern "C" fn sparsestream_version_number() -> c_int {
     guard::code(|| version_number(env!("CARGO_PKG_VERSION")).ok_or(Error::Internal))

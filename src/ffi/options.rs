@@ -11,60 +11,59 @@ use libc::{c_int, c_void};
 use std::mem::size_of;
 use std::time::Duration;
 
-/// Flag of `sparsestream_source_options`: read the whole range, without asking the file system for holes.
-/// Holes are then found only by `SPARSESTREAM_DETECT_ZEROES`.
+/// Flag of `sparsestream_source_options`: read the whole range as data, and do not ask the file system for
+/// holes. Only `SPARSESTREAM_DETECT_ZEROES` finds holes then.
 pub const SPARSESTREAM_IGNORE_MAP: u64 = 1;
-/// Flag of `sparsestream_source_options`: `length` is the most that is read, and an end before it is not an
+/// Flag of `sparsestream_source_options`: read at most `length` bytes. A source that ends earlier is not an
 /// error.
 pub const SPARSESTREAM_AT_MOST: u64 = 1 << 18;
-/// Flag of `sparsestream_sink_options`: fsync(2) the file before success is reported.
+/// Flag of `sparsestream_sink_options`: call fsync(2) before success is reported.
 pub const SPARSESTREAM_SYNC: u64 = 2;
-/// Flag of `sparsestream_sink_options`: cut a regular file after the stream's end. Without it a longer
-/// file keeps its tail. The flag has no effect on anything but a regular file.
+/// Flag of `sparsestream_sink_options`: truncate a regular file at the end of the stream. Without this flag a
+/// longer file keeps its tail. For other kinds of descriptor the flag has no effect.
 pub const SPARSESTREAM_TRUNCATE: u64 = 4;
-/// Flag of `sparsestream_sink_options`: the target already reads zero wherever the stream has a
-/// hole (it was just created, or just zeroed), so that a hole costs nothing. If that is not so,
-/// stale bytes stay under the holes. Does nothing where holes are written as zeros anyway.
+/// Flag of `sparsestream_sink_options`: the target already reads as zeros wherever the stream has a hole, for
+/// example because it was just created. The sink then leaves these ranges alone. If the target does not read
+/// as zeros there, its old bytes remain. The flag has no effect where holes are written as zeros anyway.
 pub const SPARSESTREAM_KNOWN_ZERO: u64 = 8;
-/// Flag of `sparsestream_transfer_options`: data blocks that are all zeros are passed on as holes.
+/// Flag of `sparsestream_transfer_options`: pass blocks of data that are all zeros to the sink as holes.
 pub const SPARSESTREAM_DETECT_ZEROES: u64 = 16;
 
-/// Flag of `sparsestream_wire_options`: each DATA frame carries the CRC-32C of its payload. At a
-/// receiver: with a way back it is turned on by this flag alone; without one a stream that has no
-/// checksums is refused (-EOPNOTSUPP).
+/// Flag of `sparsestream_wire_options`: each DATA frame carries the CRC-32C of its payload. Either end can
+/// ask for it. A receiver without a way back cannot ask: it refuses a stream that has no checksums
+/// (-EOPNOTSUPP).
 pub const SPARSESTREAM_WIRE_CHECKSUM: u64 = 32;
-/// Flag of `sparsestream_wire_options`: a digest of the whole stream, holes included, is sent at
-/// checkpoints and at the end, and compared: 32 bytes of BLAKE3, which nobody can forge. At a receiver as
-/// `SPARSESTREAM_WIRE_CHECKSUM`.
+/// Flag of `sparsestream_wire_options`: the sender sends a digest of the whole stream, holes included, at
+/// checkpoints and at the end, and the receiver compares it. The digest has 32 bytes and is made with BLAKE3.
+/// A receiver asks for it in the same way as for `SPARSESTREAM_WIRE_CHECKSUM`.
 pub const SPARSESTREAM_WIRE_DIGEST: u64 = 64;
-/// Flag of `sparsestream_wire_options`, for a sender: the receiver may offer to resume after the bytes
-/// that it holds.
+/// Flag of `sparsestream_wire_options`: sender only. Let the receiver resume after the bytes that it already
+/// holds.
 pub const SPARSESTREAM_WIRE_RESUME: u64 = 128;
-/// Flag of `sparsestream_wire_options`: if the stream cannot be resumed, it starts again from its first
-/// byte. Without the flag that is an error at both ends. The receiver alone needs it if the source is
-/// another one by its identity, transfer id or length (else -ESTALE), or if the sender cannot resume
-/// (else -EOPNOTSUPP). Both ends need it if the held bytes differ from the source (else -ESTALE).
+/// Flag of `sparsestream_wire_options`: if the stream cannot be resumed, start again from its first byte.
+/// Without this flag, that is an error at both ends: -ESTALE if the source has another identity, transfer id
+/// or length, or if the held bytes differ from it; -EOPNOTSUPP if the sender cannot resume. If the held bytes
+/// differ, both ends need the flag. Otherwise the receiver alone needs it.
 pub const SPARSESTREAM_WIRE_RESTART: u64 = 256;
-/// Flag of `sparsestream_wire_options`: `length`, `source_size`, `source_offset` and `data_bytes`
-/// are set; -1 stands for what is not known.
+/// Flag of `sparsestream_wire_options`: `length`, `source_size`, `source_offset` and `data_bytes` are set. A
+/// value of -1 means unknown.
 pub const SPARSESTREAM_WIRE_SIZES: u64 = 512;
 
-/// Flag of `sparsestream_wire_options`. Sender: sections to be kept may come; a transfer whose source
-/// declares that needs no flag. Receiver: a stream that keeps parts of the target is accepted; without
-/// the flag it is refused (-EOPNOTSUPP), since it is right only on top of the right content. Such a
-/// stream cannot be resumed.
+/// Flag of `sparsestream_wire_options`: sender: the stream may have kept sections. The flag is not needed if
+/// a transfer drives the sink and its source declares them. Receiver: accept a stream with kept sections.
+/// Without the flag it is refused (-EOPNOTSUPP), because the result is right only if the target had the right
+/// content before. Such a stream cannot be resumed.
 pub const SPARSESTREAM_WIRE_KEEP: u64 = 1024;
 
-/// Sparse request (`sparse` of `sparsestream_transfer_options`): holes are kept where both ends
-/// can; else they are sent as zeros. The default.
+/// Sparse request: keep holes if both ends can; otherwise write them as zeros. This is the default.
 pub const SPARSESTREAM_SPARSE_AUTO: i32 = 0;
-/// Sparse request: fail with -EOPNOTSUPP before a byte moves unless the source can tell its holes
-/// and the sink can make holes. A source with `SPARSESTREAM_IGNORE_MAP` cannot.
+/// Sparse request: fail with -EOPNOTSUPP before a byte moves unless the source can report holes and the sink
+/// can make them. A source with `SPARSESTREAM_IGNORE_MAP` cannot report holes.
 pub const SPARSESTREAM_SPARSE_REQUIRED: i32 = 1;
-/// Sparse request: no hole is ever made; holes of the source are written as zeros.
+/// Sparse request: make no hole; write the holes of the source as zeros.
 pub const SPARSESTREAM_SPARSE_NEVER: i32 = 2;
 
-/// How a source reads a file descriptor. Zero-initialise it and set `size`; NULL means all
+/// The options of a source that reads a file descriptor. Zero-initialise it and set `size`; NULL means all
 /// defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -73,20 +72,20 @@ pub struct sparsestream_source_options {
     pub size: u64,
     /// Any of `SPARSESTREAM_IGNORE_MAP`, `SPARSESTREAM_AT_MOST`.
     pub flags: u64,
-    /// First byte to read, from the start of the file. Must be 0 for a pipe, a socket or a
-    /// character device.
+    /// The offset of the first byte to read. Must be 0 for a pipe, a socket or a character device.
     pub offset: i64,
-    /// Bytes to read; 0 means to the end. A source that ends before `length` bytes is an error
-    /// (-ENODATA), never a short success, unless `SPARSESTREAM_AT_MOST` is given.
+    /// The number of bytes to read; 0 means to the end. A source that ends before that is an error
+    /// (-ENODATA), unless `SPARSESTREAM_AT_MOST` is set.
     pub length: i64,
-    /// Handed to `free`. It must be valid until `free` is called.
+    /// Passed to `free`. It must be valid until `free` is called.
     pub opaque: *mut c_void,
-    /// Called exactly once with `opaque`, when the source no longer uses the descriptor: when it is freed
-    /// and no transfer holds it, or before its construction returns a failure. May be NULL.
+    /// Called exactly once, when the library no longer uses the descriptor: after the source was freed and no
+    /// transfer holds it, or before the constructor returns a failure. May be NULL.
     pub free: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
 }
 
-/// How a sink writes a file descriptor. Zero-initialise it and set `size`; NULL means all defaults.
+/// The options of a sink that writes a file descriptor. Zero-initialise it and set `size`; NULL means all
+/// defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sparsestream_sink_options {
@@ -94,68 +93,66 @@ pub struct sparsestream_sink_options {
     pub size: u64,
     /// Any of `SPARSESTREAM_SYNC`, `SPARSESTREAM_TRUNCATE`, `SPARSESTREAM_KNOWN_ZERO`.
     pub flags: u64,
-    /// Where the stream's first byte goes, from the start of the file. Must be 0 for a pipe, a
-    /// socket or a character device.
+    /// The offset at which the first byte of the stream is written. Must be 0 for a pipe, a socket or a
+    /// character device.
     pub offset: i64,
-    /// Most bytes that the stream may put there, holes included; 0 means no limit of its own. More than
-    /// that fails with -EFBIG and is not written.
+    /// The most bytes, holes included, that the sink accepts; 0 means that this option sets no limit. A byte
+    /// beyond the limit is not written, and the call fails with -EFBIG.
     pub length: i64,
-    /// fsync(2) after at least this many bytes of data, 5 seconds after the last one if anything moved
-    /// since, holes included, and at the end; 0 means never in between. Looked at when something moves.
-    /// From 65536 on, no more bytes of data than this are ever written and not durable. Regular files and
-    /// block devices only.
+    /// The number of bytes of data after which fsync(2) is called; 0 means never. With any other value,
+    /// fsync(2) is also called at the end, and while sections move if the last call was 5 seconds ago. With a
+    /// value of at least 65536, never more than this many bytes of data are written but not durable. Regular
+    /// files and block devices only.
     pub sync_interval: i64,
-    /// Called after each such fsync with the durable offset: all of the file before it, from
-    /// `offset` on, is on the medium. A negative errno ends the transfer with that error. May be
-    /// NULL.
+    /// Called after each fsync(2) that `sync_interval` causes. The file is on the medium from `offset` to
+    /// `durable_offset`. A negative errno ends the transfer with that error. May be NULL.
     pub checkpoint: Option<unsafe extern "C" fn(opaque: *mut c_void, durable_offset: i64) -> c_int>,
-    /// Handed to `checkpoint` and `free`. It must be valid until `free` is called.
+    /// Passed to `checkpoint` and `free`. It must be valid until `free` is called.
     pub opaque: *mut c_void,
-    /// Called exactly once with `opaque`, when the sink no longer uses the descriptor: when it is freed
-    /// and no transfer holds it, or before its construction returns a failure. May be NULL.
+    /// Called exactly once, when the library no longer uses the descriptor: after the sink was freed and no
+    /// transfer holds it, or before the constructor returns a failure. May be NULL.
     pub free: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
 }
 
-/// The work that a transfer has done so far. Set `size` before the call: a short struct receives the
-/// fields that fit, and the rest of a longer one is zeroed.
+/// The work that a transfer has done so far. Set `size` before the call. A shorter struct receives the fields
+/// that fit; the rest of a longer struct is zeroed.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_stats {
-    /// `sizeof(sparsestream_stats)`, set by the caller; in `progress` the library's, which may be
-    /// that of another version.
+    /// `sizeof(sparsestream_stats)`, set by the caller. In `progress` the library sets it, and may be of
+    /// another version than the caller's header.
     pub size: u64,
     /// The position in the stream, in bytes from its first byte. It includes the bytes that a receiver
-    /// already held when the transfer was resumed. During their comparison it counts up to them. It goes
-    /// back to 0 if the stream starts again.
+    /// already held when the transfer was resumed; while these are compared, it counts them. It goes back to
+    /// 0 if the stream starts again.
     pub position: i64,
-    /// The value of `position` at the end, or -1 if the source does not know it. A resumed transfer moves
-    /// less than that.
+    /// The value of `position` at the end, or -1 if the source does not know it.
     pub total: i64,
     /// Bytes that the sink took as data from this transfer.
     pub data_bytes: i64,
     /// Bytes that the sink took as holes from this transfer.
     pub hole_bytes: i64,
-    /// Data sections begun. Neighbouring pieces of one kind are one section.
+    /// Data sections that were begun. Adjacent pieces of one kind are one section.
     pub data_sections: i64,
-    /// Holes begun.
+    /// Holes that were begun.
     pub hole_sections: i64,
-    /// Of `hole_bytes`: those that the source gave as data and that were found to be zeros.
+    /// The part of `hole_bytes` that came from the source as data and was found to be zeros.
     pub zero_bytes: i64,
     /// Bytes that the sink kept as they were.
     pub keep_bytes: i64,
-    /// Kept sections begun.
+    /// Kept sections that were begun.
     pub keep_sections: i64,
-    /// `data_bytes` by the way in which they moved, at the index `SPARSESTREAM_WAY_...`.
+    /// `data_bytes` by the way in which they moved. The index is one of `SPARSESTREAM_WAY_...`.
     pub data_by_way: [i64; 16],
-    /// `hole_bytes` by the way in which the holes were made, at the index `SPARSESTREAM_HOLE_...`.
+    /// `hole_bytes` by the way in which the holes were made. The index is one of `SPARSESTREAM_HOLE_...`.
     pub holes_by_way: [i64; 16],
 }
 
-/// How a transfer goes. Zero-initialise it and set `size`; NULL means all defaults.
+/// The options of a transfer. Zero-initialise it and set `size`; NULL means all defaults.
 ///
-/// The callbacks run on the thread that runs the transfer, between two steps of it. They may call
-/// `sparsestream_transfer_cancel` and nothing else on that transfer; they must not throw, longjmp
-/// or free what is in use.
+/// The callbacks run on the thread that runs the transfer. On that transfer they may call
+/// `sparsestream_transfer_cancel` and `sparsestream_transfer_fail` only. They must not throw, longjmp, or
+/// free a handle that is in use.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sparsestream_transfer_options {
@@ -165,67 +162,71 @@ pub struct sparsestream_transfer_options {
     pub flags: u64,
     /// One of `SPARSESTREAM_SPARSE_AUTO`, `_REQUIRED`, `_NEVER`.
     pub sparse: i32,
-    /// Bytes of a block for `SPARSESTREAM_DETECT_ZEROES`: a power of two from 512 to 1048576;
-    /// 0 means 65536. Blocks lie on multiples of it, counted from the stream's first byte; only a
-    /// hole, the end, and a source that is not ready end one early.
+    /// The block size for `SPARSESTREAM_DETECT_ZEROES`, in bytes: a power of two from 512 to 1048576; 0 means
+    /// 65536. Blocks are aligned to this size, counted from the first byte of the stream. A block is shorter
+    /// only before a hole, before the end, and where the source was not ready.
     pub zero_block: u32,
-    /// Bytes of the transfer's one buffer, 4096 to 67108864; 0 means 1048576; at least `zero_block`
-    /// while zeros are looked for. This is all the memory that a transfer takes beside some hundred
-    /// bytes, whatever it moves, and what the kernel keeps in its pipe, at most 256 KiB.
+    /// The size of the transfer's buffer in bytes, 4096 to 67108864; 0 means 1048576. With
+    /// `SPARSESTREAM_DETECT_ZEROES` it must be at least `zero_block`. Apart from the buffer, a transfer takes
+    /// a few hundred bytes, and at most 256 KiB in a pipe of the kernel.
     pub buffer_size: u64,
-    /// `progress` is called each time that this many more bytes were moved, and at the end;
-    /// 0 means not by bytes.
+    /// `progress` is called each time that this many more bytes were moved, and at the end. 0 means that the
+    /// number of bytes does not matter.
     pub progress_bytes: i64,
-    /// `progress` is called when something has moved and this many milliseconds have passed since the
-    /// last call, and at the end; 0 means not by time.
+    /// `progress` is called when this many milliseconds have passed since the last call and something has
+    /// moved, and at the end. 0 means that the time does not matter.
     pub progress_ms: i64,
-    /// Progress. If both intervals are 0 it is called once, at the end. A negative errno cancels
-    /// the transfer, which then ends with that error. May be NULL.
+    /// Reports the progress. If both intervals are 0, it is called once, at the end. If it returns a negative
+    /// errno, the transfer ends with that error. May be NULL.
     pub progress: Option<
         unsafe extern "C" fn(opaque: *mut c_void, stats: *const sparsestream_stats) -> c_int,
     >,
-    /// Called for each section, of any kind, once the sink has taken all of it. Offsets count from
-    /// the stream's first byte. A negative errno cancels. May be NULL.
+    /// Called for each section, of any kind, after the sink has taken all of it. Offsets count from the first
+    /// byte of the stream. If it returns a negative errno, the transfer ends with that error. May be NULL.
     pub section: Option<
         unsafe extern "C" fn(opaque: *mut c_void, section: *const sparsestream_section) -> c_int,
     >,
-    /// Handed to `progress`, `section` and `trace`. The caller's; must outlive the transfer.
+    /// Passed to `progress`, `section` and `trace`. The library does not use it. It must be valid until the
+    /// transfer is freed.
     pub opaque: *mut c_void,
-    /// Milliseconds after which the transfer fails with -ETIMEDOUT, naming the side that is late, if no
-    /// byte was moved and the other end of a wire gave no sign of life (`keepalive_ms` of
-    /// `sparsestream_wire_options`); 0 means never. It is looked at when `sparsestream_transfer_run` is
-    /// called and while it waits; a callback that blocks cannot be interrupted, and waiting for the rate
-    /// does not count. A sender over a wire with a way back also waits for the receiver's answer, while
-    /// the receiver may sync for a long time: choose a limit that allows that, or let the receiver use
-    /// `sync_interval`. If the limit ends this wait, the receiver may have stored everything.
+    /// The transfer fails with -ETIMEDOUT if it moves no byte for this many milliseconds; 0 means never. The
+    /// error names the side that was waited for. A sign of life from the other end of a wire starts the time
+    /// again (`keepalive_ms` of `sparsestream_wire_options`).
+    ///
+    /// The time is checked when `sparsestream_transfer_run` is called and while it waits. A callback that
+    /// blocks is not interrupted. Time in which the transfer waits because of `rate` does not count.
+    ///
+    /// A sender over a wire with a way back also waits for the receiver's answer, and the receiver may need a
+    /// long time to sync. Choose a limit that allows that, or let the receiver use `sync_interval`. If the
+    /// limit ends this wait, the receiver may nevertheless have stored everything.
     pub stall_ms: i64,
-    /// Most bytes of data a second, on average; 0 means no limit. Holes are free. A run that is
-    /// ahead returns -EAGAIN (`sparsestream_transfer_wait` says when to come back), or waits where
-    /// it may wait.
+    /// The most bytes of data a second, on average; 0 means no limit. Holes do not count. A run that is too
+    /// fast waits if its budget is 0. Otherwise it returns -EAGAIN, and `sparsestream_transfer_wait` reports
+    /// how long to wait.
     pub rate: i64,
-    /// As `stall_ms`, but signs of life do not count: how long the other end of a wire may be there
-    /// and yet move nothing; 0 means for ever. Without a wire the shorter of both acts.
+    /// As `stall_ms`, but signs of life do not start the time again: it limits how long a live peer may move
+    /// nothing. 0 means never. Without a wire, the smaller of the two limits applies.
     pub idle_ms: i64,
-    /// Called for each decision of the transfer and of its ends, such as the way in which data moves and
-    /// how holes are made. `sparsestream_event_text` puts it into words. May be NULL.
+    /// Called for each decision of the transfer and of its ends, such as the way in which data moves and how
+    /// holes are made. `sparsestream_event_text` turns the event into text. May be NULL.
     pub trace: Option<unsafe extern "C" fn(opaque: *mut c_void, event: *const sparsestream_event)>,
-    /// The least length of a hole in bytes: a shorter one is written as zeros, and shorter runs of zeros
-    /// that `SPARSESTREAM_DETECT_ZEROES` finds stay data; 0 means that every hole is made. Neighbouring
-    /// holes and runs of zeros count as one, unless a source that is not ready comes between them. Has
-    /// no effect with `SPARSESTREAM_SPARSE_NEVER`. Takes up to 64 KiB of memory more.
+    /// The least length of a hole in bytes; 0 means that every hole is made. A shorter hole is written as
+    /// zeros, and a shorter run of zeros that `SPARSESTREAM_DETECT_ZEROES` finds remains data. Adjacent holes
+    /// and runs of zeros count as one, unless the source was not ready between them. The option takes up to
+    /// 64 KiB of memory. It has no effect with `SPARSESTREAM_SPARSE_NEVER`.
     pub min_hole: i64,
-    /// Bytes of one request where several are in flight, which is where an end was opened with O_DIRECT or
-    /// is made of a `sparsestream_async_ops`: a power of two from 4096 to 16777216; 0 means 524288. The
-    /// ends may allow less.
+    /// The size of one request in bytes, if several requests are in flight: a power of two from 4096 to
+    /// 16777216; 0 means 524288. Several requests are in flight if an end was opened with O_DIRECT or is made
+    /// of a `sparsestream_async_ops`. An end may set a smaller limit.
     pub request_size: u64,
-    /// The most requests in flight there, 1 to 256; 0 means 16. Such a transfer takes `depth` times
-    /// `request_size` of memory beside its buffer.
+    /// The most requests in flight, 1 to 256; 0 means 16. Such a transfer takes `depth` times `request_size`
+    /// bytes of memory in addition to its buffer.
     pub depth: u32,
     /// Zero.
     pub reserved: u32,
 }
 
-/// A descriptor that something waits for.
+/// A descriptor to wait for.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_wait_fd {
@@ -235,33 +236,34 @@ pub struct sparsestream_wait_fd {
     pub events: i32,
 }
 
-/// The descriptors and the time that a transfer or an end waits for, after it returned -EAGAIN. Set
-/// `size` before it is handed in; in a `wait` function of a table the library has set it.
+/// The descriptors and the time that a transfer or an end waits for, after it returned -EAGAIN. Set `size`
+/// before the call. In a `wait` function of a table the library has set it.
 ///
-/// It is over when one of the descriptors is ready or `timeout_ms` has passed.
+/// The wait is over when one of the descriptors is ready or `timeout_ms` has passed.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_wait {
     /// `sizeof(sparsestream_wait)`.
     pub size: u64,
-    /// `SPARSESTREAM_SIDE_SOURCE`, `SPARSESTREAM_SIDE_SINK`, or `SPARSESTREAM_SIDE_NONE` when it
-    /// waits for time to pass only (a rate limit), or for nothing.
+    /// The side that is not ready: `SPARSESTREAM_SIDE_SOURCE` or `SPARSESTREAM_SIDE_SINK`.
+    /// `SPARSESTREAM_SIDE_NONE` means that the transfer waits for nothing, or only for time to pass (a rate
+    /// limit).
     pub side: i32,
-    /// The first descriptor of `fds`, or -1 if there is none. With -1, a side, and no timeout, only the
-    /// owner of that side's functions knows what they wait for.
+    /// The first descriptor of `fds`, or -1 if there is none. If there is also no timeout, but a side, then
+    /// that side is made of functions without `wait`: run the transfer again when they are ready.
     pub fd: i32,
-    /// POLLIN, POLLOUT, both, or 0, to be watched on `fd`.
+    /// The events to wait for on `fd`: POLLIN, POLLOUT, both, or 0.
     pub events: i32,
-    /// Milliseconds after which to try again in any case, as for poll(2), because
-    /// `stall_ms` or `idle_ms` is over then, or the other end of a wire was promised a sign of life
-    /// (`keepalive_ms`); -1 means no limit. 0 means that it is ready now.
+    /// Try again after this many milliseconds even if no descriptor is ready; -1 means no limit, and 0 means
+    /// that it is ready now, as for poll(2). At that time `stall_ms` or `idle_ms` is over, the rate allows
+    /// more data, or a sign of life is due (`keepalive_ms`).
     pub timeout_ms: i32,
-    /// The number of descriptors in `fds`. A `wait` function may leave it 0 and set `fd` and `events`
-    /// instead.
+    /// The number of descriptors in `fds`. A `wait` function of a table may leave it 0, and set `fd` and
+    /// `events` instead.
     pub count: i32,
     /// Zero.
     pub reserved: i32,
-    /// All descriptors, of which any may become ready.
+    /// All descriptors to wait for. Any one of them ends the wait.
     pub fds: [sparsestream_wait_fd; 8],
 }
 
@@ -307,7 +309,7 @@ impl From<Wait> for sparsestream_wait {
     }
 }
 
-/// A failure as fields. Set `size` before it is handed in.
+/// A failure as fields. Set `size` before the call.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sparsestream_error {
@@ -317,17 +319,17 @@ pub struct sparsestream_error {
     pub code: i32,
     /// The operation that failed: one of `SPARSESTREAM_OPERATION_...`.
     pub operation: i32,
-    /// To which side: one of `SPARSESTREAM_SIDE_...`.
+    /// The side at which it failed: one of `SPARSESTREAM_SIDE_...`.
     pub side: i32,
-    /// 1 where the other end of a wire or of a channel failed and reported it: `side`, `operation` and
-    /// `offset` are then its own. Else 0.
+    /// 1 if the other end of a wire or of a channel failed and reported it; then `side`, `operation` and
+    /// `offset` describe its failure. Otherwise 0.
     pub peer: i32,
-    /// Where, in bytes: of a file or device the offset in it, of anything else the offset in the
-    /// stream. -1 where no offset applies.
+    /// The offset of the failure in bytes: in the file or device, or in the stream for any other end. -1 if
+    /// no offset applies.
     pub offset: i64,
-    /// For a source that ended early, the offset at which it should have ended; else -1.
+    /// If the source ended early, the offset at which it should have ended; otherwise -1.
     pub expected: i64,
-    /// The same in words, ended by a NUL byte: operation, side, offset and the system's words.
+    /// The same as text, ended by a NUL byte: side, operation, offset, and the system's text for the errno.
     pub message: [libc::c_char; 512],
 }
 

@@ -5,7 +5,7 @@ use super::options::{self, Sized0};
 use crate::section;
 use libc::{c_int, c_void};
 
-/// A section's kind: there is nothing here, the end of the file is reached.
+/// A section's kind: the end of the file or stream.
 pub const SPARSESTREAM_END: i32 = 0;
 /// A section's kind: bytes.
 pub const SPARSESTREAM_DATA: i32 = 1;
@@ -14,44 +14,42 @@ pub const SPARSESTREAM_HOLE: i32 = 2;
 /// A section's kind: bytes that the receiver keeps as they are.
 pub const SPARSESTREAM_KEEP: i32 = 3;
 
-/// A run of bytes of one kind. Set `size` before it is handed in.
+/// A run of bytes of one kind. Set `size` before the call.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_section {
-    /// `sizeof(sparsestream_section)`, set by who hands the struct in.
+    /// `sizeof(sparsestream_section)`, set by the side that passes the struct to the other.
     pub size: u64,
-    /// Its first byte, in bytes.
+    /// The offset of its first byte.
     pub offset: i64,
-    /// Bytes in it; 0 only with `SPARSESTREAM_END`; -1 if it is not known.
+    /// Its length in bytes; 0 only with `SPARSESTREAM_END`; -1 if it is not known.
     pub length: i64,
-    /// `SPARSESTREAM_DATA`, `SPARSESTREAM_HOLE`, `SPARSESTREAM_KEEP` or `SPARSESTREAM_END`. A later
-    /// version may have other kinds.
+    /// `SPARSESTREAM_DATA`, `SPARSESTREAM_HOLE`, `SPARSESTREAM_KEEP` or `SPARSESTREAM_END`. A later version
+    /// may add kinds.
     pub kind: i32,
     /// Zero.
     pub reserved: i32,
 }
 
-/// Reports whether the file position is in data or in a hole, and for how many bytes.
+/// Reports whether the file position is in data or in a hole, and how many bytes of that section follow.
 ///
-/// `*in_data` becomes true within data; `*length` becomes the bytes from the position to the end
-/// of that section, the hole at a file's end included. At or beyond the end the answer is false
-/// and 0. A block device, and a file system that cannot tell (see
-/// `sparsestream_holes_supported`), answer true to the end.
+/// `*in_data` is set to true in data and to false in a hole. `*length` is set to the number of bytes from the
+/// position to the end of the section; a hole can reach to the end of the file. At or beyond the end, the
+/// result is false and 0. A block device, and a file on a file system that does not report holes (see
+/// `sparsestream_holes_supported`), is data to its end.
 ///
-/// Position: kept. If it cannot be put back, the call fails with an error whose operation is
-/// `SPARSESTREAM_OPERATION_SEEK`; no other failure moves it. Another thread, or a process that
-/// shares the open file, must not use the position meanwhile. On failure the outputs are untouched.
+/// Position: restored before the return, also on failure. If that is not possible, the call fails with an
+/// error whose operation is `SPARSESTREAM_OPERATION_SEEK`. Other threads, and processes that share the open
+/// file, must not use the position during the call. On failure the outputs are not changed.
 ///
-/// Facts: lseek(2) with SEEK_DATA and SEEK_HOLE; at most ten lseek calls. The map is a hint that
-/// may be outdated the moment it is given; a file system that contradicts itself is answered with
-/// data.
+/// The call asks the file system with lseek(2), SEEK_DATA and SEEK_HOLE, at most ten times. The answer may be
+/// outdated as soon as it is given. Where the file system contradicts itself, the result is data.
 ///
-/// An answer that says hole costs one fstatfs(2) more. If the file system is not one whose map is
-/// known to follow the page cache (ext2 to ext4, XFS, Btrfs, F2FS, tmpfs, ramfs, EROFS, SquashFS,
-/// and overlayfs over one that answers FIEMAP), what is in the cache is written back with
-/// fdatasync(2), which may block, and the map is asked a second time. If that fails, the answer is
-/// data to the end. The same is done where lseek(2) fails with an errno that does not concern the
-/// medium, such as ENOENT or EPERM.
+/// For a hole, the call also checks the type of the file system, with fstatfs(2). Some file systems include
+/// dirty pages in their map of holes: ext2 to ext4, XFS, Btrfs, F2FS, tmpfs, ramfs, EROFS, SquashFS, and
+/// overlayfs over a file system that supports FIEMAP. On all others the call writes the file's pages back
+/// with fdatasync(2), which may block, and asks again. If that fails, the result is data to the end. The call
+/// also does this if lseek(2) fails with an errno that does not concern the medium, such as ENOENT or EPERM.
 ///
 /// Returns 0, or -EINVAL (an output is NULL), -EBADF (not an open descriptor, or O_PATH), -EISDIR
 /// (a directory), -ESPIPE (a pipe, socket, character device or other descriptor with no content to
@@ -77,14 +75,14 @@ pub unsafe extern "C" fn sparsestream_in_data(
     })
 }
 
-/// As `sparsestream_in_data`, at `offset` bytes from the start instead of the file position. It
-/// distinguishes the end from a hole: at or beyond the end `out->kind` is `SPARSESTREAM_END`.
-/// `out->offset` is `offset`, also within a section that began before.
+/// As `sparsestream_in_data`, but at `offset` instead of the file position. `out->kind` is
+/// `SPARSESTREAM_DATA`, `SPARSESTREAM_HOLE`, or, at or beyond the end, `SPARSESTREAM_END`. `out->offset` is
+/// `offset`, even if the section begins before it.
 ///
-/// Position: kept, as by `sparsestream_in_data`.
+/// Position: as with `sparsestream_in_data`.
 ///
-/// Returns 0 or the errors of `sparsestream_in_data`; -EINVAL also for a negative offset, or a `size` of
-/// `out` that is not that of a struct.
+/// Returns 0 or the errors of `sparsestream_in_data`. -EINVAL also means that `offset` is negative or that
+/// the `size` of `out` is not valid.
 ///
 /// # Safety
 /// `out` is NULL or a struct of its `size`.
@@ -105,18 +103,18 @@ pub unsafe extern "C" fn sparsestream_section_at(
     })
 }
 
-/// Calls `callback` for each section of the range, in order; the first and the last are cut to the
-/// range. `length` 0 means to the end; the end is fixed when the call starts. One lseek(2) a
-/// boundary.
+/// Calls `callback` for each section of a range, in order. The first and the last section are cut to the
+/// range. A `length` of 0 means to the end of the file, as it is at the start of the call. Each boundary
+/// between sections takes one lseek(2).
 ///
-/// `callback` returns 0 to continue. Anything else ends the walk and is the result of the call. It must
-/// not move the file position, throw or longjmp.
+/// `callback` returns 0 to continue. Any other value ends the walk and is the result of the call. The
+/// callback must not move the file position, throw or longjmp.
 ///
-/// Position: kept, as by `sparsestream_in_data`, but it moves while the walk is under way.
+/// Position: as with `sparsestream_in_data`. It moves during the walk.
 ///
-/// Returns 0 when the range or the file ended, what the callback returned (which leaves no
-/// message), or the errors of `sparsestream_in_data`; -EINVAL also for a negative offset or length,
-/// or no callback.
+/// Returns 0 at the end of the range or of the file, the value that the callback returned, or the errors of
+/// `sparsestream_in_data`. -EINVAL also means that `offset` or `length` is negative or that `callback` is
+/// NULL. The value of a callback leaves no message.
 ///
 /// # Safety
 /// `callback` may be called with `opaque`.
@@ -145,11 +143,10 @@ pub unsafe extern "C" fn sparsestream_map(
     })
 }
 
-/// Reports whether the file system answers questions about holes in this file. Position: kept.
+/// Reports whether the file system can report holes in this file. Position: as with `sparsestream_in_data`.
 ///
-/// 1 means that the map was answered, which a file system that stores no holes also does (all is
-/// data then). 0 means that it cannot be asked: everything counts as data. A block device answers
-/// 0.
+/// 1 means that the file system reports a map. It may still store no holes; then the map has data only. 0
+/// means that it has no map, or that this is a block device: everything is data.
 ///
 /// Returns 1, 0, or the errors of `sparsestream_in_data`.
 #[unsafe(no_mangle)]

@@ -18,30 +18,27 @@ use crate::error::{Error, Operation, Result, Side};
 use crate::sink;
 use libc::{c_int, c_void};
 
-/// Makes a sink that writes a descriptor: a regular file or a block device by offset, its position
-/// neither used nor changed; a pipe, a socket or a character device as it comes.
+/// Makes a sink that writes to a descriptor. A regular file or a block device is written by offset, and its
+/// file position is not used and not changed. A pipe, a socket or a character device is written in order.
 ///
-/// Where a hole was sent the file reads zero afterwards, whatever it held before. A regular file is
-/// never made shorter, unless `SPARSESTREAM_TRUNCATE` asks for it, and gets its exact size,
-/// a hole at its end included, when the sink is finished.
+/// A hole reads as zeros afterwards, also over old content. A regular file gets its exact size when the sink
+/// is finished, also if the stream ends with a hole. It is made shorter only with `SPARSESTREAM_TRUNCATE`.
 ///
-/// A regular file that was opened with O_APPEND is written at its end, as it is when the sink is
-/// made. Holes are made by ftruncate(2) after the size was asked again. If another process has
-/// appended meanwhile, zeros are written instead from then on; between the question and ftruncate(2)
-/// nobody else may append.
+/// A regular file that was opened with O_APPEND is written from the end that it has when the sink is made. A
+/// hole is made with ftruncate(2), after the size was checked again. If another process has appended, the
+/// sink writes zeros instead from then on. Between that check and ftruncate(2) no other process may append.
 ///
-/// The descriptor stays the caller's and must stay open until the sink is freed and no transfer holds
-/// it, of which `free` of the options informs. Nothing is closed,
-/// so that an error which the system reports only at close(2) is the caller's to see;
-/// `SPARSESTREAM_SYNC` makes it show up in time.
+/// The caller owns the descriptor, which must stay open until the sink was freed and no transfer holds it;
+/// then `free` of the options is called. Check the result of close(2): some file systems report errors only
+/// there. With `SPARSESTREAM_SYNC` such an error is reported by the sink.
 ///
-/// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
-/// -EINVAL (an argument, an unknown flag, an offset in a file opened with O_APPEND, a block device
-/// opened with it), -E2BIG (options from a later version), -EBADF (not open for writing), -EISDIR, -ESPIPE (an offset, or a wish to sync,
-/// that this kind of descriptor cannot have, or nothing that can be written, as an eventfd),
-/// -EPROTOTYPE (no stream socket), -EFBIG (the offset lies beyond RLIMIT_FSIZE), -ENOSPC (the
-/// offset lies beyond a device's end), -EPERM (a sealed memfd), -ENOMEM, or the errno of fstat(2),
-/// fcntl(2) or ioctl(2).
+/// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL: -EINVAL
+/// (an argument, an unknown flag, an offset in a file opened with O_APPEND, a block device opened with
+/// O_APPEND), -E2BIG (options from a later version), -EBADF (not open for writing), -EISDIR, -ESPIPE (an
+/// offset or a request to sync for a pipe, a socket or a character device; or a descriptor without content,
+/// such as an eventfd), -EPROTOTYPE (a socket that is not a stream socket), -EFBIG (the offset lies beyond
+/// RLIMIT_FSIZE), -ENOSPC (the offset lies beyond a device's end), -EPERM (a sealed memfd), -ENOMEM, or the
+/// errno of fstat(2), fcntl(2) or ioctl(2).
 ///
 /// # Safety
 /// `options` is NULL or a struct of its `size`; `sink` is NULL or writable.
@@ -73,11 +70,11 @@ pub unsafe extern "C" fn sparsestream_sink_to_fd(
     })
 }
 
-/// Makes a sink of the caller's callbacks; see `sparsestream_sink_ops`.
+/// Makes a sink of the caller's functions; see `sparsestream_sink_ops`.
 ///
-/// `ops` is copied. `opaque` must be valid until `ops->free` is called with it, exactly once: when the
-/// sink is freed and no transfer holds it, or before this call returns a failure (unless `ops` is NULL
-/// or its `size` is not that of a table).
+/// `ops` is copied. `opaque` must be valid until `ops->free` is called with it. That happens exactly once:
+/// after the sink was freed and no transfer holds it, or before this call returns a failure. It does not
+/// happen if `ops` is NULL or its `size` is not valid.
 ///
 /// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
 /// -EINVAL (an argument, or no `write`), -E2BIG (a table from a later version), -ENOMEM.
@@ -101,8 +98,8 @@ pub unsafe extern "C" fn sparsestream_sink_to_callbacks(
     })
 }
 
-/// Makes a sink of the caller's stream, that is of its `send`, `send_hole`, `finish` and `abort`;
-/// see `sparsestream_stream_ops`. Ownership and `free` as with `sparsestream_sink_to_callbacks`.
+/// Makes a sink of the caller's protocol; see `sparsestream_stream_ops`. Ownership and `free` are as with
+/// `sparsestream_sink_to_callbacks`.
 ///
 /// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
 /// -EINVAL (an argument, or no `send`), -E2BIG, -ENOMEM.
@@ -125,12 +122,12 @@ pub unsafe extern "C" fn sparsestream_sink_to_stream(
     })
 }
 
-/// Writes at most `length` bytes of `buffer` where the sink is, and moves on by what was taken.
+/// Writes at most `length` bytes of `buffer` and advances the sink by the number that it returns.
 ///
-/// Returns the count, which may be short but is not 0 unless `length` is; or a negative errno:
-/// -EINVAL, -EBUSY (the handle is in use by another call), -EAGAIN, -EINTR, -ESHUTDOWN (finished or
-/// aborted before), -EFBIG (beyond `length` of the options or RLIMIT_FSIZE), -ENOSPC, -EPROTO (a
-/// callback gave an invalid answer), or the error of the system or the callback.
+/// Returns the count, which may be short but is 0 only if `length` is 0, or a negative errno: -EINVAL, -EBUSY
+/// (the handle is in use by another call), -EAGAIN, -EINTR, -ESHUTDOWN (finished or aborted before), -EFBIG
+/// (beyond `length` of the options or RLIMIT_FSIZE), -ENOSPC, -EPROTO (a callback gave an invalid answer), or
+/// the error of the system or the callback.
 ///
 /// # Safety
 /// `sink` is NULL or a live handle; `buffer` is readable for `length` bytes.
@@ -152,11 +149,11 @@ pub unsafe extern "C" fn sparsestream_sink_write(
     })
 }
 
-/// Makes a hole of at most `length` bytes where the sink is, and moves on by what was made: it
-/// reads zero once the sink is finished. Large holes over old content are made in steps.
+/// Makes a hole of at most `length` bytes and advances the sink by the number that it returns. The hole reads
+/// as zeros when the sink is finished. A large hole over old content is made in steps.
 ///
-/// Returns the count, which may be short but is not 0 unless `length` is; or a negative errno:
-/// -EOPNOTSUPP (this sink makes no holes: write zeros), and those of `sparsestream_sink_write`.
+/// Returns the count, which may be short but is 0 only if `length` is 0, or a negative errno: -EOPNOTSUPP
+/// (this sink cannot make holes: write zeros), and those of `sparsestream_sink_write`.
 ///
 /// # Safety
 /// `sink` is NULL or a live handle.
@@ -173,11 +170,12 @@ pub unsafe extern "C" fn sparsestream_sink_hole(sink: *mut sparsestream_sink, le
     })
 }
 
-/// Moves on by at most `length` bytes, which stay as they are in the target.
+/// Skips at most `length` bytes of the target, which keep their content, and advances the sink by the number
+/// that it returns.
 ///
-/// Returns the count, which may be short but is not 0 unless `length` is; or a negative errno:
-/// -EOPNOTSUPP (this sink cannot keep), -ENODATA (the bytes lie beyond the end of the target), and those of
-/// `sparsestream_sink_write`.
+/// Returns the count, which may be short but is 0 only if `length` is 0, or a negative errno: -EOPNOTSUPP
+/// (this sink does not support kept sections), -ENODATA (the bytes lie beyond the end of the target), and
+/// those of `sparsestream_sink_write`.
 ///
 /// # Safety
 /// `sink` is NULL or a live handle.
@@ -194,13 +192,13 @@ pub unsafe extern "C" fn sparsestream_sink_keep(sink: *mut sparsestream_sink, le
     })
 }
 
-/// Announces to a sink what is going to come, so that it can refuse it, and reports what the sink can do.
-/// A transfer does that. If a sink is driven by hand, it is optional, and must come before the first
-/// byte. `plan` NULL stands for any length, with holes. `info` may be NULL.
+/// Announces a stream to a sink, which may refuse it, and reports the properties of the sink. A transfer does
+/// this by itself. For a sink that is driven by hand it is optional, and must come before the first byte. A
+/// NULL `plan` announces any length, with holes. `info` may be NULL.
 ///
 /// Returns 0 or a negative errno: -EINVAL, -E2BIG, -EBUSY, -EAGAIN, -EINTR, -ESHUTDOWN, -EFBIG or -ENOSPC
-/// (too much), -EOPNOTSUPP (the sink cannot keep, but kept sections may come), or the error of the system
-/// or the callback.
+/// (too long), -EOPNOTSUPP (the plan has kept sections, and the sink does not support them), or the error of
+/// the system or the callback.
 ///
 /// # Safety
 /// `sink` is NULL or a live handle; `plan` and `info` are NULL or structs of their `size`.
@@ -231,9 +229,9 @@ pub unsafe extern "C" fn sparsestream_sink_announce(
     })
 }
 
-/// Reports what a sink that is driven by hand waits for, after a call on it returned -EAGAIN. At any other
-/// time it is ready: no descriptor, and `timeout_ms` 0; or it only has to be given a turn after
-/// `timeout_ms`, since the other end of a wire was promised a sign of life.
+/// Reports what to wait for after a call on this sink returned -EAGAIN. At any other time the sink is ready:
+/// there is no descriptor, and `timeout_ms` is 0. A sink of a wire with `keepalive_ms` may report a longer
+/// `timeout_ms`, after which a call must be made on it so that it can send a sign of life.
 ///
 /// Returns 0 or a negative errno: -EINVAL, -EBUSY.
 ///
@@ -277,9 +275,9 @@ impl From<SinkInfo> for sparsestream_sink_info {
     }
 }
 
-/// Ends the sink with success: a regular file gets its size, what was asked to be synced is synced,
-/// a stream's `finish` is called. Its failure is the result of the whole. To be called once; again
-/// while it returns -EAGAIN.
+/// Ends the sink with success: sets the size of a regular file, syncs it if that was requested, or calls
+/// `finish` of a table. The stream has succeeded only if this call does. Call it once, and again while it
+/// returns -EAGAIN.
 ///
 /// Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, -EFBIG, -ENOSPC, or the error of the
 /// system or the callback.
@@ -295,8 +293,9 @@ pub unsafe extern "C" fn sparsestream_sink_finish(sink: *mut sparsestream_sink) 
     })
 }
 
-/// Ends the sink with the failure `error`, a positive errno: a stream's `abort` is called, unless
-/// it was finished or aborted already. What was written to a file stays.
+/// Ends the sink with the failure `error`, a positive errno: calls `abort` of a table, or reports the failure
+/// to the other end of a wire or of a channel. Data that was written to a file remains. If the sink was
+/// already finished or aborted, nothing happens.
 ///
 /// Returns 0, or -EINVAL or -EBUSY.
 ///
@@ -321,15 +320,15 @@ pub unsafe extern "C" fn sparsestream_sink_abort(
     })
 }
 
-/// Gives up the caller's reference to a sink, which is not to be used again. NULL is allowed.
+/// Frees the caller's handle, which must not be used again. NULL is allowed.
 ///
-/// A transfer that was made with it holds it until that transfer is freed, so that handles may be
-/// freed in any order. When nobody holds it, a stream on which `send` or `send_hole` was called and
-/// that was neither finished nor aborted is aborted with ECANCELED, and `free` of the table or the
-/// options is called. Descriptors stay open.
+/// A transfer holds its sink until the transfer is freed, so handles may be freed in any order. The sink
+/// itself ends with the last of them. Then a stream on which `send` or `send_hole` was called, and which was
+/// neither finished nor aborted, is aborted with ECANCELED, and `free` of the table or the options is called.
+/// Descriptors stay open.
 ///
-/// A free while a call uses the sink, which includes its own callbacks, is ignored, and leaves a message
-/// with EBUSY.
+/// If a call uses the sink at that time, for example because one of its own functions calls this, the sink is
+/// not freed, and the thread's message reports EBUSY.
 ///
 /// # Safety
 /// `sink` is NULL or a live handle.

@@ -20,31 +20,32 @@ use crate::section;
 use crate::source;
 use libc::{c_int, c_void};
 
-/// Returned by `recv` of a stream and by `sparsestream_source_read` if a hole comes next. It is neither a
-/// count nor a negative errno.
+/// Returned by `recv` of a stream and by `sparsestream_source_read` if a hole comes next. It is not a count
+/// and not a negative errno.
 pub const SPARSESTREAM_AT_HOLE: i64 = -4096;
 
-/// As `SPARSESTREAM_AT_HOLE`, when the next thing is a kept section.
+/// As `SPARSESTREAM_AT_HOLE`, but a kept section comes next.
 pub const SPARSESTREAM_AT_KEEP: i64 = -4097;
 
-/// Makes a source that reads a descriptor: a regular file or a block device by offset, its
-/// position neither used nor (once the source has ended or is freed) changed; a pipe, a socket or a
-/// character device as it comes.
+/// Makes a source that reads a descriptor. A regular file or a block device is read by offset, and its file
+/// position is not used. A pipe, a socket or a character device is read in order.
 ///
-/// The end is fixed here: what a file grows later is not read, and if it shrinks the source ends
-/// early, which is an error (-ENODATA). A file whose size says nothing, as in /proc, is read to its
-/// end.
+/// The end of the source is fixed by this call. Bytes that are appended to a file later are not read. If the
+/// file shrinks, the source ends early, which is an error (-ENODATA). Files of /proc and /sys, whose size is
+/// not known, are read to their end.
 ///
-/// The descriptor stays the caller's and must stay open until the source is freed and no transfer
-/// holds it, of which `free` of the options informs. Its file position moves while a mapped file is walked, and is put back at the end, and when the source is
-/// finished, aborted or freed; a transfer sees to that on failure too.
+/// The caller owns the descriptor, which must stay open until the source was freed and no transfer holds it;
+/// then `free` of the options is called.
 ///
-/// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
-/// NULL: -EINVAL (an argument, an unknown flag, a range that starts beyond the end), -E2BIG
-/// (options from a later version), -EBADF (not open for reading), -EISDIR, -ESPIPE (an offset in
-/// something that has none, or nothing that can be read, as an eventfd), -EPROTOTYPE (no stream
-/// socket), -ENODATA (the range ends beyond the end), -ENOMEM, or the errno of fstat(2), fcntl(2)
-/// or ioctl(2).
+/// Position: the search for holes moves it. It is restored when the source has ended, and when it is
+/// finished, aborted or freed.
+///
+/// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
+/// -EINVAL (an argument, an unknown flag, a range that starts beyond the end), -E2BIG (options from a later
+/// version), -EBADF (not open for reading), -EISDIR, -ESPIPE (an offset for a pipe, a socket or a character
+/// device; or a descriptor without content, such as an eventfd), -EPROTOTYPE (a socket that is not a stream
+/// socket), -ENODATA (the range ends beyond the end), -ENOMEM, or the errno of fstat(2), fcntl(2) or
+/// ioctl(2).
 ///
 /// # Safety
 /// `options` is NULL or a struct of its `size`; `source` is NULL or writable.
@@ -73,11 +74,11 @@ pub unsafe extern "C" fn sparsestream_source_from_fd(
     })
 }
 
-/// Makes a source of the caller's callbacks; see `sparsestream_source_ops`.
+/// Makes a source of the caller's functions; see `sparsestream_source_ops`.
 ///
-/// `ops` is copied. `opaque` must be valid until `ops->free` is called with it, exactly once: when the
-/// source is freed and no transfer holds it, or before this call returns a failure (unless `ops` is
-/// NULL or its `size` is not that of a table).
+/// `ops` is copied. `opaque` must be valid until `ops->free` is called with it. That happens exactly once:
+/// after the source was freed and no transfer holds it, or before this call returns a failure. It does not
+/// happen if `ops` is NULL or its `size` is not valid.
 ///
 /// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
 /// NULL: -EINVAL (an argument, or no `read`), -E2BIG (a table from a later version), -ENOMEM.
@@ -101,8 +102,7 @@ pub unsafe extern "C" fn sparsestream_source_from_callbacks(
     })
 }
 
-/// Makes a source of the caller's stream, that is of its `recv`, `recv_hole`, `finish` and `abort`;
-/// see `sparsestream_stream_ops`. Ownership and `free` as with
+/// Makes a source of the caller's protocol; see `sparsestream_stream_ops`. Ownership and `free` are as with
 /// `sparsestream_source_from_callbacks`.
 ///
 /// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
@@ -126,17 +126,15 @@ pub unsafe extern "C" fn sparsestream_source_from_stream(
     })
 }
 
-/// Reports the section that comes next: its kind, and the bytes from where the source is to its end.
-/// `offset` is 0: the caller knows where the source is. At its end the kind is `SPARSESTREAM_END` and
-/// the length 0.
+/// Reports the next section: its kind, and the number of bytes from the current position to its end. `offset`
+/// is always 0. At the end of the source, the kind is `SPARSESTREAM_END` and the length 0.
 ///
-/// Nothing is read for it but what the next `sparsestream_source_read` returns. So of a stream, a pipe, a
-/// socket, a character device or a wire, data has the length -1 unless it is known, and what looks like
-/// data may turn out to be the end.
+/// For a stream, a pipe, a socket, a character device or a wire, the length of data is -1 if it is not known,
+/// and data may turn out to be the end when it is read.
 ///
-/// Returns 0 or a negative errno: -EINVAL, -EBUSY (the handle is in use by another call), -EAGAIN (it is
-/// not known yet; see `sparsestream_source_wait`), -EINTR, -ESHUTDOWN, -ENODATA (ended early), or the
-/// error of the system or the callback.
+/// Returns 0 or a negative errno: -EINVAL, -EBUSY (the handle is in use by another call), -EAGAIN (not known
+/// yet; see `sparsestream_source_wait`), -EINTR, -ESHUTDOWN, -ENODATA (ended early), or the error of the
+/// system or the callback.
 ///
 /// # Safety
 /// `source` is NULL or a live handle; `section` is NULL or a struct of its `size`.
@@ -161,8 +159,8 @@ pub unsafe extern "C" fn sparsestream_source_section(
     })
 }
 
-/// Reports what a source is: its length, if known, and which kinds of section it may have. A source of
-/// functions is asked by `describe`. May be called again, and then answers the same.
+/// Reports the properties of a source: its length, if it is known, and which kinds of section it may have.
+/// For a source made of functions, this calls `describe`.
 ///
 /// Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, -EINTR, -ESHUTDOWN, or the error of the
 /// system or the callback.
@@ -185,8 +183,8 @@ pub unsafe extern "C" fn sparsestream_source_describe(
     })
 }
 
-/// Reports what a source that is driven by hand waits for, after a call on it returned -EAGAIN. At any
-/// other time it is ready: no descriptor, and `timeout_ms` 0.
+/// Reports what to wait for after a call on this source returned -EAGAIN. At any other time the source is
+/// ready: there is no descriptor, and `timeout_ms` is 0.
 ///
 /// Returns 0 or a negative errno: -EINVAL, -EBUSY.
 ///
@@ -206,15 +204,13 @@ pub unsafe extern "C" fn sparsestream_source_wait(
     })
 }
 
-/// Reads at most `length` bytes of data into `buffer` and moves on by them. Never reads across the
-/// start of a hole.
+/// Reads at most `length` bytes of data into `buffer` and advances the source. A read ends before a hole.
 ///
-/// Returns the count, which may be short; 0 at the end (or when `length` is 0);
-/// `SPARSESTREAM_AT_HOLE` or `SPARSESTREAM_AT_KEEP` when a hole or a kept section comes next (ask its
-/// length with `sparsestream_source_section`, and move on with `sparsestream_source_skip`); or a negative
-/// errno: -EINVAL, -EBUSY, -EAGAIN, -EINTR, -ESHUTDOWN (finished or aborted before), -ENODATA
-/// (ended early), -EPROTO (a callback gave an invalid answer), or the error of the system or the
-/// callback.
+/// Returns the count, which may be short, or 0 at the end. Returns `SPARSESTREAM_AT_HOLE` or
+/// `SPARSESTREAM_AT_KEEP` if a hole or a kept section comes next: `sparsestream_source_section` reports its
+/// length, and `sparsestream_source_skip` skips it. Otherwise returns a negative errno: -EINVAL, -EBUSY,
+/// -EAGAIN, -EINTR, -ESHUTDOWN (finished or aborted before), -ENODATA (ended early), -EPROTO (a callback gave
+/// an invalid answer), or the error of the system or the callback.
 ///
 /// # Safety
 /// `source` is NULL or a live handle; `buffer` is writable for `length` bytes.
@@ -240,10 +236,9 @@ pub unsafe extern "C" fn sparsestream_source_read(
     })
 }
 
-/// Moves on by `length` bytes without reading them. They must lie within the section that the
-/// source is in, which must be a hole or a kept section unless it is a regular file or a block device.
-/// Pipes, sockets and character devices cannot skip. A source of functions calls `skip` when the next call
-/// is made.
+/// Advances the source by `length` bytes without reading them. The bytes must lie within one hole or one kept
+/// section. In a regular file or a block device, they may also be data. Pipes, sockets and character devices
+/// cannot skip. For a source made of functions, `skip` is called at the next call.
 ///
 /// Returns 0 or a negative errno: -EINVAL (negative, or beyond the section), -ESPIPE, -ESHUTDOWN,
 /// -EBUSY, -EAGAIN, or the error of the system or the callback.
@@ -303,9 +298,8 @@ fn skip(source: &mut dyn Source, length: u64) -> Result<()> {
     Ok(())
 }
 
-/// Reports to the source that everything was taken: a descriptor's position is put back; a stream's
-/// `finish` is called, whose failure is the result. To be called once, after the end; again while it
-/// returns -EAGAIN.
+/// Finishes the source after its end was reached: restores the position of a descriptor, or calls `finish` of
+/// a table and returns its result. Call it once, and again while it returns -EAGAIN.
 ///
 /// Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, or the error of the system or the
 /// callback.
@@ -321,8 +315,9 @@ pub unsafe extern "C" fn sparsestream_source_finish(source: *mut sparsestream_so
     })
 }
 
-/// Reports to the source that the stream failed with `error`, a positive errno: a stream's `abort` is
-/// called, unless it was finished or aborted already.
+/// Ends the source with the failure `error`, a positive errno: calls `abort` of a table, or reports the
+/// failure to the other end of a wire or of a channel. If the source was already finished or aborted, nothing
+/// happens.
 ///
 /// Returns 0, or -EINVAL or -EBUSY.
 ///
@@ -347,15 +342,15 @@ pub unsafe extern "C" fn sparsestream_source_abort(
     })
 }
 
-/// Gives up the caller's reference to a source, which is not to be used again. NULL is allowed.
+/// Frees the caller's handle, which must not be used again. NULL is allowed.
 ///
-/// A transfer that was made with it holds it until that transfer is freed, so that handles may be
-/// freed in any order. When nobody holds it, a stream on which `recv` was called and that was neither
-/// finished nor aborted is aborted with ECANCELED, and `free` of the table or the options is called.
+/// A transfer holds its source until the transfer is freed, so handles may be freed in any order. The source
+/// itself ends with the last of them. Then a stream on which `recv` was called, and which was neither
+/// finished nor aborted, is aborted with ECANCELED, and `free` of the table or the options is called.
 /// Descriptors stay open.
 ///
-/// A free while a call uses the source, which includes its own callbacks, is ignored, and leaves a
-/// message with EBUSY.
+/// If a call uses the source at that time, for example because one of its own functions calls this, the
+/// source is not freed, and the thread's message reports EBUSY.
 ///
 /// # Safety
 /// `source` is NULL or a live handle.

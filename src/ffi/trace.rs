@@ -10,18 +10,18 @@ use std::fmt::{self, Display};
 
 /// An event: a stage was entered. `what` is one of `SPARSESTREAM_STAGE_...`.
 pub const SPARSESTREAM_EVENT_STAGE: i32 = 1;
-/// An event: from here on data moves another way. `what` is one of `SPARSESTREAM_WAY_...`.
+/// An event: from here on, data moves in another way. `what` is one of `SPARSESTREAM_WAY_...`.
 pub const SPARSESTREAM_EVENT_WAY: i32 = 2;
-/// An event: a way was given up for this transfer. `what` is the way, `error` the reason, if the system
-/// gave one, and `next` the way that is tried next.
+/// An event: a way to move data does not work and is not tried again. `what` is that way, `error` the errno
+/// of the system or 0, and `next` the way that is tried next.
 pub const SPARSESTREAM_EVENT_WAY_DECLINED: i32 = 3;
-/// An event: from here on holes are made another way. `what` is one of `SPARSESTREAM_HOLE_...`.
+/// An event: from here on, holes are made in another way. `what` is one of `SPARSESTREAM_HOLE_...`.
 pub const SPARSESTREAM_EVENT_HOLE: i32 = 4;
-/// An event: a way to make holes was given up. `what` is the way, `error` the reason, if the system gave
-/// one, and `next` the way that is tried next.
+/// An event: a way to make holes does not work and is not tried again. `what` is that way, `error` the errno
+/// of the system or 0, and `next` the way that is tried next.
 pub const SPARSESTREAM_EVENT_HOLE_DECLINED: i32 = 5;
-/// An event: the source's map. `what` is one of `SPARSESTREAM_MAP_...`, `error` the reason, if there is
-/// one.
+/// An event: a fact about the map of the source. `what` is one of `SPARSESTREAM_MAP_...`, and `error` the
+/// errno of the system or 0.
 pub const SPARSESTREAM_EVENT_MAP: i32 = 6;
 /// An event: the disk was asked to read `value` bytes ahead in one step, more than in any step before.
 pub const SPARSESTREAM_EVENT_LOOK_AHEAD: i32 = 7;
@@ -29,27 +29,27 @@ pub const SPARSESTREAM_EVENT_LOOK_AHEAD: i32 = 7;
 pub const SPARSESTREAM_EVENT_WAIT: i32 = 8;
 /// An event: everything before the offset `value` of the stream is on the medium.
 pub const SPARSESTREAM_EVENT_CHECKPOINT: i32 = 9;
-/// An event: a limit holds the transfer up. `what` is one of `SPARSESTREAM_LIMIT_...`.
+/// An event: a limit delays or ends the transfer. `what` is one of `SPARSESTREAM_LIMIT_...`.
 pub const SPARSESTREAM_EVENT_LIMIT: i32 = 10;
-/// An event: `value` events of an end came too fast and were not kept.
+/// An event: an end produced events too fast, and `value` of them were dropped.
 pub const SPARSESTREAM_EVENT_LOST: i32 = 11;
-/// An event: requests for a file that was opened with O_DIRECT are made by io_uring(7); or, with an
-/// `error`, one after the other, because it was refused.
+/// An event: requests for a file that was opened with O_DIRECT use io_uring(7). With an `error`, the system
+/// refused io_uring, and the requests are made one after the other.
 pub const SPARSESTREAM_EVENT_RING: i32 = 12;
 
 /// A stage: both ends are examined.
 pub const SPARSESTREAM_STAGE_OPEN: i32 = 1;
-/// A stage: the content that the sink holds already is compared.
+/// A stage: the content that the sink already holds is compared with the source.
 pub const SPARSESTREAM_STAGE_COMPARE: i32 = 2;
 /// A stage: sections are moved.
 pub const SPARSESTREAM_STAGE_MOVE: i32 = 3;
-/// A stage: the source has ended, and what is on its way is moved.
+/// A stage: the source has ended, and data in flight is moved.
 pub const SPARSESTREAM_STAGE_DRAIN: i32 = 4;
 /// A stage: the sink is finished.
 pub const SPARSESTREAM_STAGE_FINISH_SINK: i32 = 5;
 /// A stage: the source is finished.
 pub const SPARSESTREAM_STAGE_FINISH_SOURCE: i32 = 6;
-/// A stage: all succeeded.
+/// A stage: the transfer succeeded.
 pub const SPARSESTREAM_STAGE_FINISHED: i32 = 7;
 /// A stage: the transfer failed.
 pub const SPARSESTREAM_STAGE_FAILED: i32 = 8;
@@ -59,18 +59,18 @@ pub const SPARSESTREAM_STAGE_FAILED: i32 = 8;
 pub const SPARSESTREAM_WAY_FETCH: i32 = 1;
 /// A way for data: through a pipe, by splice(2).
 pub const SPARSESTREAM_WAY_SPLICE: i32 = 2;
-/// A way for data: several requests under way at once.
+/// A way for data: by several requests in flight.
 pub const SPARSESTREAM_WAY_WINDOW: i32 = 3;
-/// A way for data: from or into memory that an end lends.
+/// A way for data: directly from or to memory that an end lends.
 pub const SPARSESTREAM_WAY_LEND: i32 = 4;
 /// A way for data: through the transfer's buffer.
 pub const SPARSESTREAM_WAY_COPY: i32 = 5;
 
-/// A way for holes: handed on as a hole, to a peer or to the caller's functions.
+/// A way for holes: as a hole to a peer or to the caller's functions.
 pub const SPARSESTREAM_HOLE_PASSED: i32 = 1;
-/// A way for holes: beyond the end of a file, whose size grows over it.
+/// A way for holes: the hole is beyond the end of a file, which grows.
 pub const SPARSESTREAM_HOLE_EXTENDED: i32 = 2;
-/// A way for holes: nothing to do, by `SPARSESTREAM_KNOWN_ZERO`.
+/// A way for holes: nothing was done, because of `SPARSESTREAM_KNOWN_ZERO`.
 pub const SPARSESTREAM_HOLE_KNOWN_ZERO: i32 = 3;
 /// A way for holes: fallocate(2) with FALLOC_FL_PUNCH_HOLE.
 pub const SPARSESTREAM_HOLE_PUNCHED: i32 = 4;
@@ -81,11 +81,11 @@ pub const SPARSESTREAM_HOLE_ZERO_OUT: i32 = 6;
 /// A way for holes: zeros are written.
 pub const SPARSESTREAM_HOLE_WRITTEN: i32 = 7;
 
-/// A map: the file system answers.
+/// A map: the file system reports data and holes.
 pub const SPARSESTREAM_MAP_ASKED: i32 = 1;
-/// A map: the file system has none; everything is data.
+/// A map: the file system does not report holes; everything is data.
 pub const SPARSESTREAM_MAP_REFUSED: i32 = 2;
-/// A map: an answer contradicts itself and is treated as data.
+/// A map: an answer contradicts itself; the range is treated as data.
 pub const SPARSESTREAM_MAP_DISTRUSTED: i32 = 3;
 /// A map: dirty pages were written back before an answer was believed.
 pub const SPARSESTREAM_MAP_FLUSHED: i32 = 4;
@@ -99,7 +99,7 @@ pub const SPARSESTREAM_LIMIT_STALL: i32 = 3;
 /// A limit: `idle_ms`.
 pub const SPARSESTREAM_LIMIT_IDLE: i32 = 4;
 
-/// Something that a transfer decided, or that happened. A later version may report other kinds.
+/// A decision of a transfer, or something that happened to it. A later version may report other kinds.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_event {
@@ -107,8 +107,8 @@ pub struct sparsestream_event {
     pub size: u64,
     /// The position in the stream, in bytes.
     pub position: i64,
-    /// One of `SPARSESTREAM_EVENT_...`. It says what the other fields mean; those that it does not
-    /// mention are 0.
+    /// One of `SPARSESTREAM_EVENT_...`, which describes the other fields. The fields that it does not mention
+    /// are 0.
     pub kind: i32,
     /// A number whose meaning depends on the kind.
     pub what: i32,
@@ -274,11 +274,11 @@ impl Display for Words<'_> {
     }
 }
 
-/// Writes an event in words, such as "splice declined, next is copy: Invalid argument", into a buffer,
-/// cut to fit and ended by a NUL byte. The words may change with each version.
+/// Writes an event as text into a buffer, for example "splice declined, next is copy: Invalid argument". The
+/// text is cut to fit and ended by a NUL byte. It may change with each version.
 ///
 /// Returns the length of the whole text without the NUL byte, as snprintf(3), or -EINVAL (an argument is
-/// NULL). Any thread.
+/// NULL). Any thread may call this.
 ///
 /// # Safety
 /// `event` is NULL or a struct of its `size`; `buffer` is writable for `size` bytes.
@@ -300,17 +300,18 @@ pub unsafe extern "C" fn sparsestream_event_text(
     })
 }
 
-/// The name of a `SPARSESTREAM_WAY_` number, such as "copy"; "unknown" for any other.
+/// Returns the name of a `SPARSESTREAM_WAY_` number, such as "copy". For any other number it is "unknown".
 ///
-/// Returns a constant string. Any thread.
+/// The string is constant. Any thread may call this.
 #[unsafe(no_mangle)]
 pub extern "C" fn sparsestream_way_name(way: c_int) -> *const c_char {
     guard::text(|| way_name(way).unwrap_or(c"unknown").as_ptr())
 }
 
-/// The name of a `SPARSESTREAM_HOLE_` number, such as "punched"; "unknown" for any other.
+/// Returns the name of a `SPARSESTREAM_HOLE_` number, such as "punched". For any other number it is
+/// "unknown".
 ///
-/// Returns a constant string. Any thread.
+/// The string is constant. Any thread may call this.
 #[unsafe(no_mangle)]
 pub extern "C" fn sparsestream_hole_way_name(way: c_int) -> *const c_char {
     guard::text(|| hole_name(way).unwrap_or(c"unknown").as_ptr())

@@ -17,9 +17,9 @@ use libc::{c_char, c_int, c_void};
 
 /// Makes a transfer from a source to a sink. Nothing moves before it is run.
 ///
-/// The transfer holds both ends until it is freed, so that the caller may free its handles of them at
-/// any time after this call. The ends must not be used otherwise before the transfer has ended. Once
-/// it has been run, exactly one of finish and abort reaches each of them, at the latest when it is
+/// The transfer holds both ends until it is freed, so the caller may free its handles of them at any time
+/// after this call. Until the transfer has ended, the ends must not be used in any other way. If the transfer
+/// was run at least once, each end gets exactly one finish or abort, at the latest when the transfer is
 /// freed.
 ///
 /// Returns 0 and a handle in `*transfer` that the caller frees, or a negative errno with
@@ -48,32 +48,34 @@ pub unsafe extern "C" fn sparsestream_transfer_new(
     })
 }
 
-/// Begins or resumes a transfer.
+/// Starts or continues a transfer.
 ///
-/// `budget` bounds one call: it returns 1 after about this many bytes of work, where data that is read
-/// and found to be zeros counts as data that is moved, and a hole, or a step of zeroing, counts as 4096
-/// bytes, or as 64 bytes a microsecond if it takes longer. With a budget the call never waits on a
-/// descriptor, not even on one that is in blocking mode; reading and writing regular files and block
-/// devices, and callbacks that block, take as long as they take, one piece at a time.
+/// `budget` limits one call, which returns 1 after about this many bytes of work. Data counts by its length,
+/// also if it is found to be zeros. A hole or a step of zeroing counts as 4096 bytes, or as 64 bytes for each
+/// microsecond if that is more. With a budget, the call never waits for a descriptor, even if the descriptor
+/// is in blocking mode. It does block while a regular file or a block device is read or written, and while a
+/// callback blocks, but for no more than one piece.
 ///
-/// `budget` 0 means to the end. The call then waits, with poll(2), on descriptors that are in
-/// blocking mode, and returns -EAGAIN only for those in non-blocking mode and for callbacks.
+/// A `budget` of 0 means to run to the end. The call then waits, with poll(2), for descriptors in blocking
+/// mode. It returns -EAGAIN only for descriptors in non-blocking mode and for callbacks.
 ///
-/// Position: a mapped source file's position moves until the transfer has ended.
+/// Position: the position of a source file moves while its holes are searched, and is restored when the
+/// transfer has ended.
 ///
-/// Descriptors: a transfer from a descriptor or a wire into a file or a block device may open one
-/// pipe, close-on-exec, and closes it when it ends or is freed; where none can be had it does
-/// without. What a file sends to a socket or a pipe in non-blocking mode may be its own pages: it
-/// should not change before the other end has read them.
+/// Descriptors: a transfer from a descriptor or a wire into a file or a block device may open one pipe,
+/// close-on-exec. It closes the pipe when it ends or is freed, and works without it if none can be opened. A
+/// file that is sent to a socket or a pipe in non-blocking mode should not change before the other end has
+/// read the data, because the kernel may send the pages of the file itself.
 ///
-/// Returns 0 when all is moved and both ends are finished; 1 when the budget is used up; -EAGAIN when an
-/// end is not ready (`sparsestream_transfer_wait` says which; nothing is lost; run it again); or the
-/// negative errno that ended the transfer, the same again if it is run again: -EOPNOTSUPP (the sparse
-/// request cannot be met; no byte was moved), -ECANCELED, -ETIMEDOUT (`stall_ms`, `idle_ms`), -ENODATA
-/// (the source ended early), -EPROTO (a callback gave an invalid answer), -EFBIG, -EOVERFLOW (a source whose
-/// holes end beyond every offset), -ESHUTDOWN (an end was finished or aborted before), -ENOSPC, -ENOMEM
-/// (no byte was moved), -EBUSY (the transfer or one of its ends is in use by another call; this one ended
-/// nothing), or the error of the system or the callback.
+/// Returns 0 if everything was moved and both ends are finished, 1 if the budget is used up, or -EAGAIN if an
+/// end is not ready. In the last two cases run it again; after -EAGAIN, `sparsestream_transfer_wait` reports
+/// what to wait for. Any other negative errno has ended the transfer, and is returned again if it is run
+/// again: -EOPNOTSUPP (the sparse request cannot be met, or the sink does not support kept sections; no byte
+/// was moved), -ECANCELED, -ETIMEDOUT (`stall_ms`, `idle_ms`), -ENODATA (the source ended early), -EPROTO (a
+/// callback returned an invalid value), -EFBIG, -EOVERFLOW (the holes of the source end beyond the largest
+/// offset), -ESHUTDOWN (an end was finished or aborted before), -ENOSPC, -ENOMEM (no byte was moved), -EBUSY
+/// (another call uses the transfer or one of its ends; the transfer has not ended), or the error of the
+/// system or the callback.
 ///
 /// # Safety
 /// `transfer` is NULL or a live handle.
@@ -93,10 +95,11 @@ pub unsafe extern "C" fn sparsestream_transfer_run(
     })
 }
 
-/// Reports what the transfer waits for, after `sparsestream_transfer_run` returned -EAGAIN.
+/// Reports what to wait for after `sparsestream_transfer_run` returned -EAGAIN.
 ///
-/// Watch `fd` for `events` with poll, epoll or any event loop, and run the transfer again when they come
-/// or `timeout_ms` has passed. At any other time the answer is: no side, no descriptor, 0 milliseconds.
+/// Wait for all of `fds` with poll, epoll or any event loop. Run the transfer again when one of them is ready
+/// or `timeout_ms` has passed. Call this again after each -EAGAIN, because the descriptors may differ each
+/// time. At any other time it reports no side, no descriptor, and a `timeout_ms` of 0.
 ///
 /// Returns 0 or a negative errno: -EINVAL, -EBUSY.
 ///
@@ -116,7 +119,7 @@ pub unsafe extern "C" fn sparsestream_transfer_wait(
     })
 }
 
-/// Reports what the transfer has done so far.
+/// Reports the work that the transfer has done so far.
 ///
 /// Returns 0 or a negative errno: -EINVAL, -EBUSY.
 ///
@@ -136,7 +139,7 @@ pub unsafe extern "C" fn sparsestream_transfer_stats(
     })
 }
 
-/// The failure that ended the transfer, as fields; `code` 0 while none has.
+/// Reports the failure that ended the transfer, as fields. `code` is 0 if it has not failed.
 ///
 /// Returns 0 or a negative errno: -EINVAL, -EBUSY.
 ///
@@ -156,13 +159,13 @@ pub unsafe extern "C" fn sparsestream_transfer_error(
     })
 }
 
-/// Asks the transfer to end with -ECANCELED. From any thread and from a signal handler, also while
-/// it runs; the handle must not be freed meanwhile. It acts when the step under way ends, or within
-/// 100 ms of waiting, or the next time that the transfer is run. A transfer that has ended is not
-/// changed.
+/// Asks the transfer to end with -ECANCELED. Any thread and a signal handler may call this at any time before
+/// the handle is freed. A running transfer ends after its current step, or within 100 ms if it waits. A
+/// transfer that does not run ends when it is run again. If the transfer has already ended, the call has no
+/// effect.
 ///
-/// Returns 0, or -EINVAL (NULL; the thread's message is left alone, so that a signal handler may
-/// call this).
+/// Returns 0, or -EINVAL (NULL). It does not change the thread's message, so that a signal handler may call
+/// it.
 ///
 /// # Safety
 /// `transfer` is NULL or a live handle.
@@ -174,12 +177,13 @@ pub unsafe extern "C" fn sparsestream_transfer_cancel(
     guard::signal_safe(|| unsafe { handles::cancel(transfer) })
 }
 
-/// Asks the transfer to end with `error`, a positive errno, and with these words: a connection was lost, or
-/// the program knows better than an end what is wrong. Acts as `sparsestream_transfer_cancel`; the first
-/// error counts, and a cancel before or after it does not change it. `text` may be NULL; the library keeps
-/// its first 255 bytes.
+/// Asks the transfer to end with `error`, a positive errno, and with `text` in its message. Use it if the
+/// program knows why the transfer must fail, for example because a connection was lost. The request takes
+/// effect as with `sparsestream_transfer_cancel`. The first error counts, and a cancel before or after it
+/// does not change it. `text` may be NULL; the library keeps its first 255 bytes.
 ///
-/// From any thread, also while the transfer runs, and from its callbacks; not from a signal handler.
+/// Any thread may call this, also while the transfer runs, and so may its callbacks. A signal handler may
+/// not.
 ///
 /// Returns 0 or -EINVAL (NULL, or `error` is not from 1 to 4095).
 ///
@@ -205,12 +209,12 @@ pub unsafe extern "C" fn sparsestream_transfer_fail(
 
 /// Frees a transfer. NULL is allowed.
 ///
-/// One that was run and has not ended is cancelled: its sink is aborted, then its source. An end that
-/// is in use by another call at that time is aborted when that call is done. Then the transfer lets go
-/// of its sink, then of its source; an end whose handle the caller has freed already is freed here.
+/// If the transfer was run and has not ended, its sink is aborted, and then its source. An end that another
+/// call is using is aborted after that call. Then the transfer releases its sink and its source. An end whose
+/// handle the caller has already freed is freed now.
 ///
-/// A free while the transfer is in use by another call, which includes a callback of it or of its ends,
-/// is ignored, and leaves a message with EBUSY.
+/// If another call uses the transfer, for example because one of its callbacks calls this, the transfer is
+/// not freed, and the thread's message reports EBUSY.
 ///
 /// # Safety
 /// `transfer` is NULL or a live handle.
@@ -220,20 +224,19 @@ pub unsafe extern "C" fn sparsestream_transfer_free(transfer: *mut sparsestream_
     guard::quiet(|| unsafe { handles::free_transfer(transfer) });
 }
 
-/// Sends a whole source over the caller's stream: makes a sink of the stream, runs a transfer to
-/// its end and frees both. The source stays the caller's.
+/// Sends a source over the caller's protocol: makes a sink of the stream, runs a transfer to its end, and
+/// frees both. The caller keeps the source.
 ///
-/// Blocking: waits with poll(2) on the descriptors of both ends, also on those in non-blocking mode, and
-/// on what `wait` of the table says. Without `wait`, a stream function that returns -EAGAIN ends it with
-/// that error; for an event loop use the transfer functions.
+/// The call blocks. It waits with poll(2) for the descriptors of both ends, also for those in non-blocking
+/// mode, and for the descriptors that `wait` of the table reports. If the table has no `wait`, a function
+/// that returns -EAGAIN ends the call with that error. For an event loop use the transfer functions.
 ///
-/// Exactly one of `finish` and `abort` of `ops` is called, and then `free`, exactly once, before the
-/// return, on every path but those of a table that cannot be used: one that is NULL, has the `size` of no
-/// table or is of a later version, or lacks `send`. Then neither is called, and `free` is, unless the
-/// table is NULL or its `size` is wrong. `stats` may be NULL; it is filled on failure too, if the transfer
-/// was started.
+/// Before it returns, the call makes exactly one call of `finish` or `abort` of `ops`, and then exactly one
+/// of `free`. There are two exceptions. If the table is of a later version or lacks `send`, only `free` is
+/// called. If the table is NULL or its `size` is not valid, no function is called. `stats` may be NULL; if
+/// the transfer was started, it is also filled on failure.
 ///
-/// Returns 0 or a negative errno, as `sparsestream_transfer_new` and `sparsestream_transfer_run`.
+/// Returns 0, or the errors of `sparsestream_transfer_new` and `sparsestream_transfer_run`.
 ///
 /// # Safety
 /// `source` is NULL or a live handle, `ops` is NULL or a table of its `size` whose functions may be called with
@@ -261,10 +264,11 @@ pub unsafe extern "C" fn sparsestream_send_all(
     })
 }
 
-/// Receives the caller's stream into a sink: makes a source of the stream, runs a transfer to its
-/// end and frees both. The sink stays the caller's. All else as `sparsestream_send_all`.
+/// Receives the caller's protocol into a sink: makes a source of the stream, runs a transfer to its end, and
+/// frees both. The caller keeps the sink. The table must have `recv`. Everything else is as with
+/// `sparsestream_send_all`.
 ///
-/// Returns 0 or a negative errno, as `sparsestream_transfer_new` and `sparsestream_transfer_run`.
+/// Returns 0, or the errors of `sparsestream_transfer_new` and `sparsestream_transfer_run`.
 ///
 /// # Safety
 /// As `sparsestream_send_all`.

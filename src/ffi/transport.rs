@@ -18,48 +18,49 @@ use libc::{c_int, c_void};
 use std::mem::offset_of;
 use std::time::Duration;
 
-/// A transport made of the caller's functions: a TLS session, an SSH channel, anything that delivers
+/// A transport made of the caller's functions: a TLS session, an SSH channel, or anything else that delivers
 /// bytes in order.
 ///
-/// Each function takes the `opaque` that the table was handed in with. None may wait: one that is not
-/// ready returns -EAGAIN, and is called again. -EINTR means the same at once. A failure's words can
-/// be attached with `sparsestream_set_error`. The functions run on the thread that drives the handle.
+/// Each function gets the `opaque` that was passed with the table. The functions must not wait. A function
+/// that is not ready returns -EAGAIN and is called again later; after -EINTR it is called again at once.
+/// `sparsestream_set_error` adds details to an errno. The functions run on the thread that drives the handle.
 /// They must not throw, longjmp, or use the handle that they serve.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_transport_ops {
     /// `sizeof(sparsestream_transport_ops)`.
     pub size: u64,
-    /// Called exactly once with the opaque, when the handle is freed or when its construction
-    /// fails. May be NULL.
+    /// Called exactly once with the `opaque`, after the handle was freed and no transfer holds it, or when
+    /// the constructor fails. May be NULL.
     pub free: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
-    /// Reads at most `length` bytes, which are more than 0. Returns the count, 0 at the orderly end of the
-    /// transport, or a negative errno. An end that is not orderly must be an error. Required by a source;
-    /// a sink without it has no way back.
+    /// Reads at most `length` bytes; `length` is never 0. Returns the count, 0 at the orderly end of the
+    /// transport, or a negative errno. If the transport was cut, return an error, not 0. A source requires
+    /// this function. A sink without it has no way back.
     pub read: Option<
         unsafe extern "C" fn(opaque: *mut c_void, buffer: *mut c_void, length: usize) -> i64,
     >,
-    /// Writes at most `length` bytes, which are more than 0. Returns the count, which may be short, or
-    /// a negative errno; 0 is an error. After -EAGAIN or -EINTR the next call has the same buffer, with the
-    /// same bytes and length. Required by a sink; a source without it has no way back.
+    /// Writes at most `length` bytes; `length` is never 0. Returns the count, which may be short but not 0,
+    /// or a negative errno. After -EAGAIN or -EINTR the call is repeated with the same buffer, bytes and
+    /// length. A sink requires this function. A source without it has no way back.
     pub write: Option<
         unsafe extern "C" fn(opaque: *mut c_void, buffer: *const c_void, length: usize) -> i64,
     >,
-    /// Says goodbye: nothing is read or written any more. Called once, when the stream has ended or failed
-    /// or the handle is freed (not if its construction failed). Called again only while it returns -EAGAIN
-    /// or -EINTR and there is time for that. After a failure it is called once. Its failure counts only
-    /// where nothing else confirms the stream: at a sink without a way back. Must not close a descriptor
-    /// that others use. May be NULL.
+    /// Ends the session, for example with the close_notify of TLS. Called when the stream has ended or
+    /// failed, or when the handle is freed; not if the constructor failed. Nothing is read or written
+    /// afterwards. At the end of a stream it may be called again after -EAGAIN or -EINTR; after a failure it
+    /// is called once. Its own failure counts only for a sink without a way back, where nothing else confirms
+    /// the stream. It must not close a descriptor that is still used. May be NULL.
     pub close: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
-    /// Called each time that `read`, `write` or `close` has returned -EAGAIN: sets in `wait` what this call
-    /// has to wait for. A TLS session may have to write before it can read. NULL: only the caller knows.
+    /// Called each time that `read`, `write` or `close` has returned -EAGAIN: sets the descriptors and the
+    /// time to wait for. Report POLLOUT even after `read` if a TLS session must write before it can read.
+    /// NULL: the program itself runs the transfer again when the function is ready.
     pub wait:
         Option<unsafe extern "C" fn(opaque: *mut c_void, wait: *mut sparsestream_wait) -> c_int>,
-    /// The descriptor that may be read in place of `read` from now on until the next call of `read`, so
-    /// that data need not pass through memory; or -1. To be offered only where no bytes are left in the
-    /// session, as with kernel TLS. May be NULL.
+    /// Returns a descriptor that the library may read instead of calling `read`, so that data need not pass
+    /// through memory, or -1. The permission lasts until the next call of `read`. Return a descriptor only if
+    /// the session holds no bytes that were received but not yet read, as with kernel TLS. May be NULL.
     pub input_fd: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
-    /// As `input_fd`, for `write`: sendfile(2) and splice(2) are used on it.
+    /// As `input_fd`, but for `write`. The library uses sendfile(2) and splice(2) on the descriptor.
     pub output_fd: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
 }
 
@@ -72,16 +73,15 @@ unsafe impl Freed for sparsestream_transport_ops {
     const FREE: usize = offset_of!(Self, free);
 }
 
-/// Makes a sink that sends frames through the caller's functions; otherwise as
-/// `sparsestream_sink_to_wire`.
+/// As `sparsestream_sink_to_wire`, but sends the frames through the caller's functions.
 ///
-/// `ops` is copied. `opaque` is borrowed until the sink is freed; `ops->free`, if any, is called with
-/// it exactly once: when the sink is freed, or before this call returns a failure (unless `ops` is NULL
-/// or its size cannot be). Data is copied to memory that does not move until it is written: one copy
-/// more than with descriptors, unless `output_fd` offers one.
+/// `ops` is copied. `opaque` must be valid until `ops->free` is called with it. That happens exactly once:
+/// after the sink was freed and no transfer holds it, or before this call returns a failure. It does not
+/// happen if `ops` is NULL or its `size` is not valid. Unless `output_fd` offers a descriptor, data is copied
+/// once more than with `sparsestream_sink_to_wire`.
 ///
-/// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
-/// -EINVAL (an argument, no `write`), -E2BIG, -ENOMEM, and those of `sparsestream_sink_to_wire` that
+/// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL: -EINVAL
+/// (an argument, or `write` is NULL), -E2BIG, -ENOMEM, and the errors of `sparsestream_sink_to_wire` that
 /// concern options.
 ///
 /// # Safety
@@ -108,14 +108,15 @@ pub unsafe extern "C" fn sparsestream_sink_to_transport(
     })
 }
 
-/// Makes a source that receives frames through the caller's functions; otherwise as
-/// `sparsestream_source_from_wire`. Ownership and `free` as with `sparsestream_sink_to_transport`.
+/// As `sparsestream_source_from_wire`, but receives the frames through the caller's functions. Ownership and
+/// `free` are as with `sparsestream_sink_to_transport`.
 ///
-/// `sparsestream_source_wire_info` never waits by itself: `sparsestream_source_wait` says for what.
+/// For such a source, `sparsestream_source_wire_info` does not wait but returns -EAGAIN;
+/// `sparsestream_source_wait` reports what to wait for.
 ///
 /// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
-/// -EINVAL (an argument, no `read`), -E2BIG, -ENOMEM, and those of `sparsestream_source_from_wire` that
-/// concern options.
+/// -EINVAL (an argument, or `read` is NULL), -E2BIG, -ENOMEM, and the errors of
+/// `sparsestream_source_from_wire` that concern options.
 ///
 /// # Safety
 /// As `sparsestream_sink_to_transport`.

@@ -17,40 +17,43 @@ use crate::{sys, wait, wire};
 use libc::c_int;
 use std::time::Duration;
 
-/// Makes a sink that sends frames, as docs/wire-format.md specifies them, to a pipe, a socket, a
-/// character device or, to be received later, a regular file at its position.
+/// Makes a sink that sends a stream in the library's wire format, which docs/wire-format.md specifies, to a
+/// pipe, a socket or a character device. It can also write it to a regular file, at its file position, to be
+/// received later.
 ///
-/// With a way back (`read_fd` at least 0; the same descriptor twice for a socket) the receiver's
-/// answer is the result: the sink is finished when the receiver has said that everything is stored, and
-/// a failure of the receiver is this sink's failure, with the receiver's errno, operation, side and
-/// offset (`peer` of `sparsestream_error`). With -1 success means only that everything was written.
+/// `read_fd` is the way back, on which the receiver answers. For a socket, pass the same descriptor twice.
+/// The sink finishes with success only if the receiver has reported that everything is stored. If the
+/// receiver fails, the sink fails with the receiver's errno, operation, side and offset, and `peer` of
+/// `sparsestream_error` is 1. If `read_fd` is -1, there is no way back, and success only means that
+/// everything was written.
 ///
-/// Sending never waits, whatever the mode of the descriptors, and raises no SIGPIPE. The sink takes
-/// at most 530 KiB of memory, whatever it sends. Small pieces are gathered: those of a sink that is
-/// driven by hand may wait until it is finished. Both descriptors stay the caller's, carry this stream
-/// and nothing else, and must stay open until the sink is freed. A sink that was used and is freed
-/// without having been finished reports ECANCELED to the receiver.
+/// The sink never waits for a descriptor, whatever its mode, and raises no SIGPIPE. It takes at most 530 KiB
+/// of memory. It gathers small pieces, so if you drive it by hand, the last pieces may be sent only when it
+/// is finished. The caller owns both descriptors. They must stay open until the sink was freed and no
+/// transfer holds it, and must not be used for anything else until then. If a sink was used and is freed
+/// before it was finished, it reports ECANCELED to the receiver.
 ///
-/// A transfer sends data from 64 KiB up that lies in a file from there, without a copy, if `write_fd`
-/// is a regular file, or if all of this holds: there is a way back, `write_fd` is in non-blocking mode,
-/// and neither checksums nor the digest are in force, which the receiver may ask for. Where zeros are
-/// looked for, only blocks of 64 KiB and more that are in the cache and do not begin with zeros are sent
-/// so.
+/// A transfer sends pieces of a file of 64 KiB or more without a copy through memory if `write_fd` is a
+/// regular file. For any other `write_fd` it does so under these conditions: there is a way back, `write_fd`
+/// is in non-blocking mode, and neither end asked for checksums or the digest. With
+/// `SPARSESTREAM_DETECT_ZEROES` it does so only for blocks that are in the page cache and do not begin with
+/// zeros.
 ///
-/// With `SPARSESTREAM_WIRE_RESUME` the sink must be driven by a transfer. It reads the part that the
-/// receiver holds, compares the digests, and resumes after it. If they differ the transfer ends with
-/// -ESTALE, or starts again if both ends have `SPARSESTREAM_WIRE_RESTART` and the source can go back.
+/// With `SPARSESTREAM_WIRE_RESUME` a transfer must drive the sink. It reads the part of the source that the
+/// receiver holds, compares the digests, and resumes after that part. If the digests differ, the transfer
+/// ends with -ESTALE. It starts again instead if both ends have `SPARSESTREAM_WIRE_RESTART` and the source
+/// can go back to its start.
 ///
-/// Kept sections need `SPARSESTREAM_WIRE_KEEP`, or a transfer whose source declares them; the receiver
-/// refuses them with -EOPNOTSUPP unless it has the flag too.
+/// Kept sections need `SPARSESTREAM_WIRE_KEEP`, or a transfer whose source declares them. A receiver without
+/// the flag refuses them with -EOPNOTSUPP.
 ///
-/// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
-/// -EINVAL (an argument, an unknown flag, a field of the receiver's, sizes that contradict each
-/// other, `SPARSESTREAM_WIRE_RESUME` without a way back), -EOPNOTSUPP (`SPARSESTREAM_WIRE_RESUME` with
-/// `SPARSESTREAM_WIRE_KEEP`), -E2BIG (options from a later version),
-/// -EBADF (not open for writing, or reading), -EISDIR, -ESPIPE (a block device, or nothing that
-/// carries bytes), -EPROTOTYPE (no stream socket), -ENOMEM, or the errno of fstat(2), fcntl(2) or
-/// getsockopt(2).
+/// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL: -EINVAL
+/// (an argument, an unknown flag, a field for the receiver, sizes that contradict each other,
+/// `SPARSESTREAM_WIRE_RESUME` without a way back), -EOPNOTSUPP (`SPARSESTREAM_WIRE_RESUME` with
+/// `SPARSESTREAM_WIRE_KEEP`), -E2BIG (options from a later version), -EBADF (`write_fd` not open for writing,
+/// or `read_fd` not for reading), -EISDIR, -ESPIPE (a block device, or a descriptor that carries no bytes,
+/// such as an eventfd), -EPROTOTYPE (a socket that is not a stream socket), -ENOMEM, or the errno of
+/// fstat(2), fcntl(2) or getsockopt(2).
 ///
 /// # Safety
 /// `options` is NULL or a struct of its `size`; `sink` is NULL or writable.
@@ -73,36 +76,39 @@ pub unsafe extern "C" fn sparsestream_sink_to_wire(
     })
 }
 
-/// Makes a source that receives frames from a pipe, a socket, a character device or a regular file
-/// at its position; see `sparsestream_sink_to_wire`.
+/// Makes a source that receives a stream in the library's wire format, from a pipe, a socket, a character
+/// device, or a regular file at its file position. See `sparsestream_sink_to_wire`.
 ///
-/// With a way back (`write_fd` at least 0; the same descriptor twice for a socket) the sender is
-/// answered, if it waits for that: finishing the source, as a transfer does after its sink, reports that
-/// everything is stored; aborting it reports the failure. With -1 a sender that waits for answers is
-/// refused with -ENOTCONN.
+/// `write_fd` is the way back to the sender. For a socket, pass the same descriptor twice. When the source is
+/// finished, which a transfer does after its sink, it reports to the sender that everything is stored. When
+/// it is aborted, it reports the failure. If `write_fd` is -1, a sender that waits for an answer is refused
+/// with -ENOTCONN.
 ///
-/// Nothing that comes is trusted: a stream that breaks the rules, is longer than `max_size` or was
-/// damaged is an error before the sink hears of it, but for the data of a frame whose checksum turns out
-/// to be wrong at its last byte. A stream that is cut off is -ENODATA. Receiving never waits. The source
-/// takes at most 270 KiB of memory, whatever it receives. A transfer moves long data into a file or a
-/// block device without a copy through memory, if `read_fd` is a pipe, a regular file or in non-blocking
-/// mode, neither checksums nor the digest are in force, and the transfer looks for no zeros.
+/// The source checks everything that it receives. A stream that breaks the rules, is longer than `max_size`
+/// or was damaged is an error, and the sink does not get the wrong part. There is one exception: the checksum
+/// of a frame comes after its data, so the sink may already have the data of a damaged frame. A stream that
+/// is cut off fails with -ENODATA. The source never waits for a descriptor. It takes at most 270 KiB of
+/// memory.
 ///
-/// To resume an earlier transfer, set `resume_offset`, `resume_fd`, `resume_fd_offset` and `identity`,
-/// ask with `sparsestream_source_wire_info` where the stream starts, and make the sink begin there. When
-/// a sender has introduced a stream of the same transfer id, identity and length, the library reads the
-/// held bytes back and offers their digest; the sender compares it with its source. This takes as
-/// long as reading them. It is done in bounded steps, in `sparsestream_source_wire_info` or in
-/// `sparsestream_transfer_run`, and the sender gets a sign of life each second. The transfer reports to
-/// the sender what became durable (`checkpoint` of `sparsestream_sink_options`).
+/// A transfer moves pieces of 64 KiB or more to a file or a block device without a copy through memory under
+/// these conditions: `read_fd` is a pipe, a regular file or in non-blocking mode, neither end asked for
+/// checksums or the digest, and the transfer does not use `SPARSESTREAM_DETECT_ZEROES`.
+///
+/// To resume an earlier transfer, set `resume_offset`, `resume_fd`, `resume_fd_offset` and `identity`. Then
+/// call `sparsestream_source_wire_info`, and make the sink begin at the `start` that it reports. If the
+/// transfer id, identity and length of the stream match, the library reads the held bytes back and sends
+/// their digest, and the sender compares it with its source. This takes as long as reading these bytes. The
+/// library does it in small steps, in `sparsestream_source_wire_info` or `sparsestream_transfer_run`, and
+/// sends a sign of life each second. During the transfer, it reports to the sender how much is durable (see
+/// `checkpoint` of `sparsestream_sink_options`).
 ///
 /// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
-/// -EINVAL (an argument, an unknown flag, a field of the sender's), and those of
-/// `sparsestream_sink_to_wire`. What is wrong with the stream itself shows when the source is used:
-/// -EPROTO (a frame that may not be), -EBADMSG (a checksum or the digest is wrong), -EMSGSIZE (more data
-/// in a frame than `max_payload`), -EFBIG, -ENODATA, -EPROTONOSUPPORT (a version or a feature that is not
-/// known), -EOPNOTSUPP (no checksums, no digest, no resuming), -ENOTCONN, -ESTALE (the source has
-/// changed), -EAGAIN, -EINTR, the errno of a read, or the one that the sender reported.
+/// -EINVAL (an argument, an unknown flag, a field for the sender), and the errors of
+/// `sparsestream_sink_to_wire`. Errors of the stream itself are reported when the source is used: -EPROTO (a
+/// frame that breaks the rules), -EBADMSG (a checksum or the digest is wrong), -EMSGSIZE (more data in a
+/// frame than `max_payload`), -EFBIG, -ENODATA, -EPROTONOSUPPORT (an unknown version or feature), -EOPNOTSUPP
+/// (the sender does not support checksums, the digest or resuming), -ENOTCONN, -ESTALE (the source has
+/// changed), -EAGAIN, -EINTR, the errno of a read, or the errno that the sender reported.
 ///
 /// # Safety
 /// `options` is NULL or a struct of its `size`; `source` is NULL or writable.
@@ -125,14 +131,15 @@ pub unsafe extern "C" fn sparsestream_source_from_wire(
     })
 }
 
-/// Reports the facts that the sender has sent about its stream, before any of it is read. Receives them
-/// first, and reads back what is held for a resume, if that was not done yet. On a descriptor in blocking
-/// mode the call waits, with poll(2). On any other it returns -EAGAIN, and is to be called again when
-/// `read_fd` can be read. A call handles a bounded number of frames and held bytes (16,384 and 64 MiB):
-/// if that was not enough it returns -EINTR in either mode, and is to be called again at once.
+/// Reports the properties of the stream, before its first byte is read. The first call receives them from the
+/// sender. If `resume_offset` is set, it also reads back the held bytes.
 ///
-/// Returns 0 or a negative errno: -EINVAL (not a source from a wire, or an argument), -EBUSY, -EAGAIN, -EINTR,
-/// and those of a source from a wire.
+/// If `read_fd` is in blocking mode, the call waits with poll(2). Otherwise it returns -EAGAIN; call it again
+/// when `read_fd` is readable. One call handles at most 16,384 frames and 64 MiB of held bytes. If that is
+/// not enough, it returns -EINTR in either mode; call it again at once.
+///
+/// Returns 0 or a negative errno: -EINVAL (not a source of a wire, or an argument), -EBUSY, -EAGAIN, -EINTR,
+/// and the errors of the stream (see `sparsestream_source_from_wire`).
 ///
 /// # Safety
 /// `source` is NULL or a live handle; `info` is NULL or a struct of its `size`.
@@ -150,16 +157,16 @@ pub unsafe extern "C" fn sparsestream_source_wire_info(
     })
 }
 
-/// Fills a sender's options with the facts about a file or a block device: the sizes, of which
-/// `data_bytes` by a walk along its map, and an identity of device, inode, size and modification time; of
-/// a block device, which has no such time, of its number and its size. Sets `SPARSESTREAM_WIRE_SIZES`.
-/// All other fields are left alone.
+/// Fills the options of a sender for a file or a block device. Sets `SPARSESTREAM_WIRE_SIZES`, the sizes, and
+/// `identity`; the other fields are not changed. To find `data_bytes`, it walks along the map of holes. The
+/// identity is made of the device, inode, size and modification time of a file, or of the number and size of
+/// a block device.
 ///
-/// `offset` and `length` are the range that will be sent, in bytes; a length of 0 means to the end.
-/// The file position is used and put back.
+/// `offset` and `length` are the range that will be sent, in bytes; a length of 0 means to the end. Position:
+/// as with `sparsestream_in_data`. It moves during the call.
 ///
-/// Returns 0 or a negative errno, as `sparsestream_source_from_fd`, -ESPIPE for what has no size,
-/// or the errno of lseek(2).
+/// Returns 0, the errors of `sparsestream_source_from_fd`, -ESPIPE (a descriptor without a size), or the
+/// errno of lseek(2).
 ///
 /// # Safety
 /// `options` is NULL or a struct of its `size`.

@@ -13,91 +13,89 @@ use crate::wire::reader::{Held, ReaderOptions};
 use crate::wire::writer::WriterOptions;
 use std::time::Duration;
 
-/// How a stream of frames is sent or received. Zero-initialise it and set `size`; NULL means all
-/// defaults.
+/// The options of an end of a wire. Zero-initialise it and set `size`; NULL means all defaults.
 ///
-/// A field that belongs to one end must be zero at the other.
+/// A field for the sender must be zero at the receiver, and the reverse.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_wire_options {
     /// `sizeof(sparsestream_wire_options)`.
     pub size: u64,
-    /// Any of `SPARSESTREAM_WIRE_CHECKSUM`, `_DIGEST`, `_KEEP`, `_RESTART`; for a sender `_RESUME` and
-    /// `_SIZES` too.
+    /// Any of `SPARSESTREAM_WIRE_CHECKSUM`, `_DIGEST`, `_KEEP`, `_RESTART`. A sender may also set `_RESUME`
+    /// and `_SIZES`.
     pub flags: u64,
-    /// Sender, with `SPARSESTREAM_WIRE_SIZES`: bytes of the stream; -1 if not known. A transfer
-    /// that knows the length sends it without this.
+    /// Sender, with `SPARSESTREAM_WIRE_SIZES`: the length of the stream in bytes; -1 if it is not known. A
+    /// transfer that knows the length sends it even without this field.
     pub length: i64,
-    /// Sender, with `SPARSESTREAM_WIRE_SIZES`: bytes of the whole source; -1 if not known.
+    /// Sender, with `SPARSESTREAM_WIRE_SIZES`: the size of the whole source in bytes; -1 if it is not known.
     pub source_size: i64,
-    /// Sender, with `SPARSESTREAM_WIRE_SIZES`: where in the source the stream starts, in bytes.
+    /// Sender, with `SPARSESTREAM_WIRE_SIZES`: the offset in the source at which the stream starts.
     pub source_offset: i64,
-    /// Sender, with `SPARSESTREAM_WIRE_SIZES`: bytes of the stream that are data, so that the
-    /// receiver can show how much is left to move; -1 if not known.
+    /// Sender, with `SPARSESTREAM_WIRE_SIZES`: the number of bytes of data in the stream, from which the
+    /// receiver can compute its progress; -1 if it is not known.
     pub data_bytes: i64,
-    /// Sender: its name for this transfer, sent to the receiver; zeros for none. Receiver: the
-    /// transfer that brought what it holds; zeros for any.
+    /// Sender: an id for this transfer, which is sent to the receiver; zeros for none. Receiver, with
+    /// `resume_offset`: the id of the transfer that brought the held bytes; zeros for any.
     pub transfer_id: [u8; 16],
-    /// Sender: distinguishes this source, as it is now, from any other; zeros for nothing.
-    /// `sparsestream_wire_describe` makes one. It is sent before the receiver is known, unless the
-    /// transport has authenticated it. Receiver: the identity that was sent when what it holds came;
-    /// zeros for any. An equal identity alone never counts as proof of equal content.
+    /// Sender: a value that differs for every other source and for every other state of this source; zeros
+    /// for none. `sparsestream_wire_describe` makes one. The sender sends it at the start, before it knows
+    /// anything about the receiver. Receiver, with `resume_offset`: the identity that came with the held
+    /// bytes; zeros for any. The library never takes an equal identity alone as proof of equal content.
     pub identity: [u8; 32],
-    /// With `SPARSESTREAM_WIRE_KEEP`, sender: the identity of the content that kept parts refer to;
-    /// zeros for none. Receiver: the identity of what its target holds; another one is refused with
-    /// -ESTALE before a byte moves. Zeros for any.
+    /// With `SPARSESTREAM_WIRE_KEEP`. Sender: the identity of the content to which the kept sections belong;
+    /// zeros for none. Receiver: the identity of the content of its target; zeros for any. If the two differ,
+    /// the stream is refused with -ESTALE before a byte moves.
     pub base_identity: [u8; 32],
-    /// Sender: the digest is sent after this many bytes of data; 0 means 64 MiB. It is also sent 5
-    /// seconds after the last time if anything was sent since.
+    /// Sender: the number of bytes of data after which the digest is sent; 0 means 64 MiB. The digest is also
+    /// sent 5 seconds after the last one, if anything was sent since.
     pub checkpoint_interval: i64,
-    /// Milliseconds of silence after which this end sends a sign of life; 0 means never. It does so
-    /// while the transfer runs or waits; `timeout_ms` of `sparsestream_wait` says when the next is
-    /// due. It counts for `stall_ms` of the other end's transfer, and not for `idle_ms`. A receiver
-    /// that reads back what it holds sends one each second, whatever this says.
+    /// This end sends a sign of life if it has sent nothing for this many milliseconds; 0 means never. It
+    /// does so while the transfer runs or waits, and `timeout_ms` of `sparsestream_wait` reports when the
+    /// next one is due. At the other end a sign of life counts for `stall_ms`, but not for `idle_ms`. A
+    /// receiver that reads back held bytes always sends one each second.
     pub keepalive_ms: i64,
-    /// Receiver: the most bytes that it takes, holes included; 0 means no limit of its own. A
-    /// longer stream is refused with -EFBIG before a byte of it is passed on, or where it gets too
-    /// long if its length was not announced.
+    /// Receiver: the most bytes, holes included, that it accepts; 0 means that this option sets no limit. A
+    /// longer stream is refused with -EFBIG: at once if its length was announced, otherwise at the limit.
     pub max_size: i64,
-    /// Receiver: the most bytes of data in one frame, 4096 to 4194304; 0 means 4194304.
+    /// Receiver: the most bytes of data that it accepts in one frame, 4096 to 4194304; 0 means 4194304.
     pub max_payload: u32,
-    /// Receiver, with `resume_offset`: a file or a block device that holds the bytes. It is read from
-    /// when a sender has introduced the same source, and must stay open until the source is freed.
+    /// Receiver, with `resume_offset`: the file or block device that has the held bytes. They are read back
+    /// if the sender has the same source. It must stay open until the source is freed.
     pub resume_fd: i32,
-    /// Receiver: bytes from the start of the stream that it holds, durably, from an earlier
-    /// transfer; 0 for none.
+    /// Receiver: the number of bytes, from the start of the stream, that it holds from an earlier transfer
+    /// and that are durable; 0 for none.
     pub resume_offset: i64,
-    /// Receiver: where in `resume_fd` the first byte of the stream is, in bytes.
+    /// Receiver, with `resume_offset`: the offset in `resume_fd` of the first byte of the stream.
     pub resume_fd_offset: i64,
 }
 
-/// The facts that a sender has sent about its stream. Set `size` before it is handed in.
+/// The properties of a stream that its sender has sent. Set `size` before the call.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_wire_info {
     /// `sizeof(sparsestream_wire_info)`, set by the caller.
     pub size: u64,
-    /// Those of `SPARSESTREAM_WIRE_CHECKSUM`, `SPARSESTREAM_WIRE_DIGEST` and `SPARSESTREAM_WIRE_KEEP`
-    /// that are in force.
+    /// Those of `SPARSESTREAM_WIRE_CHECKSUM`, `SPARSESTREAM_WIRE_DIGEST` and `SPARSESTREAM_WIRE_KEEP` that
+    /// this stream uses.
     pub flags: u64,
-    /// Bytes of the stream, or -1 if the sender does not know.
+    /// The length of the stream in bytes, or -1 if the sender does not know it.
     pub length: i64,
-    /// Bytes of the whole source, or -1 if the sender does not know.
+    /// The size of the whole source in bytes, or -1 if the sender does not know it.
     pub source_size: i64,
-    /// Where in the source the stream starts, in bytes.
+    /// The offset in the source at which the stream starts.
     pub source_offset: i64,
-    /// Bytes of the stream that are data, or -1 if the sender does not know.
+    /// The number of bytes of data in the stream, or -1 if the sender does not know it.
     pub data_bytes: i64,
-    /// Where in the stream this transfer starts: `resume_offset` of the options if the sender resumes
-    /// there, else 0. The sink must begin there.
+    /// The offset in the stream at which this transfer starts: `resume_offset` of the options if the sender
+    /// resumes there, otherwise 0. The sink must begin at the same offset.
     pub start: i64,
-    /// The sender's name for this transfer; zeros for none.
+    /// The id that the sender gave this transfer; zeros for none.
     pub transfer_id: [u8; 16],
-    /// Distinguishes its source from any other; zeros for nothing.
+    /// The identity of the sender's source; zeros for none.
     pub identity: [u8; 32],
-    /// The identity of the content that kept parts refer to; zeros for none.
+    /// The identity of the content to which the kept sections belong; zeros for none.
     pub base_identity: [u8; 32],
-    /// 1 if the sender waits for the receiver's answer, else 0.
+    /// 1 if the sender waits for the receiver's answer, otherwise 0.
     pub answers: i32,
     /// Zero.
     pub reserved: i32,

@@ -30,7 +30,7 @@ const GROUPS: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "Sources and sinks: what both have",
+        "Common to sources and sinks",
         &[
             "SPARSESTREAM_WITH_",
             "SPARSESTREAM_AT_HOLE ",
@@ -78,7 +78,7 @@ const GROUPS: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "Requests in flight: ends that answer to offsets",
+        "Ends with requests in flight",
         &[
             "SPARSESTREAM_REQUEST_",
             "SPARSESTREAM_ASYNC_",
@@ -107,17 +107,21 @@ const GROUPS: &[(&str, &[&str])] = &[
 
 /// How the comments of the constants of one kind begin, and the comment of the kind.
 const KINDS: &[(&str, &str)] = &[
-    ("An operation: ", "Operations: what was being done when something failed."),
-    ("A side: ", "Sides: the end at which something failed."),
-    ("A section's kind: ", "Kinds of sections."),
+    ("An operation: ", "Operations: `operation` of `sparsestream_error`."),
+    ("A side: ", "Sides: `side` of `sparsestream_error` and `sparsestream_wait`."),
+    ("A section's kind: ", "Kinds of sections: `kind` of `sparsestream_section`."),
     ("Sparse request: ", "Sparse requests: `sparse` of `sparsestream_transfer_options`."),
     ("An event: ", "Events: `kind` of `sparsestream_event`."),
-    ("A stage: ", "Stages of a transfer."),
-    ("A way for data: ", "Ways for data."),
-    ("A way for holes: ", "Ways for holes."),
-    ("A map: ", "Facts about the map of a source."),
-    ("A limit: ", "Limits."),
+    ("A stage: ", "Stages of a transfer: `what` of `SPARSESTREAM_EVENT_STAGE`."),
+    ("A way for data: ", "Ways in which data moves: `what` of `SPARSESTREAM_EVENT_WAY`."),
+    ("A way for holes: ", "Ways in which holes are made: `what` of `SPARSESTREAM_EVENT_HOLE`."),
+    ("A map: ", "The map of a source: `what` of `SPARSESTREAM_EVENT_MAP`."),
+    ("A limit: ", "Limits of a transfer: `what` of `SPARSESTREAM_EVENT_LIMIT`."),
     ("A request: ", "Requests: `kind` of `sparsestream_request`."),
+    ("Flag of `sparsestream_source_options`: ", "Flags: `flags` of `sparsestream_source_options`."),
+    ("Flag of `sparsestream_sink_options`: ", "Flags: `flags` of `sparsestream_sink_options`."),
+    ("Flag of `sparsestream_wire_options`: ", "Flags: `flags` of `sparsestream_wire_options`."),
+    ("Flag of `sparsestream_async_info`: ", "Flags: `flags` of `sparsestream_async_info`."),
 ];
 
 /// A declaration with its comment.
@@ -245,9 +249,7 @@ fn words(comment: &[String]) -> String {
 fn short_comment(text: &str) -> String {
     let mut out = String::from("/*");
     let mut column = 2;
-    let mut letters = text.chars();
-    let text: String =
-        letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect();
+    let text = capitalized(text);
     for word in text.split(' ') {
         if column + 1 + word.len() > 107 {
             out += "\n  ";
@@ -258,6 +260,15 @@ fn short_comment(text: &str) -> String {
         column += 1 + word.len();
     }
     out + " */\n"
+}
+
+/// Text that begins with a capital letter, unless it begins with the name of a function, such as `fsync(2)`.
+fn capitalized(text: &str) -> String {
+    if text.split(' ').next().is_some_and(|word| word.contains('(')) {
+        return text.to_owned();
+    }
+    let mut letters = text.chars();
+    letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect()
 }
 
 fn lines(lines: &[String]) -> String {
@@ -308,6 +319,12 @@ mod tests {
         assert_eq!(group("sparsestream_source_free"), Some("Sources"));
         assert_eq!(group("SPARSESTREAM_HOLE"), Some("Sections of a file"));
         assert_eq!(group("SPARSESTREAM_HOLE_PUNCHED"), Some("Trace: the decisions of a transfer"));
+    }
+
+    #[test]
+    fn a_comment_begins_with_a_capital_letter_unless_it_names_a_function() {
+        assert_eq!(short_comment("where it goes."), "/* Where it goes. */\n");
+        assert_eq!(short_comment("fsync(2) the file."), "/* fsync(2) the file. */\n");
     }
 
     #[test]

@@ -6,145 +6,149 @@ use crate::ffi::sections::sparsestream_section;
 use libc::{c_int, c_void};
 use std::mem::offset_of;
 
-/// Flag of `sparsestream_source_info`, `sparsestream_sink_info` and `sparsestream_plan`: there may be
-/// holes. A source can distinguish them from data; a sink can make them; they may come.
+/// Flag of `sparsestream_source_info`, `sparsestream_sink_info` and `sparsestream_plan`: the source can
+/// report holes, the sink can make them, or the stream may have them.
 pub const SPARSESTREAM_WITH_HOLES: u64 = 1 << 16;
-/// Flag of `sparsestream_source_info`, `sparsestream_sink_info` and `sparsestream_plan`, and of the tables
-/// of a source and a stream: there may be kept sections. A source may have them; a sink can keep bytes as
-/// they are; they may come.
+/// Flag of `sparsestream_source_info`, `sparsestream_sink_info` and `sparsestream_plan`, and of the tables of
+/// a source and a stream: the source or the stream may have kept sections, or the sink can keep bytes as they
+/// are.
 pub const SPARSESTREAM_WITH_KEEPS: u64 = 1 << 17;
 
-/// The facts about a source, before the first byte. The library sets the fields to what the table alone
-/// says; `describe` changes them. A caller who asks for it sets `size`.
+/// The properties of a source, known before the first byte. For `describe` of a table, the library sets all
+/// fields to the values that follow from the table, and `describe` changes those that differ. For a call of
+/// the library, set `size`.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_source_info {
-    /// `sizeof(sparsestream_source_info)`, set by who hands the struct in.
+    /// `sizeof(sparsestream_source_info)`.
     pub size: u64,
     /// Any of `SPARSESTREAM_WITH_HOLES`, `SPARSESTREAM_WITH_KEEPS`.
     pub flags: u64,
-    /// Bytes from its start to its end, or -1 if not known.
+    /// The length of the source in bytes, or -1 if it is not known.
     pub total: i64,
-    /// Reads that are not a multiple of this many bytes are slow; 0 for no preference. The library cuts
+    /// Reads are fast if their length is a multiple of this many bytes; 0 means any length. The library cuts
     /// longer reads to a multiple of it.
     pub preferred_block: u32,
     /// Zero.
     pub reserved: u32,
 }
 
-/// The abilities of a sink. The library sets the fields to what the table alone says; `announce` changes
-/// them. A caller who asks for it sets `size`.
+/// The properties of a sink. For `announce` of a table, the library sets all fields to the values that follow
+/// from the table, and `announce` changes those that differ. For a call of the library, set `size`.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_sink_info {
-    /// `sizeof(sparsestream_sink_info)`, set by who hands the struct in.
+    /// `sizeof(sparsestream_sink_info)`.
     pub size: u64,
     /// Any of `SPARSESTREAM_WITH_HOLES`, `SPARSESTREAM_WITH_KEEPS`.
     pub flags: u64,
-    /// The sink makes holes only of blocks of this many bytes, counted from the start of the stream; 0
-    /// and 1 for any. The library writes zeros before the first and after the last whole block of a hole.
+    /// The sink makes holes only of whole blocks of this many bytes, counted from the start of the stream; 0
+    /// and 1 mean any length. The library writes zeros to the parts of a hole before the first and after the
+    /// last whole block.
     pub least_block: u32,
-    /// Writes that are not a multiple of this many bytes are slow; 0 for no preference. The library cuts
-    /// longer writes so that they end on a multiple of it.
+    /// Writes are fast if they end on a multiple of this many bytes; 0 means any length. The library cuts
+    /// longer writes accordingly.
     pub preferred_block: u32,
 }
 
-/// The stream that is going to be sent to a sink.
+/// The stream that a sink is about to receive.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_plan {
-    /// `sizeof(sparsestream_plan)`, set by who hands the struct in.
+    /// `sizeof(sparsestream_plan)`.
     pub size: u64,
     /// Any of `SPARSESTREAM_WITH_HOLES`, `SPARSESTREAM_WITH_KEEPS`.
     pub flags: u64,
-    /// Bytes that will come, or -1 if not known.
+    /// The length of the stream in bytes, or -1 if it is not known.
     pub total: i64,
 }
 
 /// A source made of the caller's functions.
 ///
-/// Each takes the `opaque` that the table was handed in with and returns 0 or a count, or a negative
-/// errno, about which `sparsestream_set_error` can say more. -EAGAIN means not ready: the same call is
-/// made again later, with the same arguments. -EINTR means the same at once.
+/// Each function gets the `opaque` that was passed with the table, and returns 0 or a count, or a negative
+/// errno. `sparsestream_set_error` adds details to the errno. Two errnos do not end the transfer: after
+/// -EAGAIN (not ready) the same call is made again later, and after -EINTR at once, with the same arguments.
+/// Do not return them for the failure of a remote peer, because the call would be repeated for ever.
 ///
-/// They run on the thread that drives the source, with thread cancellation disabled; they must not throw,
-/// longjmp, call pthread_exit or enable cancellation. A use of the handle that they serve is refused with
-/// -EBUSY. All but `read` may be NULL.
+/// The functions run on the thread that drives the source, with thread cancellation disabled. They must not
+/// throw, longjmp, call pthread_exit or enable cancellation. They must not use the handle that they serve
+/// (-EBUSY). All functions except `read` may be NULL.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_source_ops {
     /// `sizeof(sparsestream_source_ops)`.
     pub size: u64,
-    /// Called exactly once with the opaque: when the handle is freed and no transfer holds it, or when
-    /// its construction fails.
+    /// Called exactly once with the `opaque`: after the handle was freed and no transfer holds it, or when
+    /// the constructor fails.
     pub free: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
     /// 0 or `SPARSESTREAM_WITH_KEEPS`: `section` may report kept sections.
     pub flags: u64,
-    /// Reports the section that comes next: sets `kind` and `length`. `offset` is where the source is.
-    /// At the end the kind is `SPARSESTREAM_END`. Asked once for each section, all of which is then read
-    /// or skipped. NULL: everything is data.
+    /// Reports the next section: sets `kind` and `length`. `offset` is the position of the source. At the
+    /// end, the kind is `SPARSESTREAM_END`. Called once for each section; the library then reads or skips all
+    /// of it. NULL: the source is all data.
     pub section: Option<
         unsafe extern "C" fn(opaque: *mut c_void, section: *mut sparsestream_section) -> c_int,
     >,
-    /// Reads at most `length` bytes of data and moves on by them. Returns the count, which may be
-    /// short; 0 at the end. The buffer stays valid, and is the same, until the call was answered.
-    /// Required.
+    /// Reads at most `length` bytes of data and advances the source. Returns the count, which may be short,
+    /// or 0 at the end. After -EAGAIN the call is repeated with the same buffer, which stays valid until
+    /// then. Required.
     pub read: Option<
         unsafe extern "C" fn(opaque: *mut c_void, buffer: *mut c_void, length: usize) -> i64,
     >,
-    /// Moves on by at most `length` bytes of the hole or the kept section that `section` reported.
-    /// Returns the count, at least 1. Required with `section`.
+    /// Advances the source by at most `length` bytes of the hole or the kept section that `section` reported.
+    /// Returns the count, at least 1. Required if `section` is set.
     pub skip: Option<unsafe extern "C" fn(opaque: *mut c_void, length: i64) -> i64>,
-    /// Called before the first byte, and possibly again: sets the fields of `info` that differ from what
-    /// they are set to.
+    /// Reports the properties of the source. Called before the first byte, possibly more than once. It
+    /// changes only the fields of `info` that must differ.
     pub describe: Option<
         unsafe extern "C" fn(opaque: *mut c_void, info: *mut sparsestream_source_info) -> c_int,
     >,
-    /// All was moved, and the sink has been finished. Called again while it returns -EAGAIN; any other
-    /// answer is final.
+    /// Everything was moved, and the sink has finished. Called again while it returns -EAGAIN; any other
+    /// result is final.
     pub finish: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
-    /// The stream failed with `error`, a positive errno; `sparsestream_last_error` has the words
-    /// meanwhile. Exactly one of `finish` and `abort` is called, once, if the source was used at all.
+    /// The stream failed with `error`, a positive errno. During the call, `sparsestream_last_error` returns
+    /// the message. If the source was used at all, exactly one of `finish` and `abort` is called, once.
     pub abort: Option<unsafe extern "C" fn(opaque: *mut c_void, error: c_int)>,
-    /// Everything before `offset` of the stream is on the sink's medium.
+    /// Reports that the sink has everything before `offset` of the stream on its medium.
     pub durable: Option<unsafe extern "C" fn(opaque: *mut c_void, offset: i64)>,
-    /// Goes back to the start. NULL: it cannot.
+    /// Goes back to the first byte. NULL: the source cannot do that.
     pub rewind: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
-    /// Sets `*memory` to data that comes next and is in memory already, and returns its length; 0 if
-    /// there is none, and it must be read. It stays as it is until `took` has been called for all of
-    /// it, or the source is finished or aborted. Required with `took`.
+    /// Lends the next data if it is already in memory: sets `*memory` to it and returns its length. Returns 0
+    /// if the data must be read. The memory must not change until `took` was called for all of it, or the
+    /// source was finished or aborted. Required if `took` is set.
     pub lent: Option<unsafe extern "C" fn(opaque: *mut c_void, memory: *mut *const c_void) -> i64>,
-    /// Moves on by `length` bytes of the memory that was lent. Cannot fail.
+    /// Advances the source by `length` bytes of the memory that was lent. Cannot fail.
     pub took: Option<unsafe extern "C" fn(opaque: *mut c_void, length: usize)>,
-    /// Called after a function returned -EAGAIN: sets in `wait` what has to be waited for. NULL: only
-    /// the caller knows.
+    /// Called after a function returned -EAGAIN: sets the descriptors and the time to wait for. NULL: the
+    /// program itself runs the transfer again when the function is ready.
     pub wait:
         Option<unsafe extern "C" fn(opaque: *mut c_void, wait: *mut sparsestream_wait) -> c_int>,
 }
 
-/// A sink made of the caller's functions; the rules of `sparsestream_source_ops` apply here too. All but
+/// A sink made of the caller's functions. The rules of `sparsestream_source_ops` apply. All functions except
 /// `write` may be NULL.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_sink_ops {
     /// `sizeof(sparsestream_sink_ops)`.
     pub size: u64,
-    /// Called exactly once with the opaque: when the handle is freed and no transfer holds it, or when
-    /// its construction fails.
+    /// Called exactly once with the `opaque`: after the handle was freed and no transfer holds it, or when
+    /// the constructor fails.
     pub free: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
-    /// Takes at most `length` bytes of data. Returns the count, which may be short; 0 is an error. The
-    /// buffer stays valid, and is the same, until the call was answered. Required.
+    /// Writes at most `length` bytes of data. Returns the count, which may be short but not 0. After -EAGAIN
+    /// the call is repeated with the same buffer, which stays valid until then. Required.
     pub write: Option<
         unsafe extern "C" fn(opaque: *mut c_void, buffer: *const c_void, length: usize) -> i64,
     >,
-    /// Makes a hole of at most `length` bytes: they must read zero afterwards. Returns the count, at
-    /// least 1; a function that takes long should do a part. NULL: zeros are handed to `write` instead.
+    /// Makes a hole of at most `length` bytes, which must read as zeros afterwards. Returns the count, at
+    /// least 1. A function that would take long should do a part and return. NULL: zeros are passed to
+    /// `write` instead.
     pub hole: Option<unsafe extern "C" fn(opaque: *mut c_void, length: i64) -> i64>,
-    /// Moves on by at most `length` bytes, which stay as they are. Returns the count, at least 1. NULL:
-    /// it cannot, and a source that may have kept sections is refused with -EOPNOTSUPP.
+    /// Skips at most `length` bytes of the target, which keep their content. Returns the count, at least 1.
+    /// NULL: the sink cannot do that, and a source that may have kept sections is refused with -EOPNOTSUPP.
     pub keep: Option<unsafe extern "C" fn(opaque: *mut c_void, length: i64) -> i64>,
-    /// Called before the first byte, and possibly again: what will come. Refuses it with an errno, or
-    /// sets the fields of `info` that differ from what they are set to.
+    /// Announces the stream. Called before the first byte, possibly more than once. The function refuses the
+    /// stream with an errno, or changes the fields of `info` that must differ.
     pub announce: Option<
         unsafe extern "C" fn(
             opaque: *mut c_void,
@@ -152,66 +156,67 @@ pub struct sparsestream_sink_ops {
             info: *mut sparsestream_sink_info,
         ) -> c_int,
     >,
-    /// All was moved. Everything that can still fail must fail here. Called again while it returns
-    /// -EAGAIN; any other answer is final.
+    /// Everything was written. Report any remaining failure here. Called again while it returns -EAGAIN; any
+    /// other result is final.
     pub finish: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
     /// As `abort` of `sparsestream_source_ops`.
     pub abort: Option<unsafe extern "C" fn(opaque: *mut c_void, error: c_int)>,
     /// Returns the number of bytes from the start of the stream that are on the medium. Must be fast. NULL:
-    /// nothing is known.
+    /// the number is not known.
     pub durable: Option<unsafe extern "C" fn(opaque: *mut c_void) -> i64>,
-    /// Sets `*memory` to memory into which data can be put directly, and returns its length; 0 if there is
-    /// none. It stays valid until `committed` or another function is called. Required with `committed`.
+    /// Lends memory for the next data: sets `*memory` to it and returns its length, or 0 if there is none.
+    /// The memory must stay valid until `committed` or another function is called. Required if `committed` is
+    /// set.
     pub lend: Option<unsafe extern "C" fn(opaque: *mut c_void, memory: *mut *mut c_void) -> i64>,
-    /// The first `length` bytes of the memory that was lent now hold data, which counts as written.
-    /// Cannot fail.
+    /// The first `length` bytes of the memory that was lent now hold data, and count as written. Cannot fail.
     pub committed: Option<unsafe extern "C" fn(opaque: *mut c_void, length: usize)>,
     /// As `wait` of `sparsestream_source_ops`.
     pub wait:
         Option<unsafe extern "C" fn(opaque: *mut c_void, wait: *mut sparsestream_wait) -> c_int>,
 }
 
-/// The caller's stream: its own protocol, as seen by one end of a transfer.
+/// The caller's protocol as an end of a transfer.
 ///
-/// As a sink, `send`, `send_hole`, `send_keep` and `announce` are used, as a source `recv`, `recv_hole`,
-/// `recv_keep`, `describe` and `durable`, as both the others. The rules of `sparsestream_source_ops` apply
-/// here too. All but `send` of a sink and `recv` of a source may be NULL.
+/// A sink uses `send`, `send_hole`, `send_keep` and `announce`. A source uses `recv`, `recv_hole`,
+/// `recv_keep`, `describe` and `durable`. Both use the other functions. The rules of
+/// `sparsestream_source_ops` apply. A sink requires `send`, and a source requires `recv`; all other functions
+/// may be NULL.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_stream_ops {
     /// `sizeof(sparsestream_stream_ops)`.
     pub size: u64,
-    /// Called exactly once with the stream: when the handle is freed and no transfer holds it, or when
-    /// its construction fails.
+    /// Called exactly once with the `stream`: after the handle was freed and no transfer holds it, or when
+    /// the constructor fails.
     pub free: Option<unsafe extern "C" fn(stream: *mut c_void)>,
-    /// 0 or, for a source, `SPARSESTREAM_WITH_KEEPS`: kept sections may come.
+    /// 0 or, for a source, `SPARSESTREAM_WITH_KEEPS`: the stream may have kept sections.
     pub flags: u64,
-    /// The most bytes of data in one call of `send` or `recv`, such as what fits into one message; 0 for
-    /// no limit.
+    /// The most bytes of data in one call of `send` or `recv`, for example the size of a message; 0 means no
+    /// limit.
     pub preferred: u64,
-    /// Sends at most `length` bytes of data. Returns the count, which may be short; 0 is an error. The
-    /// buffer stays valid, and is the same, until the call was answered.
+    /// Sends at most `length` bytes of data. Returns the count, which may be short but not 0. After -EAGAIN
+    /// the call is repeated with the same buffer, which stays valid until then. If the peer has hung up
+    /// (EPIPE), read its reason and return that errno.
     pub send: Option<
         unsafe extern "C" fn(stream: *mut c_void, buffer: *const c_void, length: usize) -> i64,
     >,
-    /// Sends a hole of at most `length` bytes. Returns the count, at least 1. NULL: holes are sent as
-    /// zeros.
+    /// Sends a hole of at most `length` bytes. Returns the count, at least 1. NULL: holes are sent as zeros.
     pub send_hole: Option<unsafe extern "C" fn(stream: *mut c_void, length: i64) -> i64>,
-    /// Sends that at most `length` bytes are kept as they are. Returns the count, at least 1. NULL: it
-    /// cannot, and a source that may have kept sections is refused with -EOPNOTSUPP.
+    /// Sends a kept section of at most `length` bytes. Returns the count, at least 1. NULL: the stream cannot
+    /// do that, and a source that may have kept sections is refused with -EOPNOTSUPP.
     pub send_keep: Option<unsafe extern "C" fn(stream: *mut c_void, length: i64) -> i64>,
-    /// Receives at most `length` bytes of data. Returns the count, which may be short; 0 at the end
-    /// of the stream; `SPARSESTREAM_AT_HOLE` when a hole comes next, `SPARSESTREAM_AT_KEEP` when a kept
-    /// section does. A stream that was cut off must return an error, not 0. The buffer stays valid, and is
-    /// the same, until the call was answered.
+    /// Receives at most `length` bytes of data. Returns the count, which may be short, `SPARSESTREAM_AT_HOLE`
+    /// if a hole comes next, `SPARSESTREAM_AT_KEEP` if a kept section comes next, or 0 at the end of the
+    /// stream. If the connection was cut before that end, return an error, not 0. After -EAGAIN the call is
+    /// repeated with the same buffer, which stays valid until then.
     pub recv: Option<
         unsafe extern "C" fn(stream: *mut c_void, buffer: *mut c_void, length: usize) -> i64,
     >,
-    /// After `SPARSESTREAM_AT_HOLE`: takes the hole off the stream and sets its length, which must
-    /// be more than 0. NULL: the stream has no holes.
+    /// Called after `SPARSESTREAM_AT_HOLE`: receives the hole and sets `*length`, which must be greater than
+    /// 0. NULL: the stream has no holes.
     pub recv_hole: Option<unsafe extern "C" fn(stream: *mut c_void, length: *mut i64) -> c_int>,
-    /// After `SPARSESTREAM_AT_KEEP`: takes the kept section off the stream and sets its length, which must
-    /// be more than 0. NULL: the stream has none.
+    /// Called after `SPARSESTREAM_AT_KEEP`: receives the kept section and sets `*length`, which must be
+    /// greater than 0. NULL: the stream has no kept sections.
     pub recv_keep: Option<unsafe extern "C" fn(stream: *mut c_void, length: *mut i64) -> c_int>,
     /// As `describe` of `sparsestream_source_ops`.
     pub describe: Option<
@@ -225,13 +230,13 @@ pub struct sparsestream_stream_ops {
             info: *mut sparsestream_sink_info,
         ) -> c_int,
     >,
-    /// All was moved. For a sink: tell the peer, and return its answer, or -errno. For a source:
-    /// the peer has sent all, and it is safely stored; report that to the peer if the protocol can. Called
-    /// again while it returns -EAGAIN; any other answer is final.
+    /// Everything was moved. A sink sends the end of the stream, waits for the peer's answer, and returns it
+    /// (0 or a negative errno). At a source, everything was received and stored: report that to the peer if
+    /// the protocol can. Called again while it returns -EAGAIN; any other result is final.
     pub finish: Option<unsafe extern "C" fn(stream: *mut c_void) -> c_int>,
-    /// The stream failed with `error`, a positive errno: report it to the peer, as well as can be done
-    /// without waiting. `sparsestream_last_error` has the words meanwhile. Exactly one of `finish` and
-    /// `abort` is called, once, if the stream was used at all.
+    /// The stream failed with `error`, a positive errno: report that to the peer if this is possible without
+    /// waiting. During the call, `sparsestream_last_error` returns the message. If the stream was used at
+    /// all, exactly one of `finish` and `abort` is called, once.
     pub abort: Option<unsafe extern "C" fn(stream: *mut c_void, error: c_int)>,
     /// As `durable` of `sparsestream_source_ops`.
     pub durable: Option<unsafe extern "C" fn(stream: *mut c_void, offset: i64)>,
