@@ -144,7 +144,7 @@ struct sparsestream_wire_info;
 #define SPARSESTREAM_SIDE_SINK 2
 
 /**
- * A failure as fields. Set `size` before the call.
+ * A failure, described by its fields. Set `size` before the call.
  */
 typedef struct sparsestream_error {
     /**
@@ -423,8 +423,8 @@ typedef struct sparsestream_wait {
      */
     int32_t side;
     /**
-     * The first descriptor of `fds`, or -1 if there is none. If there is also no timeout, but a side, then
-     * that side is made of functions without `wait`: run the transfer again when they are ready.
+     * The first descriptor of `fds`, or -1 if there is none. If there is no descriptor and no timeout
+     * either, the side is made of functions without `wait`: run the transfer again when they are ready.
      */
     int32_t fd;
     /**
@@ -432,9 +432,9 @@ typedef struct sparsestream_wait {
      */
     int32_t events;
     /**
-     * Try again after this many milliseconds even if no descriptor is ready; -1 means no limit, and 0 means
-     * that it is ready now, as for poll(2). At that time `stall_ms` or `idle_ms` is over, the rate allows
-     * more data, or a sign of life is due (`keepalive_ms`).
+     * The longest time to wait in milliseconds, as for poll(2): -1 means no limit, and 0 means that it is
+     * ready now. Then try again even if no descriptor is ready, because a limit ends (`stall_ms`,
+     * `idle_ms`), the rate allows more data, or a sign of life is due (`keepalive_ms`).
      */
     int32_t timeout_ms;
     /**
@@ -490,9 +490,9 @@ typedef struct sparsestream_plan {
 typedef struct sparsestream_source sparsestream_source;
 
 /**
- * The properties of a source, known before the first byte. For `describe` of a table, the library sets all
- * fields to the values that follow from the table, and `describe` changes those that differ. For a call of
- * the library, set `size`.
+ * The properties of a source, known before the first byte. Before it calls `describe` of a table, the
+ * library sets all fields to the values that follow from the table; `describe` changes those that differ.
+ * Before you call `sparsestream_source_describe`, set `size`.
  */
 typedef struct sparsestream_source_info {
     /**
@@ -508,8 +508,8 @@ typedef struct sparsestream_source_info {
      */
     int64_t total;
     /**
-     * Reads are fast if their length is a multiple of this many bytes; 0 means any length. The library cuts
-     * longer reads to a multiple of it.
+     * The source is fastest if reads have a multiple of this many bytes; 0 means any length. The library
+     * shortens a longer read to a multiple.
      */
     uint32_t preferred_block;
     /**
@@ -600,8 +600,8 @@ typedef struct sparsestream_source_ops {
      */
     int (*describe)(void *opaque, struct sparsestream_source_info *info);
     /**
-     * Everything was moved, and the sink has finished. Called again while it returns -EAGAIN; any other
-     * result is final.
+     * Called after everything was moved and the sink was finished. Called again while it returns -EAGAIN;
+     * any other result is final.
      */
     int (*finish)(void *opaque);
     /**
@@ -677,8 +677,8 @@ int sparsestream_source_from_callbacks(const struct sparsestream_source_ops *ops
  * Reports the next section: its kind, and the number of bytes from the current position to its end. `offset`
  * is always 0. At the end of the source, the kind is `SPARSESTREAM_END` and the length 0.
  *
- * For a stream, a pipe, a socket, a character device or a wire, the length of data is -1 if it is not known,
- * and data may turn out to be the end when it is read.
+ * For a stream, a pipe, a socket, a character device or a wire, the length of data is -1 unless it is known,
+ * and `SPARSESTREAM_DATA` may be reported although the next read finds the end.
  *
  * Returns 0 or a negative errno: -EINVAL, -EBUSY (the handle is in use by another call), -EAGAIN (not known
  * yet; see `sparsestream_source_wait`), -EINTR, -ESHUTDOWN, -ENODATA (ended early), or the error of the
@@ -753,9 +753,9 @@ int sparsestream_source_abort(struct sparsestream_source *source,
  * Frees the caller's handle, which must not be used again. NULL is allowed.
  *
  * A transfer holds its source until the transfer is freed, so handles may be freed in any order. The source
- * itself ends with the last of them. Then a stream on which `recv` was called, and which was neither
- * finished nor aborted, is aborted with ECANCELED, and `free` of the table or the options is called.
- * Descriptors stay open.
+ * itself is freed with the last handle that holds it. Then a stream on which `recv` was called, and which
+ * was neither finished nor aborted, is aborted with ECANCELED, and `free` of the table or the options is
+ * called. Descriptors stay open.
  *
  * If a call uses the source at that time, for example because one of its own functions calls this, the
  * source is not freed, and the thread's message reports EBUSY.
@@ -809,10 +809,10 @@ typedef struct sparsestream_sink_options {
      */
     int64_t length;
     /**
-     * The number of bytes of data after which fsync(2) is called; 0 means never. With any other value,
-     * fsync(2) is also called at the end, and while sections move if the last call was 5 seconds ago. With a
-     * value of at least 65536, never more than this many bytes of data are written but not durable. Regular
-     * files and block devices only.
+     * Call fsync(2) each time that this many more bytes of data were written; 0 means never. With any other
+     * value, fsync(2) is also called at the end, and each time that something moves and the last call was 5
+     * seconds ago. If the value is at least 65536, at most this many bytes of data are written but not
+     * durable at any time. Regular files and block devices only.
      */
     int64_t sync_interval;
     /**
@@ -832,8 +832,9 @@ typedef struct sparsestream_sink_options {
 } sparsestream_sink_options;
 
 /**
- * The properties of a sink. For `announce` of a table, the library sets all fields to the values that follow
- * from the table, and `announce` changes those that differ. For a call of the library, set `size`.
+ * The properties of a sink. Before it calls `announce` of a table, the library sets all fields to the values
+ * that follow from the table; `announce` changes those that differ. Before you call
+ * `sparsestream_sink_announce`, set `size`.
  */
 typedef struct sparsestream_sink_info {
     /**
@@ -851,8 +852,8 @@ typedef struct sparsestream_sink_info {
      */
     uint32_t least_block;
     /**
-     * Writes are fast if they end on a multiple of this many bytes; 0 means any length. The library cuts
-     * longer writes accordingly.
+     * The sink is fastest if writes end at a multiple of this many bytes; 0 means anywhere. The library
+     * shortens a longer write to end there.
      */
     uint32_t preferred_block;
 } sparsestream_sink_info;
@@ -895,8 +896,8 @@ typedef struct sparsestream_sink_ops {
                     const struct sparsestream_plan *plan,
                     struct sparsestream_sink_info *info);
     /**
-     * Everything was written. Report any remaining failure here. Called again while it returns -EAGAIN; any
-     * other result is final.
+     * Called after everything was written. Report any remaining failure here. Called again while it returns
+     * -EAGAIN; any other result is final.
      */
     int (*finish)(void *opaque);
     /**
@@ -936,8 +937,8 @@ typedef struct sparsestream_sink_ops {
  * sink writes zeros instead from then on. Between that check and ftruncate(2) no other process may append.
  *
  * The caller owns the descriptor, which must stay open until the sink was freed and no transfer holds it;
- * then `free` of the options is called. Check the result of close(2): some file systems report errors only
- * there. With `SPARSESTREAM_SYNC` such an error is reported by the sink.
+ * then `free` of the options is called. Some file systems report an error only at close(2): check its
+ * result, or use `SPARSESTREAM_SYNC`, with which the sink reports such an error.
  *
  * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL: -EINVAL
  * (an argument, an unknown flag, an offset in a file opened with O_APPEND, a block device opened with
@@ -1045,9 +1046,9 @@ int sparsestream_sink_abort(struct sparsestream_sink *sink,
  * Frees the caller's handle, which must not be used again. NULL is allowed.
  *
  * A transfer holds its sink until the transfer is freed, so handles may be freed in any order. The sink
- * itself ends with the last of them. Then a stream on which `send` or `send_hole` was called, and which was
- * neither finished nor aborted, is aborted with ECANCELED, and `free` of the table or the options is called.
- * Descriptors stay open.
+ * itself is freed with the last handle that holds it. Then a stream on which `send` or `send_hole` was
+ * called, and which was neither finished nor aborted, is aborted with ECANCELED, and `free` of the table or
+ * the options is called. Descriptors stay open.
  *
  * If a call uses the sink at that time, for example because one of its own functions calls this, the sink is
  * not freed, and the thread's message reports EBUSY.
@@ -1129,15 +1130,15 @@ typedef struct sparsestream_stream_ops {
                     const struct sparsestream_plan *plan,
                     struct sparsestream_sink_info *info);
     /**
-     * Everything was moved. A sink sends the end of the stream, waits for the peer's answer, and returns it
-     * (0 or a negative errno). At a source, everything was received and stored: report that to the peer if
-     * the protocol can. Called again while it returns -EAGAIN; any other result is final.
+     * Called after everything was moved. A sink sends the end of the stream, waits for the peer's answer,
+     * and returns it (0 or a negative errno). A source reports to the peer that everything was received and
+     * stored, if the protocol can do that. Called again while it returns -EAGAIN; any other result is final.
      */
     int (*finish)(void *stream);
     /**
      * The stream failed with `error`, a positive errno: report that to the peer if this is possible without
-     * waiting. During the call, `sparsestream_last_error` returns the message. If the stream was used at
-     * all, exactly one of `finish` and `abort` is called, once.
+     * a long wait. During the call, `sparsestream_last_error` returns the message.
+     * If the stream was used at all, exactly one of `finish` and `abort` is called, once.
      */
     void (*abort)(void *stream, int error);
     /**
@@ -1204,14 +1205,14 @@ typedef struct sparsestream_transfer sparsestream_transfer;
  */
 typedef struct sparsestream_stats {
     /**
-     * `sizeof(sparsestream_stats)`, set by the caller. In `progress` the library sets it, and may be of
-     * another version than the caller's header.
+     * `sizeof(sparsestream_stats)`, set by the caller. For `progress` the library sets it to the size of its
+     * own version of the struct.
      */
     uint64_t size;
     /**
      * The position in the stream, in bytes from its first byte. It includes the bytes that a receiver
-     * already held when the transfer was resumed; while these are compared, it counts them. It goes back to
-     * 0 if the stream starts again.
+     * already held when the transfer was resumed, and while these are compared, it counts the compared
+     * bytes. It goes back to 0 if the stream starts again.
      */
     int64_t position;
     /**
@@ -1386,11 +1387,11 @@ int sparsestream_transfer_new(struct sparsestream_source *source,
 /**
  * Starts or continues a transfer.
  *
- * `budget` limits one call, which returns 1 after about this many bytes of work. Data counts by its length,
- * also if it is found to be zeros. A hole or a step of zeroing counts as 4096 bytes, or as 64 bytes for each
- * microsecond if that is more. With a budget, the call never waits for a descriptor, even if the descriptor
- * is in blocking mode. It does block while a regular file or a block device is read or written, and while a
- * callback blocks, but for no more than one piece.
+ * `budget` limits one call, which returns 1 after about this many bytes of work. Data counts with its
+ * length, even if it is found to be zeros. A hole or a step of zeroing counts as 4096 bytes, or as 64 bytes
+ * for each microsecond if that is more. With a budget, the call never waits for a descriptor, even if the
+ * descriptor is in blocking mode. It does block while a regular file or a block device is read or written,
+ * and while a callback blocks, but for no more than one piece.
  *
  * A `budget` of 0 means to run to the end. The call then waits, with poll(2), for descriptors in blocking
  * mode. It returns -EAGAIN only for descriptors in non-blocking mode and for callbacks.
@@ -1404,14 +1405,14 @@ int sparsestream_transfer_new(struct sparsestream_source *source,
  * read the data, because the kernel may send the pages of the file itself.
  *
  * Returns 0 if everything was moved and both ends are finished, 1 if the budget is used up, or -EAGAIN if an
- * end is not ready. In the last two cases run it again; after -EAGAIN, `sparsestream_transfer_wait` reports
- * what to wait for. Any other negative errno has ended the transfer, and is returned again if it is run
- * again: -EOPNOTSUPP (the sparse request cannot be met, or the sink does not support kept sections; no byte
- * was moved), -ECANCELED, -ETIMEDOUT (`stall_ms`, `idle_ms`), -ENODATA (the source ended early), -EPROTO (a
- * callback returned an invalid value), -EFBIG, -EOVERFLOW (the holes of the source end beyond the largest
- * offset), -ESHUTDOWN (an end was finished or aborted before), -ENOSPC, -ENOMEM (no byte was moved), -EBUSY
- * (another call uses the transfer or one of its ends; the transfer has not ended), or the error of the
- * system or the callback.
+ * end is not ready. After 1 run it again; after -EAGAIN do so when the end is ready (see
+ * `sparsestream_transfer_wait`). Any other negative errno ends the transfer, and every later run returns the
+ * same errno: -EOPNOTSUPP (the sparse request cannot be met, or the sink does not support kept sections; no
+ * byte was moved), -ECANCELED, -ETIMEDOUT (`stall_ms`, `idle_ms`), -ENODATA (the source ended early),
+ * -EPROTO (a callback returned an invalid value), -EFBIG, -EOVERFLOW (the holes of the source end beyond the
+ * largest offset), -ESHUTDOWN (an end was finished or aborted before), -ENOSPC, -ENOMEM (no byte was moved),
+ * -EBUSY (another call uses the transfer or one of its ends; the transfer has not ended), or the error of
+ * the system or the callback.
  */
 int sparsestream_transfer_run(struct sparsestream_transfer *transfer,
                               int64_t budget);
@@ -1447,7 +1448,7 @@ int sparsestream_transfer_error(struct sparsestream_transfer *transfer,
 /**
  * Asks the transfer to end with -ECANCELED. Any thread and a signal handler may call this at any time before
  * the handle is freed. A running transfer ends after its current step, or within 100 ms if it waits. A
- * transfer that does not run ends when it is run again. If the transfer has already ended, the call has no
+ * transfer that is not running ends when it is next run. If the transfer has already ended, the call has no
  * effect.
  *
  * Returns 0, or -EINVAL (NULL). It does not change the thread's message, so that a signal handler may call
@@ -1805,7 +1806,7 @@ typedef struct sparsestream_request {
 } sparsestream_request;
 
 /**
- * An end made of the caller's functions, with several requests in flight at offsets of their own. It suits a
+ * An end made of the caller's functions, with several requests in flight, each at its own offset. It suits a
  * network block protocol, for example.
  *
  * Each function gets the `opaque` that was passed with the table. All functions except `free` and `abort`
@@ -1863,8 +1864,8 @@ typedef struct sparsestream_async_ops {
      */
     int (*advance)(void *opaque);
     /**
-     * Everything was moved, and no request is in flight. Report any remaining failure here. Called again
-     * while it returns -EAGAIN; any other result is final.
+     * Called after everything was moved; no request is in flight. Report any remaining failure here. Called
+     * again while it returns -EAGAIN; any other result is final.
      */
     int (*finish)(void *opaque);
     /**
@@ -1930,7 +1931,8 @@ int sparsestream_sink_to_async(const struct sparsestream_async_ops *ops,
 /**
  * Answers a request of a `sparsestream_async_ops`. `result` is the number of bytes that were read, written
  * or zeroed, or a negative errno. It is 0 for a FLUSH. It may be less than the length of the request, as a
- * multiple of `block`; then the rest is requested again. A READ that is answered with 0 has met the end.
+ * multiple of `block`; then the rest is requested again. An answer of 0 to a READ means that the end of the
+ * data was reached.
  *
  * After this call the end must not use the request or its buffer.
  *
@@ -2071,9 +2073,10 @@ typedef struct sparsestream_wire_options {
     uint8_t transfer_id[16];
     /**
      * Sender: a value that differs for every other source and for every other state of this source; zeros
-     * for none. `sparsestream_wire_describe` makes one. The sender sends it at the start, before it knows
-     * anything about the receiver. Receiver, with `resume_offset`: the identity that came with the held
-     * bytes; zeros for any. The library never takes an equal identity alone as proof of equal content.
+     * for none. `sparsestream_wire_describe` makes one. The receiver gets it before it has sent anything, so
+     * put no secret into it unless the transport authenticates the receiver. Receiver, with `resume_offset`:
+     * the identity that came with the held bytes; zeros for any. The library never takes an equal identity
+     * alone as proof of equal content.
      */
     uint8_t identity[32];
     /**
@@ -2262,9 +2265,9 @@ int sparsestream_sink_to_wire(int write_fd,
  * with -ENOTCONN.
  *
  * The source checks everything that it receives. A stream that breaks the rules, is longer than `max_size`
- * or was damaged is an error, and the sink does not get the wrong part. There is one exception: the checksum
- * of a frame comes after its data, so the sink may already have the data of a damaged frame. A stream that
- * is cut off fails with -ENODATA. The source never waits for a descriptor. It takes at most 270 KiB of
+ * or was damaged is an error, and nothing wrong reaches the sink. There is one exception: the checksum of a
+ * frame comes after its data, so the sink may already have received the data of a damaged frame. A stream
+ * that is cut off fails with -ENODATA. The source never waits for a descriptor. It takes at most 270 KiB of
  * memory.
  *
  * A transfer moves pieces of 64 KiB or more to a file or a block device without a copy through memory under
@@ -2436,8 +2439,8 @@ typedef struct sparsestream_digest_options {
 
 /**
  * Computes the sparse tree digest of a file or a block device, or of the bytes that a pipe, a socket or a
- * character device delivers until its end. docs/digest.md defines it: a chain of BLAKE3 hashes, for which
- * nobody can make two contents with the same digest. A hole has the same digest as the same number of zero
+ * character device delivers until its end. docs/digest.md defines it: a chain of BLAKE3 hashes. It is not
+ * feasible to make two contents with the same digest. A hole has the same digest as the same number of zero
  * bytes, and takes the same time whatever its length.
  *
  * The digest depends only on the content of the range, and not on its offset in the file.

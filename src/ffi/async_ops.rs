@@ -76,7 +76,7 @@ pub struct sparsestream_request {
     pub user: *mut c_void,
 }
 
-/// An end made of the caller's functions, with several requests in flight at offsets of their own. It suits a
+/// An end made of the caller's functions, with several requests in flight, each at its own offset. It suits a
 /// network block protocol, for example.
 ///
 /// Each function gets the `opaque` that was passed with the table. All functions except `free` and `abort`
@@ -125,8 +125,8 @@ pub struct sparsestream_async_ops {
     /// Sends and receives as much as is possible without waiting. Called after requests were submitted, and
     /// when the wait is over. -EAGAIN and -EINTR are not failures; another errno ends the transfer.
     pub advance: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
-    /// Everything was moved, and no request is in flight. Report any remaining failure here. Called again
-    /// while it returns -EAGAIN; any other result is final.
+    /// Called after everything was moved; no request is in flight. Report any remaining failure here. Called
+    /// again while it returns -EAGAIN; any other result is final.
     pub finish: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
     /// The stream failed with `error`, a positive errno. During the call, `sparsestream_last_error` returns
     /// the message. Every request must be answered, with any result, before this function returns; the memory
@@ -222,7 +222,8 @@ pub unsafe extern "C" fn sparsestream_sink_to_async(
 
 /// Answers a request of a `sparsestream_async_ops`. `result` is the number of bytes that were read, written
 /// or zeroed, or a negative errno. It is 0 for a FLUSH. It may be less than the length of the request, as a
-/// multiple of `block`; then the rest is requested again. A READ that is answered with 0 has met the end.
+/// multiple of `block`; then the rest is requested again. An answer of 0 to a READ means that the end of the
+/// data was reached.
 ///
 /// After this call the end must not use the request or its buffer.
 ///

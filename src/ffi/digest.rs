@@ -61,8 +61,8 @@ impl Default for sparsestream_digest_options {
 unsafe impl Sized0 for sparsestream_digest_options {}
 
 /// Computes the sparse tree digest of a file or a block device, or of the bytes that a pipe, a socket or a
-/// character device delivers until its end. docs/digest.md defines it: a chain of BLAKE3 hashes, for which
-/// nobody can make two contents with the same digest. A hole has the same digest as the same number of zero
+/// character device delivers until its end. docs/digest.md defines it: a chain of BLAKE3 hashes. It is not
+/// feasible to make two contents with the same digest. A hole has the same digest as the same number of zero
 /// bytes, and takes the same time whatever its length.
 ///
 /// The digest depends only on the content of the range, and not on its offset in the file.

@@ -99,10 +99,10 @@ pub struct sparsestream_sink_options {
     /// The most bytes, holes included, that the sink accepts; 0 means that this option sets no limit. A byte
     /// beyond the limit is not written, and the call fails with -EFBIG.
     pub length: i64,
-    /// The number of bytes of data after which fsync(2) is called; 0 means never. With any other value,
-    /// fsync(2) is also called at the end, and while sections move if the last call was 5 seconds ago. With a
-    /// value of at least 65536, never more than this many bytes of data are written but not durable. Regular
-    /// files and block devices only.
+    /// Call fsync(2) each time that this many more bytes of data were written; 0 means never. With any other
+    /// value, fsync(2) is also called at the end, and each time that something moves and the last call was 5
+    /// seconds ago. If the value is at least 65536, at most this many bytes of data are written but not
+    /// durable at any time. Regular files and block devices only.
     pub sync_interval: i64,
     /// Called after each fsync(2) that `sync_interval` causes. The file is on the medium from `offset` to
     /// `durable_offset`. A negative errno ends the transfer with that error. May be NULL.
@@ -119,12 +119,12 @@ pub struct sparsestream_sink_options {
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_stats {
-    /// `sizeof(sparsestream_stats)`, set by the caller. In `progress` the library sets it, and may be of
-    /// another version than the caller's header.
+    /// `sizeof(sparsestream_stats)`, set by the caller. For `progress` the library sets it to the size of its
+    /// own version of the struct.
     pub size: u64,
     /// The position in the stream, in bytes from its first byte. It includes the bytes that a receiver
-    /// already held when the transfer was resumed; while these are compared, it counts them. It goes back to
-    /// 0 if the stream starts again.
+    /// already held when the transfer was resumed, and while these are compared, it counts the compared
+    /// bytes. It goes back to 0 if the stream starts again.
     pub position: i64,
     /// The value of `position` at the end, or -1 if the source does not know it.
     pub total: i64,
@@ -249,14 +249,14 @@ pub struct sparsestream_wait {
     /// `SPARSESTREAM_SIDE_NONE` means that the transfer waits for nothing, or only for time to pass (a rate
     /// limit).
     pub side: i32,
-    /// The first descriptor of `fds`, or -1 if there is none. If there is also no timeout, but a side, then
-    /// that side is made of functions without `wait`: run the transfer again when they are ready.
+    /// The first descriptor of `fds`, or -1 if there is none. If there is no descriptor and no timeout
+    /// either, the side is made of functions without `wait`: run the transfer again when they are ready.
     pub fd: i32,
     /// The events to wait for on `fd`: POLLIN, POLLOUT, both, or 0.
     pub events: i32,
-    /// Try again after this many milliseconds even if no descriptor is ready; -1 means no limit, and 0 means
-    /// that it is ready now, as for poll(2). At that time `stall_ms` or `idle_ms` is over, the rate allows
-    /// more data, or a sign of life is due (`keepalive_ms`).
+    /// The longest time to wait in milliseconds, as for poll(2): -1 means no limit, and 0 means that it is
+    /// ready now. Then try again even if no descriptor is ready, because a limit ends (`stall_ms`,
+    /// `idle_ms`), the rate allows more data, or a sign of life is due (`keepalive_ms`).
     pub timeout_ms: i32,
     /// The number of descriptors in `fds`. A `wait` function of a table may leave it 0, and set `fd` and
     /// `events` instead.
@@ -309,7 +309,7 @@ impl From<Wait> for sparsestream_wait {
     }
 }
 
-/// A failure as fields. Set `size` before the call.
+/// A failure, described by its fields. Set `size` before the call.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sparsestream_error {

@@ -29,8 +29,8 @@ use libc::{c_int, c_void};
 /// sink writes zeros instead from then on. Between that check and ftruncate(2) no other process may append.
 ///
 /// The caller owns the descriptor, which must stay open until the sink was freed and no transfer holds it;
-/// then `free` of the options is called. Check the result of close(2): some file systems report errors only
-/// there. With `SPARSESTREAM_SYNC` such an error is reported by the sink.
+/// then `free` of the options is called. Some file systems report an error only at close(2): check its
+/// result, or use `SPARSESTREAM_SYNC`, with which the sink reports such an error.
 ///
 /// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL: -EINVAL
 /// (an argument, an unknown flag, an offset in a file opened with O_APPEND, a block device opened with
@@ -323,9 +323,9 @@ pub unsafe extern "C" fn sparsestream_sink_abort(
 /// Frees the caller's handle, which must not be used again. NULL is allowed.
 ///
 /// A transfer holds its sink until the transfer is freed, so handles may be freed in any order. The sink
-/// itself ends with the last of them. Then a stream on which `send` or `send_hole` was called, and which was
-/// neither finished nor aborted, is aborted with ECANCELED, and `free` of the table or the options is called.
-/// Descriptors stay open.
+/// itself is freed with the last handle that holds it. Then a stream on which `send` or `send_hole` was
+/// called, and which was neither finished nor aborted, is aborted with ECANCELED, and `free` of the table or
+/// the options is called. Descriptors stay open.
 ///
 /// If a call uses the sink at that time, for example because one of its own functions calls this, the sink is
 /// not freed, and the thread's message reports EBUSY.

@@ -129,8 +129,8 @@ pub unsafe extern "C" fn sparsestream_source_from_stream(
 /// Reports the next section: its kind, and the number of bytes from the current position to its end. `offset`
 /// is always 0. At the end of the source, the kind is `SPARSESTREAM_END` and the length 0.
 ///
-/// For a stream, a pipe, a socket, a character device or a wire, the length of data is -1 if it is not known,
-/// and data may turn out to be the end when it is read.
+/// For a stream, a pipe, a socket, a character device or a wire, the length of data is -1 unless it is known,
+/// and `SPARSESTREAM_DATA` may be reported although the next read finds the end.
 ///
 /// Returns 0 or a negative errno: -EINVAL, -EBUSY (the handle is in use by another call), -EAGAIN (not known
 /// yet; see `sparsestream_source_wait`), -EINTR, -ESHUTDOWN, -ENODATA (ended early), or the error of the
@@ -345,9 +345,9 @@ pub unsafe extern "C" fn sparsestream_source_abort(
 /// Frees the caller's handle, which must not be used again. NULL is allowed.
 ///
 /// A transfer holds its source until the transfer is freed, so handles may be freed in any order. The source
-/// itself ends with the last of them. Then a stream on which `recv` was called, and which was neither
-/// finished nor aborted, is aborted with ECANCELED, and `free` of the table or the options is called.
-/// Descriptors stay open.
+/// itself is freed with the last handle that holds it. Then a stream on which `recv` was called, and which
+/// was neither finished nor aborted, is aborted with ECANCELED, and `free` of the table or the options is
+/// called. Descriptors stay open.
 ///
 /// If a call uses the source at that time, for example because one of its own functions calls this, the
 /// source is not freed, and the thread's message reports EBUSY.

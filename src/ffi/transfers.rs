@@ -50,11 +50,11 @@ pub unsafe extern "C" fn sparsestream_transfer_new(
 
 /// Starts or continues a transfer.
 ///
-/// `budget` limits one call, which returns 1 after about this many bytes of work. Data counts by its length,
-/// also if it is found to be zeros. A hole or a step of zeroing counts as 4096 bytes, or as 64 bytes for each
-/// microsecond if that is more. With a budget, the call never waits for a descriptor, even if the descriptor
-/// is in blocking mode. It does block while a regular file or a block device is read or written, and while a
-/// callback blocks, but for no more than one piece.
+/// `budget` limits one call, which returns 1 after about this many bytes of work. Data counts with its
+/// length, even if it is found to be zeros. A hole or a step of zeroing counts as 4096 bytes, or as 64 bytes
+/// for each microsecond if that is more. With a budget, the call never waits for a descriptor, even if the
+/// descriptor is in blocking mode. It does block while a regular file or a block device is read or written,
+/// and while a callback blocks, but for no more than one piece.
 ///
 /// A `budget` of 0 means to run to the end. The call then waits, with poll(2), for descriptors in blocking
 /// mode. It returns -EAGAIN only for descriptors in non-blocking mode and for callbacks.
@@ -68,14 +68,14 @@ pub unsafe extern "C" fn sparsestream_transfer_new(
 /// read the data, because the kernel may send the pages of the file itself.
 ///
 /// Returns 0 if everything was moved and both ends are finished, 1 if the budget is used up, or -EAGAIN if an
-/// end is not ready. In the last two cases run it again; after -EAGAIN, `sparsestream_transfer_wait` reports
-/// what to wait for. Any other negative errno has ended the transfer, and is returned again if it is run
-/// again: -EOPNOTSUPP (the sparse request cannot be met, or the sink does not support kept sections; no byte
-/// was moved), -ECANCELED, -ETIMEDOUT (`stall_ms`, `idle_ms`), -ENODATA (the source ended early), -EPROTO (a
-/// callback returned an invalid value), -EFBIG, -EOVERFLOW (the holes of the source end beyond the largest
-/// offset), -ESHUTDOWN (an end was finished or aborted before), -ENOSPC, -ENOMEM (no byte was moved), -EBUSY
-/// (another call uses the transfer or one of its ends; the transfer has not ended), or the error of the
-/// system or the callback.
+/// end is not ready. After 1 run it again; after -EAGAIN do so when the end is ready (see
+/// `sparsestream_transfer_wait`). Any other negative errno ends the transfer, and every later run returns the
+/// same errno: -EOPNOTSUPP (the sparse request cannot be met, or the sink does not support kept sections; no
+/// byte was moved), -ECANCELED, -ETIMEDOUT (`stall_ms`, `idle_ms`), -ENODATA (the source ended early),
+/// -EPROTO (a callback returned an invalid value), -EFBIG, -EOVERFLOW (the holes of the source end beyond the
+/// largest offset), -ESHUTDOWN (an end was finished or aborted before), -ENOSPC, -ENOMEM (no byte was moved),
+/// -EBUSY (another call uses the transfer or one of its ends; the transfer has not ended), or the error of
+/// the system or the callback.
 ///
 /// # Safety
 /// `transfer` is NULL or a live handle.
@@ -161,7 +161,7 @@ pub unsafe extern "C" fn sparsestream_transfer_error(
 
 /// Asks the transfer to end with -ECANCELED. Any thread and a signal handler may call this at any time before
 /// the handle is freed. A running transfer ends after its current step, or within 100 ms if it waits. A
-/// transfer that does not run ends when it is run again. If the transfer has already ended, the call has no
+/// transfer that is not running ends when it is next run. If the transfer has already ended, the call has no
 /// effect.
 ///
 /// Returns 0, or -EINVAL (NULL). It does not change the thread's message, so that a signal handler may call

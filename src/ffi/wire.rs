@@ -85,9 +85,9 @@ pub unsafe extern "C" fn sparsestream_sink_to_wire(
 /// with -ENOTCONN.
 ///
 /// The source checks everything that it receives. A stream that breaks the rules, is longer than `max_size`
-/// or was damaged is an error, and the sink does not get the wrong part. There is one exception: the checksum
-/// of a frame comes after its data, so the sink may already have the data of a damaged frame. A stream that
-/// is cut off fails with -ENODATA. The source never waits for a descriptor. It takes at most 270 KiB of
+/// or was damaged is an error, and nothing wrong reaches the sink. There is one exception: the checksum of a
+/// frame comes after its data, so the sink may already have received the data of a damaged frame. A stream
+/// that is cut off fails with -ENODATA. The source never waits for a descriptor. It takes at most 270 KiB of
 /// memory.
 ///
 /// A transfer moves pieces of 64 KiB or more to a file or a block device without a copy through memory under

@@ -38,9 +38,10 @@ pub struct sparsestream_wire_options {
     /// `resume_offset`: the id of the transfer that brought the held bytes; zeros for any.
     pub transfer_id: [u8; 16],
     /// Sender: a value that differs for every other source and for every other state of this source; zeros
-    /// for none. `sparsestream_wire_describe` makes one. The sender sends it at the start, before it knows
-    /// anything about the receiver. Receiver, with `resume_offset`: the identity that came with the held
-    /// bytes; zeros for any. The library never takes an equal identity alone as proof of equal content.
+    /// for none. `sparsestream_wire_describe` makes one. The receiver gets it before it has sent anything, so
+    /// put no secret into it unless the transport authenticates the receiver. Receiver, with `resume_offset`:
+    /// the identity that came with the held bytes; zeros for any. The library never takes an equal identity
+    /// alone as proof of equal content.
     pub identity: [u8; 32],
     /// With `SPARSESTREAM_WIRE_KEEP`. Sender: the identity of the content to which the kept sections belong;
     /// zeros for none. Receiver: the identity of the content of its target; zeros for any. If the two differ,

@@ -14,9 +14,9 @@ pub const SPARSESTREAM_WITH_HOLES: u64 = 1 << 16;
 /// are.
 pub const SPARSESTREAM_WITH_KEEPS: u64 = 1 << 17;
 
-/// The properties of a source, known before the first byte. For `describe` of a table, the library sets all
-/// fields to the values that follow from the table, and `describe` changes those that differ. For a call of
-/// the library, set `size`.
+/// The properties of a source, known before the first byte. Before it calls `describe` of a table, the
+/// library sets all fields to the values that follow from the table; `describe` changes those that differ.
+/// Before you call `sparsestream_source_describe`, set `size`.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_source_info {
@@ -26,15 +26,16 @@ pub struct sparsestream_source_info {
     pub flags: u64,
     /// The length of the source in bytes, or -1 if it is not known.
     pub total: i64,
-    /// Reads are fast if their length is a multiple of this many bytes; 0 means any length. The library cuts
-    /// longer reads to a multiple of it.
+    /// The source is fastest if reads have a multiple of this many bytes; 0 means any length. The library
+    /// shortens a longer read to a multiple.
     pub preferred_block: u32,
     /// Zero.
     pub reserved: u32,
 }
 
-/// The properties of a sink. For `announce` of a table, the library sets all fields to the values that follow
-/// from the table, and `announce` changes those that differ. For a call of the library, set `size`.
+/// The properties of a sink. Before it calls `announce` of a table, the library sets all fields to the values
+/// that follow from the table; `announce` changes those that differ. Before you call
+/// `sparsestream_sink_announce`, set `size`.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_sink_info {
@@ -46,8 +47,8 @@ pub struct sparsestream_sink_info {
     /// and 1 mean any length. The library writes zeros to the parts of a hole before the first and after the
     /// last whole block.
     pub least_block: u32,
-    /// Writes are fast if they end on a multiple of this many bytes; 0 means any length. The library cuts
-    /// longer writes accordingly.
+    /// The sink is fastest if writes end at a multiple of this many bytes; 0 means anywhere. The library
+    /// shortens a longer write to end there.
     pub preferred_block: u32,
 }
 
@@ -103,8 +104,8 @@ pub struct sparsestream_source_ops {
     pub describe: Option<
         unsafe extern "C" fn(opaque: *mut c_void, info: *mut sparsestream_source_info) -> c_int,
     >,
-    /// Everything was moved, and the sink has finished. Called again while it returns -EAGAIN; any other
-    /// result is final.
+    /// Called after everything was moved and the sink was finished. Called again while it returns -EAGAIN;
+    /// any other result is final.
     pub finish: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
     /// The stream failed with `error`, a positive errno. During the call, `sparsestream_last_error` returns
     /// the message. If the source was used at all, exactly one of `finish` and `abort` is called, once.
@@ -156,8 +157,8 @@ pub struct sparsestream_sink_ops {
             info: *mut sparsestream_sink_info,
         ) -> c_int,
     >,
-    /// Everything was written. Report any remaining failure here. Called again while it returns -EAGAIN; any
-    /// other result is final.
+    /// Called after everything was written. Report any remaining failure here. Called again while it returns
+    /// -EAGAIN; any other result is final.
     pub finish: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
     /// As `abort` of `sparsestream_source_ops`.
     pub abort: Option<unsafe extern "C" fn(opaque: *mut c_void, error: c_int)>,
@@ -230,13 +231,13 @@ pub struct sparsestream_stream_ops {
             info: *mut sparsestream_sink_info,
         ) -> c_int,
     >,
-    /// Everything was moved. A sink sends the end of the stream, waits for the peer's answer, and returns it
-    /// (0 or a negative errno). At a source, everything was received and stored: report that to the peer if
-    /// the protocol can. Called again while it returns -EAGAIN; any other result is final.
+    /// Called after everything was moved. A sink sends the end of the stream, waits for the peer's answer,
+    /// and returns it (0 or a negative errno). A source reports to the peer that everything was received and
+    /// stored, if the protocol can do that. Called again while it returns -EAGAIN; any other result is final.
     pub finish: Option<unsafe extern "C" fn(stream: *mut c_void) -> c_int>,
     /// The stream failed with `error`, a positive errno: report that to the peer if this is possible without
-    /// waiting. During the call, `sparsestream_last_error` returns the message. If the stream was used at
-    /// all, exactly one of `finish` and `abort` is called, once.
+    /// a long wait. During the call, `sparsestream_last_error` returns the message.
+    /// If the stream was used at all, exactly one of `finish` and `abort` is called, once.
     pub abort: Option<unsafe extern "C" fn(stream: *mut c_void, error: c_int)>,
     /// As `durable` of `sparsestream_source_ops`.
     pub durable: Option<unsafe extern "C" fn(stream: *mut c_void, offset: i64)>,
