@@ -34,28 +34,22 @@ static int unix_address(const struct settings *settings, const char *option, con
     return 0;
 }
 
-/* Splits tcp:HOST:PORT, where HOST may be an address in brackets, or empty: that is 127.0.0.1. */
-static int tcp_address(const struct settings *settings, const char *option, const char *text,
+/* Looks up tcp:HOST:PORT, where HOST may be an address in brackets, or empty: that is 127.0.0.1. */
+static int tcp_address(const struct settings *settings, const char *option, const char *text, int64_t end,
                        struct addrinfo **found)
 {
     const char *host = text + strlen("tcp:");
     const char *colon = strrchr(host, ':');
-    const struct addrinfo hints = {
-        .ai_family = AF_UNSPEC,
-        .ai_socktype = SOCK_STREAM,
-        .ai_flags = AI_NUMERICSERV,
-    };
     char name[NI_MAXHOST];
     size_t length;
-    char *end;
+    char *rest;
     long port;
-    int r;
 
     if (colon == NULL || colon[1] < '0' || colon[1] > '9')
         return usage(settings, wrong, option, text);
     errno = 0;
-    port = strtol(colon + 1, &end, 10);
-    if (*end != '\0' || errno != 0 || port > 65535)
+    port = strtol(colon + 1, &rest, 10);
+    if (*rest != '\0' || errno != 0 || port > 65535)
         return usage(settings, "--%s: '%s': a port is a number from 0 to 65535", option, text);
     length = (size_t)(colon - host);
     if (length >= 2 && host[0] == '[' && host[length - 1] == ']') {
@@ -66,10 +60,7 @@ static int tcp_address(const struct settings *settings, const char *option, cons
         return usage(settings, wrong, option, text);
     memcpy(name, host, length);
     name[length] = '\0';
-    r = getaddrinfo(length == 0 ? "127.0.0.1" : name, colon + 1, &hints, found);
-    if (r != 0)
-        return fail(EXIT_CUT, "%s: %s", text, r == EAI_SYSTEM ? strerror(errno) : gai_strerror(r));
-    return 0;
+    return resolve(text, length == 0 ? "127.0.0.1" : name, colon + 1, end, found);
 }
 
 static bool is_unix(const char *text)
@@ -107,6 +98,12 @@ static void tune(int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 }
 
+/* When --timeout is over, in ms of now_ms(); 0: never. */
+static int64_t deadline(const struct settings *settings)
+{
+    return settings->timeout_ms == 0 ? 0 : now_ms() + settings->timeout_ms;
+}
+
 /* Connects until `end`, unless it is 0. Returns a descriptor or a negative errno. */
 static int connect_one(const struct sockaddr *address, socklen_t length, int64_t end)
 {
@@ -134,7 +131,7 @@ static int connect_one(const struct sockaddr *address, socklen_t length, int64_t
 static int connect_to(const struct settings *settings, const char *text, int *fd)
 {
     struct sockaddr_un local;
-    int64_t end = settings->timeout_ms == 0 ? 0 : now_ms() + settings->timeout_ms;
+    int64_t end = deadline(settings);
     struct addrinfo *found, *at;
     int r;
 
@@ -145,7 +142,7 @@ static int connect_to(const struct settings *settings, const char *text, int *fd
         *fd = connect_one((struct sockaddr *)&local, sizeof(local), end);
         return *fd < 0 ? fail_socket(text, "connect", *fd) : 0;
     }
-    r = tcp_address(settings, "connect", text, &found);
+    r = tcp_address(settings, "connect", text, end, &found);
     if (r != 0)
         return r;
     *fd = -EADDRNOTAVAIL;
@@ -186,7 +183,7 @@ static int listen_tcp(const struct settings *settings, const char *text, int *li
 {
     const int on = 1;
     struct addrinfo *found, *at;
-    int r = tcp_address(settings, "listen", text, &found);
+    int r = tcp_address(settings, "listen", text, deadline(settings), &found);
 
     if (r != 0)
         return r;

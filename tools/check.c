@@ -50,7 +50,7 @@ static int open_side(const struct settings *settings, const char *name, struct t
             return r;
         fill_source_options(&options, settings, file);
     }
-    return compare_open(side, file, &options);
+    return compare_open(settings, side, file, &options);
 }
 
 static int close_side(struct target *file, struct remote_pipe *pipe, int64_t position, int result)

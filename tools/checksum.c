@@ -4,7 +4,9 @@
 #include "remote.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -299,11 +301,54 @@ static int conclude(const struct settings *settings, const char *list, const str
     return EXIT_OK;
 }
 
+/* A list that is read no slower than --timeout allows. */
+struct list {
+    int fd;
+    int64_t timeout_ms; /* 0: without a limit */
+};
+
+static ssize_t list_read(void *opaque, char *buffer, size_t length)
+{
+    const struct list *list = opaque;
+
+    if (list->timeout_ms != 0 && wait_for_fd(list->fd, POLLIN, list->timeout_ms) == 0) {
+        errno = ETIMEDOUT;
+        return -1;
+    }
+    return read(list->fd, buffer, length);
+}
+
+static int list_close(void *opaque)
+{
+    const struct list *list = opaque;
+
+    return list->fd == STDIN_FILENO ? 0 : close(list->fd);
+}
+
+/* Opens a list; `path` is NULL for standard input. Returns NULL and sets errno on failure. */
+static FILE *list_open(const struct settings *settings, const char *path, struct list *list)
+{
+    const cookie_io_functions_t functions = { .read = list_read, .close = list_close };
+    FILE *file;
+
+    list->timeout_ms = settings->timeout_ms;
+    list->fd = path == NULL ? STDIN_FILENO : open_existing(settings, path, O_RDONLY);
+    if (list->fd < 0) {
+        errno = -list->fd;
+        return NULL;
+    }
+    file = fopencookie(list, "r", functions);
+    if (file == NULL)
+        list_close(list);
+    return file;
+}
+
 static int verify_list(const struct settings *settings, const char *path)
 {
     bool from_stdin = strcmp(path, "-") == 0;
     const char *list = from_stdin ? "standard input" : path;
-    FILE *file = from_stdin ? stdin : fopen(path, "re");
+    struct list opened;
+    FILE *file = list_open(settings, from_stdin ? NULL : path, &opened);
     struct tally tally = { 0 };
     int64_t number = 0;
     char *line = NULL;
@@ -330,8 +375,7 @@ static int verify_list(const struct settings *settings, const char *path)
     }
     r = ferror(file) ? fail_errno(list, "read", errno) : conclude(settings, list, &tally);
     free(line);
-    if (!from_stdin)
-        fclose(file);
+    fclose(file);
     return r;
 }
 

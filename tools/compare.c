@@ -4,6 +4,7 @@
 #include "compare.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,13 +25,23 @@ static void wait_for_side(const struct side *side)
     wait_for_fd(wait.fd, wait.events, wait.timeout_ms);
 }
 
+/* Waits for a stream, without which the library would, and for ever. */
+static bool is_late(const struct side *side)
+{
+    return side->timeout_ms != 0 && wait_for_fd(side->fd, POLLIN, side->timeout_ms) == 0;
+}
+
 /* Reads ahead of a stream, as far as there is room. */
 static int fill(struct side *side)
 {
     side->stream = true;
     side->data = true;
     while (side->left < PIECE) {
-        int64_t n = sparsestream_source_read(side->source, side->buffer + side->left, (size_t)(PIECE - side->left));
+        int64_t n;
+
+        if (is_late(side))
+            return fail_errno(side->name, "read", ETIMEDOUT);
+        n = sparsestream_source_read(side->source, side->buffer + side->left, (size_t)(PIECE - side->left));
 
         if (n == -EAGAIN && !is_cancelled())
             wait_for_side(side);
@@ -51,6 +62,8 @@ static int look(struct side *side)
 
     if (side->left > 0)
         return 0;
+    if (is_late(side))
+        return fail_errno(side->name, "read", ETIMEDOUT);
     while ((r = sparsestream_source_section(side->source, &section)) == -EAGAIN && !is_cancelled())
         wait_for_side(side);
     if (r < 0)
@@ -176,11 +189,14 @@ int compare(struct comparison *comparison, struct progress *progress)
     }
 }
 
-int compare_open(struct side *side, const struct target *file, const sparsestream_source_options *options)
+int compare_open(const struct settings *settings, struct side *side, const struct target *file,
+                 const sparsestream_source_options *options)
 {
     int r;
 
     side->name = file->name;
+    side->fd = file->fd;
+    side->timeout_ms = file->regular || file->device ? 0 : settings->timeout_ms;
     r = sparsestream_source_from_fd(file->fd, options, &side->source);
     if (r < 0)
         return fail_library(file->name, r);

@@ -10,6 +10,8 @@
 struct side {
     const char *name;
     sparsestream_source *source;
+    int fd;
+    int64_t timeout_ms; /* the longest wait; 0: it is not a stream, or there is no limit */
     unsigned char *buffer;
     bool data;
     bool stream;  /* its sections have no length: the buffer has what was read ahead, which is `left` bytes */
@@ -27,7 +29,8 @@ struct comparison {
 };
 
 /* Opens one side. Returns 0 or an exit code, after a message. */
-int compare_open(struct side *side, const struct target *file, const sparsestream_source_options *options);
+int compare_open(const struct settings *settings, struct side *side, const struct target *file,
+                 const sparsestream_source_options *options);
 /* Returns EXIT_OK, EXIT_DIFFERENT with the place in `at` and no message, or another exit code after one. */
 int compare(struct comparison *comparison, struct progress *progress);
 void compare_close(struct comparison *comparison);

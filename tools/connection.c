@@ -10,7 +10,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -112,27 +111,29 @@ int connection_open(const struct settings *settings, bool sending, const char *f
     return 0;
 }
 
-/* Waits for the command, which sees the end of its input. One that does not end is ended. */
-static int wait_for_child(pid_t child)
+/* Waits for the command, which sees the end of its input. One that does not end is ended after `patience_ms`. */
+static int wait_for_child(pid_t child, int64_t patience_ms)
 {
-    enum { PATIENCE_MS = 5000, STEP_MS = 10 };
-    const struct timespec step = { .tv_nsec = STEP_MS * 1000000 };
-    int waited, status = 0;
+    enum { STEP_MS = 10 };
+    int64_t end = now_ms() + patience_ms;
+    int number = SIGTERM, status = 0;
     pid_t r;
 
-    for (waited = 0; (r = waitpid(child, &status, WNOHANG)) == 0 || (r < 0 && errno == EINTR);
-         waited += STEP_MS) {
-        if (waited == PATIENCE_MS)
-            kill(child, SIGTERM);
-        else if (waited == 2 * PATIENCE_MS)
-            kill(child, SIGKILL);
-        nanosleep(&step, NULL);
+    while ((r = waitpid(child, &status, WNOHANG)) == 0 || (r < 0 && errno == EINTR)) {
+        if (now_ms() >= end) {
+            kill(child, number);
+            end += patience_ms;
+            number = SIGKILL;
+        }
+        sleep_ms(STEP_MS);
     }
     return status;
 }
 
-int connection_close(struct connection *connection, int result)
+int connection_close(const struct settings *settings, struct connection *connection, int result)
 {
+    enum { PATIENCE_MS = 5000 };
+    bool late = result != 0 && settings->timeout_ms != 0 && settings->timeout_ms < PATIENCE_MS;
     int status;
 
     if (connection->owned >= 0)
@@ -140,7 +141,8 @@ int connection_close(struct connection *connection, int result)
     connection->owned = -1;
     if (connection->child == 0)
         return result;
-    status = wait_for_child(connection->child);
+    /* After a success it may still have something to put away. */
+    status = wait_for_child(connection->child, late ? settings->timeout_ms : PATIENCE_MS);
     connection->child = 0;
     /* The error of the transfer says more than how its command ended. */
     if (result != 0 || status == 0)

@@ -80,9 +80,9 @@ static int verify(struct copy *copy, int64_t length)
         ioctl(copy->to.fd, BLKFLSBUF, 0);
     fill_source_options(&from, copy->settings, &copy->from);
     from.length = length;
-    r = compare_open(&comparison.sides[0], &copy->from, &from);
+    r = compare_open(copy->settings, &comparison.sides[0], &copy->from, &from);
     if (r == 0)
-        r = compare_open(&comparison.sides[1], &copy->to, &to);
+        r = compare_open(copy->settings, &comparison.sides[1], &copy->to, &to);
     if (r == 0)
         r = compare(&comparison, NULL);
     if (r == EXIT_DIFFERENT)

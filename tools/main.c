@@ -77,13 +77,14 @@ static const struct command commands[] = {
       "  --at OFFSET                 write them at this offset of DST, and keep the rest\n"
       "  --preserve[=LIST]           keep mode, ownership, timestamps, xattr; default the first three\n"
       HELP_ENDS HELP_SOURCE HELP_SINK HELP_IMAGE HELP_TRANSFER },
-    { "check", command_check, "riHpqQ",
+    { "check", command_check, "riHopqQ",
       "usage: sparsestream check [OPTION]... A B\n"
       "Compares two files or devices. Exits with 0 if they are the same, with 10 if bytes differ.\n"
       "\n"
       "  --holes                     exit with 11 if the bytes are the same and the holes are not\n"
       "  --range OFFSET:LENGTH       only these bytes of both\n"
       HELP_SOURCE
+      "  --timeout SECONDS           fail if a pipe gives nothing for this long\n"
       "  --progress[=bar|json]       show the progress on standard error\n"
       "  --quiet                     report a difference by the exit status only\n"
       HELP_IMAGE },

@@ -170,6 +170,11 @@ static void totals(const struct map *map)
     printf("total  %-10s %19" PRId64 " bytes\n", human(words, sizeof(words), all), all);
 }
 
+static int fail_without_map(const char *name)
+{
+    return fail(EXIT_LOCAL, "%s: has no map: it is neither a file nor a block device (ESPIPE)", name);
+}
+
 static int show(const struct mapped *mapped, int64_t offset, const struct settings *settings)
 {
     struct map map = { .settings = settings, .start = offset, .end = offset };
@@ -178,7 +183,7 @@ static int show(const struct mapped *mapped, int64_t offset, const struct settin
     int r;
 
     if (supported == -ESPIPE)
-        return fail(EXIT_LOCAL, "%s: has no map: it is neither a file nor a block device (ESPIPE)", name);
+        return fail_without_map(name);
     if (supported < 0)
         return fail_library(name, supported);
     if (settings->json)
@@ -219,6 +224,7 @@ static int map_remote(const char *name, const struct settings *settings)
 int command_map(struct settings *settings, int count_of, char **operands)
 {
     struct target file;
+    struct stat st;
     int r;
 
     if (count_of < 1)
@@ -229,6 +235,9 @@ int command_map(struct settings *settings, int count_of, char **operands)
         return usage(settings, "--json and --list exclude each other");
     if (is_remote(operands[0]))
         return map_remote(operands[0], settings);
+    /* To open it would wait for a writer. */
+    if (stat(operands[0], &st) == 0 && S_ISFIFO(st.st_mode))
+        return fail_without_map(operands[0]);
     r = open_source(settings, operands[0], &file);
     if (r != 0)
         return r;

@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -80,60 +79,6 @@ static int make_offer(struct reception *reception, sparsestream_wire_options *wi
     return 0;
 }
 
-static int fail_late(const struct reception *reception, sparsestream_source *source, const char *what, int64_t limit)
-{
-    sparsestream_source_abort(source, ETIMEDOUT);
-    return fail(EXIT_CUT, "%s: %s for %lld ms", reception->connection.name, what, (long long)limit);
-}
-
-/* Waits for the sender's first word on a descriptor in non-blocking mode: the library alone would wait for ever. */
-static int wait_for_sender(struct reception *reception, sparsestream_source *source)
-{
-    const struct settings *settings = reception->settings;
-    int64_t start = now_ms(), heard = start, turns = reception->resume.durable / (2 << 20) + 16;
-    int r;
-
-    while ((r = sparsestream_source_wire_info(source, &reception->info)) == -EAGAIN || r == -EINTR) {
-        int64_t now = now_ms(), left = INT32_MAX;
-
-        /* The held part is being read back, at least 2 MiB per call. A flood of keepalives looks the same: bounded. */
-        if (r == -EINTR && reception->offered && turns-- > 0) {
-            heard = start = now;
-            continue;
-        }
-        if (settings->timeout_ms != 0)
-            left = heard + settings->timeout_ms - now;
-        if (left <= 0)
-            return fail_late(reception, source, "nothing came", settings->timeout_ms);
-        if (settings->idle_ms != 0 && start + settings->idle_ms - now < left)
-            left = start + settings->idle_ms - now;
-        if (left <= 0)
-            return fail_late(reception, source, "nothing but signs of life came", settings->idle_ms);
-        /* A sender that compares what is held here says meanwhile that it is there. */
-        if (wait_for_fd(reception->connection.read_fd, POLLIN, left) > 0)
-            heard = now_ms();
-    }
-    return r < 0 ? fail_wire(&reception->names, r) : 0;
-}
-
-static int hear_sender(struct reception *reception, sparsestream_source *source)
-{
-    int fd = reception->connection.read_fd;
-    int flags = fcntl(fd, F_GETFL);
-    /* Other programs have standard input, too: it is changed only while it must be. */
-    bool change = flags >= 0 && (flags & O_NONBLOCK) == 0 && fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0;
-    int r;
-
-    if (change)
-        signals_set_blocking(fd);
-    r = wait_for_sender(reception, source);
-    if (change) {
-        fcntl(fd, F_SETFL, flags);
-        signals_set_blocking(-1);
-    }
-    return r;
-}
-
 /* Makes the target, now that there is something to put into it. */
 static int prepare_target(struct reception *reception)
 {
@@ -199,6 +144,7 @@ static int receive_into(struct reception *reception, sparsestream_source *source
 
 static int receive(struct reception *reception, const sparsestream_wire_options *wire)
 {
+    const struct settings *settings = reception->settings;
     struct connection *connection = &reception->connection;
     sparsestream_source *source = NULL;
     int r;
@@ -213,7 +159,8 @@ static int receive(struct reception *reception, const sparsestream_wire_options 
     r = sparsestream_source_from_wire(connection->read_fd, connection->write_fd, wire, &source);
     if (r < 0)
         return fail_library(connection->name, r);
-    r = hear_sender(reception, source);
+    r = hear_sender(settings, connection, &reception->names, source, reception->offered ? reception->resume.durable : 0,
+                    &reception->info);
     if (r == 0) {
         if (reception->offered && reception->info.start == 0)
             tell("restart", "%s: starts again: %s", reception->target.name,
@@ -290,7 +237,7 @@ int command_recv(struct settings *settings, int count, char **operands)
         r = connection_open(settings, false, operands[0], &reception.connection);
     if (r == 0) {
         r = receive(&reception, &wire);
-        r = connection_close(&reception.connection, r);
+        r = connection_close(settings, &reception.connection, r);
     }
     abandon_target(&reception.target);
     resume_free(&reception.resume);

@@ -5,7 +5,6 @@
 #include "wire.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -200,31 +199,10 @@ static int send_remote(struct settings *settings, const char *name)
             if (r == 0)
                 progress_end(&progress);
         }
-        r = connection_close(&connection, r);
+        r = connection_close(settings, &connection, r);
     }
     sparsestream_source_free(source);
     return r;
-}
-
-/* Waits for what the sender says of its stream: the length, or -1. */
-static int hear_sender(const struct settings *settings, const struct connection *connection, const struct names *names,
-                       sparsestream_source *source, int64_t *total)
-{
-    sparsestream_wire_info info = { .size = sizeof(info) };
-    int64_t end = now_ms() + settings->timeout_ms;
-    int r;
-
-    while ((r = sparsestream_source_wire_info(source, &info)) == -EAGAIN) {
-        int64_t left = settings->timeout_ms == 0 ? INT32_MAX : end - now_ms();
-
-        if (left <= 0) {
-            sparsestream_source_abort(source, ETIMEDOUT);
-            return fail(EXIT_CUT, "%s: nothing came for %lld ms", connection->name, (long long)settings->timeout_ms);
-        }
-        wait_for_fd(connection->read_fd, POLLIN, left);
-    }
-    *total = info.length;
-    return r < 0 ? fail_wire(names, r) : 0;
 }
 
 static int recv_remote(struct settings *settings, const char *name)
@@ -235,8 +213,8 @@ static int recv_remote(struct settings *settings, const char *name)
     };
     sparsestream_source *source = NULL;
     struct connection connection;
+    sparsestream_wire_info info = { .size = sizeof(info) };
     struct progress progress = { 0 };
-    int64_t total = -1;
     int r;
 
     wire.max_size = settings->max_size > 0 ? settings->max_size : 0;
@@ -253,13 +231,13 @@ static int recv_remote(struct settings *settings, const char *name)
             .source = connection.name, .sink = name, .peer = "sender", .wire_side = SPARSESTREAM_SIDE_SOURCE,
         };
 
-        r = hear_sender(settings, &connection, &names, source, &total);
+        r = hear_sender(settings, &connection, &names, source, 0, &info);
         if (r == 0)
-            r = into_remote(settings, &names, source, total, settings->offset, &progress);
+            r = into_remote(settings, &names, source, info.length, settings->offset, &progress);
         else
             sparsestream_source_free(source);
     }
-    return connection_close(&connection, r);
+    return connection_close(settings, &connection, r);
 }
 
 int command_remote(struct settings *settings, int count, char **operands)

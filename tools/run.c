@@ -17,7 +17,7 @@ static _Atomic(sparsestream_transfer *) running;
 static _Atomic(const char *) to_remove;
 static dev_t remove_dev;
 static ino_t remove_ino;
-static atomic_int to_block = -1;
+static atomic_int to_block[2] = { -1, -1 };
 static volatile sig_atomic_t caught;
 
 static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
@@ -26,7 +26,7 @@ static void on_signal(int number)
 {
     sparsestream_transfer *transfer = atomic_load(&running);
     const char *path = atomic_load(&to_remove);
-    int fd = atomic_load(&to_block);
+    size_t i;
 
     if (transfer != NULL && caught == 0) {
         caught = number;
@@ -36,8 +36,12 @@ static void on_signal(int number)
     /* Nothing runs yet, or what runs does not end: a second signal does not wait for it. */
     if (path != NULL)
         remove_same(path, remove_dev, remove_ino);
-    if (fd >= 0)
-        fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+    for (i = 0; i < sizeof(to_block) / sizeof(to_block[0]); i++) {
+        int fd = atomic_load(&to_block[i]);
+
+        if (fd >= 0)
+            fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+    }
     _exit(128 + number);
 }
 
@@ -65,9 +69,10 @@ void signals_remove(const char *path, dev_t dev, ino_t ino)
     atomic_store(&to_remove, path);
 }
 
-void signals_set_blocking(int fd)
+void signals_set_blocking(int input, int output)
 {
-    atomic_store(&to_block, fd);
+    atomic_store(&to_block[0], input);
+    atomic_store(&to_block[1], output);
 }
 
 bool is_cancelled(void)

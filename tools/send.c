@@ -101,7 +101,7 @@ int command_send(struct settings *settings, int count, char **operands)
     if (r == 0) {
         warn_of_writers(settings, &file);
         r = send_file(&file, &connection, settings, &wire);
-        r = connection_close(&connection, r);
+        r = connection_close(settings, &connection, r);
     }
     close_direct(&file);
     close(file.fd);

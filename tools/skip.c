@@ -132,9 +132,19 @@ int skip_open_map(struct skipping *skipping, const struct settings *settings, co
 
     if (path == NULL)
         return 0;
-    fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY, 0666);
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return fail_errno(path, NULL, errno);
+    fd = open_existing(settings, path, O_WRONLY);
+    if (fd == -ENOENT) {
+        fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOCTTY, 0666);
+        fd = fd < 0 ? -errno : fd;
+    }
+    if (fd < 0)
+        return fail_errno(path, NULL, fd);
+    if (fstat(fd, &st) < 0) {
+        int error = errno;
+
+        close(fd);
+        return fail_errno(path, NULL, error);
+    }
     if ((st.st_dev == from->st.st_dev && st.st_ino == from->st.st_ino) ||
         (st.st_dev == to->st.st_dev && st.st_ino == to->st.st_ino)) {
         close(fd);

@@ -319,8 +319,8 @@ void signals_catch(void);
 void signals_remove(const char *path, dev_t dev, ino_t ino);
 /* Whether a signal has asked for the end. */
 bool is_cancelled(void);
-/* Has descriptor `fd` in non-blocking mode, and back in blocking mode before a signal ends the program. */
-void signals_set_blocking(int fd);
+/* These two, unless they are -1, are put back in blocking mode before a signal ends the program. */
+void signals_set_blocking(int input, int output);
 /* Runs a transfer to its end, with progress. Frees neither end. Returns an exit code, after a message. */
 int run_transfer(sparsestream_source *source, sparsestream_sink *sink, const struct settings *settings,
                  const struct names *names, struct progress *progress);

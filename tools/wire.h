@@ -23,7 +23,7 @@ struct connection {
 int connection_open(const struct settings *settings, bool sending, const char *file,
                     struct connection *connection);
 /* Ends it and waits for the command of --exec. Returns `result`, or an exit code if the command failed. */
-int connection_close(struct connection *connection, int result);
+int connection_close(const struct settings *settings, struct connection *connection, int result);
 
 /* address.c */
 
@@ -33,6 +33,25 @@ int open_connection(const struct settings *settings, int *fd);
 bool over_network(const struct settings *settings);
 /* Each piece has a checksum and the whole a digest: as told, or by default over a network and with --resume. */
 bool with_checksums(const struct settings *settings);
+
+/* hear.c */
+
+/*
+ * Waits for what the sender says of its stream, no longer than --timeout and --idle-timeout allow. `held`: bytes that are
+ * here of an earlier transfer and will be read back. Returns 0 or an exit code, after a message and with `source` aborted.
+ */
+int hear_sender(const struct settings *settings, const struct connection *connection, const struct names *names,
+                sparsestream_source *source, int64_t held, sparsestream_wire_info *info);
+
+/* resolve.c */
+
+struct addrinfo;
+
+/*
+ * The addresses of a host and a numeric port, for a stream. Asks until `end`, in ms of now_ms(), or without a limit for 0.
+ * Messages name `address`. Returns 0 or an exit code, after a message. The caller frees `*found` with freeaddrinfo(3).
+ */
+int resolve(const char *address, const char *host, const char *port, int64_t end, struct addrinfo **found);
 
 /* resume.c */
 

@@ -71,7 +71,7 @@ _sparsestream() {
         ;;
     map) options='--backing-chain --json --list --range --rows' ;;
     copy) options="--backing-chain --dry-run --verify --only-changes --on-read-error --error-map --preallocate --range --at --preserve --ignore-map $common $sink" ;;
-    check) options='--backing-chain --holes --range --ignore-map --progress --quiet' ;;
+    check) options='--backing-chain --holes --range --ignore-map --progress --quiet --timeout' ;;
     checksum)
         options='--backing-chain --check --ignore-map --ignore-missing --json --progress --quiet --range --status --strict --timeout --warn'
         ;;
