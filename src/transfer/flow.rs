@@ -5,6 +5,7 @@
 //! pushes one of them, or pulls when there is nothing to push. Whatever an end answers, nothing that is
 //! on its way changes before the sink has taken it, so that every step can be made again.
 
+use super::gap::Gap;
 use super::ladder::{Ladder, Tried};
 use super::meter::Part;
 use super::options::Options;
@@ -12,68 +13,9 @@ use super::pool::Pool;
 use super::turn::{Done, STEP_COST, Turn};
 use super::window::{Kinds, Window};
 use super::zeros::{Run, Zeros};
-use crate::buffer::Buffer;
-use crate::end::{HoleWay, Look, Next, Sink, Source};
+use crate::end::{Next, Sink, Source};
 use crate::error::{Error, Operation, Result, Side};
-use crate::section::Kind;
-use crate::trace::{Event, Way};
-use std::time::Instant;
-
-/// A microsecond spent on making a hole counts at least this many bytes in a budget: zeroing a device
-/// may take its time.
-const ZEROING_COST: u64 = 64;
-
-/// A hole that has come and was not made yet.
-#[derive(Debug, Default)]
-struct Gap {
-    length: u64,
-    /// Of it, bytes that came as data and are zeros.
-    zeros: u64,
-    /// The next section may still extend it.
-    open: bool,
-    /// The form in which it goes out, once a part of it has.
-    form: Option<Form>,
-}
-
-/// The form in which a gap goes out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
-    Hole,
-    /// It is too short for a hole.
-    Zeros,
-}
-
-impl Gap {
-    /// The sink took the first `length` bytes. Returns the number of those that came as data. They are
-    /// counted first: within one gap nobody sees the difference.
-    fn take(&mut self, length: u64) -> u64 {
-        let zeros = self.zeros.min(length);
-        self.length -= length;
-        self.zeros -= zeros;
-        if self.length == 0 {
-            self.form = None;
-        }
-        zeros
-    }
-}
-
-/// Holes that are too short to be made.
-#[derive(Debug)]
-struct Short {
-    /// The length of the shortest that is made.
-    least: u64,
-    /// The zeros that are written for them. The pool may hold the data that follows.
-    zeros: Buffer,
-}
-
-impl Short {
-    const MOST: u64 = 64 << 10;
-
-    fn new(least: u64) -> Result<Self> {
-        let size = usize::try_from(least.min(Self::MOST)).unwrap_or(usize::MAX);
-        Ok(Short { least, zeros: Buffer::new(size)? })
-    }
-}
+use crate::trace::Way;
 
 /// The stream on its way from the source to the sink.
 #[derive(Debug)]
@@ -83,9 +25,6 @@ pub(super) struct Flow {
     zeros: Option<Zeros>,
     ladder: Ladder,
     kinds: Kinds,
-    short: Option<Short>,
-    /// How the last hole was made.
-    hole_way: Option<HoleWay>,
     /// Takes everything over once it is there.
     window: Option<Box<Window>>,
     options: Options,
@@ -104,16 +43,10 @@ impl Flow {
         let peeks = ladder.may(Way::Fetch) && source.peek().is_some();
         Ok(Flow {
             pool: Pool::new(options.buffer_size)?,
-            gap: Gap::default(),
+            gap: Gap::new(options, holes)?,
             zeros: detects.then(|| Zeros::new(options.zero_block, peeks)),
             ladder,
             kinds: Kinds { holes, keeps },
-            short: if holes && options.min_hole > 1 {
-                Some(Short::new(options.min_hole)?)
-            } else {
-                None
-            },
-            hole_way: None,
             window: None,
             options: *options,
         })
@@ -135,7 +68,7 @@ impl Flow {
         }
         // Most steps begin with nothing to push: to see that here costs less than to call.
         let nothing = self.pool.is_empty()
-            && self.gap.length == 0
+            && self.gap.is_empty()
             && self.ladder.under_way() == 0
             && !self.wants_glimpse();
         if !nothing {
@@ -157,7 +90,7 @@ impl Flow {
             return window.step(turn).map(Some);
         }
         let fetches = !self.window_is_next();
-        let pending = !self.pool.is_empty() || self.gap.length > 0 || self.ladder.under_way() > 0;
+        let pending = !self.pool.is_empty() || !self.gap.is_empty() || self.ladder.under_way() > 0;
         if fetches || pending {
             return Ok(None);
         }
@@ -213,7 +146,7 @@ impl Flow {
 
     /// Where the pending data lies in the stream.
     fn place(&self, turn: &Turn) -> u64 {
-        turn.meter.position() + self.gap.length
+        turn.meter.position() + self.gap.length()
     }
 
     /// Gives the sink one piece of what is on its way. `None` if something must be pulled first.
@@ -226,10 +159,10 @@ impl Flow {
             return self.ladder.drain(&mut self.pool, turn).map(Some);
         }
         // A gap that cannot grow goes out before anything is asked.
-        if !draining && (self.gap.length == 0 || self.gap.open) && self.wants_glimpse() {
+        if !draining && (self.gap.is_empty() || self.gap.is_open()) && self.wants_glimpse() {
             self.glimpse(turn)?;
         }
-        if self.gap.length > 0 && (draining || !self.gap.open) {
+        if !self.gap.is_empty() && (draining || !self.gap.is_open()) {
             return self.push_gap(turn).map(Some);
         }
         Ok(None)
@@ -252,7 +185,7 @@ impl Flow {
                 }
             }
         };
-        if self.gap.length > 0 { self.push_gap(turn) } else { self.push_data(count, turn) }
+        if self.gap.is_empty() { self.push_data(count, turn) } else { self.push_gap(turn) }
     }
 
     /// Pending zeros become a part of the gap.
@@ -261,9 +194,7 @@ impl Flow {
         if let Some(zeros) = &mut self.zeros {
             zeros.took(count);
         }
-        self.gap.length += count as u64;
-        self.gap.zeros += count as u64;
-        self.gap.open = true;
+        self.gap.join_zeros(count as u64);
         // Reading is progress and work, though nothing has moved and it becomes a hole.
         turn.progressed();
         Done::Worked(count as u64)
@@ -285,52 +216,8 @@ impl Flow {
         self.ladder.moved(Way::Copy, taken, turn)
     }
 
-    /// Makes a hole of the gap, or writes zeros.
     fn push_gap(&mut self, turn: &mut Turn) -> Result<Done> {
-        if !self.kinds.holes || self.is_short() {
-            return self.write_gap(turn);
-        }
-        let begun = turn.timed.then(Instant::now);
-        let made = turn.sink.hole(self.gap.length)?;
-        let length = turn.taken(Operation::Hole, made.length, self.gap.length)?;
-        let took = begun.map_or(0, |begun| begun.elapsed().as_micros());
-        let took = u64::try_from(took).unwrap_or(u64::MAX);
-        let zeros = self.gap.take(length);
-        if self.hole_way != Some(made.way) {
-            self.hole_way = Some(made.way);
-            turn.trace_ends();
-            turn.trace(Event::HoleChosen(made.way));
-        }
-        turn.moved(Part::Hole(made.way, zeros), length)?;
-        Ok(Done::Worked(STEP_COST.max(took.saturating_mul(ZEROING_COST))))
-    }
-
-    /// Whether the gap is written as zeros because it is too short for a hole. The rest of a gap becomes
-    /// whatever its first part became.
-    #[inline]
-    fn is_short(&mut self) -> bool {
-        let Some(short) = &self.short else { return false };
-        let form = if self.gap.length < short.least { Form::Zeros } else { Form::Hole };
-        *self.gap.form.get_or_insert(form) == Form::Zeros
-    }
-
-    /// Writes zeros where no hole is made.
-    fn write_gap(&mut self, turn: &mut Turn) -> Result<Done> {
-        let most = match turn.pace.allowance(turn.now) {
-            Ok(allowed) => self.gap.length.min(allowed),
-            Err(when) => return Ok(Done::TooEarly(when)),
-        };
-        let most = usize::try_from(most).unwrap_or(usize::MAX);
-        let piece = match &self.short {
-            Some(short) => &short.zeros.bytes()[..most.min(short.zeros.bytes().len())],
-            // Nothing is pending: no zeros are looked for.
-            None => self.pool.zeros(most),
-        };
-        let length = piece.len() as u64;
-        let taken = turn.sink.write(piece)? as u64;
-        let taken = turn.taken(Operation::Write, taken, length)?;
-        self.gap.take(taken);
-        self.ladder.moved(Way::Copy, taken, turn)
+        self.gap.push(&mut self.pool, &mut self.ladder, turn)
     }
 
     /// Looks which part of the data that comes next need not be read.
@@ -342,7 +229,7 @@ impl Flow {
         };
         if zeros.glimpse(source, place, size)? {
             // The gap goes out before that data.
-            self.gap.open = false;
+            self.gap.close();
         }
         Ok(())
     }
@@ -352,7 +239,7 @@ impl Flow {
     #[inline]
     fn pull(&mut self, turn: &mut Turn) -> Result<Option<Done>> {
         let solid = self.zeros.as_ref().map_or(u64::MAX, Zeros::solid);
-        if self.gap.length == 0 && solid > 0 {
+        if self.gap.is_empty() && solid > 0 {
             match self.ladder.climb(solid, self.zeros.is_some(), turn)? {
                 Tried::Done(done) => {
                     self.passed(done);
@@ -363,15 +250,15 @@ impl Flow {
                 Tried::Nothing => self.passed(Done::Worked(0)),
             }
         }
-        if self.gap.length > 0 {
+        if !self.gap.is_empty() {
             // There may be much to read before anything moves: nobody waits for what is kept back meanwhile,
             // nor for a sign of life.
             turn.flush()?;
         }
         let next = match self.read(turn) {
-            Err(error) if error.would_block() && self.gap.length > 0 => {
+            Err(error) if error.would_block() && !self.gap.is_empty() => {
                 // A known gap goes out before anybody waits.
-                self.gap.open = false;
+                self.gap.close();
                 return Ok(None);
             }
             other => other?,
@@ -451,35 +338,19 @@ impl Flow {
             Next::Hole(length) => {
                 within_offsets(place, length)?;
                 turn.source.consume(length);
-                self.gap.length += length;
-                self.gap.open = self.short.is_some() && self.may_grow(turn);
+                self.gap.join_hole(length, self.zeros.is_some(), turn);
                 Ok(None)
             }
             Next::Keep(length) => {
                 within_offsets(place, length)?;
-                if self.gap.length > 0 {
+                if !self.gap.is_empty() {
                     // It is reported again when the gap is made.
-                    self.gap.open = false;
+                    self.gap.close();
                     return Ok(None);
                 }
                 self.keep(length, turn).map(Some)
             }
             Next::End => Ok(Some(Done::AtEnd)),
-        }
-    }
-
-    /// Whether the gap is too short for a hole, and what comes next may change that.
-    #[cold]
-    fn may_grow(&self, turn: &mut Turn) -> bool {
-        let Some(short) = &self.short else { return false };
-        if self.gap.length >= short.least {
-            return false;
-        }
-        match turn.source.look() {
-            Ok(Look { kind: Kind::Hole, .. }) => true,
-            Ok(Look { kind: Kind::Data, .. }) => self.zeros.is_some(),
-            // The next call reports a failure if it is one.
-            Ok(Look { kind: Kind::Keep | Kind::End, .. }) | Err(_) => false,
         }
     }
 

@@ -12,6 +12,7 @@
 //! | `options` | what the caller decides |
 //! | `stages` | the stages, and one step of each |
 //! | `flow` | moves the stream, piece by piece |
+//! | `gap` | a hole that has come and was not made yet |
 //! | `ladder` | which way the next piece moves, and which ways are given up |
 //! | `window` | several requests in flight |
 //! | `zeros` | finds zeros in data |
@@ -26,6 +27,7 @@
 mod compare;
 mod control;
 mod flow;
+mod gap;
 mod ladder;
 mod meter;
 mod options;
