@@ -3,7 +3,7 @@
 //! The ways are tried from the top. One that is declined is given up for this transfer, and the same data
 //! goes the next way, which reports a failure if it is one. The last way is always possible.
 //!
-//! To add a way: add it to [`Way`], give its two ends a trait in `end.rs`, and add one function here.
+//! To add a way: add it to [`Way`], give its two ends a trait in `end/ways.rs`, and add one function here.
 
 use super::meter::Part;
 use super::pool::Pool;

@@ -1,0 +1,129 @@
+//! Ends that answer to offsets, with several requests under way.
+
+use super::hole::HoleWay;
+use crate::error::{Error, Result};
+use crate::section::Kind;
+use crate::sys::Sys;
+use crate::sys::memory::Slab;
+use std::collections::VecDeque;
+
+/// The facts about an end that answers to offsets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Geometry {
+    /// The offset in the end at which the next byte of the stream lies.
+    pub at: u64,
+    /// The end of what it holds. Nothing is read beyond it.
+    pub size: u64,
+    /// Offsets and lengths of READ and WRITE are multiples of this power of two, which is at most 65536.
+    pub block: u64,
+    /// Addresses of memory are multiples of this power of two, which is at most `block`.
+    pub memory: u64,
+    /// The most bytes of one READ or WRITE.
+    pub request: u64,
+    /// The most bytes of one ZERO. It need not be aligned if this is a file.
+    pub zero: u64,
+    /// The most requests that may be under way.
+    pub depth: usize,
+    /// A sink: it grows with what is written, and everything beyond `size` reads zero. If not, nothing can
+    /// be written beyond `size`.
+    pub grows: bool,
+    /// A sink: it can be read, so that the rest of a block can be kept.
+    pub reads: bool,
+}
+
+/// The kind of a request to an end that answers to offsets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Ask {
+    /// To read into the memory.
+    Read = 1,
+    /// To write from the memory.
+    Write = 2,
+    /// To make a range read zero.
+    Zero = 3,
+    /// To bring everything that was written to the medium.
+    Flush = 4,
+}
+
+/// A request. It owns its memory, so that nobody uses it before the request is back.
+#[derive(Debug)]
+pub struct Request {
+    /// The number that whoever asked knows it by.
+    pub token: u64,
+    /// The kind of the request.
+    pub ask: Ask,
+    /// The offset in the end.
+    pub offset: u64,
+    /// Bytes.
+    pub length: u64,
+    /// READ and WRITE: the memory.
+    pub memory: Option<Slab>,
+    /// READ and WRITE: where in the memory the bytes begin.
+    pub start: usize,
+}
+
+impl Request {
+    /// The bytes to be written.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        let range = self.start..self.start + self.length as usize;
+        self.memory.as_ref().and_then(|slab| slab.bytes().get(range)).unwrap_or_default()
+    }
+
+    /// The bytes to be read into.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        let range = self.start..self.start + self.length as usize;
+        self.memory.as_mut().and_then(|slab| slab.bytes_mut().get_mut(range)).unwrap_or_default()
+    }
+}
+
+/// A request that is back.
+#[derive(Debug)]
+pub struct Reply {
+    /// The request.
+    pub request: Request,
+    /// Bytes that were read, written or zeroed, which may be fewer than were asked for; 0 of a READ at the
+    /// end.
+    pub result: Sys<u64>,
+}
+
+/// See [`super::SourceWays::addressed`] and [`super::SinkWays::addressed`].
+///
+/// While requests are under way the other calls of an end work as always: a source is still asked for the
+/// section that comes next, and [`super::Source::consume`] moves past what is being read.
+pub trait Addressable {
+    /// Learns the facts. Called before the first request.
+    fn describe(&mut self) -> Result<Geometry>;
+
+    /// Learns the memory of all requests that will come, as one of its slabs.
+    fn memory(&mut self, slab: &Slab) {
+        let _ = slab;
+    }
+
+    /// Whether the stream may have a section of this kind that ends at this offset of the end.
+    fn reach(&mut self, kind: Kind, end: u64) -> Result<()> {
+        let _ = (kind, end);
+        Ok(())
+    }
+
+    /// Takes a request. There are never more under way than the end has said. A failure is a reply.
+    fn submit(&mut self, request: Request);
+
+    /// Hands back the requests that are done, in any order. Never waits.
+    fn advance(&mut self, replies: &mut VecDeque<Reply>) -> Result<()>;
+
+    /// A sink: the stream has moved on by this many bytes, of which everything is done. `written`: data lies
+    /// there.
+    fn passed(&mut self, length: u64, written: bool) -> Result<()> {
+        let _ = (length, written);
+        Ok(())
+    }
+
+    /// A sink: how the last ZERO was done.
+    fn zero_way(&self) -> HoleWay {
+        HoleWay::Passed
+    }
+
+    /// The stream has failed: all requests are to come back soon.
+    fn cancel(&mut self, error: &Error);
+}
