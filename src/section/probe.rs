@@ -1,0 +1,164 @@
+//! One question to the map of a file, and whether its answer is believed.
+
+use super::signals::steadily;
+use super::{Kind, Section};
+use crate::error::{Error, Operation, Result, Side};
+use crate::filesystem;
+use crate::sys::{self, Fd, Sys};
+use crate::trace::{Event, MapEvent, Trail};
+
+/// The most that is called data where the map contradicts itself, before it is asked again.
+const DOUBTFUL: u64 = 1024 * 1024;
+
+/// The section at `offset`, which is before `end`, by lseek(2). `known`: it is said to be in data. An
+/// answer that contradicts itself is data, and `doubt` is called.
+#[inline(always)]
+pub(super) fn probe(
+    fd: Fd,
+    offset: u64,
+    end: u64,
+    known: bool,
+    mut doubt: impl FnMut(),
+) -> Sys<Section> {
+    let to = |kind, to: u64| Ok(Section::new(kind, offset, to.min(end) - offset));
+    let mut doubtful = |end| {
+        doubt();
+        to(Kind::Data, end)
+    };
+    let mut data_first = !known;
+    // The section found at an offset may be gone when the map is asked for its end: ask twice,
+    // and not a third time.
+    for _ in 0..2 {
+        if data_first {
+            match sys::seek_data(fd, offset) {
+                Ok(data) if data < offset => return doubtful(end),
+                Ok(data) if data > end && data > sys::size(fd)? => return doubtful(end),
+                Ok(data) if data > offset => return to(Kind::Hole, data),
+                Ok(_) => {}
+                Err(libc::ENXIO) => return rest(fd, offset, end, Kind::Hole),
+                Err(errno) => return Err(errno),
+            }
+        }
+        match sys::seek_hole(fd, offset) {
+            Ok(hole) if hole > offset => return to(Kind::Data, hole),
+            Ok(hole) if hole < offset => return doubtful(end),
+            Ok(_) => {}
+            Err(libc::ENXIO) => return rest(fd, offset, end, Kind::Data),
+            Err(errno) => return Err(errno),
+        }
+        data_first = true;
+    }
+    doubtful(offset.saturating_add(DOUBTFUL))
+}
+
+/// The section that is left when the map has nothing more to say: to the end, or to where the end is now if
+/// that is less.
+#[cold]
+fn rest(fd: Fd, offset: u64, end: u64, kind: Kind) -> Sys<Section> {
+    let end = end.min(sys::size(fd)?);
+    Ok(if end > offset { Section::new(kind, offset, end - offset) } else { Section::end(offset) })
+}
+
+/// The meaning of a failure of lseek(2).
+pub(super) enum Refusal {
+    /// There is no map: all is data.
+    NoMap(i32),
+    /// The medium, the memory or the connection to it failed, or a signal came.
+    Failure(i32),
+    /// Nothing that is known of the medium.
+    Other(i32),
+}
+
+impl Refusal {
+    pub(super) fn of(errno: i32) -> Self {
+        match errno {
+            libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY => Refusal::NoMap(errno),
+            libc::EIO
+            | libc::ENOMEM
+            | libc::EINTR
+            | libc::EBADF
+            | libc::ESTALE
+            | libc::ENODEV
+            | libc::ENOTCONN
+            | libc::ECONNABORTED
+            | libc::ETIMEDOUT
+            | libc::EREMOTEIO
+            | libc::EBADMSG
+            | libc::EUCLEAN => Refusal::Failure(errno),
+            _ => Refusal::Other(errno),
+        }
+    }
+}
+
+/// Whether a hole is believed that a map tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Belief {
+    /// No hole was told of, and no question failed.
+    Unasked,
+    /// The map follows the page cache.
+    Native,
+    /// The content of the cache was written back before the map was asked again.
+    Flushed,
+    /// It cannot be written back: all is data.
+    Never,
+}
+
+impl Belief {
+    /// Whether an answer of this kind needs no second look.
+    #[inline]
+    pub(super) fn takes(self, kind: Kind) -> bool {
+        kind != Kind::Hole || matches!(self, Belief::Native | Belief::Flushed)
+    }
+}
+
+/// Decides on a hole that is not believed yet, or on a question that failed. `None` means that
+/// there is no map that could be used: everything from here on is data.
+///
+/// A map may be a server's, which has not seen what is in the page cache of this machine; then a
+/// hole may have data in it. What is not on its way yet has no place in some maps either: ext4
+/// answers ENOENT for a file that it is about to store within its inode. Writing back what is in the
+/// cache settles both.
+#[cold]
+pub(super) fn reconsider(
+    fd: Fd,
+    offset: u64,
+    end: u64,
+    first: Sys<Section>,
+    belief: &mut Belief,
+    trail: &mut Trail,
+) -> Result<Option<Section>> {
+    let failed = |errno| Err(Error::at(Operation::Map, Side::Source, offset, errno));
+    let mut refused = |errno| {
+        trail.record(Event::Map(MapEvent::Refused, errno));
+        Ok(None)
+    };
+    match first.map_err(Refusal::of) {
+        Ok(section) => {
+            if filesystem::map_follows_cache(fd, offset) {
+                *belief = Belief::Native;
+                return Ok(Some(section));
+            }
+        }
+        Err(Refusal::NoMap(errno)) => return refused(Some(errno)),
+        Err(Refusal::Failure(errno)) => return failed(errno),
+        Err(Refusal::Other(errno)) if *belief == Belief::Flushed => return refused(Some(errno)),
+        Err(Refusal::Other(_)) => {}
+    }
+    match steadily(|| sys::sync_data(fd)) {
+        Ok(()) => *belief = Belief::Flushed,
+        Err(libc::EINTR) => return failed(libc::EINTR),
+        Err(errno) => {
+            *belief = Belief::Never;
+            return refused(Some(errno));
+        }
+    }
+    trail.record(Event::Map(MapEvent::Flushed, None));
+    match probe(fd, offset, end, false, || ()).map_err(Refusal::of) {
+        Ok(section) => Ok(Some(section)),
+        Err(Refusal::NoMap(errno) | Refusal::Other(errno)) => {
+            trail.record(Event::Map(MapEvent::Refused, Some(errno)));
+            Ok(None)
+        }
+        Err(Refusal::Failure(errno)) => failed(errno),
+    }
+}

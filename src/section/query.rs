@@ -1,0 +1,100 @@
+//! Questions about a descriptor that leave its position as it was.
+
+use super::medium::{seekable, unopened};
+use super::position::Position;
+use super::probe::{Belief, Refusal, probe, reconsider};
+use super::signals::{again, steadily};
+use super::walk::Walk;
+use super::{Kind, Section};
+use crate::error::{Error, Operation, Result, Side};
+use crate::sys::{self, Fd, Sys};
+use crate::trace::Trail;
+
+/// The section at `offset`, or at the file position, which is kept.
+#[inline(always)]
+pub fn section_at(fd: Fd, offset: Option<u64>) -> Result<Section> {
+    let file = seekable(fd).map_err(unopened)?;
+    let position = Position::save(fd)?;
+    let offset = offset.unwrap_or(position.saved);
+    if offset >= file.end {
+        return Ok(Section::end(offset));
+    }
+    if !file.map {
+        return Ok(Section::new(Kind::Data, offset, file.end - offset));
+    }
+    match steadily(|| probe(fd, offset, file.end, false, || ())) {
+        Ok(section) if Belief::Unasked.takes(section.kind) => {
+            position.restore()?;
+            Ok(section)
+        }
+        first => section_reconsidered(fd, offset, file.end, first, &position),
+    }
+}
+
+/// The rest of [`section_at`] where the first answer is not final.
+#[cold]
+fn section_reconsidered(
+    fd: Fd,
+    offset: u64,
+    end: u64,
+    first: Sys<Section>,
+    position: &Position,
+) -> Result<Section> {
+    position.around(|| {
+        let (mut belief, mut trail) = (Belief::Unasked, Trail::default());
+        let answer = again(|| reconsider(fd, offset, end, first, &mut belief, &mut trail))?;
+        Ok(answer.unwrap_or(Section::new(Kind::Data, offset, end - offset)))
+    })
+}
+
+/// Hands each section of the range to `each`, which returns whether to go on. Length 0 means to
+/// the end. The position is kept.
+pub fn map(fd: Fd, offset: u64, length: u64, mut each: impl FnMut(Section) -> bool) -> Result<()> {
+    let file = seekable(fd).map_err(unopened)?;
+    let end = match length {
+        0 => file.end,
+        _ => file.end.min(offset.saturating_add(length)),
+    };
+    let position = Position::save(fd)?;
+    if !file.map {
+        if offset < end {
+            each(Section::new(Kind::Data, offset, end - offset));
+        }
+        return Ok(());
+    }
+    position.around(|| {
+        let (mut walk, mut trail) = (Walk::new(fd, file.end), Trail::default());
+        let mut at = offset;
+        while at < end {
+            let mut section = again(|| walk.at(at, &mut trail))?;
+            if section.kind == Kind::End {
+                break;
+            }
+            section.length = section.length.min(end - at);
+            at += section.length;
+            if !each(section) {
+                break;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Whether the file system can be asked for the map of this file. The position is kept.
+pub fn holes_supported(fd: Fd) -> Result<bool> {
+    let file = seekable(fd).map_err(unopened)?;
+    let position = Position::save(fd)?;
+    if !file.map {
+        return Ok(false);
+    }
+    // At offset 0, whatever the size: an empty file answers ENXIO where there is a map.
+    position.around(|| match steadily(|| sys::seek_hole(fd, 0)) {
+        Ok(_) | Err(libc::ENXIO) => Ok(true),
+        Err(errno) => match Refusal::of(errno) {
+            Refusal::NoMap(_) => Ok(false),
+            Refusal::Failure(errno) => Err(Error::at(Operation::Map, Side::Source, 0, errno)),
+            Refusal::Other(_) => Ok(sys::sync_data(fd).is_ok()
+                && matches!(steadily(|| sys::seek_hole(fd, 0)), Ok(_) | Err(libc::ENXIO))),
+        },
+    })
+}

@@ -1,0 +1,92 @@
+//! A walk along the map of a file.
+
+use super::probe::{Belief, probe, reconsider};
+use super::{Kind, Section};
+use crate::error::Result;
+use crate::sys::Fd;
+use crate::trace::{Event, MapEvent, Trail};
+
+/// A walk along a file's map: one lseek(2) a boundary.
+///
+/// It moves the file position; whoever makes it puts that back.
+#[derive(Debug)]
+pub struct Walk {
+    fd: Fd,
+    end: u64,
+    /// Where the last answer said that data begins.
+    data: Option<u64>,
+    mapped: Option<bool>,
+    belief: Belief,
+    doubts: Doubts,
+}
+
+/// Whether a map was seen to contradict itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doubts {
+    None,
+    /// It was, and that was recorded.
+    Recorded,
+}
+
+impl Walk {
+    /// A walk over a file that ends at `end`.
+    #[must_use]
+    pub fn new(fd: Fd, end: u64) -> Self {
+        Walk { fd, end, data: None, mapped: None, belief: Belief::Unasked, doubts: Doubts::None }
+    }
+
+    /// Whether the file system answered when it was asked for its map, and is believed; `None`
+    /// before it was asked.
+    #[must_use]
+    pub fn mapped(&self) -> Option<bool> {
+        self.mapped
+    }
+
+    /// Forgets what the last answer said of the next section.
+    pub fn forget(&mut self) {
+        self.data = None;
+    }
+
+    /// The section at `offset`, cut to it and to the end. The end itself before `end` means that
+    /// the file is shorter now. What is found out about the map is recorded in the trail, once.
+    pub fn at(&mut self, offset: u64, trail: &mut Trail) -> Result<Section> {
+        if offset >= self.end {
+            return Ok(Section::end(offset));
+        }
+        let known = self.data.take() == Some(offset);
+        let first = match self.belief {
+            Belief::Never => Ok(Section::new(Kind::Data, offset, self.end - offset)),
+            _ => probe(self.fd, offset, self.end, known, || self.doubts.record(trail)),
+        };
+        let section = match first {
+            Ok(section) if self.belief.takes(section.kind) => section,
+            first => {
+                let answer = reconsider(self.fd, offset, self.end, first, &mut self.belief, trail)?;
+                let Some(section) = answer else {
+                    self.mapped = Some(false);
+                    return Ok(Section::new(Kind::Data, offset, self.end - offset));
+                };
+                section
+            }
+        };
+        if self.mapped.is_none() {
+            self.mapped = Some(true);
+            trail.record(Event::Map(MapEvent::Asked, None));
+        }
+        let next = section.offset + section.length;
+        if section.kind == Kind::Hole && next < self.end {
+            self.data = Some(next);
+        }
+        Ok(section)
+    }
+}
+
+impl Doubts {
+    #[cold]
+    fn record(&mut self, trail: &mut Trail) {
+        if *self == Doubts::None {
+            *self = Doubts::Recorded;
+            trail.record(Event::Map(MapEvent::Distrusted, None));
+        }
+    }
+}
