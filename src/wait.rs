@@ -1,17 +1,9 @@
 //! The events that an end waits for when it is not ready.
 
 use crate::error::Side;
+pub use crate::sys::Watched;
 use crate::sys::{self, Fd};
 use std::time::Duration;
-
-/// A descriptor, and the events of poll(2) that are waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Watched {
-    /// The descriptor.
-    pub fd: Fd,
-    /// POLLIN, POLLOUT or both.
-    pub events: i16,
-}
 
 /// Descriptors of which one has to become ready, or a time that has to pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +16,7 @@ pub struct Watch {
 
 impl Watch {
     /// The most descriptors.
-    pub const MOST: usize = 8;
+    pub const MOST: usize = sys::POLLED_AT_ONCE;
     /// No descriptor, and no time.
     pub const NOTHING: Watch =
         Watch { entries: [Watched { fd: -1, events: 0 }; Watch::MOST], count: 0, timeout: None };

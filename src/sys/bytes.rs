@@ -1,6 +1,8 @@
 //! Reading and writing as it comes: pipes, sockets, character devices. Nothing waits, and nothing raises SIGPIPE.
 
-use super::*;
+use super::{Call, Fd, Sys, call, errno, flags, poll, wide};
+use libc::c_int;
+use std::time::Duration;
 
 /// How [`read()`] and [`write()`] keep from waiting, and from raising SIGPIPE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,4 +170,36 @@ fn message(pieces: &mut [libc::iovec; 2]) -> libc::msghdr {
     message.msg_iov = pieces.as_mut_ptr();
     message.msg_iovlen = 2;
     message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::blocking_pipe;
+    use super::*;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn a_closed_pipe_is_an_errno_in_every_way() {
+        for way in [Way::Flags, Way::Mask, Way::Poll] {
+            let (reader, writer) = blocking_pipe();
+            drop(reader);
+            match write(writer.as_raw_fd(), b"x", b"y", way) {
+                Err(libc::EPIPE) => {}
+                Err(libc::EOPNOTSUPP) if way == Way::Flags => {}
+                other => panic!("{way:?}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_pipe_does_not_block_in_any_way() {
+        let (reader, _writer) = blocking_pipe();
+        for way in [Way::Flags, Way::Mask, Way::Poll] {
+            assert_eq!(
+                read(reader.as_raw_fd(), &mut [0], &mut [0], way),
+                Err(libc::EAGAIN),
+                "{way:?}"
+            );
+        }
+    }
 }

@@ -1,7 +1,9 @@
 //! Passing data on within the kernel, and the pipes and eventfds that this library makes itself.
 
 use super::bytes::without_sigpipe;
-use super::*;
+use super::{Call, Fd, Sys, call, errno, offset, wide};
+use libc::c_int;
+use std::os::fd::{FromRawFd, OwnedFd};
 
 /// Copies within the kernel, or shares the blocks: copy_file_range(2). It fills holes.
 pub fn copy_file_range(from: Fd, at: u64, to: Fd, to_at: u64, length: u64) -> Sys<u64> {
@@ -147,7 +149,7 @@ pub fn splice(from: Fd, at: Option<u64>, to: Fd, to_at: Option<u64>, length: u64
     let mut at = at.map(offset).transpose()?;
     let mut to_at = to_at.map(offset).transpose()?;
     let pointer =
-        |at: &mut Option<off_t>| at.as_mut().map_or(std::ptr::null_mut(), |at| &raw mut *at);
+        |at: &mut Option<wide::off_t>| at.as_mut().map_or(std::ptr::null_mut(), |at| &raw mut *at);
     let (at, to_at) = (pointer(&mut at), pointer(&mut to_at));
     let length = usize::try_from(length).unwrap_or(usize::MAX);
     call(Call::Splice, length, |length| {

@@ -1,6 +1,7 @@
 //! Holes and zeros in files and block devices, and the sizes of devices.
 
-use super::*;
+use super::{Call, Fd, Sys, call, offset, wide};
+use libc::c_int;
 
 /// Makes a hole within the size: fallocate(2) PUNCH_HOLE.
 pub fn punch_hole(fd: Fd, at: u64, length: u64) -> Sys<()> {
