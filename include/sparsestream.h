@@ -508,8 +508,8 @@ typedef struct sparsestream_source_info {
      */
     int64_t total;
     /**
-     * The source is fastest if reads have a multiple of this many bytes; 0 means any length. The library
-     * shortens a longer read to a multiple.
+     * The source is fastest if reads end at a multiple of this many bytes; 0 means anywhere. The library
+     * shortens a longer read to end there.
      */
     uint32_t preferred_block;
     /**
@@ -816,8 +816,9 @@ typedef struct sparsestream_sink_options {
      */
     int64_t sync_interval;
     /**
-     * Called after each fsync(2) that `sync_interval` causes. The file is on the medium from `offset` to
-     * `durable_offset`. A negative errno ends the transfer with that error. May be NULL.
+     * Called after each fsync(2) that `sync_interval` or `SPARSESTREAM_SYNC` causes. The file is on the
+     * medium from `offset` of these options to `durable_offset`. A negative errno ends the transfer with
+     * that error. May be NULL.
      */
     int (*checkpoint)(void *opaque, int64_t durable_offset);
     /**

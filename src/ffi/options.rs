@@ -104,8 +104,9 @@ pub struct sparsestream_sink_options {
     /// seconds ago. If the value is at least 65536, at most this many bytes of data are written but not
     /// durable at any time. Regular files and block devices only.
     pub sync_interval: i64,
-    /// Called after each fsync(2) that `sync_interval` causes. The file is on the medium from `offset` to
-    /// `durable_offset`. A negative errno ends the transfer with that error. May be NULL.
+    /// Called after each fsync(2) that `sync_interval` or `SPARSESTREAM_SYNC` causes. The file is on the
+    /// medium from `offset` of these options to `durable_offset`. A negative errno ends the transfer with
+    /// that error. May be NULL.
     pub checkpoint: Option<unsafe extern "C" fn(opaque: *mut c_void, durable_offset: i64) -> c_int>,
     /// Passed to `checkpoint` and `free`. It must be valid until `free` is called.
     pub opaque: *mut c_void,

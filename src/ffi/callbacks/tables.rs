@@ -26,8 +26,8 @@ pub struct sparsestream_source_info {
     pub flags: u64,
     /// The length of the source in bytes, or -1 if it is not known.
     pub total: i64,
-    /// The source is fastest if reads have a multiple of this many bytes; 0 means any length. The library
-    /// shortens a longer read to a multiple.
+    /// The source is fastest if reads end at a multiple of this many bytes; 0 means anywhere. The library
+    /// shortens a longer read to end there.
     pub preferred_block: u32,
     /// Zero.
     pub reserved: u32,
