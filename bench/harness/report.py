@@ -217,7 +217,7 @@ class Report:
         machine = self.results["machine"]
         lines = [f"- {machine.get('processor', 'unknown processor')}, {machine['cores']} cores, "
                  f"{machine['memory'] / GIB:.0f} GiB of memory free, Linux {machine['kernel']}.",
-                 f"- {self.results['rounds']} rounds, of slow peers fewer (the last column tells); all of it took "
+                 f"- {self.results['rounds']} rounds, fewer for slow peers (see the last column); the whole run took "
                  f"{self.results.get('seconds', 0)} s."]
         lines.append(f"- Files in cache are on {machine.get('cached on', 'the disk')}, cold ones on the disk: "
                      f"{machine.get('cold on', 'not run')}.")

@@ -117,9 +117,9 @@ void lv_stream_abort(struct lv_stream *stream);
 /* volume.c */
 
 /*
- * A range of a volume as an end; a length of 0 means to the volume's end. `own`: the end is the caller's, who
- * drives it and is told of failures by the transfer; else failures are put into `failure`, which must outlive it.
- * Return 0 or a negative errno.
+ * A range of a volume as an end; a length of 0 means to the volume's end. `own`: the caller drives the end, and the
+ * transfer reports its failures. Otherwise failures are put into `failure`, which must outlive the end. Return 0 or a
+ * negative errno.
  */
 int volume_sink(virStorageVolPtr vol, int64_t offset, int64_t length, const options_t *options, bool own,
                 failure_t *failure, struct sparsestream_sink **sink);

@@ -11,9 +11,9 @@
  * Functions return 0 or a negative errno. A failure that came from libvirt is mapped to an errno by
  * sparsestream_libvirt_errno() and keeps libvirt's words in `sparsestream_libvirt_failure`.
  *
- * Signals: libvirt writes to its socket with write(2), which raises SIGPIPE when the daemon is gone. The functions
- * below block SIGPIPE in the calling thread while they are inside libvirt, and consume one that they caused. The
- * thread that runs libvirt's event loop is the application's: it should ignore or block SIGPIPE.
+ * Signals: libvirt writes to its socket with write(2), which raises SIGPIPE if the daemon has closed the connection.
+ * The functions below block SIGPIPE in the calling thread while they are inside libvirt, and consume one that they
+ * caused. The thread that runs libvirt's event loop is the application's: it should ignore or block SIGPIPE.
  *
  * Blocking: finish and abort of a libvirt stream are synchronous calls to the daemon. They end when the connection
  * does, so run an event loop in a thread of its own and call virConnectSetKeepAlive(), which closes
@@ -68,8 +68,8 @@ int sparsestream_libvirt_sink_hole(virStreamPtr stream, long long length, void *
  * when they return, and is the caller's to free. `stats` and `failure` may be NULL.
  *
  * Holes are sent if the stream was opened with VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM; otherwise set `sparse` of the
- * transfer to SPARSESTREAM_SPARSE_NEVER. What the daemon does with holes and write errors is not mended here: see
- * sparsestream_libvirt_upload().
+ * transfer to SPARSESTREAM_SPARSE_NEVER. These functions do not correct the daemon's faults with holes and write
+ * errors: see sparsestream_libvirt_upload().
  *
  * Return 0 or a negative errno: -EINVAL, -E2BIG, -ENOMEM, those of sparsestream_send_all() and
  * sparsestream_recv_all(), and those of sparsestream_libvirt_errno(). */
@@ -165,8 +165,8 @@ void sparsestream_libvirt_job_free(struct sparsestream_libvirt_job *job);
 /*
  * Make a sink that writes, or a source that reads, a range of a volume. They open a stream of their own on the
  * volume's connection, of which they hold a reference, and start the upload or download. `length` 0 means to the
- * volume's end. What sparsestream_libvirt_upload() and sparsestream_libvirt_download() do about libvirt's faults
- * they do too, when the sink is finished. `transfer` of the options is not used.
+ * volume's end. They correct libvirt's faults as sparsestream_libvirt_upload() and sparsestream_libvirt_download()
+ * do, when the sink is finished. `transfer` of the options is not used.
  *
  * A failure of the transfer has libvirt's words in sparsestream_transfer_error(). `failure`, which may be NULL, is
  * for this call alone.
