@@ -232,6 +232,67 @@ static void a_flush_that_fails_makes_all_data(void)
     end_dirty_file(writer, fd);
 }
 
+/* Holes that are required are a promise about all of the stream, which a map that fails later cannot keep. */
+
+#define LATE_HOLE (2 * MiB)
+
+/* Data, then a hole, to a server with this rule. Returns the code of a copy to `*to`. */
+static int copy_late_hole(const struct fuse_rule *rule, int sparse, int *to)
+{
+    int fd, code;
+
+    open_fixture("fuse-writeback");
+    *to = file_new("file");
+    file_fill(*to, 0, 100, 2);
+    file_fill(fixture.server->memory, 0, MiB, 1);
+    file_fill(fixture.server->memory, LATE_HOLE, MiB, 1);
+    fuse_server_rules(fixture.server, rule, 1);
+    fd = open_file(O_RDONLY);
+    code = copy(fd, *to, NULL, TRANSFER_OPTIONS(.sparse = sparse));
+    if (code == 0)
+        CHECK_INT(file_differs(fd, 0, *to, 0, LATE_HOLE + MiB), ==, -1);
+    close(fd);
+    return code;
+}
+
+static void required_holes_are_refused_if_the_flush_fails(void)
+{
+    static const struct fuse_rule rule = { FUSE_ON_FSYNC, 0, FUSE_FAIL, EIO };
+    int to;
+
+    CHECK_CODE(copy_late_hole(&rule, SPARSESTREAM_SPARSE_REQUIRED, &to), -EOPNOTSUPP);
+    CHECK_CONTAINS(sparsestream_last_error(), "cannot tell its holes");
+    CHECK_INT(file_size(to), ==, 100);
+    CHECK_INT(file_differs_from_pattern(to, 0, 100, 2, 0), ==, -1);
+    close(to);
+    close_fixture();
+    CHECK_CODE(copy_late_hole(&rule, SPARSESTREAM_SPARSE_AUTO, &to), 0);
+    close(to);
+    close_fixture();
+}
+
+static void required_holes_fail_if_the_map_fails_later(void)
+{
+    static const struct fuse_rule rules[] = {
+        { FUSE_ON_SEEK_HOLE, 2, FUSE_FAIL, EINVAL },
+        { FUSE_ON_SEEK_HOLE, 2, FUSE_FAIL, ENOENT },
+        { FUSE_ON_SEEK_DATA, 2, FUSE_FAIL, EOPNOTSUPP },
+    };
+
+    for (size_t i = 0; i < COUNT(rules); i++) {
+        int to;
+
+        context("rule %zu", i);
+        CHECK_CODE(copy_late_hole(&rules[i], SPARSESTREAM_SPARSE_REQUIRED, &to), -EOPNOTSUPP);
+        CHECK_CONTAINS(sparsestream_last_error(), "cannot be used any longer");
+        close(to);
+        close_fixture();
+        CHECK_CODE(copy_late_hole(&rules[i], SPARSESTREAM_SPARSE_AUTO, &to), 0);
+        close(to);
+        close_fixture();
+    }
+}
+
 /* The map is asked again after a flush where the question itself failed. */
 static void a_question_that_fails_is_asked_again(void)
 {
@@ -848,6 +909,8 @@ TESTS(
     CASE(data_in_the_cache_is_found_by_a_question),
     CASE(data_in_the_cache_is_in_the_map),
     CASE(a_flush_that_fails_makes_all_data),
+    CASE(required_holes_are_refused_if_the_flush_fails),
+    CASE(required_holes_fail_if_the_map_fails_later),
     CASE(a_question_that_fails_is_asked_again),
     CASE(a_file_within_its_inode_is_copied),
     CASE(no_flush_on_ext4),

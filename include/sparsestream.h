@@ -1190,7 +1190,8 @@ int sparsestream_source_from_stream(const struct sparsestream_stream_ops *ops,
 /* Keep holes if both ends can; otherwise write them as zeros. This is the default. */
 #define SPARSESTREAM_SPARSE_AUTO 0
 /* Fail with -EOPNOTSUPP before a byte moves unless the source can report holes and the sink can make them.
-   A source with `SPARSESTREAM_IGNORE_MAP` cannot report holes. */
+   A source with `SPARSESTREAM_IGNORE_MAP` cannot report holes. If the map of a file system cannot be used
+   any longer in the middle of a transfer, that ends it with -EOPNOTSUPP. */
 #define SPARSESTREAM_SPARSE_REQUIRED 1
 /* Make no hole; write the holes of the source as zeros. */
 #define SPARSESTREAM_SPARSE_NEVER 2

@@ -89,6 +89,10 @@ pub trait SourceWays {
     fn holds_buffer(&self) -> bool {
         false
     }
+    /// Its holes are those of a map, which may turn out not to be usable.
+    fn mapped(&mut self) -> Option<&mut dyn Mapped> {
+        None
+    }
     /// It answers to offsets, with several requests under way.
     fn addressed(&mut self) -> Option<&mut dyn Addressable> {
         None
@@ -114,6 +118,14 @@ pub trait Peek {
     /// `first` bytes, the others `block`. The last may be cut off by `most` or by the end of the data.
     /// `None` if nothing can be known without reading.
     fn glimpse(&mut self, most: u64, first: u64, block: u64) -> Result<Option<Glimpse>>;
+}
+
+/// See [`SourceWays::mapped`].
+pub trait Mapped {
+    /// The holes of the source are required. Settles now whether the map can be believed, which is otherwise
+    /// done at the first hole, and returns it. From then on, a map that fails is an error, and what follows
+    /// is not taken for data.
+    fn require(&mut self) -> Result<bool>;
 }
 
 /// See [`SourceWays::rewind`].

@@ -58,7 +58,8 @@ pub const SPARSESTREAM_WIRE_KEEP: u64 = 1024;
 /// Sparse request: keep holes if both ends can; otherwise write them as zeros. This is the default.
 pub const SPARSESTREAM_SPARSE_AUTO: i32 = 0;
 /// Sparse request: fail with -EOPNOTSUPP before a byte moves unless the source can report holes and the sink
-/// can make them. A source with `SPARSESTREAM_IGNORE_MAP` cannot report holes.
+/// can make them. A source with `SPARSESTREAM_IGNORE_MAP` cannot report holes. If the map of a file system
+/// cannot be used any longer in the middle of a transfer, that ends it with -EOPNOTSUPP.
 pub const SPARSESTREAM_SPARSE_REQUIRED: i32 = 1;
 /// Sparse request: make no hole; write the holes of the source as zeros.
 pub const SPARSESTREAM_SPARSE_NEVER: i32 = 2;

@@ -109,6 +109,38 @@ impl Belief {
     pub(super) fn takes(self, kind: Kind) -> bool {
         kind != Kind::Hole || matches!(self, Belief::Native | Belief::Flushed)
     }
+
+    /// Finds out, before a hole is met, whether one will be believed.
+    #[cold]
+    pub(super) fn settle(&mut self, fd: Fd, offset: u64, trail: &mut Trail) -> Result<()> {
+        if *self != Belief::Unasked {
+            return Ok(());
+        }
+        if filesystem::map_follows_cache(fd, offset) {
+            *self = Belief::Native;
+        } else if let Some(errno) = self.flush(fd, offset, trail)? {
+            trail.record(Event::Map(MapEvent::Refused, Some(errno)));
+        }
+        Ok(())
+    }
+
+    /// Writes back what is in the cache, after which the map can be believed. Returns the errno if it cannot be
+    /// written back.
+    #[cold]
+    fn flush(&mut self, fd: Fd, offset: u64, trail: &mut Trail) -> Result<Option<i32>> {
+        match steadily(|| sys::sync_data(fd)) {
+            Ok(()) => {
+                *self = Belief::Flushed;
+                trail.record(Event::Map(MapEvent::Flushed, None));
+                Ok(None)
+            }
+            Err(libc::EINTR) => Err(Error::at(Operation::Map, Side::Source, offset, libc::EINTR)),
+            Err(errno) => {
+                *self = Belief::Never;
+                Ok(Some(errno))
+            }
+        }
+    }
 }
 
 /// Decides on a hole that is not believed yet, or on a question that failed. `None` means that
@@ -128,8 +160,8 @@ pub(super) fn reconsider(
     trail: &mut Trail,
 ) -> Result<Option<Section>> {
     let failed = |errno| Err(Error::at(Operation::Map, Side::Source, offset, errno));
-    let mut refused = |errno| {
-        trail.record(Event::Map(MapEvent::Refused, errno));
+    let refused = |errno, trail: &mut Trail| {
+        trail.record(Event::Map(MapEvent::Refused, Some(errno)));
         Ok(None)
     };
     match first.map_err(Refusal::of) {
@@ -139,26 +171,17 @@ pub(super) fn reconsider(
                 return Ok(Some(section));
             }
         }
-        Err(Refusal::NoMap(errno)) => return refused(Some(errno)),
+        Err(Refusal::NoMap(errno)) => return refused(errno, trail),
         Err(Refusal::Failure(errno)) => return failed(errno),
-        Err(Refusal::Other(errno)) if *belief == Belief::Flushed => return refused(Some(errno)),
+        Err(Refusal::Other(errno)) if *belief == Belief::Flushed => return refused(errno, trail),
         Err(Refusal::Other(_)) => {}
     }
-    match steadily(|| sys::sync_data(fd)) {
-        Ok(()) => *belief = Belief::Flushed,
-        Err(libc::EINTR) => return failed(libc::EINTR),
-        Err(errno) => {
-            *belief = Belief::Never;
-            return refused(Some(errno));
-        }
+    if let Some(errno) = belief.flush(fd, offset, trail)? {
+        return refused(errno, trail);
     }
-    trail.record(Event::Map(MapEvent::Flushed, None));
     match probe(fd, offset, end, false, || ()).map_err(Refusal::of) {
         Ok(section) => Ok(Some(section)),
-        Err(Refusal::NoMap(errno) | Refusal::Other(errno)) => {
-            trail.record(Event::Map(MapEvent::Refused, Some(errno)));
-            Ok(None)
-        }
+        Err(Refusal::NoMap(errno) | Refusal::Other(errno)) => refused(errno, trail),
         Err(Refusal::Failure(errno)) => failed(errno),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::probe::{Belief, probe, reconsider};
 use super::{Kind, Section};
-use crate::error::Result;
+use crate::error::{Error, Operation, Result, Side};
 use crate::sys::Fd;
 use crate::trace::{Event, MapEvent, Trail};
 
@@ -18,6 +18,16 @@ pub struct Walk {
     mapped: Option<bool>,
     belief: Belief,
     doubts: Doubts,
+    without: Without,
+}
+
+/// What a walk does where there is no map that could be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Without {
+    /// Everything is data.
+    Data,
+    /// It fails: the holes are required.
+    Failure,
 }
 
 /// Whether a map was seen to contradict itself.
@@ -32,7 +42,26 @@ impl Walk {
     /// A walk over a file that ends at `end`.
     #[must_use]
     pub fn new(fd: Fd, end: u64) -> Self {
-        Walk { fd, end, data: None, mapped: None, belief: Belief::Unasked, doubts: Doubts::None }
+        Walk {
+            fd,
+            end,
+            data: None,
+            mapped: None,
+            belief: Belief::Unasked,
+            doubts: Doubts::None,
+            without: Without::Data,
+        }
+    }
+
+    /// Settles whether a hole at or behind `offset` will be believed, and returns it. From then on, a map that
+    /// cannot be used is an error.
+    #[cold]
+    pub fn require(&mut self, offset: u64, trail: &mut Trail) -> Result<bool> {
+        self.without = Without::Failure;
+        if offset < self.end {
+            self.belief.settle(self.fd, offset, trail)?;
+        }
+        Ok(self.belief != Belief::Never)
     }
 
     /// Whether the file system answered when it was asked for its map, and is believed; `None`
@@ -55,7 +84,7 @@ impl Walk {
         }
         let known = self.data.take() == Some(offset);
         let first = match self.belief {
-            Belief::Never => Ok(Section::new(Kind::Data, offset, self.end - offset)),
+            Belief::Never => return self.without.section(offset, self.end),
             _ => probe(self.fd, offset, self.end, known, || self.doubts.record(trail)),
         };
         let section = match first {
@@ -64,7 +93,7 @@ impl Walk {
                 let answer = reconsider(self.fd, offset, self.end, first, &mut self.belief, trail)?;
                 let Some(section) = answer else {
                     self.mapped = Some(false);
-                    return Ok(Section::new(Kind::Data, offset, self.end - offset));
+                    return self.without.section(offset, self.end);
                 };
                 section
             }
@@ -78,6 +107,23 @@ impl Walk {
             self.data = Some(next);
         }
         Ok(section)
+    }
+}
+
+impl Without {
+    /// The answer from `offset` on, where there is no map.
+    #[cold]
+    fn section(self, offset: u64, end: u64) -> Result<Section> {
+        match self {
+            Without::Data => Ok(Section::new(Kind::Data, offset, end - offset)),
+            Without::Failure => Err(Error::Because {
+                operation: Operation::Sparse,
+                side: Side::Source,
+                offset,
+                errno: libc::EOPNOTSUPP,
+                why: "the map of the file system cannot be used any longer",
+            }),
+        }
     }
 }
 

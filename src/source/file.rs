@@ -7,8 +7,8 @@ use super::peek::{Blocks, Looker};
 use super::{Options, range_end};
 use crate::direct::{Alignment, Reader};
 use crate::end::{
-    Addressable, Attempt, End, Extent, Feed, Glimpse, Look, Next, Peek, Rewind, Source, SourceInfo,
-    SourceWays, Stored,
+    Addressable, Attempt, End, Extent, Feed, Glimpse, Look, Mapped, Next, Peek, Rewind, Source,
+    SourceInfo, SourceWays, Stored,
 };
 use crate::error::{Allowed, Error, Operation, Result, Side};
 use crate::filesystem::FileSystem;
@@ -290,8 +290,22 @@ impl SourceWays for FileSource {
         Some(self)
     }
 
+    fn mapped(&mut self) -> Option<&mut dyn Mapped> {
+        Some(self)
+    }
+
     fn addressed(&mut self) -> Option<&mut dyn Addressable> {
         if self.direct.is_some() { Some(self) } else { None }
+    }
+}
+
+impl Mapped for FileSource {
+    fn require(&mut self) -> Result<bool> {
+        match &mut self.walk {
+            Some(walk) => walk.require(self.offset, &mut self.trail),
+            // Made while it is read: there are no holes to miss.
+            None => Ok(self.tells_holes),
+        }
     }
 }
 

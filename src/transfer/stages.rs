@@ -186,7 +186,7 @@ impl Course {
     fn open(&mut self, turn: &mut Turn) -> Result<Step> {
         let from = turn.source.open()?;
         let Options { sparse, .. } = self.options;
-        if sparse == Sparse::Required && !from.tells_holes {
+        if sparse == Sparse::Required && !(from.tells_holes && require_map(turn)?) {
             return Err(unable(Side::Source, Operation::Sparse, "cannot tell its holes"));
         }
         let begins = from.start;
@@ -257,6 +257,12 @@ impl Durable {
             peer.durable(offset);
         }
     }
+}
+
+/// Whether a source that tells its holes will do so to its end.
+#[cold]
+fn require_map(turn: &mut Turn) -> Result<bool> {
+    turn.source.mapped().map_or(Ok(true), |mapped| mapped.require())
 }
 
 fn unable(side: Side, operation: Operation, why: &'static str) -> Error {
