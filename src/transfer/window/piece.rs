@@ -1,5 +1,6 @@
 //! A piece of the stream that is on its way.
 
+use super::grid::Grid;
 use crate::end::HoleWay;
 use crate::section::Kind;
 use crate::sys::memory::Slab;
@@ -92,16 +93,16 @@ impl Piece {
         self.slab.as_ref().and_then(|slab| slab.bytes().get(range)).unwrap_or_default()
     }
 
-    /// Finds the blocks of `unit` bytes that are all zeros.
-    pub(super) fn look_for_zeros(&mut self, unit: u64, phase: u64) {
+    /// Finds the blocks that are all zeros.
+    pub(super) fn look_for_zeros(&mut self, grid: Grid) {
         let mut found: Vec<u64> = Vec::new();
         let mut at = 0;
         let mut nth = 0;
         while at < self.length {
-            let end = self.length.min(at + unit - (self.from + at + phase) % unit);
+            let end = self.length.min(at + grid.to_block_end(self.from + at));
             if is_zero(&self.bytes()[at as usize..end as usize]) {
                 if found.is_empty() {
-                    let words = (self.length / unit + 2).div_ceil(64) as usize;
+                    let words = grid.blocks(self.length).div_ceil(64) as usize;
                     if found.try_reserve_exact(words).is_err() {
                         // It is data, then.
                         return;
@@ -117,21 +118,21 @@ impl Piece {
     }
 
     /// The run that begins at `at` and ends at `end` at the latest.
-    pub(super) fn run(&self, at: u64, end: u64, unit: u64, phase: u64) -> Run {
+    pub(super) fn run(&self, at: u64, end: u64, grid: Grid) -> Run {
         match (self.kind, &self.zeros) {
             (Kind::Hole | Kind::End, _) => Run::Zeros(end - at),
             (Kind::Keep, _) => Run::Keep(end - at),
             (Kind::Data, None) => Run::Data(end - at),
             (Kind::Data, Some(zeros)) => {
-                let base = (self.from + phase) / unit;
+                let base = grid.block(self.from);
                 let is_zero = |at: u64| {
-                    let nth = ((self.from + at + phase) / unit - base) as usize;
+                    let nth = (grid.block(self.from + at) - base) as usize;
                     zeros[nth / 64] & 1 << (nth % 64) != 0
                 };
                 let first = is_zero(at);
                 let mut reach = at;
                 while reach < end && is_zero(reach) == first {
-                    reach += unit - (self.from + reach + phase) % unit;
+                    reach += grid.to_block_end(self.from + reach);
                 }
                 let length = reach.min(end) - at;
                 if first { Run::Zeros(length) } else { Run::Data(length) }

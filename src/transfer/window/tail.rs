@@ -1,6 +1,6 @@
 //! The one block of an addressable sink that is filled in part: see [`crate::edge`].
 
-use super::TAIL;
+use super::exchange::TAIL;
 use super::piece::Piece;
 use super::port::Port;
 use crate::edge::{Edge, Want};

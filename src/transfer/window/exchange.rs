@@ -1,0 +1,165 @@
+//! Requests that go out to both ends, and the replies that come back.
+
+use super::Window;
+use super::piece::State;
+use super::port::{Port, Rest};
+use super::watched::Watched;
+use crate::end::{Addressable, Ask, Reply, Request};
+use crate::error::{Error, Operation, Result, Side};
+use crate::transfer::turn::Turn;
+
+/// The token of the request for the block that is filled in part.
+pub(super) const TAIL: u64 = u64::MAX;
+
+impl Window {
+    /// Requests that are under way.
+    pub(in crate::transfer) fn in_flight(&self) -> usize {
+        self.from.iter().chain(&self.to).map(|port| port.in_flight).sum()
+    }
+
+    pub(super) fn submit(&mut self, side: Side, request: Request, turn: &mut Turn) -> Result<()> {
+        let Some(port) = self.port(side) else { return Err(Error::Internal) };
+        port.in_flight += 1;
+        let Some(end) = addressed(side, turn) else { return Err(Error::Internal) };
+        end.submit(request);
+        Ok(())
+    }
+
+    fn port(&mut self, side: Side) -> Option<&mut Port> {
+        if side == Side::Source { self.from.as_mut() } else { self.to.as_mut() }
+    }
+
+    /// Takes in what is done. Returns whether anything was.
+    pub(super) fn collect(&mut self, turn: &mut Turn) -> Result<bool> {
+        let mut any = false;
+        for side in [Side::Source, Side::Sink] {
+            if self.port(side).is_none_or(|port| port.in_flight == 0) {
+                continue;
+            }
+            let Some(end) = addressed(side, turn) else { return Err(Error::Internal) };
+            end.advance(&mut self.replies)?;
+            any |= !self.replies.is_empty();
+            while let Some(reply) = self.replies.pop_front() {
+                if let Some(port) = self.port(side) {
+                    port.in_flight -= 1;
+                }
+                if let Err(error) = self.take_in(side, reply, turn) {
+                    // The others are back too.
+                    let others = self.replies.len();
+                    self.replies.clear();
+                    if let Some(port) = self.port(side) {
+                        port.in_flight -= others;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        if any {
+            turn.progressed();
+        }
+        Ok(any)
+    }
+
+    fn take_in(&mut self, side: Side, reply: Reply, turn: &mut Turn) -> Result<()> {
+        let Reply { request, result } = reply;
+        let result = result.map_err(|errno| failure(side, &request, errno));
+        if request.token == TAIL {
+            let Some(tail) = &mut self.tail else { return Err(Error::Internal) };
+            let stored = tail.take_in(request, result)?;
+            return self.tail_stored(stored, turn);
+        }
+        let Some(index) = self.queue.index(request.token) else { return Err(Error::Internal) };
+        let piece = &mut self.queue[index];
+        let count = result?;
+        if count > request.length {
+            let (operation, offset) = (operation(request.ask), request.offset);
+            let answer = i64::try_from(count).unwrap_or(i64::MAX);
+            return Err(Error::Nonsense { operation, side, offset, answer });
+        }
+        match request.ask {
+            Ask::Read => {
+                let Some(from) = &self.from else { return Err(Error::Internal) };
+                match from.rest_of_read(piece, request, count) {
+                    Rest::Nothing => self.loaded(index),
+                    Rest::Of(rest) => return self.submit(Side::Source, rest, turn),
+                    Rest::Ended => piece.state = State::Short,
+                }
+                Ok(())
+            }
+            Ask::Write | Ask::Zero => {
+                let written = request.ask == Ask::Write;
+                if let Some(to) = &self.to {
+                    if count == 0 {
+                        return Err(failure(side, &request, libc::EIO));
+                    }
+                    // A part of a block is done again, with the rest of it.
+                    piece.cursor += count - count % to.block();
+                }
+                if let (false, Some(end)) = (written, turn.sink.addressed()) {
+                    piece.hole_way = end.zero_way();
+                }
+                if request.memory.is_some() {
+                    piece.slab = request.memory;
+                }
+                piece.state = State::Loaded;
+                Ok(())
+            }
+            Ask::Flush => Err(Error::Internal),
+        }
+    }
+
+    /// Cancels what is under way, because the transfer has failed.
+    pub(in crate::transfer) fn cancel(&mut self, error: &Error, turn: &mut Turn) {
+        for end in [turn.source.addressed(), turn.sink.addressed()].into_iter().flatten() {
+            end.cancel(error);
+        }
+    }
+
+    /// Takes back what was cancelled. Returns whether all of it is back.
+    pub(in crate::transfer) fn drain(&mut self, turn: &mut Turn) -> bool {
+        for (port, end) in
+            [(&mut self.from, turn.source.addressed()), (&mut self.to, turn.sink.addressed())]
+        {
+            let (Some(port), Some(end)) = (port, end) else { continue };
+            if port.in_flight > 0 {
+                // The failure that is reported is the first one.
+                let _ = end.advance(&mut self.replies);
+                port.in_flight -= self.replies.len().min(port.in_flight);
+                self.replies.clear();
+            }
+        }
+        if self.in_flight() > 0 {
+            let mut watched = Watched::new();
+            for (port, side) in [(&self.to, Side::Sink), (&self.from, Side::Source)] {
+                if port.as_ref().is_some_and(|port| port.in_flight > 0) {
+                    watched.add(side, turn);
+                }
+            }
+            turn.waits = watched.several();
+        }
+        self.in_flight() == 0
+    }
+}
+
+fn addressed<'a>(side: Side, turn: &'a mut Turn) -> Option<&'a mut dyn Addressable> {
+    if side == Side::Source { turn.source.addressed() } else { turn.sink.addressed() }
+}
+
+fn operation(ask: Ask) -> Operation {
+    match ask {
+        Ask::Read => Operation::Read,
+        Ask::Write => Operation::Write,
+        Ask::Zero => Operation::Hole,
+        Ask::Flush => Operation::Sync,
+    }
+}
+
+/// The error of a request, with its own offset.
+fn failure(side: Side, request: &Request, errno: i32) -> Error {
+    let (operation, offset) = (operation(request.ask), request.offset);
+    if errno == libc::EAGAIN {
+        let why = "the request was answered with EAGAIN";
+        return Error::Because { operation, side, offset, errno: libc::EIO, why };
+    }
+    Error::at(operation, side, offset, errno)
+}

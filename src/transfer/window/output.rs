@@ -1,0 +1,78 @@
+//! Writes what is loaded to an addressable sink.
+
+use super::Window;
+use super::piece::{Run, State};
+use crate::end::{Ask, HoleWay, Request};
+use crate::error::{Error, Result, Side};
+use crate::transfer::turn::Turn;
+
+impl Window {
+    /// Asks an addressable sink to write what is loaded. Returns whether anything was asked or done.
+    pub(super) fn output(&mut self, turn: &mut Turn) -> Result<bool> {
+        let mut any = false;
+        for index in 0..self.queue.len() {
+            let Some(to) = &self.to else { return Ok(false) };
+            if to.is_full() {
+                break;
+            }
+            if self.queue[index].state == State::Loaded {
+                any |= self.output_piece(index, turn)?;
+            }
+        }
+        Ok(any)
+    }
+
+    /// Asks for the next run of a piece. Returns whether anything was asked or done.
+    fn output_piece(&mut self, index: usize, turn: &mut Turn) -> Result<bool> {
+        let (Some(to), last) = (&self.to, index + 1 == self.queue.len()) else {
+            return Err(Error::Internal);
+        };
+        let token = self.queue.token(index);
+        let piece = &mut self.queue[index];
+        let (start, end) = to.middle(piece);
+        piece.cursor = piece.cursor.max(start);
+        while piece.cursor < end {
+            let run = piece.run(piece.cursor, end, self.grid);
+            let offset = to.offset(piece.from + piece.cursor);
+            let request = match run {
+                Run::Keep(length) => {
+                    piece.cursor += length;
+                    continue;
+                }
+                // Nothing is there to be zeroed.
+                Run::Zeros(length) if to.geometry.grows && offset >= to.geometry.size => {
+                    piece.hole_way = HoleWay::Extended;
+                    piece.cursor += length;
+                    continue;
+                }
+                Run::Zeros(length) => {
+                    let mut length = length.min(to.geometry.zero);
+                    if to.geometry.grows {
+                        length = length.min(to.up(to.geometry.size) - offset);
+                    }
+                    Request { token, ask: Ask::Zero, offset, length, memory: None, start: 0 }
+                }
+                Run::Data(length) => {
+                    // A write that may be the last comes when all before it is done: a copy that is killed
+                    // never has its final size.
+                    let grown = to.geometry.grows && offset + length > to.geometry.size;
+                    if grown && last && index > 0 {
+                        return Ok(false);
+                    }
+                    let (start, memory) = (piece.skew + piece.cursor as usize, piece.slab.take());
+                    Request { token, ask: Ask::Write, offset, length, memory, start }
+                }
+            };
+            piece.state = State::Busy;
+            self.submit(Side::Sink, request, turn)?;
+            return Ok(true);
+        }
+        piece.state = State::Done;
+        // Unless a part of it goes through the block that is filled in part, its memory does not wait for
+        // slow pieces before it.
+        if (start, end) == (0, piece.length) {
+            self.queue.free_slab(index);
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,198 @@
+//! Plans what comes next of the source, as far as there is memory.
+
+use super::Window;
+use super::piece::{Piece, State};
+use crate::end::Next;
+use crate::error::{Error, Operation, Result, Side};
+use crate::section::Kind;
+use crate::transfer::turn::Turn;
+
+impl Window {
+    /// Plans what comes next, as far as there is memory. Returns whether anything was.
+    pub(super) fn plan(&mut self, turn: &mut Turn) -> Result<bool> {
+        let mut any = false;
+        while !self.source_ended && !self.queue.is_full() {
+            let more =
+                if self.from.is_some() { self.plan_read(turn) } else { self.plan_stream(turn) };
+            match more {
+                Ok(true) => any = true,
+                Ok(false) => break,
+                Err(error) if error.would_block() => {
+                    self.stalled.source = Some(error);
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(any)
+    }
+
+    /// Asks an addressable source for what comes next. Returns whether it was planned.
+    fn plan_read(&mut self, turn: &mut Turn) -> Result<bool> {
+        let look = turn.source.look()?;
+        let length = match (look.kind, look.length) {
+            (Kind::End, _) => {
+                self.source_ended = true;
+                return Ok(true);
+            }
+            (_, Some(0) | None) => return Err(Error::Internal),
+            (_, Some(length)) => length,
+        };
+        if look.kind != Kind::Data {
+            return self.plan_section(look.kind, length, turn);
+        }
+        let Some(from) = &self.from else { return Err(Error::Internal) };
+        if !self.queue.has_slab() || from.is_full() {
+            return Ok(false);
+        }
+        let most = from.most(self.queue.planned()).min(self.to_cut());
+        let Some(allowed) = self.allowance(turn) else { return Ok(false) };
+        let length = length.min(most).min(allowed);
+        self.reach(Kind::Data, length, turn)?;
+        let (Some(slab), Some(from)) = (self.queue.take_slab(), &self.from) else {
+            return Ok(false);
+        };
+        let mut piece = Piece::data(self.queue.planned(), length, State::Busy);
+        let request = from.read(&mut piece, slab, self.queue.token(self.queue.len()));
+        self.queue.push(piece);
+        turn.pace.spend(length, turn.now);
+        turn.source.consume(length);
+        self.submit(Side::Source, request, turn)?;
+        Ok(true)
+    }
+
+    /// Reads what comes next of a stream into the piece that is being filled. Returns whether anything came.
+    fn plan_stream(&mut self, turn: &mut Turn) -> Result<bool> {
+        if self.queue.back().is_none_or(|piece| piece.state != State::Filling) {
+            let Some(slab) = self.queue.take_slab() else { return Ok(false) };
+            let mut piece = Piece::data(self.queue.planned(), 0, State::Filling);
+            piece.room = self.to_cut();
+            piece.skew = self.to.as_ref().map_or(0, |to| to.skew(piece.from));
+            piece.slab = Some(slab);
+            self.queue.push(piece);
+        }
+        let Some(allowed) = self.allowance(turn) else { return Ok(false) };
+        let Some(Piece { slab: Some(slab), skew, length, room, .. }) = self.queue.back_mut() else {
+            return Err(Error::Internal);
+        };
+        let start = *skew + *length as usize;
+        let most = (*room - *length).min(allowed) as usize;
+        let next = turn.source.next(&mut slab.bytes_mut()[start..start + most])?;
+        match next {
+            Next::Data(count) => {
+                let count = turn.came(count, most)? as u64;
+                turn.pace.spend(count, turn.now);
+                turn.progressed();
+                let full = *length + count == *room;
+                self.queue.grew(count);
+                self.reach(Kind::Data, 0, turn)?;
+                if full {
+                    self.loaded(self.queue.len() - 1);
+                }
+            }
+            Next::Hole(length) => {
+                self.close();
+                return self.plan_section(Kind::Hole, length, turn);
+            }
+            Next::Keep(length) => {
+                self.close();
+                return self.plan_section(Kind::Keep, length, turn);
+            }
+            Next::End => {
+                self.close();
+                self.source_ended = true;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Nothing more comes into the piece that is being filled.
+    fn close(&mut self) {
+        match self.queue.back() {
+            Some(piece) if piece.state == State::Filling && piece.length == 0 => {
+                self.queue.drop_last();
+            }
+            Some(piece) if piece.state == State::Filling => self.loaded(self.queue.len() - 1),
+            _ => {}
+        }
+    }
+
+    /// A hole or a kept section comes next. Returns whether it was planned.
+    fn plan_section(&mut self, kind: Kind, length: u64, turn: &mut Turn) -> Result<bool> {
+        if i64::try_from(self.queue.planned().saturating_add(length)).is_err() {
+            return Err(Error::at(
+                Operation::Read,
+                Side::Source,
+                self.queue.planned(),
+                libc::EOVERFLOW,
+            ));
+        }
+        if kind == Kind::Keep && !self.kinds.keeps {
+            return Err(Error::Because {
+                operation: Operation::Keep,
+                side: Side::Source,
+                offset: self.queue.planned(),
+                errno: libc::EPROTO,
+                why: "the source did not declare that it keeps sections",
+            });
+        }
+        if kind == Kind::Hole && !self.kinds.holes {
+            return self.plan_zeros(length, turn);
+        }
+        self.reach(kind, length, turn)?;
+        turn.source.consume(length);
+        self.queue.push(Piece::section(kind, self.queue.planned(), length));
+        Ok(true)
+    }
+
+    /// Plans zeros for a part of a hole that is not made.
+    fn plan_zeros(&mut self, length: u64, turn: &mut Turn) -> Result<bool> {
+        let Some(allowed) = self.allowance(turn) else { return Ok(false) };
+        let length = length.min(self.to_cut()).min(allowed);
+        self.reach(Kind::Hole, length, turn)?;
+        let Some(mut slab) = self.queue.take_slab() else { return Ok(false) };
+        slab.bytes_mut().fill(0);
+        let mut piece = Piece::data(self.queue.planned(), length, State::Loaded);
+        piece.skew = self.to.as_ref().map_or(0, |to| to.skew(piece.from));
+        piece.slab = Some(slab);
+        self.queue.push(piece);
+        turn.pace.spend(length, turn.now);
+        turn.source.consume(length);
+        Ok(true)
+    }
+
+    /// Whether the sink takes what is planned, and `more`.
+    fn reach(&self, kind: Kind, more: u64, turn: &mut Turn) -> Result<()> {
+        match (&self.to, turn.sink.addressed()) {
+            (Some(to), Some(end)) => end.reach(kind, to.offset(self.queue.planned() + more)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Bytes from what is planned to the end of its piece.
+    fn to_cut(&self) -> u64 {
+        self.grid.to_cut(self.queue.planned())
+    }
+
+    fn allowance(&mut self, turn: &Turn) -> Option<u64> {
+        match turn.pace.allowance(turn.now) {
+            Ok(allowed) => Some(allowed),
+            Err(when) => {
+                self.stalled.rate = Some(when);
+                None
+            }
+        }
+    }
+
+    /// All of a piece is in its slab.
+    pub(super) fn loaded(&mut self, index: usize) {
+        let piece = &mut self.queue[index];
+        piece.state = State::Loaded;
+        if let Some(to) = &self.to {
+            to.place(piece);
+        }
+        if self.grid.detects() {
+            piece.look_for_zeros(self.grid);
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The pieces that are on their way, in the order of the stream, and the memory for them.
+
+use super::piece::Piece;
+use crate::sys::memory::Slab;
+use std::collections::VecDeque;
+use std::ops::{Index, IndexMut};
+
+/// Holes and kept sections need no slab, but the list of pieces has an end.
+pub(super) const PIECES_PER_SLAB: usize = 16;
+
+/// The pieces, by their index. A piece keeps its token while those before it leave.
+#[derive(Debug)]
+pub(super) struct Queue {
+    pieces: VecDeque<Piece>,
+    /// The most of them.
+    most: usize,
+    /// The token of the first piece.
+    first: u64,
+    /// The stream was planned up to here.
+    planned: u64,
+    slabs: Vec<Slab>,
+}
+
+impl Queue {
+    /// No pieces, and memory for them; `None` if there is no memory. The stream is at `begun`.
+    pub(super) fn new(slabs: Vec<Slab>, begun: u64) -> Option<Self> {
+        let most = slabs.len() * PIECES_PER_SLAB;
+        let mut pieces = VecDeque::new();
+        pieces.try_reserve_exact(most).ok()?;
+        Some(Queue { pieces, most, first: 0, planned: begun, slabs })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.pieces.len() >= self.most
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// The place in the stream up to which it was planned.
+    pub(super) fn planned(&self) -> u64 {
+        self.planned
+    }
+
+    /// The token of the piece at an index, or of the next one.
+    pub(super) fn token(&self, index: usize) -> u64 {
+        self.first + index as u64
+    }
+
+    /// The index of the piece with this token.
+    pub(super) fn index(&self, token: u64) -> Option<usize> {
+        let index = usize::try_from(token.checked_sub(self.first)?).ok()?;
+        (index < self.pieces.len()).then_some(index)
+    }
+
+    pub(super) fn front(&self) -> Option<&Piece> {
+        self.pieces.front()
+    }
+
+    pub(super) fn back(&self) -> Option<&Piece> {
+        self.pieces.back()
+    }
+
+    pub(super) fn back_mut(&mut self) -> Option<&mut Piece> {
+        self.pieces.back_mut()
+    }
+
+    /// Adds a piece, which begins where the last one ends.
+    pub(super) fn push(&mut self, piece: Piece) {
+        self.planned += piece.length;
+        self.pieces.push_back(piece);
+    }
+
+    /// The last piece has grown by this many bytes.
+    pub(super) fn grew(&mut self, count: u64) {
+        self.planned += count;
+        if let Some(piece) = self.pieces.back_mut() {
+            piece.length += count;
+        }
+    }
+
+    /// Lets the first piece go.
+    pub(super) fn pop(&mut self) {
+        if let Some(mut piece) = self.pieces.pop_front() {
+            self.first += 1;
+            self.slabs.extend(piece.slab.take());
+        }
+    }
+
+    /// Drops the last piece, to which nothing came.
+    pub(super) fn drop_last(&mut self) {
+        if let Some(mut piece) = self.pieces.pop_back() {
+            self.slabs.extend(piece.slab.take());
+        }
+    }
+
+    /// Takes memory for a piece, if there is some.
+    pub(super) fn take_slab(&mut self) -> Option<Slab> {
+        self.slabs.pop()
+    }
+
+    pub(super) fn has_slab(&self) -> bool {
+        !self.slabs.is_empty()
+    }
+
+    /// The piece at an index needs its memory no longer.
+    pub(super) fn free_slab(&mut self, index: usize) {
+        self.slabs.extend(self.pieces[index].slab.take());
+    }
+}
+
+impl Index<usize> for Queue {
+    type Output = Piece;
+
+    fn index(&self, index: usize) -> &Piece {
+        &self.pieces[index]
+    }
+}
+
+impl IndexMut<usize> for Queue {
+    fn index_mut(&mut self, index: usize) -> &mut Piece {
+        &mut self.pieces[index]
+    }
+}
