@@ -6,22 +6,20 @@
 //! | `answers` | what a function answers, and what it says about a failure |
 //! | `party` | the life of an end, and what it waits for |
 //! | `source`, `stream`, `sink` | tables as ends |
-//! | `asynchronous`, `requests` | the table of an end with several requests in flight, as ends |
+//! | `asynchronous` | the table of an end with several requests in flight, as ends |
 //! | `observer` | progress, sections, the trace and checkpoints |
 
 pub mod answers;
 mod asynchronous;
 mod observer;
 mod party;
-mod requests;
 mod sink;
 mod source;
 mod stream;
 pub mod tables;
 
-pub use asynchronous::{AsyncSink, AsyncSource};
+pub use asynchronous::{AsyncSink, AsyncSource, request_done};
 pub use observer::{Checkpoint, Observer};
-pub use requests::request_done;
 pub use sink::TableSink;
 pub use source::TableSource;
 pub use stream::StreamSource;

@@ -1,0 +1,232 @@
+//! The part of a table of requests that is the same at both ends.
+
+use super::super::answers::Site;
+use super::super::party::{Ending, Party};
+use super::super::tables::{SPARSESTREAM_WITH_HOLES, SPARSESTREAM_WITH_KEEPS};
+use super::requests::Requests;
+use crate::end::{Ask, Geometry, Reply, Request};
+use crate::error::{Error, Operation, Result, Side};
+use crate::ffi::async_ops::{
+    SPARSESTREAM_ASYNC_GROWS, SPARSESTREAM_ASYNC_READS, sparsestream_async_info,
+    sparsestream_async_ops, sparsestream_async_options,
+};
+use crate::ffi::guard::{self, signed};
+use crate::ffi::{opaque, options};
+use crate::sys::memory::Slab;
+use libc::c_void;
+use std::collections::VecDeque;
+
+/// The part that is the same at both ends.
+pub(super) struct Common {
+    pub(super) ops: sparsestream_async_ops,
+    pub(super) party: Party,
+    side: Side,
+    pub(super) flags: u64,
+    /// The first byte of the stream in the end, and how far the stream has come there.
+    pub(super) start: u64,
+    pub(super) at: u64,
+    pub(super) length: u64,
+    pub(super) info: Option<sparsestream_async_info>,
+    requests: Requests,
+    /// Requests that failed before they were handed out.
+    pub(super) refused: VecDeque<Reply>,
+}
+
+/// The most requests under way.
+const DEPTH: u32 = 256;
+
+impl Common {
+    /// # Safety
+    /// `ops` is null or a table of its size whose functions may be called with `opaque` for as long as this
+    /// lives; `options` is null or a struct of its size.
+    pub(super) unsafe fn new(
+        ops: *const sparsestream_async_ops,
+        opaque: *mut c_void,
+        options: *const sparsestream_async_options,
+        side: Side,
+        flags: u64,
+    ) -> Result<Self> {
+        // SAFETY: as promised.
+        let (ops, opaque) = unsafe { opaque::table(ops, opaque) }?;
+        // SAFETY: as promised.
+        let options = unsafe { options::read(options, "options") }?;
+        guard::flags(options.flags, flags, "options.flags")?;
+        guard::callback(ops.describe, "ops.describe")?;
+        guard::callback(ops.submit, "ops.submit")?;
+        let start = guard::unsigned(options.offset, "options.offset")?;
+        let ending = Ending { finish: ops.finish, abort: ops.abort, wait: ops.wait };
+        Ok(Common {
+            ops,
+            party: Party::new(opaque, side, ending),
+            side,
+            flags: options.flags,
+            start,
+            at: start,
+            length: guard::unsigned(options.length, "options.length")?,
+            info: None,
+            requests: Requests::new(0)?,
+            refused: VecDeque::new(),
+        })
+    }
+
+    /// The properties of the end, asked once.
+    pub(super) fn info(&mut self) -> Result<sparsestream_async_info> {
+        let site = self.party.touch(Operation::Open)?;
+        if let Some(info) = self.info {
+            return Ok(info);
+        }
+        let mut info = sparsestream_async_info {
+            size: size_of::<sparsestream_async_info>() as u64,
+            total: -1,
+            block: 1,
+            memory: 1,
+            depth: 16,
+            ..sparsestream_async_info::default()
+        };
+        let describe = self.ops.describe.ok_or_else(|| Error::null("ops.describe"))?;
+        let pointer = self.party.pointer();
+        // SAFETY: the caller promised that its functions may be called with its opaque.
+        site.done(|| unsafe { describe(pointer, &raw mut info) })?;
+        checked(&info, site)?;
+        info.depth = info.depth.min(DEPTH);
+        let (offset, total) = (self.start, info.total as u64);
+        let begins_beyond = offset > total && info.flags & SPARSESTREAM_ASYNC_GROWS == 0;
+        if begins_beyond || offset > total && self.side == Side::Source {
+            let why = "starts beyond the end";
+            return Err(Error::argument("options.offset", why, libc::EINVAL));
+        }
+        self.requests = Requests::new(info.depth as usize)?;
+        self.refused
+            .try_reserve_exact(info.depth as usize)
+            .map_err(|_| Error::nowhere(Operation::Allocate, Side::None, libc::ENOMEM))?;
+        self.info = Some(info);
+        Ok(info)
+    }
+
+    pub(super) fn has(&self, flag: u64) -> bool {
+        self.info.is_some_and(|info| info.flags & flag != 0)
+    }
+
+    pub(super) fn geometry(&mut self, size: u64) -> Result<Geometry> {
+        let info = self.info()?;
+        let limit = |value: i64| if value == 0 { i64::MAX as u64 } else { value as u64 };
+        Ok(Geometry {
+            at: self.at,
+            size,
+            block: info.block.into(),
+            memory: info.memory.into(),
+            request: limit(info.request_size),
+            zero: limit(info.zero_size),
+            depth: info.depth as usize,
+            grows: info.flags & SPARSESTREAM_ASYNC_GROWS != 0,
+            reads: info.flags & SPARSESTREAM_ASYNC_READS != 0,
+        })
+    }
+
+    pub(super) fn memory(&mut self, slab: &Slab) {
+        let (start, length) = slab.region();
+        if let Some(memory) = self.ops.memory {
+            let pointer = self.party.pointer();
+            // SAFETY: the caller promised that its functions may be called with its opaque.
+            // Whoever cannot register memory can do without.
+            let _ = unsafe { memory(pointer, start.cast(), length) };
+        }
+    }
+
+    pub(super) fn submit(&mut self, request: Request) {
+        if let Some(request) = self.requests.add(request) {
+            self.refused.push_back(Reply { request, result: Err(libc::EBUSY) });
+        }
+    }
+
+    pub(super) fn advance(&mut self, replies: &mut VecDeque<Reply>) -> Result<()> {
+        let site = self.party.site(Operation::Wait);
+        let pointer = self.party.pointer();
+        if let Some(submit) = self.ops.submit {
+            self.requests.hand_out(|request| {
+                // SAFETY: the caller promised that its functions may be called with its opaque; the request
+                // stays where it is until it is answered.
+                unsafe { submit(pointer, request) }
+            });
+        }
+        let advanced = match self.ops.advance {
+            // SAFETY: the caller promised that its functions may be called with its opaque.
+            Some(advance) => site.done(|| unsafe { advance(pointer) }),
+            None => Ok(()),
+        };
+        replies.append(&mut self.refused);
+        self.requests.take_back(replies);
+        match advanced {
+            Err(error) if error.would_block() || error.interrupted() => Ok(()),
+            other => other,
+        }
+    }
+
+    /// The end is over with this error, and everything that was asked of it too.
+    pub(super) fn abort(&mut self, error: &Error) {
+        self.party.abort(error);
+    }
+
+    /// Every request that was answered comes back; the others never do.
+    pub(super) fn advance_after_abort(&mut self, replies: &mut VecDeque<Reply>) {
+        let before = self.requests.under_way();
+        replies.append(&mut self.refused);
+        let known = replies.len();
+        self.requests.take_back(replies);
+        let lost = before - (replies.len() - known);
+        self.requests.end();
+        // The count must come out right, though there is no memory to hand back.
+        for _ in 0..lost {
+            let request =
+                Request { token: 0, ask: Ask::Flush, offset: 0, length: 0, memory: None, start: 0 };
+            replies.push_back(Reply { request, result: Err(libc::ECANCELED) });
+        }
+    }
+
+    pub(super) fn unsupported<T>(&self, operation: Operation) -> Result<T> {
+        Err(Error::Because {
+            operation,
+            side: self.side,
+            offset: self.at,
+            errno: libc::EOPNOTSUPP,
+            why: "an end of requests is used by a transfer only",
+        })
+    }
+}
+
+impl Drop for Common {
+    fn drop(&mut self) {
+        if self.requests.under_way() > 0 {
+            self.party.abort(&Error::nowhere(Operation::None, Side::None, libc::ECANCELED));
+        }
+        self.requests.end();
+    }
+}
+
+/// Refuses properties that cannot be.
+fn checked(info: &sparsestream_async_info, site: Site) -> Result<()> {
+    let known = SPARSESTREAM_WITH_HOLES
+        | SPARSESTREAM_WITH_KEEPS
+        | SPARSESTREAM_ASYNC_GROWS
+        | SPARSESTREAM_ASYNC_READS;
+    let least = |value: i64| value == 0 || value >= i64::from(info.block);
+    if info.flags & !known != 0 {
+        return Err(site.nonsense(signed(info.flags)));
+    }
+    if info.total < 0 {
+        return Err(site.nonsense(info.total));
+    }
+    if !info.block.is_power_of_two() || info.block > 65536 {
+        return Err(site.nonsense(info.block.into()));
+    }
+    if !info.memory.is_power_of_two() || info.memory > info.block {
+        return Err(site.nonsense(info.memory.into()));
+    }
+    if !least(info.request_size) || !least(info.zero_size) {
+        return Err(site.nonsense(info.request_size.min(info.zero_size)));
+    }
+    if info.depth == 0 {
+        return Err(site.nonsense(0));
+    }
+    Ok(())
+}

@@ -1,0 +1,16 @@
+//! The caller's table of an end with several requests in flight.
+//!
+//! | module | subject |
+//! |---|---|
+//! | `source`, `sink` | the table as an end |
+//! | `common` | the part that is the same at both ends |
+//! | `requests` | the requests that the caller holds |
+
+mod common;
+mod requests;
+mod sink;
+mod source;
+
+pub use requests::request_done;
+pub use sink::AsyncSink;
+pub use source::AsyncSource;
