@@ -7,10 +7,12 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use sparsestream::digest::Digest;
 use sparsestream::error::{Error, Operation, Side};
-use sparsestream::wire::proto::Fault;
 use sparsestream::wire::proto::body::{ANSWERS, DIGEST, End, Hello};
-use sparsestream::wire::proto::frame::{self, Frame, HEADER, Header, Kind, MAX_OFFSET, UNKNOWN, VERSION};
-use sparsestream::wire::proto::receiver::{Config, Held, Input, Piece, Receiver, Stage};
+use sparsestream::wire::proto::frame::{
+    self, Frame, HEADER, Header, Kind, MAX_OFFSET, UNKNOWN, VERSION,
+};
+use sparsestream::wire::proto::receiver::{Config, Held, Piece, Receiver, Stage};
+use sparsestream::wire::proto::{Fault, Input};
 use std::time::{Duration, Instant};
 
 #[derive(Debug, Arbitrary)]
@@ -283,7 +285,11 @@ impl Run<'_> {
     fn fail(&mut self, fault: impl Into<Fault>) -> Option<i32> {
         let error = error_of(fault.into());
         assert!(error.errno() > 0);
-        if error.is_peers() { self.receiver.abandon() } else { self.receiver.fail(&error) }
+        if error.is_peers() {
+            self.receiver.abandon()
+        } else {
+            self.receiver.fail(&error)
+        }
         Some(error.errno())
     }
 
@@ -319,7 +325,8 @@ impl Run<'_> {
             }
             Piece::Data { left, .. } => {
                 assert!(left > 0);
-                let most = self.reads.next().map_or(4096, |most| 1 + usize::from(*most)).max(self.least);
+                let most =
+                    self.reads.next().map_or(4096, |most| 1 + usize::from(*most)).max(self.least);
                 let count = most.min(here.len()).min(left as usize);
                 if count == 0 {
                     return None;

@@ -7,11 +7,13 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use sparsestream::digest::Digest;
 use sparsestream::error::{Error, Operation, Side};
-use sparsestream::wire::proto::Fault;
 use sparsestream::wire::proto::body::{Accept, Hello, Reason};
-use sparsestream::wire::proto::frame::{HEADER, Header, Kind, MAX_OFFSET, MAX_PAYLOAD, UNKNOWN, VERSION};
-use sparsestream::wire::proto::receiver::{self, Held, Input, Piece, Receiver};
+use sparsestream::wire::proto::frame::{
+    HEADER, Header, Kind, MAX_OFFSET, MAX_PAYLOAD, UNKNOWN, VERSION,
+};
+use sparsestream::wire::proto::receiver::{self, Held, Piece, Receiver};
 use sparsestream::wire::proto::sender::{self, Config, Sender, Stage};
+use sparsestream::wire::proto::{Fault, Input};
 use std::time::{Duration, Instant};
 
 #[derive(Debug, Arbitrary)]
@@ -32,31 +34,78 @@ struct Story {
 
 #[derive(Debug, Arbitrary)]
 enum Operate {
-    Data { length: u16, value: u8 },
-    Through { length: u16, value: u8, most: Option<u16> },
-    Lend { length: u16, value: u8 },
-    Owe { length: u16 },
-    Pay { length: u16, most: Option<u16> },
-    Bypass { length: u16 },
-    Zeros { length: u16 },
-    Hole { length: u64 },
-    SmallHole { length: u16 },
-    Keep { length: u16 },
-    Compare { length: u16, value: u8 },
-    CompareHole { length: u16 },
+    Data {
+        length: u16,
+        value: u8,
+    },
+    Through {
+        length: u16,
+        value: u8,
+        most: Option<u16>,
+    },
+    Lend {
+        length: u16,
+        value: u8,
+    },
+    Owe {
+        length: u16,
+    },
+    Pay {
+        length: u16,
+        most: Option<u16>,
+    },
+    Bypass {
+        length: u16,
+    },
+    Zeros {
+        length: u16,
+    },
+    Hole {
+        length: u64,
+    },
+    SmallHole {
+        length: u16,
+    },
+    Keep {
+        length: u16,
+    },
+    Compare {
+        length: u16,
+        value: u8,
+    },
+    CompareHole {
+        length: u16,
+    },
     Agree,
     End,
     Fail,
-    Time { milliseconds: u16 },
+    Time {
+        milliseconds: u16,
+    },
     /// The transport takes this much.
-    Transmit { most: u16 },
+    Transmit {
+        most: u16,
+    },
     /// The receiver's own answers arrive.
     Answer,
-    Ack { offset: u64 },
-    Status { offset: u64 },
-    Accept { features: u8, payload: u32, offset: u16, restart: bool },
-    Failure { bytes: [u8; 10] },
-    Bytes { bytes: Vec<u8> },
+    Ack {
+        offset: u64,
+    },
+    Status {
+        offset: u64,
+    },
+    Accept {
+        features: u8,
+        payload: u32,
+        offset: u16,
+        restart: bool,
+    },
+    Failure {
+        bytes: [u8; 10],
+    },
+    Bytes {
+        bytes: Vec<u8>,
+    },
 }
 
 /// The other end: a machine that believes nothing.
@@ -250,8 +299,12 @@ impl Run {
                 assert!(self.sender.poll_timeout().is_none_or(|due| due > self.now));
             }
             Operate::Transmit { most } => self.transmit(usize::from(*most)),
-            Operate::Answer | Operate::Ack { .. } | Operate::Status { .. } | Operate::Accept { .. }
-            | Operate::Failure { .. } | Operate::Bytes { .. } => self.answer(operate),
+            Operate::Answer
+            | Operate::Ack { .. }
+            | Operate::Status { .. }
+            | Operate::Accept { .. }
+            | Operate::Failure { .. }
+            | Operate::Bytes { .. } => self.answer(operate),
         }
     }
 
@@ -281,9 +334,11 @@ impl Run {
 
     fn hole(&mut self, length: u64) {
         if length > 0 && self.sender.has_room(HEADER) {
-            let fits = self.sender.at().checked_add(length).is_some_and(|end| {
-                end <= MAX_OFFSET && end <= self.sender.hello().length
-            });
+            let fits = self
+                .sender
+                .at()
+                .checked_add(length)
+                .is_some_and(|end| end <= MAX_OFFSET && end <= self.sender.hello().length);
             let made = self.sender.hole(length);
             assert!(fits || made.is_err());
         }

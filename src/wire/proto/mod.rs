@@ -43,6 +43,17 @@ mod unsent;
 use crate::error::Error;
 use frame::Malformed;
 
+/// The nature of the bytes given to a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// Not a complete frame. At least this many bytes are needed, those given included. Nothing was
+    /// taken.
+    Incomplete(usize),
+    /// A frame of this many bytes was taken; what it changed is in the machine's stage, and in the receiver's
+    /// piece.
+    Taken(usize),
+}
+
 /// Why a frame, or a request of the own side, is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused {

@@ -1,14 +1,21 @@
 //! The receiver of a stream.
+//!
+//! | module | subject |
+//! |---|---|
+//! | this one | the conversation: its stages, the frames, the answers |
+//! | `greeting` | from HELLO to the first frame of the stream |
+//! | `pieces` | the piece of the frame under way |
 
-use super::body::{
-    self, ANSWERS, Accept, CHECKSUM, DIGEST, End, Hello, KEEP, OPTIONAL, RESTART, RESUME, Reason,
-};
+mod greeting;
+mod pieces;
+
+use super::body::{self, CHECKSUM, End, Hello, KEEP};
 use super::failure::Failure;
-use super::frame::{self, Frame, HEADER, Header, Kind, MAX_OFFSET, Malformed, UNKNOWN, VERSION};
+use super::frame::{self, Frame, HEADER, Header, Kind, MAX_OFFSET, Malformed};
 use super::queue::Queue;
-use super::sequence::{Limits, Sequence};
+use super::sequence::Sequence;
 use super::silence::Silence;
-use super::{DAMAGED, Fault, MISUSED, Refused, UNEXPECTED, refused};
+use super::{DAMAGED, Fault, Input, MISUSED, Refused, UNEXPECTED, refused};
 use crate::digest::{Digest, Hash, LENGTH};
 use crate::error::{Error, Result};
 use std::time::{Duration, Instant};
@@ -93,17 +100,6 @@ pub enum Piece {
     Hole(u64),
     /// Bytes to be kept.
     Keep(u64),
-}
-
-/// The nature of the bytes given to [`Receiver::handle_input`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Input {
-    /// Not a complete frame. At least this many bytes are needed, those given included. Nothing was
-    /// taken.
-    Incomplete(usize),
-    /// A frame of this many bytes was taken; what it changed is in [`Receiver::stage`] and
-    /// [`Receiver::piece`].
-    Taken(usize),
 }
 
 /// A receiver. It is given bytes, and says what to answer.
@@ -240,150 +236,6 @@ impl Receiver {
         }
     }
 
-    fn greet(&mut self, body: &[u8]) -> std::result::Result<(), Refused> {
-        let hello = Hello::parse(body)?;
-        let two_way = hello.required & ANSWERS != 0;
-        if two_way && !self.config.answers {
-            let why = "the sender waits for answers, but nothing can be sent back";
-            return Err(refused(why, libc::ENOTCONN));
-        }
-        // From here on a refusal is answered.
-        self.answers = two_way;
-        hello.check()?;
-        self.check_keep(&hello)?;
-        let limits = Limits { size: self.config.max_size, payload: self.config.max_payload };
-        let sequence = Sequence::new(&hello, limits)?;
-        let features = self.choose(&hello)?;
-        let (offer, reason) = self.offer(&hello, features)?;
-        self.features = features;
-        self.digest = (features & DIGEST != 0).then(Digest::default);
-        self.hello = Some(hello);
-        self.sequence = Some(sequence);
-        match offer {
-            Some(held) => self.stage = Stage::Proving(held),
-            None => self.answer(&hello, reason, 0, &[0; LENGTH]),
-        }
-        Ok(())
-    }
-
-    fn check_keep(&self, hello: &Hello) -> std::result::Result<(), Refused> {
-        if hello.required & KEEP == 0 {
-            return Ok(());
-        }
-        if !self.config.keep {
-            let why = "the stream keeps parts of the target, which the receiver was not set up for";
-            return Err(refused(why, libc::EOPNOTSUPP));
-        }
-        if self.config.base != [0; 32] && self.config.base != hello.base {
-            return Err(refused("the stream is on top of another base", libc::ESTALE));
-        }
-        Ok(())
-    }
-
-    /// The features to be in force.
-    fn choose(&self, hello: &Hello) -> std::result::Result<u64, Refused> {
-        let mut features = hello.required;
-        if self.answers {
-            let wanted = if self.config.checksum { CHECKSUM } else { 0 }
-                | if self.config.digest { DIGEST } else { 0 }
-                | if self.config.held.is_some() { RESUME | DIGEST } else { 0 };
-            features |= hello.optional & wanted & OPTIONAL;
-        }
-        for (wanted, feature, why) in [
-            (self.config.checksum, CHECKSUM, "the sender gives no payload checksums"),
-            (self.config.digest, DIGEST, "the sender gives no digest"),
-        ] {
-            if wanted && features & feature == 0 {
-                return Err(refused(why, libc::EOPNOTSUPP));
-            }
-        }
-        Ok(features)
-    }
-
-    /// The length to offer, or why there is no offer.
-    fn offer(
-        &self,
-        hello: &Hello,
-        features: u64,
-    ) -> std::result::Result<(Option<u64>, Reason), Refused> {
-        let Some(held) = self.config.held else { return Ok((None, Reason::None)) };
-        let differs = |held: &[u8], told: &[u8]| held.iter().any(|byte| *byte != 0) && held != told;
-        let (reason, why, errno) = if differs(&held.transfer_id, &hello.transfer_id)
-            || differs(&held.identity, &hello.identity)
-            || hello.length != UNKNOWN && held.length > hello.length
-        {
-            (Reason::Identity, "the source has changed", libc::ESTALE)
-        } else if features & (RESUME | DIGEST) != RESUME | DIGEST {
-            (Reason::Unable, "the sender cannot resume", libc::EOPNOTSUPP)
-        } else {
-            return Ok((Some(held.length), Reason::None));
-        };
-        if self.config.restart { Ok((None, reason)) } else { Err(refused(why, errno)) }
-    }
-
-    /// Answers HELLO, two-way.
-    fn answer(&mut self, hello: &Hello, reason: Reason, offset: u64, digest: &Hash) {
-        self.stage = if offset > 0 { Stage::Offered(offset) } else { Stage::Open };
-        if !self.answers {
-            return;
-        }
-        let accept = Accept {
-            version: hello.version.min(VERSION),
-            reason,
-            max_payload: self.config.max_payload,
-            features: self.features,
-            resume_offset: offset,
-            resume_digest: *digest,
-            flags: if self.config.restart { RESTART } else { 0 },
-        };
-        self.push_with_body(Kind::Accept, 0, &accept.encode());
-    }
-
-    /// The digest of the held bytes, which [`Stage::Proving`] asked for: makes the offer.
-    pub fn proven(&mut self, digest: Digest) -> std::result::Result<(), Refused> {
-        match (self.stage, self.hello) {
-            (Stage::Proving(held), Some(hello)) if digest.offset() == held => {
-                if let Some(sequence) = &mut self.sequence {
-                    sequence.resume(held);
-                }
-                self.answer(&hello, Reason::None, held, &digest.root());
-                self.digest = Some(digest);
-                Ok(())
-            }
-            _ => Err(MISUSED),
-        }
-    }
-
-    /// The held bytes are not there any more. A receiver that may restart receives everything.
-    pub fn unproven(&mut self) -> std::result::Result<(), Refused> {
-        match (self.stage, self.hello) {
-            (Stage::Proving(_), Some(hello)) if self.config.restart => {
-                self.answer(&hello, Reason::Content, 0, &[0; LENGTH]);
-                Ok(())
-            }
-            (Stage::Proving(_), _) => Err(refused("less is held than was recorded", libc::ENODATA)),
-            _ => Err(MISUSED),
-        }
-    }
-
-    fn begin(&mut self, header: &Header, held: u64) -> std::result::Result<(), Refused> {
-        let reason = Reason::of_begin(header.value)?;
-        match (header.offset, reason) {
-            (offset, Reason::None) if offset == held => self.at = held,
-            (_, Reason::None) => return Err(UNEXPECTED),
-            (0, _) if self.config.restart => {
-                if let Some(sequence) = &mut self.sequence {
-                    sequence.resume(0);
-                }
-                self.digest = Some(Digest::default());
-            }
-            (0, _) => return Err(refused("what is held differs from the source", libc::ESTALE)),
-            _ => return Err(UNEXPECTED),
-        }
-        self.stage = Stage::Open;
-        Ok(())
-    }
-
     /// A frame of the stream itself.
     fn flow(&mut self, header: &Header, body: &[u8]) -> std::result::Result<(), Refused> {
         let sequence = self.sequence.as_mut().ok_or(UNEXPECTED)?;
@@ -433,79 +285,6 @@ impl Receiver {
     /// The digest of the whole, or zeros.
     fn root(&self) -> Hash {
         self.digest.as_ref().map_or([0; LENGTH], Digest::root)
-    }
-
-    /// Takes in payload of the DATA frame under way, which passes on. It is at most what is left.
-    pub fn payload(&mut self, bytes: &[u8]) -> std::result::Result<(), Refused> {
-        let Piece::Data { left, checksum, expected } = &mut self.piece else {
-            return Err(MISUSED);
-        };
-        let rest = u32::try_from(bytes.len()).ok().and_then(|count| left.checked_sub(count));
-        let rest = rest.ok_or(MISUSED)?;
-        if let Some(expected) = expected {
-            *checksum = crc32c::crc32c_append(*checksum, bytes);
-            if rest == 0 && checksum != expected {
-                return Err(Malformed::BodyChecksum.into());
-            }
-        }
-        if let Some(digest) = &mut self.digest {
-            digest.data(bytes);
-        }
-        self.pass_data(bytes.len() as u32);
-        Ok(())
-    }
-
-    /// As [`Receiver::payload`], of bytes that nobody sees.
-    pub fn payload_passed(&mut self, count: u32) -> std::result::Result<(), Refused> {
-        match self.piece {
-            Piece::Data { left, .. } if count <= left && !self.sees_payload() => {
-                self.pass_data(count);
-                Ok(())
-            }
-            Piece::None | Piece::Data { .. } | Piece::Hole(_) | Piece::Keep(_) => Err(MISUSED),
-        }
-    }
-
-    fn pass_data(&mut self, count: u32) {
-        if let Piece::Data { left, .. } = &mut self.piece {
-            *left -= count;
-            if *left == 0 {
-                self.piece = Piece::None;
-            }
-        }
-        self.at += u64::from(count);
-    }
-
-    /// Checks payload that is here before any of it is passed on, if it is all that is left of its
-    /// frame.
-    pub fn examine(&self, bytes: &[u8]) -> std::result::Result<(), Refused> {
-        match self.piece {
-            Piece::Data { left, checksum, expected: Some(expected) } => {
-                match bytes.get(..left as usize) {
-                    Some(rest) if crc32c::crc32c_append(checksum, rest) != expected => {
-                        Err(Malformed::BodyChecksum.into())
-                    }
-                    Some(_) | None => Ok(()),
-                }
-            }
-            Piece::None | Piece::Data { expected: None, .. } | Piece::Hole(_) | Piece::Keep(_) => {
-                Ok(())
-            }
-        }
-    }
-
-    /// Passes on a part of the hole, or of the kept bytes, under way. Returns whether it was there.
-    pub fn pass(&mut self, length: u64) -> bool {
-        let (Piece::Hole(left) | Piece::Keep(left)) = &mut self.piece else { return false };
-        if length > *left {
-            return false;
-        }
-        *left -= length;
-        if *left == 0 {
-            self.piece = Piece::None;
-        }
-        self.at += length;
-        true
     }
 
     /// Everything before this offset is durable.

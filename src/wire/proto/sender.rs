@@ -1,24 +1,30 @@
 //! The sender of a stream.
+//!
+//! | module | subject |
+//! |---|---|
+//! | this one | the conversation: its stages, the answers, the end |
+//! | `frames` | the frames of the stream itself |
+//! | `time` | CHECKPOINT and KEEPALIVE |
+
+mod frames;
+mod time;
 
 use super::body::{
     self, ANSWERS, Accept, CHECKSUM, DIGEST, End, Hello, KEEP, RESTART, RESUME, Reason,
 };
 use super::failure::Failure;
-use super::frame::{self, Frame, HEADER, Header, Kind, MAX_OFFSET, UNKNOWN};
+use super::frame::{self, Frame, HEADER, Header, Kind, UNKNOWN};
 use super::queue::Queue;
-use super::receiver::Input;
 use super::silence::Silence;
 use super::unsent::Unsent;
-use super::{Fault, MISUSED, Refused, UNEXPECTED, refused};
+use super::{Fault, Input, MISUSED, Refused, UNEXPECTED, refused};
 use crate::digest::{Digest, Hash, LENGTH};
 use crate::error::{Error, Result};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use time::Checkpoint;
 
 /// Room that is kept for frames that the machine adds by itself: CHECKPOINT, KEEPALIVE, END, ERROR.
 const RESERVE: usize = 512;
-
-/// A CHECKPOINT is due this long after the last one, if anything was sent.
-const CHECKPOINT_TIME: Duration = Duration::from_secs(5);
 
 /// How a stream is sent.
 #[derive(Debug, Clone, Copy)]
@@ -86,19 +92,6 @@ pub struct Sender {
     durable: Option<u64>,
     signs: u64,
     silence: Silence,
-}
-
-/// When the next CHECKPOINT is due.
-#[derive(Debug, Clone, Copy, Default)]
-struct Checkpoint {
-    /// Bytes of data since the last.
-    data: u64,
-    /// Where the stream was at the last.
-    at: u64,
-    /// The time of the last look at the clock at which one was made or nothing had moved.
-    since: Option<Instant>,
-    /// The time for one has come.
-    late: bool,
 }
 
 impl Sender {
@@ -305,207 +298,10 @@ impl Sender {
         Ok(same)
     }
 
-    /// Whether a frame with this many bytes can be added, beside those that the machine adds by itself.
-    #[must_use]
-    pub fn has_room(&self, more: usize) -> bool {
-        self.queue.has_room(more + RESERVE)
-    }
-
-    /// As [`Sender::has_room`], without moving the bytes that wait.
-    #[must_use]
-    pub fn has_room_behind(&self, more: usize) -> bool {
-        self.queue.has_room_behind(more + RESERVE)
-    }
-
     /// Bytes that wait to be sent.
     #[must_use]
     pub fn waits(&self) -> usize {
         self.queue.waits()
-    }
-
-    /// Bytes of a section that are within what was announced and go into one frame.
-    #[must_use]
-    pub fn fits(&self, length: u64) -> u32 {
-        self.within(length).min(u64::from(self.max_payload)) as u32
-    }
-
-    fn within(&self, length: u64) -> u64 {
-        length.min(self.config.hello.length.min(MAX_OFFSET) - self.at)
-    }
-
-    /// Refuses a section that ends beyond what was announced.
-    pub fn check(&self, length: u64) -> std::result::Result<(), Refused> {
-        let (most, why, errno) = match self.config.hello.length {
-            UNKNOWN => (MAX_OFFSET, "the stream ends beyond every offset", libc::EOVERFLOW),
-            announced => (announced, "the stream is longer than was announced", libc::EFBIG),
-        };
-        match self.at.checked_add(length) {
-            Some(end) if end <= most => Ok(()),
-            Some(_) | None => Err(refused(why, errno)),
-        }
-    }
-
-    /// Between two frames, in the stream: adds a CHECKPOINT if one is due. The caller has checked for
-    /// room.
-    fn between(&mut self) -> std::result::Result<(), Refused> {
-        if self.stage != Stage::Open || self.owed > 0 {
-            return Err(MISUSED);
-        }
-        let Checkpoint { data, late, .. } = self.checkpoint;
-        if self.digests() && (late || data >= self.config.checkpoint_interval) {
-            self.check_point();
-        }
-        Ok(())
-    }
-
-    fn check_point(&mut self) {
-        let digest = self.digest.root();
-        self.push_with_body(Kind::Checkpoint, self.at, &digest);
-        self.checkpoint = Checkpoint { data: 0, at: self.at, late: false, ..self.checkpoint };
-    }
-
-    /// Adds a frame with this data, whose payload is copied.
-    pub fn data(&mut self, payload: &[u8]) -> std::result::Result<(), Refused> {
-        self.between()?;
-        self.queue.push(&self.data_header(payload));
-        self.queue.push(payload);
-        self.see(payload);
-        Ok(())
-    }
-
-    /// Adds a frame with this data, of which `send` sends what it can: what waits, and then the
-    /// payload. What it does not send of the payload is copied. If it fails nothing was added.
-    pub fn data_through(
-        &mut self,
-        payload: &[u8],
-        send: impl FnOnce(&[u8], &[u8]) -> std::result::Result<usize, i32>,
-    ) -> std::result::Result<std::result::Result<(), i32>, Refused> {
-        self.between()?;
-        let header = self.data_header(payload);
-        self.queue.push(&header);
-        let sent = self.send_through(payload, send);
-        match sent {
-            Ok(()) => self.see(payload),
-            Err(_) => self.queue.pop(header.len()),
-        }
-        Ok(sent)
-    }
-
-    /// As [`Sender::data_through`], of payload that is owed.
-    pub fn owed_through(
-        &mut self,
-        payload: &[u8],
-        send: impl FnOnce(&[u8], &[u8]) -> std::result::Result<usize, i32>,
-    ) -> std::result::Result<std::result::Result<(), i32>, Refused> {
-        let count = u32::try_from(payload.len()).ok().filter(|count| *count <= self.owed);
-        let count = count.ok_or(MISUSED)?;
-        let sent = self.send_through(payload, send);
-        if sent.is_ok() {
-            self.pass(count);
-        }
-        Ok(sent)
-    }
-
-    fn send_through(
-        &mut self,
-        payload: &[u8],
-        send: impl FnOnce(&[u8], &[u8]) -> std::result::Result<usize, i32>,
-    ) -> std::result::Result<(), i32> {
-        let queued = self.queue.waits();
-        let count = send(self.queue.bytes(), payload)?;
-        self.silence.broken(count);
-        let sent = count.saturating_sub(queued).min(payload.len());
-        if count < queued {
-            self.take(count);
-        } else {
-            let frame = (self.owed as usize).max(payload.len());
-            self.unsent.within(self.at, frame, frame - sent);
-            self.queue.take(queued);
-        }
-        self.queue.push(&payload[sent..]);
-        Ok(())
-    }
-
-    /// The place for a payload of this many bytes, which [`Sender::placed`] adds. `None` if it cannot
-    /// be used now. The caller has checked for room.
-    pub fn lend(&mut self, most: usize) -> Option<&mut [u8]> {
-        self.between().ok()?;
-        Some(self.queue.lend(most))
-    }
-
-    /// Adds a frame with this much data, which was put where [`Sender::lend`] said.
-    pub fn placed(&mut self, count: usize) {
-        let payload = self.queue.lent(count);
-        let header = self.data_header(payload);
-        if self.features & DIGEST != 0 {
-            self.digest.data(payload);
-        }
-        self.queue.commit(&header, count);
-        self.count(count);
-    }
-
-    /// Adds the header of a frame whose payload follows later, unseen.
-    pub fn owe(&mut self, length: u32) -> std::result::Result<(), Refused> {
-        self.between()?;
-        if self.sees_payload() || length == 0 || length > self.fits(u64::from(length)) {
-            return Err(MISUSED);
-        }
-        let header = Header { length, ..Header::new(Kind::Data, self.at, 0) };
-        self.queue.push(&header.encode());
-        self.owed = length;
-        Ok(())
-    }
-
-    /// This much payload of the frame under way was sent, past the machine, while nothing waited.
-    pub fn payload_passed(&mut self, count: u32) -> std::result::Result<(), Refused> {
-        if count > self.owed || self.queue.waits() > 0 {
-            return Err(MISUSED);
-        }
-        self.silence.broken(count as usize);
-        self.pass(count);
-        Ok(())
-    }
-
-    /// Adds zeros as payload of the frame under way.
-    pub fn owed_zeros(&mut self, count: u32) -> std::result::Result<(), Refused> {
-        if count > self.owed {
-            return Err(MISUSED);
-        }
-        if self.queue.waits() == 0 {
-            self.unsent.within(self.at, self.owed as usize, self.owed as usize);
-        }
-        self.queue.push_zeros(count as usize);
-        self.pass(count);
-        Ok(())
-    }
-
-    /// Adds a hole.
-    pub fn hole(&mut self, length: u64) -> std::result::Result<(), Refused> {
-        self.check(length)?;
-        self.between()?;
-        self.queue.push(&Header::new(Kind::Hole, self.at, length).encode());
-        if self.digests() {
-            self.digest.hole(length);
-        }
-        self.at += length;
-        self.counts.hole_bytes += length;
-        Ok(())
-    }
-
-    /// Adds bytes that the receiver keeps.
-    pub fn keep(&mut self, length: u64) -> std::result::Result<(), Refused> {
-        self.check(length)?;
-        if self.features & KEEP == 0 {
-            return Err(refused("the stream was announced without kept parts", libc::EPROTO));
-        }
-        self.between()?;
-        self.queue.push(&Header::new(Kind::Keep, self.at, length).encode());
-        if self.digests() {
-            self.digest.keep(length);
-        }
-        self.at += length;
-        self.counts.keep_bytes += length;
-        Ok(())
     }
 
     /// The length that the stream must have to end now: that which was announced, and no less than
@@ -585,84 +381,6 @@ impl Sender {
             self.unsent = Unsent::default();
         }
         self.queue.take(count);
-    }
-
-    /// When to call [`Sender::handle_timeout`].
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        let sign = self.most_silence().and_then(|most| self.silence.ends(most));
-        let checkpoint = self.checkpoint_due();
-        match (sign, checkpoint) {
-            (Some(sign), Some(checkpoint)) => Some(sign.min(checkpoint)),
-            (sign, checkpoint) => sign.or(checkpoint),
-        }
-    }
-
-    /// The time is `now`.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        if !self.digests() || self.at == self.checkpoint.at {
-            self.checkpoint.since = Some(now);
-        } else if self.checkpoint_due().is_none_or(|due| due <= now) {
-            self.checkpoint.since = Some(now);
-            if self.owed == 0 && self.stage == Stage::Open && self.has_room(0) {
-                self.check_point();
-            } else {
-                self.checkpoint.late = true;
-            }
-        }
-        let most = self.config.keepalive;
-        if !most.is_zero() && self.silence.over(most, now) && self.most_silence().is_some() {
-            // While the receiver's bytes are compared the stream is still at its start.
-            let at = if self.stage == Stage::Open { self.at } else { 0 };
-            self.queue.push(&Header::new(Kind::Keepalive, at, 0).encode());
-        }
-    }
-
-    fn checkpoint_due(&self) -> Option<Instant> {
-        let open = self.stage == Stage::Open && self.digests() && !self.checkpoint.late;
-        let since = self.checkpoint.since.filter(|_| open && self.at != self.checkpoint.at)?;
-        since.checked_add(CHECKPOINT_TIME)
-    }
-
-    fn most_silence(&self) -> Option<Duration> {
-        // Bytes that wait are a sign of life themselves, and it cannot stand within a frame.
-        let may = match self.stage {
-            Stage::Greeting | Stage::Comparing(_) | Stage::Open => {
-                self.owed == 0 && self.queue.waits() == 0
-            }
-            Stage::New | Stage::Ending | Stage::Finished | Stage::Failed => false,
-        };
-        Some(self.config.keepalive).filter(|most| may && !most.is_zero())
-    }
-
-    fn data_header(&self, payload: &[u8]) -> [u8; HEADER] {
-        if self.features & CHECKSUM != 0 {
-            Header::with_body(Kind::Data, self.at, 0, payload)
-        } else {
-            let length = payload.len() as u32;
-            Header { length, ..Header::new(Kind::Data, self.at, 0) }
-        }
-        .encode()
-    }
-
-    /// Data was taken.
-    fn see(&mut self, payload: &[u8]) {
-        if self.digests() {
-            self.digest.data(payload);
-        }
-        self.count(payload.len());
-    }
-
-    fn pass(&mut self, count: u32) {
-        self.owed -= count;
-        self.count(count as usize);
-    }
-
-    fn count(&mut self, bytes: usize) {
-        let bytes = bytes as u64;
-        self.at += bytes;
-        self.counts.data_bytes += bytes;
-        self.checkpoint.data += bytes;
     }
 
     fn push_with_body(&mut self, kind: Kind, offset: u64, body: &[u8]) {

@@ -5,12 +5,12 @@ mod states;
 mod stream;
 mod time;
 
-use super::Fault;
 use super::body::{ANSWERS, Accept, CHECKSUM, DIGEST, End, Hello, KEEP, RESUME, Reason};
 use super::failure::Failure;
 use super::frame::{self, Frame, HEADER, Header, Kind, MAX_OFFSET, MAX_PAYLOAD, UNKNOWN, VERSION};
-use super::receiver::{self, Input, Receiver};
+use super::receiver::{self, Receiver};
 use super::sender::{self, Sender};
+use super::{Fault, Input};
 use crate::digest::Digest;
 use crate::error::{Error, Operation, Side};
 use std::time::Duration;

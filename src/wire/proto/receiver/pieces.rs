@@ -1,0 +1,80 @@
+//! The piece of the frame under way: data, a hole or bytes to be kept, and how it is passed on.
+
+use super::{Piece, Receiver};
+use crate::wire::proto::frame::Malformed;
+use crate::wire::proto::{MISUSED, Refused};
+
+impl Receiver {
+    /// Takes in payload of the DATA frame under way, which passes on. It is at most what is left.
+    pub fn payload(&mut self, bytes: &[u8]) -> std::result::Result<(), Refused> {
+        let Piece::Data { left, checksum, expected } = &mut self.piece else {
+            return Err(MISUSED);
+        };
+        let rest = u32::try_from(bytes.len()).ok().and_then(|count| left.checked_sub(count));
+        let rest = rest.ok_or(MISUSED)?;
+        if let Some(expected) = expected {
+            *checksum = crc32c::crc32c_append(*checksum, bytes);
+            if rest == 0 && checksum != expected {
+                return Err(Malformed::BodyChecksum.into());
+            }
+        }
+        if let Some(digest) = &mut self.digest {
+            digest.data(bytes);
+        }
+        self.pass_data(bytes.len() as u32);
+        Ok(())
+    }
+
+    /// As [`Receiver::payload`], of bytes that nobody sees.
+    pub fn payload_passed(&mut self, count: u32) -> std::result::Result<(), Refused> {
+        match self.piece {
+            Piece::Data { left, .. } if count <= left && !self.sees_payload() => {
+                self.pass_data(count);
+                Ok(())
+            }
+            Piece::None | Piece::Data { .. } | Piece::Hole(_) | Piece::Keep(_) => Err(MISUSED),
+        }
+    }
+
+    fn pass_data(&mut self, count: u32) {
+        if let Piece::Data { left, .. } = &mut self.piece {
+            *left -= count;
+            if *left == 0 {
+                self.piece = Piece::None;
+            }
+        }
+        self.at += u64::from(count);
+    }
+
+    /// Checks payload that is here before any of it is passed on, if it is all that is left of its
+    /// frame.
+    pub fn examine(&self, bytes: &[u8]) -> std::result::Result<(), Refused> {
+        match self.piece {
+            Piece::Data { left, checksum, expected: Some(expected) } => {
+                match bytes.get(..left as usize) {
+                    Some(rest) if crc32c::crc32c_append(checksum, rest) != expected => {
+                        Err(Malformed::BodyChecksum.into())
+                    }
+                    Some(_) | None => Ok(()),
+                }
+            }
+            Piece::None | Piece::Data { expected: None, .. } | Piece::Hole(_) | Piece::Keep(_) => {
+                Ok(())
+            }
+        }
+    }
+
+    /// Passes on a part of the hole, or of the kept bytes, under way. Returns whether it was there.
+    pub fn pass(&mut self, length: u64) -> bool {
+        let (Piece::Hole(left) | Piece::Keep(left)) = &mut self.piece else { return false };
+        if length > *left {
+            return false;
+        }
+        *left -= length;
+        if *left == 0 {
+            self.piece = Piece::None;
+        }
+        self.at += length;
+        true
+    }
+}
