@@ -13,10 +13,17 @@ class Header:
     def __init__(self, path):
         with open(path, encoding="utf-8") as file:
             text = re.sub(r"/\*.*?\*/", "", file.read(), flags=re.DOTALL)
-        self.constants = {name: int(value.strip("()ULul"), 0) for name, value in
-                          re.findall(r"^#define (SPARSESTREAM_\w+) (\(?-?(?:0x)?[0-9a-fA-F]+[UL]*\)?)$", text, re.MULTILINE)}
-        lines = re.sub(r"\\\n", " ", text).split("\n")
-        text = "\n".join(line for line in lines if not line.startswith("#"))
+        text = re.sub(r"\\\n", " ", text)
+        # Numbers, and expressions of numbers and of other constants. SPARSESTREAM_VERSION_NUMBER calls a macro.
+        self.constants = {}
+        for name, value in re.findall(r"^#define (SPARSESTREAM_\w+) +([^\s\"].*)$", text, re.MULTILINE):
+            if name == "SPARSESTREAM_VERSION_NUMBER":
+                continue
+            expression = re.sub(r"\b(0x[0-9a-fA-F]+|\d+)[UL]*\b", r"\1", value)
+            if not re.fullmatch(r"[\w\s()<|+*-]+", expression):
+                raise SystemExit(f"{name} is {value}, which is not an expression of numbers")
+            self.constants[name] = int(eval(expression, {"__builtins__": {}}, self.constants))  # pylint: disable=eval-used
+        text = "\n".join(line for line in text.split("\n") if not line.startswith("#"))
         text = re.sub(r'extern "C" \{(.*)\}', r"\1", text, flags=re.DOTALL)
         self.declarations = re.sub(r"\n\s*\n+", "\n", text)
         self.structs = re.findall(r"^\} (sparsestream_\w+);", self.declarations, re.MULTILINE)
