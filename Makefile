@@ -18,7 +18,8 @@ CHECK_PACKAGES = $(BUILD_PACKAGES) e2fsprogs:mke2fs g++:c++
 # Without these, tests that need them are skipped.
 CHECK_PACKAGES_OPTIONAL = valgrind:valgrind strace:strace xfsprogs:mkfs.xfs btrfs-progs:mkfs.btrfs \
     squashfs-tools:mksquashfs erofs-utils:mkfs.erofs mandoc:mandoc openssl:openssl abigail-tools:abidiff reuse:reuse \
-    cmake:cmake python3-cffi libvirt-dev libvirt-daemon:libvirtd libvirt-clients:virsh
+    cmake:cmake python3-cffi libvirt-dev libvirt-daemon:libvirtd libvirt-clients:virsh \
+    libnbd-dev libnbd-bin:nbdcopy nbdkit:nbdkit qemu-utils:qemu-nbd
 
 # For `make packages`.
 PACKAGES_PACKAGES = dpkg-dev:dpkg-buildpackage debhelper:dh lintian:lintian debootstrap:debootstrap rpm:rpmbuild rpmlint:rpmlint
@@ -99,9 +100,10 @@ $(release)/build.ninja:
 	    $(if $(libdir),--libdir='$(libdir)') -Dtests=disabled -Dexamples=disabled
 	@echo '$(settings)' > $(release).settings
 
-# The build that demo and check share: installed nowhere but below build/.
-$(private)/build.ninja:
-	$(MESON) setup $(private) --prefix='$(private_prefix)' --libdir=lib --werror
+# The build that demo and check share: installed nowhere but below build/. It is set up anew once packages were installed,
+# since meson may find more then.
+$(private)/build.ninja: $(wildcard build/installed-packages)
+	$(MESON) setup $(private) $(if $(wildcard $(private)/build.ninja),--reconfigure) --prefix='$(private_prefix)' --libdir=lib --werror
 
 .PHONY: private
 private: $(private)/build.ninja
