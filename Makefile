@@ -50,8 +50,12 @@ check: check-deps ## run all tests; the last line sums them up
 	@build-aux/check $(STAGES)
 
 .PHONY: build
-build: $(release)/build.ninja ## build the library for installation
+build: build-deps $(release)/build.ninja ## build the library for installation
 	$(MESON) compile -C $(release)
+
+.PHONY: build-deps
+build-deps:
+	@build-aux/install-deps --rust $(BUILD_PACKAGES)
 
 .PHONY: install
 install: build ## install it under $(DESTDIR)$(prefix)
