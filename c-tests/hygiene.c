@@ -402,6 +402,24 @@ static void messages_say_what_why_and_where(void)
     close(fd);
 }
 
+/* An option that the kind of descriptor does not allow is named, with its value and the value allowed. */
+static void messages_name_the_option_that_is_refused(void)
+{
+    const struct sparsestream_source_options from = { .size = sizeof(from), .offset = 4096 };
+    const struct sparsestream_sink_options sync = { .size = sizeof(sync), .flags = SPARSESTREAM_SYNC };
+    struct sparsestream_source *source = NULL;
+    struct sparsestream_sink *sink = NULL;
+    int pipe_fds[2];
+
+    REQUIRE(pipe2(pipe_fds, O_CLOEXEC) == 0);
+    CHECK_CODE(sparsestream_source_from_fd(pipe_fds[0], &from, &source), -ESPIPE);
+    CHECK_CONTAINS(sparsestream_last_error(), "source: open: options.offset is 4096, but must be 0 for a pipe");
+    CHECK_CODE(sparsestream_sink_to_fd(pipe_fds[1], &sync, &sink), -ESPIPE);
+    CHECK_CONTAINS(sparsestream_last_error(), "SPARSESTREAM_SYNC is 2, but must be 0 for a pipe");
+    close(pipe_fds[0]);
+    close(pipe_fds[1]);
+}
+
 /* A child made by fork continues with what it inherited: there is no lock and no thread to lose. */
 static void a_forked_child_may_go_on(void)
 {
@@ -521,6 +539,7 @@ TESTS(
     CASE(flags_of_descriptors_are_kept),
     CASE(descriptors_stay_open),
     CASE(messages_say_what_why_and_where),
+    CASE(messages_name_the_option_that_is_refused),
     CASE(a_forked_child_may_go_on),
     CASE(threads_do_not_meet),
     CASE(memory_does_not_grow),

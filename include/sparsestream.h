@@ -741,7 +741,8 @@ int sparsestream_source_finish(struct sparsestream_source *source);
 
 /**
  * Ends the source with the failure `error`, a positive errno: calls `abort` of a table, or reports the
- * failure to the other end of a wire or of a channel. If the source was already finished or aborted, nothing
+ * failure to the other end of a wire or of a channel. The end of a wire can report it only if the stream has
+ * begun (see `sparsestream_source_wire_info`). If the source was already finished or aborted, nothing
  * happens.
  *
  * Returns 0, or -EINVAL or -EBUSY.
@@ -1035,8 +1036,8 @@ int sparsestream_sink_finish(struct sparsestream_sink *sink);
 
 /**
  * Ends the sink with the failure `error`, a positive errno: calls `abort` of a table, or reports the failure
- * to the other end of a wire or of a channel. Data that was written to a file remains. If the sink was
- * already finished or aborted, nothing happens.
+ * to the other end of a wire or of a channel. The end of a wire can report it only if the stream has begun.
+ * Data that was written to a file remains. If the sink was already finished or aborted, nothing happens.
  *
  * Returns 0, or -EINVAL or -EBUSY.
  */

@@ -276,6 +276,17 @@ pub enum Error {
         /// All flags that are.
         allowed: u64,
     },
+    /// An option needs a place or a sync, which a stream of bytes does not have.
+    #[error("{}: open: {name} is {value}, but must be 0 for a pipe, a socket or a character device: {}",
+            side.name(), Words(libc::ESPIPE))]
+    Unseekable {
+        /// The end whose option it is.
+        side: Side,
+        /// The option.
+        name: &'static str,
+        /// The value received.
+        value: u64,
+    },
     /// An argument cannot be used.
     #[error("{name} {why}: {}", Words(*errno))]
     Argument {
@@ -365,6 +376,7 @@ impl Error {
             Error::Value { .. } | Error::Size { .. } | Error::Flags { .. } => libc::EINVAL,
             Error::EndedEarly { .. } => libc::ENODATA,
             Error::Unaligned { .. } => libc::EINVAL,
+            Error::Unseekable { .. } => libc::ESPIPE,
             Error::Nonsense { .. } => libc::EPROTO,
             Error::Late { .. } => libc::ETIMEDOUT,
             Error::Internal => libc::ENOTRECOVERABLE,
@@ -383,7 +395,7 @@ impl Error {
             | Error::Said { operation, .. }
             | Error::Peer { operation, .. } => operation,
             Error::EndedEarly { .. } => Operation::Read,
-            Error::TooLong { .. } => Operation::Open,
+            Error::TooLong { .. } | Error::Unseekable { .. } => Operation::Open,
             Error::Argument { .. }
             | Error::Value { .. }
             | Error::Size { .. }
@@ -403,6 +415,7 @@ impl Error {
             | Error::Nonsense { side, .. }
             | Error::Unaligned { side, .. }
             | Error::Late { side, .. }
+            | Error::Unseekable { side, .. }
             | Error::Said { side, .. }
             | Error::Peer { side, .. } => side,
             Error::EndedEarly { .. } => Side::Source,
@@ -428,6 +441,7 @@ impl Error {
             | Error::Late { offset, .. } => Some(offset),
             Error::Said { offset, .. } | Error::Peer { offset, .. } => offset,
             Error::Nowhere { .. }
+            | Error::Unseekable { .. }
             | Error::Argument { .. }
             | Error::Value { .. }
             | Error::Size { .. }

@@ -105,7 +105,10 @@ pub(super) struct Place<'a> {
 
 impl fmt::Display for Place<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.side.name(), self.operation.name())?;
+        f.write_str(self.side.name())?;
+        if *self.operation != Operation::None {
+            write!(f, ": {}", self.operation.name())?;
+        }
         self.offset.map_or(Ok(()), |offset| write!(f, " at offset {offset}"))
     }
 }

@@ -294,8 +294,8 @@ pub unsafe extern "C" fn sparsestream_sink_finish(sink: *mut sparsestream_sink) 
 }
 
 /// Ends the sink with the failure `error`, a positive errno: calls `abort` of a table, or reports the failure
-/// to the other end of a wire or of a channel. Data that was written to a file remains. If the sink was
-/// already finished or aborted, nothing happens.
+/// to the other end of a wire or of a channel. The end of a wire can report it only if the stream has begun.
+/// Data that was written to a file remains. If the sink was already finished or aborted, nothing happens.
 ///
 /// Returns 0, or -EINVAL or -EBUSY.
 ///

@@ -316,7 +316,8 @@ pub unsafe extern "C" fn sparsestream_source_finish(source: *mut sparsestream_so
 }
 
 /// Ends the source with the failure `error`, a positive errno: calls `abort` of a table, or reports the
-/// failure to the other end of a wire or of a channel. If the source was already finished or aborted, nothing
+/// failure to the other end of a wire or of a channel. The end of a wire can report it only if the stream has
+/// begun (see `sparsestream_source_wire_info`). If the source was already finished or aborted, nothing
 /// happens.
 ///
 /// Returns 0, or -EINVAL or -EBUSY.

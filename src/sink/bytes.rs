@@ -19,9 +19,14 @@ pub struct ByteSink {
 
 impl ByteSink {
     pub(super) fn new(fd: Fd, kind: FileKind, options: &Options) -> Result<Self> {
-        // Nothing here can be made durable: to take the wish would be to claim it.
-        if options.offset != 0 || options.sync || options.sync_interval != 0 {
-            return Err(Error::nowhere(Operation::Open, Side::Sink, libc::ESPIPE));
+        // To accept a request to sync would be to claim that the content is durable.
+        let refused = [
+            ("options.offset", options.offset),
+            ("options.flags & SPARSESTREAM_SYNC", u64::from(options.sync) * 2),
+            ("options.sync_interval", options.sync_interval),
+        ];
+        if let Some((name, value)) = refused.into_iter().find(|(_, value)| *value != 0) {
+            return Err(Error::Unseekable { side: Side::Sink, name, value });
         }
         let to = ByteEnd::new(fd, kind, Side::Sink)?;
         let limit = if options.length == 0 { u64::MAX } else { options.length };

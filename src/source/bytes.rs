@@ -24,7 +24,8 @@ pub struct ByteSource {
 impl ByteSource {
     pub(super) fn new(fd: Fd, kind: FileKind, options: &Options) -> Result<Self> {
         if options.offset != 0 {
-            return Err(Error::nowhere(Operation::Open, Side::Source, libc::ESPIPE));
+            let (name, value) = ("options.offset", options.offset);
+            return Err(Error::Unseekable { side: Side::Source, name, value });
         }
         let from = ByteEnd::new(fd, kind, Side::Source)?;
         let end = match options.length {
