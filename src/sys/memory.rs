@@ -12,8 +12,12 @@ const ALIGNMENT: usize = 4096;
 /// Memory that is freed with the last slab of it.
 #[derive(Debug)]
 struct Region {
-    start: NonNull<u8>,
+    /// What the allocator returned for `layout`.
+    allocated: NonNull<u8>,
     layout: Layout,
+    /// The first aligned byte, and how many there are from it on.
+    start: NonNull<u8>,
+    length: usize,
 }
 
 // SAFETY: a region is only an allocation. What is in it is reached through slabs, of which each has its own
@@ -25,7 +29,21 @@ unsafe impl Sync for Region {}
 impl Drop for Region {
     fn drop(&mut self) {
         // SAFETY: allocated with this layout, and the last slab is gone.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) };
+        unsafe { dealloc(self.allocated.as_ptr(), self.layout) };
+    }
+}
+
+impl Region {
+    /// Memory of zeros. Its pages cost nothing until they are used: of a large block that asks for no
+    /// alignment, calloc(3) gets them from the kernel, while it would fill an aligned one itself.
+    fn new(length: usize) -> Option<Self> {
+        let layout = Layout::array::<u8>(length.checked_add(ALIGNMENT)?).ok()?;
+        // SAFETY: the layout has a size that is not 0.
+        let allocated = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        let aside = allocated.addr().get().wrapping_neg() % ALIGNMENT;
+        // SAFETY: less than the alignment, by which the block is longer than `length`.
+        let start = unsafe { allocated.add(aside) };
+        Some(Region { allocated, layout, start, length })
     }
 }
 
@@ -45,10 +63,7 @@ impl Slab {
         let length = length.checked_next_multiple_of(ALIGNMENT)?.max(ALIGNMENT);
         let mut slabs = Vec::new();
         slabs.try_reserve_exact(count).ok()?;
-        let layout = Layout::from_size_align(length.checked_mul(count.max(1))?, ALIGNMENT).ok()?;
-        // SAFETY: the layout has a size that is not 0.
-        let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-        let region = Arc::new(Region { start, layout });
+        let region = Arc::new(Region::new(length.checked_mul(count.max(1))?)?);
         slabs.extend((0..count).map(|nth| Slab {
             region: Arc::clone(&region),
             from: nth * length,
@@ -67,7 +82,7 @@ impl Slab {
     /// The address and the length of the whole region that it is a part of.
     #[must_use]
     pub fn region(&self) -> (*mut u8, usize) {
-        (self.region.start.as_ptr(), self.region.layout.size())
+        (self.region.start.as_ptr(), self.region.length)
     }
 
     /// Its bytes.
@@ -106,6 +121,24 @@ pub struct Io {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Pages of a region that are in memory.
+    fn pages_in_memory(slab: &Slab) -> usize {
+        let (start, length) = slab.region();
+        let mut pages = vec![0; length / ALIGNMENT];
+        // SAFETY: the region is aligned and mapped, and there is a byte for each of its pages.
+        let r = unsafe { libc::mincore(start.cast(), length, pages.as_mut_ptr()) };
+        assert_eq!(r, 0);
+        pages.iter().filter(|page| **page & 1 != 0).count()
+    }
+
+    #[test]
+    fn slabs_that_are_not_used_take_no_memory() {
+        let mut slabs = Slab::many(64, 1 << 20).unwrap();
+        assert!(pages_in_memory(&slabs[0]) < 16, "{}", pages_in_memory(&slabs[0]));
+        slabs[63].bytes_mut().fill(1);
+        assert!(pages_in_memory(&slabs[0]) >= 256);
+    }
 
     #[test]
     fn slabs_are_aligned_and_do_not_overlap() {
