@@ -5,7 +5,10 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <pwd.h>
+#include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 int64_t now_ms(void)
 {
@@ -15,22 +18,41 @@ int64_t now_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-static int set_up_tls(struct nbd_handle *handle, const options_t *options)
+/*
+ * Sets the name whose pre-shared key is used. libnbd's own default is the user who logged in on the terminal, which a
+ * daemon does not have. A URI that has a name overrides it.
+ */
+static int set_username(struct nbd_handle *handle, const options_t *options)
 {
+    struct passwd entry, *user = NULL;
+    char buffer[4096];
+
+    if (options->tls_username != NULL)
+        return nbd_set_tls_username(handle, options->tls_username);
+    if (getpwuid_r(geteuid(), &entry, buffer, sizeof(buffer), &user) != 0 || user == NULL)
+        return 0;
+    return nbd_set_tls_username(handle, user->pw_name);
+}
+
+static int set_up_tls(struct nbd_handle *handle, const struct address *address, const options_t *options)
+{
+    const bool wanted = (options->flags & SPARSESTREAM_NBD_TLS) != 0 ||
+                        (address->uri != NULL && strncmp(address->uri, "nbds", 4) == 0);
+
     if ((options->flags & SPARSESTREAM_NBD_TLS) != 0 && nbd_set_tls(handle, LIBNBD_TLS_REQUIRE) < 0)
         return -1;
     if (options->tls_certificates != NULL && nbd_set_tls_certificates(handle, options->tls_certificates) < 0)
         return -1;
     if (options->tls_psk_file != NULL && nbd_set_tls_psk_file(handle, options->tls_psk_file) < 0)
         return -1;
-    if (options->tls_username != NULL && nbd_set_tls_username(handle, options->tls_username) < 0)
+    if (wanted && set_username(handle, options) < 0)
         return -1;
     if ((options->flags & SPARSESTREAM_NBD_NO_VERIFY_PEER) != 0 && nbd_set_tls_verify_peer(handle, false) < 0)
         return -1;
     return nbd_set_uri_allow_local_file(handle, (options->flags & SPARSESTREAM_NBD_LOCAL_FILES) != 0);
 }
 
-static int set_up(struct nbd_handle *handle, const options_t *options)
+static int set_up(struct nbd_handle *handle, const struct address *address, const options_t *options)
 {
     /* The end of an export may lie within a block: libnbd would refuse to reach it, the server decides. */
     const uint32_t strict = LIBNBD_STRICT_MASK & ~LIBNBD_STRICT_ALIGN;
@@ -42,7 +64,7 @@ static int set_up(struct nbd_handle *handle, const options_t *options)
         return -1;
     if (options->export_name != NULL && nbd_set_export_name(handle, options->export_name) < 0)
         return -1;
-    return set_up_tls(handle, options);
+    return set_up_tls(handle, address, options);
 }
 
 static void fail(struct connection *connection)
@@ -70,7 +92,7 @@ int connection_start(struct connection *connection, struct address *address, con
 
     *connection = (struct connection){ .state = CONNECTION_CONNECTING, .handle = handle };
     connection->deadline_ms = now_ms() + options->timeout_ms;
-    if (handle == NULL || set_up(handle, options) < 0) {
+    if (handle == NULL || set_up(handle, address, options) < 0) {
         fail(connection);
         return -connection->failure.error;
     }
