@@ -59,10 +59,48 @@ static const struct option options[] = {
     { "only-changes", no_argument, NULL, 'O' },
     { "direct", required_argument, NULL, 'J' },
     { "backing-chain", no_argument, NULL, 'Q' },
+    { "connections", required_argument, NULL, '1' },
+    { "requests", required_argument, NULL, '2' },
+    { "request-size", required_argument, NULL, '3' },
+    { "memory", required_argument, NULL, '4' },
+    { "tls-certificates", required_argument, NULL, '5' },
+    { "tls-psk", required_argument, NULL, '6' },
+    { "tls-username", required_argument, NULL, '7' },
+    { "no-verify-peer", no_argument, NULL, '8' },
     { "help", no_argument, NULL, 'h' },
 };
 
 enum { OPTIONS = sizeof(options) / sizeof(options[0]), LONG = 256 };
+
+static int take_export(struct settings *settings, int option, const char *text)
+{
+    struct export_settings *export = &settings->export;
+
+    switch (option) {
+    case '1':
+        return take_number(settings, "connections", text, 1, 4, &export->connections);
+    case '2':
+        return take_number(settings, "requests", text, 1, 256, &export->requests);
+    case '3':
+        return take_request_size(settings, text);
+    case '4':
+        return take_size(settings, "memory", text, 4096, &export->memory);
+    case '5':
+        export->tls_certificates = text;
+        return -1;
+    case '6':
+        export->tls_psk = text;
+        return -1;
+    case '7':
+        export->tls_username = text;
+        return -1;
+    case '8':
+        export->no_verify_peer = true;
+        return -1;
+    default:
+        return usage(settings, "option %d is not handled", option);
+    }
+}
 
 static int take(struct settings *settings, int option, const char *text)
 {
@@ -135,10 +173,7 @@ static int take(struct settings *settings, int option, const char *text)
         }
         return take_size(settings, "max-size", text, 1, &settings->max_size);
     case 'w':
-        if (!parse_size(text, text + strlen(text), &settings->rows) || settings->rows < 1 ||
-            settings->rows > 1000)
-            return usage(settings, "--rows: '%s' is not a number from 1 to 1000", text);
-        return -1;
+        return take_number(settings, "rows", text, 1, 1000, &settings->rows);
     case 'i':
         settings->ignore_map = true;
         return -1;
@@ -211,7 +246,7 @@ static int take(struct settings *settings, int option, const char *text)
         settings->state = text;
         return -1;
     default:
-        return usage(settings, "option %d is not handled", option);
+        return take_export(settings, option, text);
     }
 }
 

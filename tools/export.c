@@ -3,6 +3,7 @@
 
 #include "export.h"
 
+#include "image.h"
 #include "remote.h"
 
 #include <dlfcn.h>
@@ -89,15 +90,72 @@ static int fail_bridge(const char *name, int error)
                 symbol != NULL ? " (" : "", symbol != NULL ? symbol : "", symbol != NULL ? ")" : "");
 }
 
+/* Whether it is a URI with TLS. */
+static bool is_encrypted(const char *name)
+{
+    return strncmp(name, "nbds", 4) == 0 && is_export(name);
+}
+
+int export_check_options(const struct settings *settings, int count, char **operands)
+{
+    const struct export_settings *export = &settings->export;
+    const struct {
+        bool given;
+        bool tls;
+        const char *name;
+    } given[] = {
+        { export->connections != 0, false, "connections" },
+        { export->requests != 0, false, "requests" },
+        { export->request_size != 0, false, "request-size" },
+        { export->memory != 0, false, "memory" },
+        { export->tls_certificates != NULL, true, "tls-certificates" },
+        { export->tls_psk != NULL, true, "tls-psk" },
+        { export->tls_username != NULL, true, "tls-username" },
+        { export->no_verify_peer, true, "no-verify-peer" },
+    };
+    bool any = false, encrypted = false;
+
+    for (int i = 0; i < count; i++) {
+        any = any || is_export(operands[i]);
+        encrypted = encrypted || is_encrypted(operands[i]);
+    }
+    for (size_t i = 0; i < sizeof(given) / sizeof(given[0]); i++) {
+        if (given[i].given && !(given[i].tls ? encrypted : any))
+            return usage(settings, "--%s needs %s", given[i].name,
+                         given[i].tls ? "an NBD URI with TLS (nbds://)" : "an NBD URI or a disk image");
+    }
+    if (export->memory != 0 && export->memory < export->request_size)
+        return usage(settings, "--memory: %" PRId64 " is less than --request-size", export->memory);
+    return 0;
+}
+
+/* The bytes of a request; 0: the default. What memory was asked for has room for one. */
+static int64_t request_size(const struct export_settings *export)
+{
+    enum { LARGEST = 256 << 10 };
+    int64_t size = LARGEST;
+
+    if (export->request_size != 0 || export->memory == 0 || export->memory >= LARGEST)
+        return export->request_size;
+    while (size > export->memory)
+        size /= 2;
+    return size;
+}
+
 /* Opens an export or an image. Returns 0 or an exit code, after a message. */
 static int open_export(const struct settings *settings, const char *name, bool writable,
                        struct sparsestream_nbd **export)
 {
-    const struct sparsestream_nbd_options options = {
+    const struct export_settings *export_settings = &settings->export;
+    struct sparsestream_nbd_options options = {
         .size = sizeof(options),
         /* The URI is the user's own. */
         .flags = SPARSESTREAM_NBD_LOCAL_FILES,
         .timeout_ms = settings->timeout_ms,
+        .connections = (int32_t)export_settings->connections,
+        .requests = (int32_t)export_settings->requests,
+        .request_size = request_size(export_settings),
+        .memory = export_settings->memory,
     };
     struct opened *slot = &opened[count];
     int socket = -1, r;
@@ -114,11 +172,17 @@ static int open_export(const struct settings *settings, const char *name, bool w
             return r;
         r = bridge.open_socket(socket, &options, &slot->export);
     } else {
+        if (is_encrypted(name)) {
+            options.tls_certificates = export_settings->tls_certificates;
+            options.tls_psk_file = export_settings->tls_psk;
+            options.tls_username = export_settings->tls_username;
+            options.flags |= export_settings->no_verify_peer ? SPARSESTREAM_NBD_NO_VERIFY_PEER : 0;
+        }
         r = bridge.open(name, &options, &slot->export);
     }
     if (r < 0 && slot->image.pid != 0) {
         /* The reason why the server died is the better message. */
-        int code = image_wait(&slot->image, 0);
+        int code = image_reason(&slot->image);
 
         return code != 0 ? code : fail_bridge(name, r);
     }
@@ -150,17 +214,17 @@ int export_source(const struct settings *settings, const char *name, int64_t off
 static int check_export_room(const char *name, struct sparsestream_nbd *export, int64_t offset, int64_t length)
 {
     struct sparsestream_nbd_facts facts = { .size = sizeof(facts) };
-    char hint[512] = "";
+    int64_t room;
     int r = bridge.info(export, &facts);
 
     if (r < 0)
         return fail_bridge(name, r);
     if (offset <= facts.export_size && length <= facts.export_size - offset)
         return 0;
+    room = offset < facts.export_size ? facts.export_size - offset : 0;
     if (is_image(name))
-        image_hint(name, offset + length, hint, sizeof(hint));
-    return fail(EXIT_REFUSED, "%s: has room for %" PRId64 " bytes, and %" PRId64 " would come%s", name,
-                offset < facts.export_size ? facts.export_size - offset : 0, length, hint);
+        return image_too_small(name, room, length, offset + length);
+    return fail(EXIT_REFUSED, "%s: has room for %" PRId64 " bytes, and %" PRId64 " would come", name, room, length);
 }
 
 int export_sink(const struct settings *settings, const char *name, int64_t offset, int64_t length,

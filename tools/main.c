@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* sparsestream COMMAND: move disk images, holes included. */
 
+#include "export.h"
 #include "remote.h"
 
 #include <errno.h>
@@ -21,8 +22,18 @@ struct command {
     "  --direct=never|auto|always  bypass the page cache (O_DIRECT); default never\n"                                \
     "  --sparse=auto|required|never  keep holes if possible, or fail, or write zeros\n"
 
-#define HELP_IMAGE                                                                                               \
-    "  --backing-chain             use the other files that an image, such as qcow2:FILE, names\n"
+/* Exports of NBD servers and disk images, which every command takes. */
+#define EXPORTS "Q12345678"
+#define HELP_EXPORTS                                                                                             \
+    "  --backing-chain             use the other files that an image, such as qcow2:FILE, names\n"               \
+    "  --connections N             make at most N connections to an NBD server; default 4\n"                     \
+    "  --requests N                keep at most N requests in flight on each; default 64\n"                      \
+    "  --request-size BYTES        the most bytes of one request; default 256K\n"                                \
+    "  --memory BYTES              the most bytes in flight; default 64M\n"                                      \
+    "  --tls-certificates DIR      nbds: the directory of the certificates\n"                                    \
+    "  --tls-psk FILE              nbds: the file of the pre-shared keys\n"                                      \
+    "  --tls-username NAME         nbds: the name whose pre-shared key is used\n"                                \
+    "  --no-verify-peer            nbds: do not verify the certificate of the server\n"
 
 #define HELP_TRANSFER                                                                                            \
     "  --rate BYTES                move at most this many bytes of data a second\n"                              \
@@ -53,7 +64,7 @@ struct command {
     "  --restart                   with --resume: start again if resuming is refused\n"
 
 static const struct command commands[] = {
-    { "map", command_map, "rjlwQ",
+    { "map", command_map, "rjlw" EXPORTS,
       "usage: sparsestream map [OPTION]... FILE\n"
       "Shows the data and the holes of a file.\n"
       "\n"
@@ -61,8 +72,8 @@ static const struct command commands[] = {
       "  --list                      a line for each section: kind, offset, length\n"
       "  --range OFFSET:LENGTH       only these bytes\n"
       "  --rows N                    rows of the picture; default 1\n"
-      HELP_IMAGE },
-    { "copy", command_copy, "raszbikStTRopvdDBKFVngEeyOJQ",
+      HELP_EXPORTS },
+    { "copy", command_copy, "raszbikStTRopvdDBKFVngEeyOJ" EXPORTS,
       "usage: sparsestream copy [OPTION]... SRC DST\n"
       "       sparsestream copy [OPTION]... SRC... DIRECTORY\n"
       "Copies a file or a device to another, holes included. `-` is standard input or output.\n"
@@ -76,8 +87,8 @@ static const struct command commands[] = {
       "  --range OFFSET:LENGTH       only these bytes of SRC\n"
       "  --at OFFSET                 write them at this offset of DST, and keep the rest\n"
       "  --preserve[=LIST]           keep mode, ownership, timestamps, xattr; default the first three\n"
-      HELP_ENDS HELP_SOURCE HELP_SINK HELP_IMAGE HELP_TRANSFER },
-    { "check", command_check, "riHopqQ",
+      HELP_ENDS HELP_SOURCE HELP_SINK HELP_EXPORTS HELP_TRANSFER },
+    { "check", command_check, "riHopq" EXPORTS,
       "usage: sparsestream check [OPTION]... A B\n"
       "Compares two files or devices. Exits with 0 if they are the same, with 10 if bytes differ.\n"
       "\n"
@@ -87,8 +98,8 @@ static const struct command commands[] = {
       "  --timeout SECONDS           fail if a pipe gives nothing for this long\n"
       "  --progress[=bar|json]       show the progress on standard error\n"
       "  --quiet                     report a difference by the exit status only\n"
-      HELP_IMAGE },
-    { "checksum", command_checksum, "rijopNqXYWGQ",
+      HELP_EXPORTS },
+    { "checksum", command_checksum, "rijopNqXYWG" EXPORTS,
       "usage: sparsestream checksum [OPTION]... FILE...\n"
       "Prints the digest of each file or device, or of standard input for `-`. Holes are not read.\n"
       "\n"
@@ -104,8 +115,8 @@ static const struct command commands[] = {
       "  --status                    with --check: print nothing, only set the exit status\n"
       "  --strict                    with --check: fail if a line has a wrong format\n"
       "  --warn                      with --check: warn about each such line\n"
-      HELP_IMAGE },
-    { "send", command_send, "rszbiRopvdcLxAuUCZIKJQ",
+      HELP_EXPORTS },
+    { "send", command_send, "rszbiRopvdcLxAuUCZIKJ" EXPORTS,
       "usage: sparsestream send [OPTION]... FILE\n"
       "Sends a file or a device, or standard input for `-`, to `sparsestream recv`: to standard output\n"
       "unless an address or a command is given.\n"
@@ -115,8 +126,8 @@ static const struct command commands[] = {
       "  --exec COMMAND              connect to the standard input and output of this command\n"
       HELP_WIRE
       "  --range OFFSET:LENGTH       only these bytes\n"
-      HELP_ENDS HELP_SOURCE HELP_IMAGE HELP_TRANSFER },
-    { "recv", command_recv, "rszbkStTRopvdcLxuUCZfPmIDBKFMJQ",
+      HELP_ENDS HELP_SOURCE HELP_EXPORTS HELP_TRANSFER },
+    { "recv", command_recv, "rszbkStTRopvdcLxuUCZfPmIDBKFMJ" EXPORTS,
       "usage: sparsestream recv [OPTION]... FILE\n"
       "Receives a file or a device, or standard output for `-`, from `sparsestream send`: from standard\n"
       "input unless an address or a command is given.\n"
@@ -128,7 +139,7 @@ static const struct command commands[] = {
       "  --max-size BYTES            refuse a longer stream; --listen=tcp: needs it, or `none`\n"
       "  --mode MODE                 the mode of a new file; default 600\n"
       "  --range OFFSET:LENGTH       write it there in FILE, and refuse a longer stream\n"
-      HELP_ENDS HELP_SINK HELP_IMAGE HELP_TRANSFER },
+      HELP_ENDS HELP_SINK HELP_EXPORTS HELP_TRANSFER },
 };
 
 enum { COMMANDS = sizeof(commands) / sizeof(commands[0]) };
@@ -157,7 +168,11 @@ static const char help[] =
 static int run(const struct command *command, struct settings *settings, int count, char **operands)
 {
     bool reads = command->run == command_map || command->run == command_checksum || command->run == command_check;
+    /* The operands of --check are lists of names. */
+    int r = settings->check_list ? 0 : export_check_options(settings, count, operands);
 
+    if (r != 0)
+        return r;
     if (reads || !names_remote(count, operands))
         return command->run(settings, count, operands);
     return command_remote(settings, count, operands);

@@ -27,6 +27,18 @@ enum direct_mode { DIRECT_NEVER, DIRECT_AUTO, DIRECT_ALWAYS };
 
 enum progress_mode { PROGRESS_NONE, PROGRESS_BAR, PROGRESS_JSON };
 
+/* How exports of NBD servers are reached. 0 and NULL: the default. */
+struct export_settings {
+    int64_t connections;
+    int64_t requests;
+    int64_t request_size;
+    int64_t memory;
+    const char *tls_certificates;
+    const char *tls_psk;
+    const char *tls_username;
+    bool no_verify_peer;
+};
+
 /* The settings that the command line gives. Each command takes the options that mean something to it. */
 struct settings {
     const char *command;
@@ -89,6 +101,7 @@ struct settings {
     bool only_changes;
     enum direct_mode direct;
     bool backing_chain;
+    struct export_settings export;
 };
 
 enum preserve {

@@ -35,6 +35,26 @@ int take_size(const struct settings *settings, const char *name, const char *tex
     return -1;
 }
 
+int take_number(const struct settings *settings, const char *name, const char *text, int64_t least, int64_t most,
+                int64_t *number)
+{
+    if (!parse_size(text, text + strlen(text), number) || *number < least || *number > most)
+        return usage(settings, "--%s: '%s' is not a number from %lld to %lld", name, text, (long long)least,
+                     (long long)most);
+    return -1;
+}
+
+int take_request_size(struct settings *settings, const char *text)
+{
+    enum { LEAST = 4096, MOST = 16 << 20 };
+    int64_t size;
+
+    if (!parse_size(text, text + strlen(text), &size) || size < LEAST || size > MOST || (size & (size - 1)) != 0)
+        return usage(settings, "--request-size: '%s' is not a power of two from 4K to 16M", text);
+    settings->export.request_size = size;
+    return -1;
+}
+
 int take_range(struct settings *settings, const char *text)
 {
     const char *colon = strchr(text, ':');

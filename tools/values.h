@@ -9,6 +9,9 @@
 /* Digits with an optional K, M, G or T, powers of 1024, up to `end`. */
 bool parse_size(const char *text, const char *end, int64_t *size);
 int take_size(const struct settings *settings, const char *name, const char *text, int64_t least, int64_t *size);
+int take_number(const struct settings *settings, const char *name, const char *text, int64_t least, int64_t most,
+                int64_t *number);
+int take_request_size(struct settings *settings, const char *text);
 int take_range(struct settings *settings, const char *text);
 int take_seconds(const struct settings *settings, const char *name, const char *text, int64_t *ms);
 int take_mode(struct settings *settings, const char *text);

@@ -13,8 +13,12 @@ _sparsestream_value() {
         mapfile -t COMPREPLY < <(compgen -W 'mode ownership timestamps xattr all' -- "$2")
         ;;
     --on-read-error) mapfile -t COMPREPLY < <(compgen -W 'fail skip' -- "$2") ;;
-    --state | --error-map)
+    --state | --error-map | --tls-psk)
         mapfile -t COMPREPLY < <(compgen -f -- "$2")
+        compopt -o filenames
+        ;;
+    --tls-certificates)
+        mapfile -t COMPREPLY < <(compgen -d -- "$2")
         compopt -o filenames
         ;;
     --exec)
@@ -43,6 +47,8 @@ _sparsestream() {
     local commands='map copy check checksum send recv help'
     local common='--detect-zeroes --min-hole --direct --sparse --rate --timeout --progress --verbose --explain'
     local sink='--known-zero --sync --truncate --no-truncate --device --shared --no-lock --force'
+    local exports='--backing-chain --connections --requests --request-size --memory'
+    exports+=' --tls-certificates --tls-psk --tls-username --no-verify-peer'
     local wire='--connect --listen --exec --idle-timeout --checksum --no-checksum --resume --restart'
     local line=${COMP_LINE:0:COMP_POINT}
     local current=${line##*[[:space:]]}
@@ -69,22 +75,23 @@ _sparsestream() {
         mapfile -t COMPREPLY < <(compgen -W "${commands% help}" -- "$current")
         return
         ;;
-    map) options='--backing-chain --json --list --range --rows' ;;
-    copy) options="--backing-chain --dry-run --verify --only-changes --on-read-error --error-map --preallocate --range --at --preserve --ignore-map $common $sink" ;;
-    check) options='--backing-chain --holes --range --ignore-map --progress --quiet --timeout' ;;
+    map) options="$exports --json --list --range --rows" ;;
+    copy) options="$exports --dry-run --verify --only-changes --on-read-error --error-map --preallocate --range --at --preserve --ignore-map $common $sink" ;;
+    check) options="$exports --holes --range --ignore-map --progress --quiet --timeout" ;;
     checksum)
-        options='--backing-chain --check --ignore-map --ignore-missing --json --progress --quiet --range --status --strict --timeout --warn'
+        options="$exports --check --ignore-map --ignore-missing --json --progress --quiet --range --status --strict --timeout --warn"
         ;;
-    send) options="--answers --backing-chain --no-lock --range --ignore-map $common $wire" ;;
-    recv) options="--backing-chain --checkpoint --state --max-size --mode --range $common $sink $wire" ;;
+    send) options="--answers $exports --no-lock --range --ignore-map $common $wire" ;;
+    recv) options="$exports --checkpoint --state --max-size --mode --range $common $sink $wire" ;;
     *) return ;;
     esac
     case $previous in
-    --direct | --sparse | --state | --on-read-error | --error-map | --exec | --connect | --listen)
+    --direct | --sparse | --state | --tls-certificates | --tls-psk | --on-read-error | --error-map | --exec | --connect | --listen)
         _sparsestream_value "$previous" "$current"
         return
         ;;
-    --range | --at | --min-hole | --rate | --timeout | --idle-timeout | --mode | --rows | --checkpoint | --max-size)
+    --range | --at | --min-hole | --rate | --timeout | --idle-timeout | --mode | --rows | --checkpoint | --max-size | \
+        --connections | --requests | --request-size | --memory | --tls-username)
         return
         ;;
     esac
