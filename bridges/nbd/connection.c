@@ -52,6 +52,35 @@ static int set_up_tls(struct nbd_handle *handle, const struct address *address, 
     return nbd_set_uri_allow_local_file(handle, (options->flags & SPARSESTREAM_NBD_LOCAL_FILES) != 0);
 }
 
+/* Whether a URI has this parameter. */
+static bool has_parameter(const char *uri, const char *name)
+{
+    const size_t length = strlen(name);
+    const char *at = uri != NULL ? strchr(uri, '?') : NULL;
+
+    while (at != NULL && (strncmp(at + 1, name, length) != 0 || at[1 + length] != '='))
+        at = strchr(at + 1, '&');
+    return at != NULL;
+}
+
+/*
+ * Refuses to trust a certificate that nobody looks at: libnbd verifies none where the address has no host name, which
+ * are sockets that the caller has connected, Unix sockets and AF_VSOCK.
+ */
+static int check_verified(const struct address *address, const options_t *options, struct failure *failure)
+{
+    const char *uri = address->uri;
+    const bool wanted = (options->flags & SPARSESTREAM_NBD_TLS) != 0 || (uri != NULL && strncmp(uri, "nbds", 4) == 0);
+    const bool named = uri != NULL && (strncmp(uri, "nbd://", 6) == 0 || strncmp(uri, "nbds://", 7) == 0);
+    const bool keys = options->tls_psk_file != NULL || has_parameter(uri, "tls-psk-file");
+
+    if (!wanted || named || keys || (options->flags & SPARSESTREAM_NBD_NO_VERIFY_PEER) != 0)
+        return 0;
+    return failure_set(failure, ENOTSUP,
+                       "a server without a host name cannot be verified by its certificate: use TCP, or pre-shared keys, "
+                       "or do not verify the peer");
+}
+
 static int set_up(struct nbd_handle *handle, const struct address *address, const options_t *options)
 {
     /* The end of an export may lie within a block: libnbd would refuse to reach it, the server decides. */
@@ -92,6 +121,10 @@ int connection_start(struct connection *connection, struct address *address, con
 
     *connection = (struct connection){ .state = CONNECTION_CONNECTING, .handle = handle };
     connection->deadline_ms = now_ms() + options->timeout_ms;
+    if (check_verified(address, options, &connection->failure) < 0) {
+        connection_close(connection);
+        return -connection->failure.error;
+    }
     if (handle == NULL || set_up(handle, address, options) < 0) {
         fail(connection);
         return -connection->failure.error;

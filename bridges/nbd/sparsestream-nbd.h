@@ -34,7 +34,9 @@ typedef struct sparsestream_nbd sparsestream_nbd;
 /* Flag: open returns at once. The connection is made while the transfer runs, or by sparsestream_nbd_info(), which
  * returns -EAGAIN until then. */
 #define SPARSESTREAM_NBD_NONBLOCK 1
-/* Flag: with TLS, do not verify the identity of the server. */
+/* Flag: with TLS, do not verify the identity of the server. Without this flag, certificates are refused with -ENOTSUP
+ * where no host name is known that they could be verified for: over a Unix socket, AF_VSOCK or a socket of the caller.
+ * Pre-shared keys identify the server there too. */
 #define SPARSESTREAM_NBD_NO_VERIFY_PEER 2
 /* Flag: the URI may name local files (tls-certificates=DIR, tls-psk-file=FILE). Do not set it for a URI that comes from
  * somebody who may not read these files. */

@@ -4,7 +4,6 @@
 #include "servers.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -226,51 +225,6 @@ static void a_peer_that_does_not_speak_nbd_is_an_error(void)
     CHECK(export == NULL);
 }
 
-static void tls_that_the_server_does_not_have_is_refused(void)
-{
-    struct server server;
-
-    NBDKIT(&server, "memory", "1M");
-    CHECK_INT(open_now(server.uri, NBD_OPTIONS(.flags = SPARSESTREAM_NBD_TLS)), <, 0);
-    CHECK_INT(open_now(server.uri, NULL), ==, 0);
-    server_stop(&server);
-}
-
-static void write_text(const char *name, const char *text)
-{
-    int fd = open(name, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-
-    REQUIRE(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
-    close(fd);
-}
-
-static void tls_with_pre_shared_keys(void)
-{
-    struct server server;
-    struct sparsestream_nbd_facts facts = { .size = sizeof facts };
-    struct sparsestream_nbd *export;
-    int from = file_new("from"), to = file_new("to");
-
-    write_text("keys", "alice:0123456789abcdef0123456789abcdef\n");
-    write_text("other", "alice:ffffffffffffffffffffffffffffffff\n");
-    file_fill(from, 0, 3 * MiB, 1);
-    NBDKIT(&server, "--tls=require", "--tls-psk=keys", "file", "from");
-    CHECK_INT(open_now(server.uri, NBD_OPTIONS(.flags = SPARSESTREAM_NBD_TLS, .tls_psk_file = "other",
-                                               .tls_username = "alice")), <, 0);
-    CHECK_INT(open_now(server.uri, NULL), <, 0);
-    export = open_export(server.uri, NBD_OPTIONS(.flags = SPARSESTREAM_NBD_TLS, .tls_psk_file = "keys",
-                                                 .tls_username = "alice"));
-    CHECK_CODE(sparsestream_nbd_info(export, &facts), 0);
-    CHECK_INT(facts.flags & SPARSESTREAM_NBD_ENCRYPTED, !=, 0);
-    sparsestream_nbd_free(export);
-    CHECK_MOVED(move(export_source(server.uri, NBD_OPTIONS(.flags = SPARSESTREAM_NBD_TLS, .tls_psk_file = "keys",
-                                                           .tls_username = "alice"), NULL), file_sink(to), NULL));
-    CHECK_INT(file_differs(from, 0, to, 0, 3 * MiB), ==, -1);
-    server_stop(&server);
-    close(from);
-    close(to);
-}
-
 static void a_cancelled_transfer_ends_at_once(void)
 {
     struct server server;
@@ -343,8 +297,6 @@ TESTS(
     CASE(nobody_who_listens_is_an_error_at_once),
     CASE(an_export_that_is_not_there_is_refused),
     CASE(a_peer_that_does_not_speak_nbd_is_an_error),
-    CASE(tls_that_the_server_does_not_have_is_refused),
-    CASE(tls_with_pre_shared_keys),
     CASE(a_cancelled_transfer_ends_at_once),
     CASE(arguments_that_cannot_be_are_refused),
 )

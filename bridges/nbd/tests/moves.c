@@ -387,22 +387,6 @@ static void depth_size_and_connections_do_not_change_the_content(void)
     close(to);
 }
 
-static void another_client_reads_what_was_written(void)
-{
-    struct server server;
-    int from = image("from"), to;
-
-    NBDKIT(&server, "memory", "13766656");
-    CHECK_MOVED(move(file_source(from), export_sink(server.uri, NULL, NULL), NULL));
-    CHECK_INT(RUN("nbdcopy", server.uri, "to"), ==, 0);
-    to = open("to", O_RDONLY | O_CLOEXEC);
-    REQUIRE(to >= 0);
-    CHECK_SAME(from, to);
-    server_stop(&server);
-    close(from);
-    close(to);
-}
-
 struct seen {
     size_t count;
     bool right;
@@ -472,7 +456,6 @@ TESTS(
     CASE(a_qcow2_image_keeps_its_map),
     CASE(an_old_qcow2_image_is_overwritten),
     CASE(holes_hide_the_content_of_a_backing_file),
-    CASE(another_client_reads_what_was_written),
     CASE(the_map_of_an_export_is_that_of_its_file),
     CASE(depth_size_and_connections_do_not_change_the_content),
 )

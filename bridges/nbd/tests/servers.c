@@ -2,7 +2,10 @@
 #include "servers.h"
 
 #include <errno.h>
+#include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/vm_sockets.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -139,6 +142,52 @@ void nbdkit_start(struct server *server, const char *const *arguments)
     name(server, pid_file, sizeof pid_file);
     start(server, (const char *const[]){ "nbdkit", "-f", "-U", server->socket, "-P", pid_file, NULL }, arguments,
           pid_file);
+}
+
+int free_port(void)
+{
+    struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    socklen_t length = sizeof address;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    REQUIRE(fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof address) == 0);
+    REQUIRE(getsockname(fd, (struct sockaddr *)&address, &length) == 0);
+    close(fd);
+    return ntohs(address.sin_port);
+}
+
+void nbdkit_start_tcp(struct server *server, int port, const char *const *arguments)
+{
+    char pid_file[96], number[16];
+
+    name(server, pid_file, sizeof pid_file);
+    snprintf(number, sizeof number, "%d", port);
+    start(server, (const char *const[]){ "nbdkit", "-f", "-i", "127.0.0.1", "-p", number, "-P", pid_file, NULL },
+          arguments, pid_file);
+    snprintf(server->uri, sizeof server->uri, "nbd://127.0.0.1:%d", port);
+}
+
+void nbdkit_start_vsock(struct server *server, int port, const char *const *arguments)
+{
+    struct sockaddr_vm address = { .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_LOCAL, .svm_port = (unsigned)port };
+    char pid_file[96], number[16];
+    int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0)
+        skip("the kernel has no AF_VSOCK: %s", strerror(errno));
+    /* Nobody listens yet: with a loopback this is a reset, and without one there is no way. */
+    if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0 && errno != ECONNRESET && errno != ECONNREFUSED) {
+        int error = errno;
+
+        close(fd);
+        skip("the kernel has no loopback of AF_VSOCK (module vsock_loopback): %s", strerror(error));
+    }
+    close(fd);
+    name(server, pid_file, sizeof pid_file);
+    snprintf(number, sizeof number, "%d", port);
+    start(server, (const char *const[]){ "nbdkit", "-f", "--vsock", "-p", number, "-P", pid_file, NULL }, arguments,
+          pid_file);
+    snprintf(server->uri, sizeof server->uri, "nbd+vsock://1:%d", port);
 }
 
 void qemu_nbd_start(struct server *server, const char *const *arguments)

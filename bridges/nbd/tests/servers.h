@@ -22,6 +22,12 @@ struct server {
 /* Starts nbdkit with these arguments, and waits until it is ready. */
 void nbdkit_start(struct server *server, const char *const *arguments);
 #define NBDKIT(server, ...) nbdkit_start(server, (const char *const[]){ __VA_ARGS__, NULL })
+/* A port of the loopback that nobody listens on. */
+int free_port(void);
+/* As nbdkit_start, at this port of the loopback. */
+void nbdkit_start_tcp(struct server *server, int port, const char *const *arguments);
+/* As nbdkit_start, at this port of AF_VSOCK; skips the case if the kernel has no loopback there. */
+void nbdkit_start_vsock(struct server *server, int port, const char *const *arguments);
 /* The same with qemu-nbd, over the file that is its last argument. */
 void qemu_nbd_start(struct server *server, const char *const *arguments);
 #define QEMU_NBD(server, ...) qemu_nbd_start(server, (const char *const[]){ __VA_ARGS__, NULL })
