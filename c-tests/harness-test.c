@@ -220,7 +220,8 @@ static void what_a_case_must_leave_as_it_was(void)
 {
     check_subject("leaves_a_descriptor", false, "(/dev/null) was left open", "");
     check_subject("closes_a_descriptor", false, "descriptor 0 was closed", "");
-    check_subject("leaves_a_thread", false, "threads", "2 against 1");
+    /* An emulator has threads of its own: 2 against 1, or more. */
+    check_subject("leaves_a_thread", false, "threads", " against ");
     check_subject("changes_a_disposition", false, "the disposition of signal 13 was changed", "");
     check_subject("changes_the_mask", false, "signal 13 of the mask was changed", "");
     check_subject("prints", false, "printed: something", "");
