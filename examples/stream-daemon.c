@@ -25,7 +25,7 @@ enum { MESSAGE = 262120 };
 struct relay {
     struct stream *from, *to;
     char message[MESSAGE];
-    /* Of the message: what was received, and what was sent of it. */
+    /* Bytes of the message: received, and sent. */
     int filled, sent;
     int64_t hole;
     bool ended;

@@ -31,7 +31,7 @@ struct stream {
     /* The daemon's end of the channel: one of both. */
     sparsestream_sink *sink;
     sparsestream_source *source;
-    /* Of a hole, what the channel has not taken yet. */
+    /* The rest of a hole that the channel has not taken yet. */
     int64_t hole_left;
     /* The thread's. */
     pthread_t worker;

@@ -4,12 +4,14 @@
  *
  *     cc -o volume-daemon volume-daemon.c volume-session.c volume-store.c volume-protocol.c $(pkg-config --cflags --libs sparsestream)
  *
- * One thread and one epoll serve all clients. A transfer is run for a budget at a time, in turn with the others, and
- * waits in epoll while its client is not ready: a slow client costs nothing, a huge hole delays nobody, and the memory
- * of a client is the same whatever it moves. Only the disk can hold up all of them.
+ * One thread and one epoll serve all clients. A transfer is run for a budget at a time, in turn with the
+ * others, and waits in epoll while its client is not ready: a slow client costs nothing, a huge hole delays
+ * no other client, and the memory of a client is the same whatever it moves. Only the disk can hold up all of
+ * them.
  *
- * The mode of the socket, 0600, says who may connect. What a client may cost is limited: see usage().
- * SIGTERM and SIGINT give transfers a period of grace, and then end the daemon; the second signal ends it at once.
+ * The mode of the socket, 0600, decides who may connect. The resources of a client are limited: see usage().
+ * SIGTERM and SIGINT give transfers a period of grace, and then end the daemon; the second signal ends it at
+ * once.
  */
 
 #define _GNU_SOURCE
@@ -270,7 +272,8 @@ static int check_deadlines(void)
     return next == INT64_MAX ? -1 : next <= now ? 0 : next - now > INT32_MAX ? INT32_MAX : (int)(next - now);
 }
 
-/* The first signal takes no more clients and lets transfers go on; the second does not wait for them. */
+/* After the first signal no more clients are accepted and transfers continue; the second one does not wait
+ * for them. */
 static void stop(void)
 {
     struct client *client;
@@ -362,7 +365,7 @@ static int open_listener(void)
         return failed(server.socket);
     }
     strcpy(address.sun_path, server.socket);
-    /* A socket that nobody answers on is left over from a daemon that was killed. */
+    /* A socket that refuses connections is left over from a daemon that was killed. */
     probe = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (lstat(server.socket, &st) == 0 && S_ISSOCK(st.st_mode) && connect(probe, bound, sizeof(address)) < 0 &&
         errno == ECONNREFUSED)
@@ -393,7 +396,7 @@ static int open_server(void)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     sigprocmask(SIG_BLOCK, &set, NULL);
-    signal(SIGPIPE, SIG_IGN); /* of a log that nobody reads; sockets are written with MSG_NOSIGNAL */
+    signal(SIGPIPE, SIG_IGN); /* of a log that is not read; sockets are written with MSG_NOSIGNAL */
     server.signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
     server.epoll = epoll_create1(EPOLL_CLOEXEC);
     r = open_listener();

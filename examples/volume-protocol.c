@@ -141,7 +141,7 @@ static int64_t send_after_queue(struct volume_channel *channel, const void *data
 
         if (queued + length == 0)
             return 0;
-        /* MSG_NOSIGNAL: a peer that is gone is an error here, not the end of this process. */
+        /* MSG_NOSIGNAL: a peer that has closed is an error here, and must not end this process. */
         n = sendmsg(channel->fd, &message, MSG_NOSIGNAL | channel->flags);
         if (n < 0 && errno == EINTR)
             continue;

@@ -96,7 +96,7 @@ struct volume_channel {
 
     struct volume_packet in;
     bool in_ready;
-    bool in_broken; /* -EPROTO from here on: nobody knows where the next packet starts */
+    bool in_broken; /* -EPROTO from here on: the start of the next packet is not known */
     size_t in_have; /* bytes of header and payload so far */
     uint8_t in_header[VOLUME_HEADER];
 
@@ -166,8 +166,8 @@ int volume_sender_abort(struct volume_stream *stream, int error, const char *wor
 int volume_receiver_end(struct volume_stream *stream, int error, const char *words);
 
 /*
- * Discards what comes until the peer has ended its part. Call again while it returns -EAGAIN;
- * -EPROTO when the peer goes on for more than VOLUME_DRAIN_MAX.
+ * Discards what comes until the peer has ended its part. Call again while it returns -EAGAIN; -EPROTO when
+ * the peer sends more than VOLUME_DRAIN_MAX.
  */
 int volume_sender_drain(struct volume_stream *stream);
 int volume_receiver_drain(struct volume_stream *stream);

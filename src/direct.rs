@@ -21,9 +21,9 @@ const BOUNCE: usize = 256 << 10;
 /// The multiples that direct I/O on one descriptor needs. Both are powers of two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Alignment {
-    /// Of offsets and lengths.
+    /// The alignment of offsets and lengths.
     pub block: u64,
-    /// Of addresses.
+    /// The alignment of addresses.
     pub memory: u64,
 }
 
@@ -78,7 +78,7 @@ fn tried(fd: Fd) -> Sys<u64> {
         match sys::pread_blocks(fd, &mut buffer.bytes_mut()[..block as usize], block) {
             Err(libc::EINVAL) => block *= 2,
             Ok(_) => return Ok(block),
-            // Whoever reads in earnest reports it.
+            // The real read reports it.
             Err(_) => break,
         }
     }
@@ -266,7 +266,7 @@ impl Writer {
         if self.edge.is_dirty() { self.store() } else { Ok(()) }
     }
 
-    /// As [`Writer::settle`]. What comes next does not follow.
+    /// As [`Writer::settle`]. The next piece is not adjacent.
     pub fn leave(&mut self) -> Sys<()> {
         self.settle()?;
         self.edge.close();

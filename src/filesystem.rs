@@ -1,7 +1,7 @@
 //! The file system that a file is on, and what is known of it.
 //!
-//! A name is asked only where an answer cannot be relied on without it. What is not known here is
-//! given the careful treatment: right bytes at a higher price.
+//! The name is read only if an answer depends on it. A file system that is not listed here is given the
+//! careful treatment: right bytes at a higher price.
 
 use crate::sys::{self, Fd, Sys};
 

@@ -185,7 +185,7 @@ impl Queue {
         ring.reap(|Io { token, slab, .. }, result| {
             let Some(Asked { mut request, tries }) = asked[token].take() else { return };
             request.memory = Some(slab);
-            // The thread that submitted it is gone, or a signal came: nobody asked for that.
+            // The thread that submitted it has ended, or a signal arrived. The caller did not cancel it.
             let undone =
                 matches!(result, Err(libc::ECANCELED | libc::EFAULT | libc::EINTR | libc::EAGAIN));
             if undone && !cancelled && tries < TRIES && again.try_reserve(1).is_ok() {

@@ -1,8 +1,8 @@
 //! Where the data and the holes of a descriptor are.
 //!
-//! The map that a file system gives is a hint: it may be outdated before it is used, and it may
-//! be wrong. What is answered here always makes progress, and never calls data a hole unless the
-//! file system said so without contradicting itself, and could know what is in the page cache.
+//! The map that a file system gives is a hint: it may be outdated before it is used, and it may be wrong. An
+//! answer always makes progress, and never calls data a hole unless the file system said so without
+//! contradicting itself, and could know what is in the page cache.
 //!
 //! | module | subject |
 //! |---|---|

@@ -131,7 +131,7 @@ pub enum Event {
 /// The most events that an end keeps until they are taken.
 const KEPT: usize = 8;
 
-/// The events of one end that nobody has taken yet. When it is full the newest are dropped and counted.
+/// The events of one end that were not taken yet. When it is full the newest are dropped and counted.
 #[derive(Debug, Clone, Default)]
 pub struct Trail {
     kept: [Option<Event>; KEPT],

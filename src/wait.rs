@@ -110,7 +110,7 @@ pub struct Wait {
 }
 
 impl Wait {
-    /// Nothing: it can go on at once.
+    /// Nothing: it can continue at once.
     pub const NOTHING: Wait = Wait { side: Side::None, watch: Watch::time(Duration::ZERO) };
 }
 

@@ -89,7 +89,7 @@ static int fail_socket(const char *address, const char *what, int error)
     return EXIT_CUT;
 }
 
-/* A peer that is gone without a word is found out, and no small frame waits for another. */
+/* Detect a peer that disappeared without closing, and do not delay small frames. */
 static void tune(int fd)
 {
     const int on = 1;
@@ -167,7 +167,7 @@ static int listen_unix(const struct settings *settings, const char *text, int *l
     *listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (*listener < 0)
         return fail_socket(text, "socket", errno);
-    /* Nobody else's program may connect. */
+    /* Only programs of the owner may connect. */
     mask = umask(0177);
     r = bind(*listener, (struct sockaddr *)&local, sizeof(local));
     umask(mask);
@@ -204,7 +204,7 @@ static int listen_tcp(const struct settings *settings, const char *text, int *li
     return *listener < 0 ? fail_socket(text, "bind", r) : 0;
 }
 
-/* Says where it listens: with port 0 nobody else knows. */
+/* Reports the address: with port 0 only this process knows it. */
 static void tell_address(const char *text, int listener)
 {
     struct sockaddr_storage address;
@@ -226,7 +226,7 @@ static int accept_one(const struct settings *settings, const char *text, int lis
 {
     int64_t end = now_ms() + settings->timeout_ms;
 
-    /* Whoever connects may be gone again when the connection is accepted. */
+    /* The peer may have closed the connection before it is accepted. */
     if (fcntl(listener, F_SETFL, O_NONBLOCK) < 0 || listen(listener, 1) < 0)
         return fail_socket(text, "listen", errno);
     tell_address(text, listener);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* A sink that writes blocks only where they differ from what is there. What stays keeps its blocks, shared or not. */
+/* A sink that writes blocks only where they differ from what is there. An equal block is not written, so a
+ * block that is shared stays shared. */
 
 #include "changes.h"
 

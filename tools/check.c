@@ -28,7 +28,7 @@ static int conclude(const struct comparison *comparison, int result, const struc
     return result;
 }
 
-/* Opens one side. What is not a file is read through a pipe, in which its holes are zeros. */
+/* Opens one side. An end that is not a file is read through a pipe, in which its holes are zeros. */
 static int open_side(const struct settings *settings, const char *name, struct target *file, struct remote_pipe *pipe,
                      struct side *side)
 {

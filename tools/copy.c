@@ -36,7 +36,8 @@ static int64_t length_of(const struct settings *settings, const struct target *f
     return size < 0 ? -1 : size - from->position - settings->offset;
 }
 
-/* Locks the part of the target that will be written. What is cut, or has no known length, is locked to the end. */
+/* Locks the part of the target that will be written. A target that may be truncated, or a range of unknown
+ * length, is locked to the end. */
 static int lock(struct copy *copy)
 {
     bool all = copy->truncate;

@@ -49,7 +49,7 @@ int open_source(const struct settings *settings, const char *path, struct target
     return 0;
 }
 
-/* Root may open files of /proc and /sys that nobody can write. What write(2) says of it then helps nobody. */
+/* Root can open files of /proc and /sys that cannot be written. The errno of write(2) would not explain that. */
 static bool cannot_be_written(const struct target *target)
 {
     struct statfs fs;
@@ -111,7 +111,8 @@ static int sync_directory(const char *path)
     if (copy == NULL)
         return -ENOMEM;
     fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    /* One that may not be read cannot be synced either; a file system that has no way to is no failure. */
+    /* A directory that may not be read cannot be synced either. A file system that cannot sync one is not a
+     * failure. */
     if (fd < 0)
         r = errno == EACCES ? 0 : -errno;
     else if (fsync(fd) < 0 && errno != EINVAL)

@@ -42,7 +42,7 @@ static bool qemu_uses(int fd)
 
 static int refuse(struct target *target)
 {
-    /* Whoever holds the lock has opened the file, though it is empty: it is not ours to remove. */
+    /* The program that holds the lock has opened the file, although it is empty: do not remove it. */
     target->created = false;
     target->error = EBUSY;
     return fail(EXIT_REFUSED, qemu_uses(target->fd)

@@ -156,7 +156,7 @@ int open_new(const struct settings *settings, const char *path, int flags, mode_
         return -1;
     fd = open(path, flags | O_CREAT | O_EXCL | O_CLOEXEC | O_NOCTTY, mode);
     if (fd >= 0) {
-        /* The umask is for modes that nobody asked for. */
+        /* The umask applies only to a mode that the user did not request. */
         if (settings->mode < 0 || fchmod(fd, mode) == 0)
             return fd;
         *error = errno;

@@ -18,7 +18,7 @@ mode_t mode_of_new(const struct settings *settings, const struct target *source)
 {
     if (settings->mode >= 0)
         return (mode_t)settings->mode;
-    /* Nobody gets access as a member of a group that the file will not have in the end. */
+    /* Members of a group that the file will not keep must not get access. */
     if (source == NULL || !source->regular || (settings->preserve & PRESERVE_OWNERSHIP) != 0)
         return PRIVATE;
     return source->st.st_mode & PERMISSIONS;

@@ -48,7 +48,7 @@ void progress_start(struct progress *progress, enum progress_mode mode, const ch
     }
 }
 
-/* Of the bytes that really move: 0 to 1, or less than 0 where that cannot be told. */
+/* The share of the bytes that really move: 0 to 1, or less than 0 if it is not known. */
 static double part_done(const struct progress *progress)
 {
     double part = -1;
@@ -78,7 +78,7 @@ static int64_t rate_of(const struct progress *progress)
     return elapsed <= 0 ? 0 : whole((double)progress->done * 1000 / (double)elapsed);
 }
 
-/* -1: nobody can tell. */
+/* -1: not known. */
 static int64_t seconds_left(const struct progress *progress)
 {
     double part = part_done(progress);
@@ -168,7 +168,7 @@ static int add_data(void *opaque, const sparsestream_section *section)
     return 0;
 }
 
-/* A resumed stream begins further on: what lies before that is no work. */
+/* A resumed stream begins later: the bytes before that are not work. */
 static void begin_at(struct progress *progress, int64_t offset)
 {
     int64_t before = 0;
@@ -208,7 +208,7 @@ void progress_end(struct progress *progress)
     char data[16], holes[16], rate[16];
     int64_t elapsed = now_ms() - progress->start_ms;
 
-    /* Nothing was left to move: only now it is sure that it was no comparison that moved the position. */
+    /* Nothing was left to move. Only now is it certain that the position did not move in a comparison. */
     if (progress->begun == 0 && progress->position > progress->data_bytes + progress->hole_bytes)
         begin_at(progress, progress->position - progress->data_bytes - progress->hole_bytes);
     if (progress->mode == PROGRESS_JSON) {

@@ -40,7 +40,8 @@ static int lock(const struct settings *settings, struct target *target, int64_t 
 
     if (settings->length != 0)
         length = settings->length;
-    /* Of a range without an end, only what will come is locked. What is held must not change before it is compared. */
+    /* For a range without an end, lock only the bytes that will be received. The held bytes must not change
+     * before they are compared. */
     if (!all && length == 0 && !settings->resume)
         return 0;
     return lock_target(settings, target, all ? 0 : place(settings), all || length < 0 ? 0 : length);

@@ -97,7 +97,7 @@ static int copy_from_remote(struct settings *settings, const char *from, const c
     return r;
 }
 
-/* Of an empty stream nothing is uploaded. A length of 0 would mean the whole volume. */
+/* An empty stream is not uploaded, because a length of 0 would mean the whole volume. */
 static int64_t refuse(void *opaque, const void *buffer, size_t length)
 {
     (void)opaque;

@@ -134,7 +134,7 @@ int resolve(const char *address, const char *host, const char *port, int64_t end
     int r = getaddrinfo(host, port, &hints, found), error = errno;
     bool answered;
 
-    /* An address in numbers needs nobody to be asked. */
+    /* A numeric address needs no query. */
     if (r == 0)
         return 0;
     if (r != EAI_NONAME)

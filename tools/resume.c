@@ -96,7 +96,7 @@ int resume_load(struct resume *resume, const char *state, const char *target)
     return r;
 }
 
-/* Makes a new file. What an earlier receiver left behind there is removed, if it is one of ours. */
+/* Makes a new file. A file that an earlier receiver left there is removed, if it is a record. */
 static int open_record(const char *path)
 {
     int flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;

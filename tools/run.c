@@ -58,7 +58,7 @@ void signals_catch(void)
         if (sigaction(signals[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
             sigaction(signals[i], &action, NULL);
     }
-    /* Whoever reads the progress may go away; the transfer goes on. */
+    /* The reader of the progress may exit; the transfer continues. */
     signal(SIGPIPE, SIG_IGN);
 }
 

@@ -178,7 +178,7 @@ struct progress {
     const char *verb;
     int64_t total;  /* bytes of the stream, -1: not known */
     int64_t work;   /* of them, bytes that will be read or written; -1: not known */
-    int64_t begun;  /* where a resumed stream went on */
+    int64_t begun;  /* the first byte of a resumed stream */
     int map_fd;     /* whose map tells how much of `work` lay before that; -1: none */
     int64_t map_offset;
     int64_t start_ms;

@@ -33,7 +33,7 @@ int wait_for_fd(int fd, int events, int64_t ms)
     r = -errno;
     if (r == -EINTR)
         return 0;
-    /* A sandbox may forbid it. Whoever tries again must not do so at full speed. */
+    /* A sandbox may forbid it. A caller that tries again must not spin. */
     sleep_ms(ms < STEP_MS ? ms : STEP_MS);
     return r;
 }

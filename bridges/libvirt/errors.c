@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Of Linux; a number beyond it cannot be returned as a negative errno. */
+/* The largest errno of Linux; a greater number cannot be returned as a negative errno. */
 #define MOST_ERRNO 4095
 
 static const struct {

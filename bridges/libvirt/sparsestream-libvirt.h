@@ -189,7 +189,7 @@ int sparsestream_libvirt_source_from_volume(virStorageVolPtr volume,
 
 /*
  * Uploads `length` bytes of the source to `offset` of the volume; 0 means up to the volume's end. A source
- * that ends before is -ENODATA, one that goes on is -EFBIG.
+ * that ends before is -ENODATA, one that is longer is -EFBIG.
  *
  * Where the range ends before the end of a volume that is a file, holes are sent as zeros: the daemon would cut the
  * file at each hole. Where the range reaches its end, `holes` says what is done about old bytes. After the daemon

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* One connection. Everything goes through libnbd's asynchronous calls, so that a stopped server holds nobody up. */
+/* One connection. Everything goes through libnbd's asynchronous calls, so that a stopped server delays
+ * nothing. */
 
 #include "internal.h"
 

@@ -87,7 +87,7 @@ static int learn(export_t *export)
         export->wanted = (unsigned)export->options.connections;
     plan_requests(export);
     export->state = EXPORT_OPEN;
-    /* Nobody waits for the others: a server may leave them in its queue. */
+    /* Do not wait for the others: a server may leave them in its queue. */
     for (unsigned i = 1; i < export->wanted; i++)
         connection_start(&export->connections[i], &export->address, &export->options);
     return 0;
@@ -135,7 +135,7 @@ void export_drop(export_t *export)
 {
     if (--export->references > 0)
         return;
-    /* Requests that nobody waits for any more are completed now. */
+    /* Requests that are no longer waited for are completed now. */
     engine_close(export, ECANCELED);
     if (export->address.socket >= 0)
         close(export->address.socket);

@@ -20,7 +20,7 @@
 enum {
     MOST_CONNECTIONS = 4,
     MOST_REQUESTS = 256,
-    /* Of the transfer's pool. */
+    /* The most requests of the pool of a transfer. */
     MOST_DEPTH = 256,
     /* Offsets and lengths of any server are multiples of at most this. */
     MOST_BLOCK = 65536,

@@ -42,7 +42,7 @@ struct map {
     int64_t asked; /* everything before is in a step */
     unsigned ahead; /* steps that are asked for at once */
     bool useless;   /* the server does not answer: everything is data */
-    bool orphan;    /* nobody wants it: the last answer frees it */
+    bool orphan;    /* not wanted any more: the last answer frees it */
     unsigned asking;
     int error; /* of the connection */
     unsigned first, used;

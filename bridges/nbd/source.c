@@ -38,7 +38,7 @@ static int section(void *opaque, struct sparsestream_section *section)
     }
     r = map_section(end->map, section->offset, &hole, &section->length);
     if (r == -EAGAIN) {
-        /* While no request is under way, nobody else takes the answer in. */
+        /* While no request is in flight, the answer is received only here. */
         engine_advance(end->export);
         r = map_section(end->map, section->offset, &hole, &section->length);
     }

@@ -89,7 +89,7 @@ impl Source for ChannelSource {
             state.check_sink()?;
             Ok(state.hear())
         })?;
-        // Nobody has begun to send: what will come is not known.
+        // Nothing was sent yet, so the stream is not known.
         let announced = announced.ok_or_else(|| self.error(Operation::Open, libc::EAGAIN))?;
         Ok(SourceInfo {
             total: announced.total,

@@ -231,7 +231,7 @@ impl State {
     pub(super) fn check_source(&self) -> Result<()> {
         match &self.source {
             Phase::Failed(error) => Err(error.clone()),
-            // Nobody would take what comes.
+            // No reader is left.
             Phase::Finished if self.sink == Phase::Open => {
                 Err(Error::nowhere(Operation::Write, Side::Sink, libc::EPIPE))
             }

@@ -45,7 +45,7 @@ pub enum Ask {
     Flush = 4,
 }
 
-/// A request. It owns its memory, so that nobody uses it before the request is back.
+/// A request. It owns its memory, so that the memory is not used before the request has finished.
 #[derive(Debug)]
 pub struct Request {
     /// The number that whoever asked knows it by.

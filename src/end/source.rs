@@ -84,8 +84,8 @@ pub trait SourceWays {
     fn rewind(&mut self) -> Option<&mut dyn Rewind> {
         None
     }
-    /// A read that is not ready may go on filling its buffer: the next read is given the same buffer, which
-    /// nothing else uses meanwhile.
+    /// A read that is not ready may continue to fill its buffer: the next read is given the same buffer,
+    /// which nothing else uses meanwhile.
     fn holds_buffer(&self) -> bool {
         false
     }

@@ -67,7 +67,7 @@ pub unsafe extern "C" fn sparsestream_channel(
         let (sink, source) = channel(options.capacity)?;
         let sink = handles::new_sink(sink, Opaque::NONE)?;
         let source = handles::new_source(source, Opaque::NONE).inspect_err(|_| {
-            // SAFETY: it was just made, and nobody else has it.
+            // SAFETY: it was just made, and there is no other reference to it.
             let _ = unsafe { handles::free_sink(sink) };
         })?;
         sink_out.set(sink);

@@ -10,8 +10,8 @@
 //! call is inside, and while the value is dropped, any other use is refused with `EBUSY`. That
 //! includes callbacks of the value which use or free their own handle.
 //!
-//! A handle begins with a tag, so that a handle of another type is refused with `EINVAL`. One whose
-//! memory is gone is refused too as long as the memory was not used again, which nobody can promise.
+//! A handle begins with a tag, so that a handle of another type is refused with `EINVAL`. One whose memory
+//! was freed is refused too if the memory was not used again, which cannot be guaranteed.
 
 use crate::buffer::boxed;
 use crate::error::{Error, Operation, Result, Side};
@@ -48,7 +48,7 @@ enum State {
     InUse,
     /// A call, which aborts the value when it is done.
     AbortDue,
-    /// Nobody any more: a panic left it half changed.
+    /// None: a panic left the value half changed.
     Broken,
 }
 
@@ -233,7 +233,7 @@ impl<T: Handled> Ref<T> {
         }
         let cell = self.cell();
         let panicked = Panicked(cell);
-        // SAFETY: nobody else has the value until the state is changed below.
+        // SAFETY: there is no other reference to the value until the state is changed below.
         let value = unsafe { &mut *cell.value.get() };
         let result = body(value);
         while cell.change(State::InUse, State::Idle).is_err() {
@@ -261,10 +261,10 @@ impl<T: Handled> Drop for Ref<T> {
         // second time.
         cell.references.store(1, Ordering::Relaxed);
         cell.set(State::InUse);
-        // SAFETY: that was the last reference, so that nobody else has the value, now or later.
+        // SAFETY: that was the last reference, so no other reference exists, now or later.
         unsafe { ManuallyDrop::drop(&mut *cell.value.get()) };
         cell.tag.store(FREED, Ordering::Relaxed);
-        // SAFETY: `new` leaked this box, and nobody has a reference any more.
+        // SAFETY: `new` leaked this box, and no reference is left.
         drop(unsafe { Box::from_raw(self.0.as_ptr()) });
     }
 }

@@ -255,7 +255,7 @@ pub fn unsigned(value: i64, name: &'static str) -> Result<u64> {
     u64::try_from(value).map_err(|_| Error::value(name, value, Allowed::Only(&"0 or more")))
 }
 
-/// A number of bytes for C. What is counted here is never more than an offset can be.
+/// A number of bytes for C. Such a number is never greater than the largest offset.
 pub fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
@@ -295,8 +295,7 @@ pub unsafe fn words(text: *const c_char) -> Words {
 
 /// The caller's bytes, to be read.
 ///
-/// # Safety
-/// Null, or readable for `length` bytes that nobody changes meanwhile.
+/// # Safety Null, or readable for `length` bytes that do not change during the call.
 pub unsafe fn bytes<'a>(
     start: *const c_void,
     length: usize,
@@ -312,8 +311,7 @@ pub unsafe fn bytes<'a>(
 
 /// The caller's bytes, to be written.
 ///
-/// # Safety
-/// Null, or writable for `length` bytes that nobody uses meanwhile.
+/// # Safety Null, or writable for `length` bytes that are not used elsewhere during the call.
 pub unsafe fn bytes_mut<'a>(
     start: *mut c_void,
     length: usize,

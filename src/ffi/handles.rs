@@ -77,7 +77,7 @@ impl Handled for Job {
     const TAG: u64 = u64::from_le_bytes(*b"transfer");
     const NAME: &'static str = "transfer";
 
-    /// Nobody holds a transfer but its caller, who frees it.
+    /// Only its caller holds a transfer, and frees it.
     fn abort(&mut self, _error: &Error) {}
 }
 
@@ -241,7 +241,7 @@ pub unsafe fn run_whole(
     }
     let mut transfer = Transfer::new(options)?;
     let result = match transfer.run(source, sink, &mut observer, None, Patience::Any) {
-        // Nobody will come back to it.
+        // No later call will return to it.
         Err(error) if error.would_block() => {
             let error = Error::Because {
                 operation: error.operation(),

@@ -258,7 +258,7 @@ pub unsafe extern "C" fn sparsestream_send_all(
                 handles::run_whole(source, &mut sink, &options, observer, stats)
             })
         });
-        // Whatever failed: the stream is ended, unless it was.
+        // After any failure the stream is ended, unless it has ended already.
         sent.inspect_err(|error| sink.abort(error))?;
         Ok(0)
     })
@@ -289,7 +289,7 @@ pub unsafe extern "C" fn sparsestream_recv_all(
                 handles::run_whole(&mut source, sink, &options, observer, stats)
             })
         });
-        // Whatever failed: the stream is ended, unless it was.
+        // After any failure the stream is ended, unless it has ended already.
         received.inspect_err(|error| source.abort(error))?;
         Ok(0)
     })

@@ -1,4 +1,4 @@
-//! What a descriptor is to a reader: a file with offsets and perhaps a map, or a stream of bytes.
+//! The kind of a descriptor for a reader: a file with offsets and perhaps a map, or a stream of bytes.
 
 use super::signals::steadily;
 use crate::device;

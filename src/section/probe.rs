@@ -146,10 +146,9 @@ impl Belief {
 /// Decides on a hole that is not believed yet, or on a question that failed. `None` means that
 /// there is no map that could be used: everything from here on is data.
 ///
-/// A map may be a server's, which has not seen what is in the page cache of this machine; then a
-/// hole may have data in it. What is not on its way yet has no place in some maps either: ext4
-/// answers ENOENT for a file that it is about to store within its inode. Writing back what is in the
-/// cache settles both.
+/// A map may be a server's, which has not seen what is in the page cache of this machine; then a hole may
+/// have data in it. Data that is not being written yet is not in some maps either: ext4 answers ENOENT for a
+/// file that it is about to store within its inode. Writing back what is in the cache settles both.
 #[cold]
 pub(super) fn reconsider(
     fd: Fd,

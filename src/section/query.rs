@@ -47,8 +47,8 @@ fn section_reconsidered(
     })
 }
 
-/// Hands each section of the range to `each`, which returns whether to go on. Length 0 means to
-/// the end. The position is kept.
+/// Hands each section of the range to `each`, which returns whether to continue. Length 0 means to the end.
+/// The position is kept.
 pub fn map(fd: Fd, offset: u64, length: u64, mut each: impl FnMut(Section) -> bool) -> Result<()> {
     let file = seekable(fd).map_err(unopened)?;
     let end = match length {

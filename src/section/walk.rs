@@ -21,7 +21,7 @@ pub struct Walk {
     without: Without,
 }
 
-/// What a walk does where there is no map that could be used.
+/// The behaviour of a walk without a usable map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Without {
     /// Everything is data.
@@ -76,8 +76,8 @@ impl Walk {
         self.data = None;
     }
 
-    /// The section at `offset`, cut to it and to the end. The end itself before `end` means that
-    /// the file is shorter now. What is found out about the map is recorded in the trail, once.
+    /// The section at `offset`, cut to it and to the end. The end itself before `end` means that the file is
+    /// shorter now. Facts about the map are recorded in the trail, once.
     pub fn at(&mut self, offset: u64, trail: &mut Trail) -> Result<Section> {
         if offset >= self.end {
             return Ok(Section::end(offset));

@@ -16,7 +16,7 @@ use crate::wait::Waiting;
 /// has appended meanwhile, zeros are written from then on: they go to the end, wherever that is.
 #[derive(Debug)]
 pub struct AppendSink<C> {
-    /// Where the end is, if nobody else appends.
+    /// The offset of the end, if no other process appends.
     place: Place<C>,
     growth: Growth,
     appenders: Appenders,
@@ -196,7 +196,7 @@ mod tests {
         let hole = 16 * BLOCK as usize;
         assert!(content(&file) == expected(&[(b'H', 100), (0, hole), (b'B', 3), (0, 7)]));
         assert!(file.metadata().unwrap().blocks() * 512 < 2 * BLOCK);
-        // The next one goes on behind it.
+        // The next one begins after it.
         let mut sink = from_fd(appending.as_raw_fd(), &Options::default(), ()).unwrap();
         assert_eq!(sink.write(b"C"), Ok(1));
         sink.finish().unwrap();

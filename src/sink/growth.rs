@@ -31,8 +31,8 @@ enum Order {
 #[derive(Debug)]
 pub(super) struct Growth {
     fd: Fd,
-    /// Where the sink's range begins. What lies before it is not its own, past the end either:
-    /// another writer may be at work there.
+    /// The start of the sink's range. Bytes before it belong to others, even past the end: another writer may
+    /// be at work there.
     start: u64,
     /// The size, as far as it is known: that at the start, and what was written since.
     size: u64,
@@ -45,7 +45,7 @@ pub(super) struct Growth {
 }
 
 impl Growth {
-    /// Of a file of this size that is written from `start` on.
+    /// For a file of this size that is written from `start` on.
     pub(super) fn new(fd: Fd, start: u64, size: u64) -> Self {
         Growth { fd, start, size, order: Order::Any, reserves: None, filled: 0 }
     }

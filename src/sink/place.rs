@@ -108,7 +108,7 @@ impl<C: Checkpoint> Place<C> {
             return self.unaligned(operation, self.at, block);
         }
         if errno == libc::EAGAIN {
-            // There is nobody to wait for.
+            // There is nothing to wait for.
             return Error::Because {
                 operation,
                 side: Side::Sink,
@@ -214,7 +214,7 @@ impl<C: Checkpoint> Place<C> {
         Ok(count)
     }
 
-    /// Writes what is held back of a block that is not full. What comes next need not follow.
+    /// Writes the buffered part of an incomplete block. The next piece need not be adjacent.
     pub(super) fn leave_edge(&mut self) -> Result<()> {
         let left = self.direct.as_mut().map_or(Ok(()), |direct| direct.leave());
         left.map_err(|errno| self.error(Operation::Write, errno))

@@ -49,12 +49,12 @@ pub(super) struct Proof {
 }
 
 impl Proof {
-    /// Of a regular file.
+    /// A regular file.
     pub(super) fn of_file(fd: Fd) -> Self {
         Proof { fd, trust: Trust::Unasked }
     }
 
-    /// Of a block device, which the kernel answers for.
+    /// A block device, for which the kernel guarantees it.
     pub(super) fn of_device(fd: Fd) -> Self {
         Proof { fd, trust: Trust::Given }
     }

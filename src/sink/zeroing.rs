@@ -66,12 +66,12 @@ impl Zeroing {
         self.way.name()
     }
 
-    /// Of a regular file. Ranges must lie within its size.
+    /// For a regular file. Ranges must lie within its size.
     pub(super) fn of_file(fd: Fd) -> Self {
         Self::new(fd, false, 64 * MIB, 1 << 40)
     }
 
-    /// Of a block device. Ranges must be whole sectors.
+    /// For a block device. Ranges must be whole sectors.
     pub(super) fn of_device(fd: Fd) -> Self {
         Self::new(fd, true, 16 * MIB, 64 * MIB)
     }
@@ -87,7 +87,7 @@ impl Zeroing {
             Witness::None => self.zero_step(at, step),
             Witness::At(witness) => loop {
                 let made = self.zero_step(at, step)?;
-                // Where zeros are written, there is nobody to be believed.
+                // Written zeros need no check.
                 if self.way == Way::Write || self.proof.convinces(witness)? {
                     return Ok(made);
                 }

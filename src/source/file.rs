@@ -102,7 +102,7 @@ impl FileSource {
 
     fn error(&self, errno: i32) -> Error {
         if errno == libc::EAGAIN {
-            // There is nobody to wait for.
+            // There is nothing to wait for.
             return Error::Because {
                 operation: Operation::Read,
                 side: Side::Source,
@@ -390,7 +390,7 @@ impl End for FileSource {
 
 impl Drop for FileSource {
     fn drop(&mut self) {
-        // Nobody is left to hear of a failure; `finish` is where it is told.
+        // A failure cannot be reported here; `finish` reports it.
         let _ = self.restore();
     }
 }

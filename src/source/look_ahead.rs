@@ -1,8 +1,8 @@
 //! Has a disk read ahead, of small sections and of longer ones.
 //!
 //! The kernel reads ahead where one read follows the other, no further than a window that is small by
-//! default, and no matter what is a hole. Between sections are holes, so each would wait for the disk
-//! alone. What is in the cache already costs nearly nothing.
+//! default, and no matter what is a hole. Between sections are holes, so each would wait for the disk alone.
+//! Data that is already in the cache costs nearly nothing.
 
 use super::cache::Cache;
 use crate::sys::{self, Fd, Sys};
@@ -21,7 +21,7 @@ const SPREAD: u64 = 4;
 /// more than a plain read.
 const TRUST: u32 = 15;
 
-/// Of longer sections the disk is told until it is so much data. Within one that is longer still, the
+/// For longer sections the disk is asked for at most this much data. Within one that is longer still, the
 /// kernel does better by itself: it takes larger pages.
 const AHEAD: u64 = 8 * 1024 * 1024;
 
@@ -185,7 +185,7 @@ impl LookAhead {
                     long.ahead += length;
                     told += length;
                 }
-                // Nobody is asked again before the source is there.
+                // No more is requested before the source gets there.
                 _ => long.ahead = u64::MAX,
             }
         }

@@ -1,7 +1,7 @@
 //! Looks whether blocks hold more than zeros, without reading all of them.
 //!
-//! One byte that is not zero settles it, and most data has one at its start. What is found so need
-//! not come through memory.
+//! One byte that is not zero settles it, and most data has one at its start. Such a block need not come
+//! through memory.
 
 use super::cache::Cache;
 use crate::end::Glimpse;

@@ -41,7 +41,7 @@ pub fn stat(fd: Fd) -> Sys<Stat> {
     // SAFETY: the buffer is a whole struct stat.
     call(Call::Fstat, 0, |_| unsafe { wide::fstat(fd, stat.as_mut_ptr()) } as isize)?;
     let stat = stat.as_ptr();
-    // SAFETY: a call that succeeded has filled these members; of reserved ones nobody says so.
+    // SAFETY: a call that succeeded has filled these members; it may leave the reserved ones.
     let (mode, size, blocks) = unsafe { ((*stat).st_mode, (*stat).st_size, (*stat).st_blocks) };
     let kind = match mode & libc::S_IFMT {
         libc::S_IFREG => FileKind::Regular,

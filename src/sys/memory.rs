@@ -20,7 +20,7 @@ struct Region {
     length: usize,
 }
 
-// SAFETY: a region is only an allocation. What is in it is reached through slabs, of which each has its own
+// SAFETY: a region is only an allocation. Its content is reached through slabs, of which each has its own
 // part.
 unsafe impl Send for Region {}
 // SAFETY: as above; a shared region can only be dropped.
@@ -47,7 +47,7 @@ impl Region {
     }
 }
 
-/// A part of a region. Nobody else has it.
+/// A part of a region, with no other reference to it.
 #[derive(Debug)]
 pub struct Slab {
     region: Arc<Region>,

@@ -69,7 +69,7 @@ pub fn pipe() -> Sys<(OwnedFd, OwnedFd)> {
         // SAFETY: room for the two descriptors.
         unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) as isize }
     })?;
-    // SAFETY: both were just opened, and are owned by nobody else.
+    // SAFETY: both were just opened, and have no other owner.
     Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
 }
 
@@ -81,7 +81,7 @@ pub fn eventfd() -> Sys<OwnedFd> {
         unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) as isize }
     };
     let fd = call(Call::Eventfd, 0, open)? as Fd;
-    // SAFETY: it was just opened, and is owned by nobody else.
+    // SAFETY: it was just opened, and has no other owner.
     let owned = unsafe { OwnedFd::from_raw_fd(fd) };
     if fd > libc::STDERR_FILENO {
         return Ok(owned);

@@ -101,9 +101,9 @@ impl Ring {
             } else {
                 opcode::Read::new(fd, start, length).offset(io.offset).build()
             };
-            // SAFETY: the bytes lie within the slab, which nobody else has. It stays in its slot, and so
-            // alive, until the kernel has said that it is done with it, however this ring ends; or until the
-            // ring is broken, and so never looked into again.
+            // SAFETY: the bytes lie within the slab, to which there is no other reference. It stays in its
+            // slot, and so alive, until the kernel has said that it is done with it, however this ring ends;
+            // or until the ring is broken, and so never looked into again.
             if unsafe { self.ring.submission().push(&entry.user_data(data)) }.is_err() {
                 self.backlog.push_front(io);
                 return;
@@ -223,7 +223,7 @@ impl Drop for Ring {
     }
 }
 
-/// Between two looks at what is done, in case that nobody is woken.
+/// The time between two looks at the completions, in case that a wake-up is lost.
 const GLANCE: Duration = Duration::from_millis(100);
 
 /// Between two looks where poll(2) fails.

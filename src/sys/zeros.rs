@@ -13,13 +13,13 @@ const ZERO_BYTES: usize = 64 << 10;
 /// In a cell they are memory that is zero from the start; a constant would be 64 KiB of the library's file.
 #[repr(align(4096))]
 struct Zeros(UnsafeCell<[u8; ZERO_BYTES]>);
-// SAFETY: nobody writes to it.
+// SAFETY: it is never written to.
 unsafe impl Sync for Zeros {}
 static ZEROS: Zeros = Zeros(UnsafeCell::new([0; ZERO_BYTES]));
 
 /// 64 KiB of zeros.
 pub fn zeros() -> &'static [u8; ZERO_BYTES] {
-    // SAFETY: nobody writes to it.
+    // SAFETY: it is never written to.
     unsafe { &*ZEROS.0.get() }
 }
 

@@ -127,7 +127,7 @@ struct Node<'a> {
     follows: Option<&'a str>,
 }
 
-/// The nodes of a version map, or the line that is no part of one.
+/// The nodes of a version map, or the line that does not belong to one.
 fn nodes(map: &str) -> Result<Vec<Node<'_>>, String> {
     let mut nodes = Vec::new();
     let mut open: Option<Node> = None;

@@ -1,4 +1,4 @@
-//! Chores of libsparsestream that are no part of its build.
+//! Chores of libsparsestream that are not part of its build.
 //!
 //! | command | what it does |
 //! |---|---|

@@ -127,8 +127,8 @@ impl Common {
         let (start, length) = slab.region();
         if let Some(memory) = self.ops.memory {
             let pointer = self.party.pointer();
-            // SAFETY: the caller promised that its functions may be called with its opaque.
-            // Whoever cannot register memory can do without.
+            // SAFETY: the caller promised that its functions may be called with its opaque. An end that
+            // cannot register memory works without that.
             let _ = unsafe { memory(pointer, start.cast(), length) };
         }
     }

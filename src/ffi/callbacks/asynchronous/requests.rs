@@ -115,7 +115,7 @@ impl Requests {
                 buffer,
                 user: std::ptr::null_mut(),
             };
-            // SAFETY: the entry is idle, so nobody else has it.
+            // SAFETY: the entry is idle, so there is no other reference to it.
             unsafe { entry.public.get().write(public) };
             entry.state.store(UNDER_WAY, Ordering::Release);
             let pointer = (&raw const *entry).cast_mut().cast::<sparsestream_request>();
@@ -206,7 +206,7 @@ fn leave(entries: Box<[Entry]>, asked: Box<[Option<Request>]>) {
     }
 }
 
-/// A result as the caller gave it: a count, or a negative errno. What is neither is an I/O error.
+/// A result as the caller gave it: a count, or a negative errno. Any other value becomes an I/O error.
 fn read_result(result: i64) -> Sys<u64> {
     let errno = result.checked_neg().and_then(|errno| i32::try_from(errno).ok());
     u64::try_from(result).map_err(|_| errno.filter(|errno| *errno < 4096).unwrap_or(libc::EIO))
