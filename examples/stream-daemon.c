@@ -80,7 +80,7 @@ static bool is_pending(const struct relay *relay)
     return relay->hole > 0 || relay->sent < relay->filled;
 }
 
-/* Moves what can be moved now, and says what is waited for. */
+/* Moves as much as is possible now, and reports what to wait for. */
 static void on_event(struct stream *stream, int events, void *opaque)
 {
     struct relay *relay = opaque;

@@ -15,7 +15,7 @@
 
 struct stream;
 
-/* Events, and what `recv` may be told. */
+/* Events, and flags for `recv`. */
 enum { STREAM_READABLE = 1, STREAM_WRITABLE = 2 };
 enum { STREAM_STOP_AT_HOLE = 1 };
 
@@ -50,7 +50,7 @@ extern const struct stream_driver stream_driver;
 int stream_open(int fd, bool writes, int64_t offset, int64_t length, bool nonblocking, struct stream **stream);
 /* Aborts it if it is neither finished nor aborted. */
 void stream_free(struct stream *stream);
-/* The errno of the last -1, and what it says. */
+/* The errno of the last -1, and its message. */
 int stream_error(const struct stream *stream);
 const char *stream_message(const struct stream *stream);
 

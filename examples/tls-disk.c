@@ -2,8 +2,8 @@
 /*
  * A disk image over a TLS session, in both directions.
  *
- * While an image is received it is NAME.part, and NAME.resume says how much of it is durable. A
- * transfer that is broken off, by whatever, is resumed by the next one of the same image.
+ * While an image is received it is NAME.part, and NAME.resume records how much of it is durable. A transfer
+ * that is broken off, by whatever, is resumed by the next one of the same image.
  */
 #include "tls-disk.h"
 

@@ -145,7 +145,7 @@ static void wait_for_channel(struct job *job)
     wait_for_descriptor(job, job->channel.fd, job->channel.wants);
 }
 
-/* The heart of it: what the library says that it waits for, as sources of the main loop. */
+/* The heart of it: the descriptors that the library waits for, as sources of the main loop. */
 static void wait_for_transfer(struct job *job)
 {
     sparsestream_wait wait = { .size = sizeof(wait) };
@@ -251,7 +251,7 @@ static void turn_transfer(struct job *job)
     } else {
         sparsestream_error error = { .size = sizeof(error) };
 
-        /* Where the daemon failed, its words say more than ours. */
+        /* If the daemon failed, its message explains more than ours. */
         if (job->stream.words[0] != '\0')
             job_ended(job, job->stream.words);
         else if (sparsestream_transfer_error(job->transfer, &error) == 0 && error.code != 0)

@@ -105,7 +105,7 @@ static int make_call(struct client *client, struct volume_facts *facts)
 
     if (r == 0)
         r = volume_flush(channel);
-    /* Even if that failed: a daemon that refuses us has said why before it closed. */
+    /* Even if that failed: a daemon that refuses a request sends its reason before it closes. */
     if (r < 0 && r != -EPIPE && r != -ECONNRESET)
         return failed(client, strerror(-r));
     for (;;) {
@@ -226,7 +226,7 @@ static int transfer_failed(const struct client *client, const struct volume_stre
 {
     if (client->terminal && !client->quiet)
         fputc('\n', stderr);
-    /* Where the daemon failed, its words say more than ours. */
+    /* If the daemon failed, its message explains more than ours. */
     return stream->words[0] != '\0' ? failed_remote(client, stream->words) : failed(client, words);
 }
 

@@ -34,7 +34,7 @@
 
 enum {
     TURNS_MS = 10,      /* of turns between two looks at epoll */
-    FAREWELL_MS = 1000, /* for cancelled clients to be told */
+    FAREWELL_MS = 1000, /* to report the cancel to the clients */
     PAUSE_MS = 200,     /* of accepting, after that failed */
 };
 
@@ -261,7 +261,7 @@ static int check_deadlines(void)
         if (client->deadline > now) {
             next = client->deadline < next ? client->deadline : next;
         } else if (session_state(&client->session) == VOLUME_TRANSFER) {
-            enqueue(client, true); /* the transfer itself says who was late */
+            enqueue(client, true); /* the transfer itself reports which side was late */
         } else {
             session_drop(&client->session, -ETIMEDOUT, "wait for the client");
             client_free(client);

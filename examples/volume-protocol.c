@@ -377,7 +377,7 @@ static int take_status(struct volume_stream *stream)
     return result;
 }
 
-/* Sender, before its end: a receiver speaks only to say that it failed. */
+/* Sender, before its end: a receiver sends only to report that it failed. */
 static int check_receiver(struct volume_stream *stream)
 {
     int r = volume_receive(stream->channel, MSG_DONTWAIT);
@@ -389,7 +389,7 @@ static int check_receiver(struct volume_stream *stream)
     return r == 0 ? -EPROTO : r;
 }
 
-/* Sender: the connection failed, but the receiver may have said why before that. */
+/* Sender: the connection failed, but the receiver may have sent its reason before that. */
 static int why_cut(struct volume_stream *stream, int error)
 {
     int r;
@@ -486,7 +486,8 @@ int volume_sender_abort(struct volume_stream *stream, int error, const char *wor
     return say_end(stream, VOLUME_ABORT, error, words);
 }
 
-/* Not even a blocking socket may make a failed transfer wait: what does not go now, closing will say. */
+/* Not even a blocking socket may make a failed transfer wait: if the report cannot be sent now, the closed
+ * connection shows the failure. */
 static void sender_abort(void *opaque, int error)
 {
     struct volume_stream *stream = opaque;

@@ -19,10 +19,10 @@
  *     sender     (DATA | HOLE)*  then once FINISH or ABORT
  *     receiver   once STATUS: 0 after FINISH when all is stored, an errno as soon as it fails
  *
- * A sender that is told of a failure ends with ABORT, and a receiver that failed discards until the
- * sender's end: then both know where the stream ended and the next call may follow. A connection that
- * is cut anywhere else is an error. A sender that fails within a DATA fills it up with zeros, to reach
- * the place where ABORT may stand. So what came of a stream is not to be used unless it came to FINISH.
+ * A sender that receives a failure ends with ABORT, and a receiver that failed discards until the sender's
+ * end: then both know where the stream ended and the next call may follow. A connection that is cut anywhere
+ * else is an error. A sender that fails within a DATA fills it up with zeros, to reach the place where ABORT
+ * may stand. So what came of a stream is not to be used unless it came to FINISH.
  */
 
 #ifndef VOLUME_PROTOCOL_H
@@ -115,7 +115,7 @@ struct volume_stream {
     int64_t drained;
     bool ended;      /* our FINISH, ABORT or STATUS is queued */
     bool peer_ended; /* the peer's has come */
-    char words[VOLUME_WORDS_MAX + 1]; /* the peer's, if it said why it failed */
+    char words[VOLUME_WORDS_MAX + 1]; /* the peer's, if it sent the reason of its failure */
 };
 
 /* 1 to VOLUME_NAME_MAX of A-Z a-z 0-9 . _ + -, the first a letter or a digit: so no path, nothing hidden. */

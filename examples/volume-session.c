@@ -20,7 +20,7 @@ static const char *call_name(const struct volume_session *session)
 
 /* Transfers. */
 
-/* Returns what close(2) said of the volume: a file system may report there that a write failed. */
+/* Returns the result of close(2) of the volume: a file system may report there that a write failed. */
 static int release(struct volume_session *session)
 {
     int r;
@@ -283,7 +283,7 @@ static enum volume_turn turn_call(struct volume_session *session)
         r = volume_take_call(&channel->in, &session->call);
     }
     if (r == -EPROTO) {
-        /* A client that does not speak the protocol is told so, if that goes at once. */
+        /* Reports to a client that it does not speak the protocol, if that is possible without waiting. */
         if (volume_queue_words(channel, VOLUME_REPLY, session->serial, EPROTO, "not the volume protocol") == 0)
             (void)volume_flush(channel);
     }

@@ -28,7 +28,7 @@ enum volume_turn {
 enum volume_state {
     VOLUME_IDLE,     /* between two calls: nothing is owed */
     VOLUME_BUSY,     /* in a call */
-    VOLUME_TRANSFER, /* sparsestream_transfer_wait() says how long */
+    VOLUME_TRANSFER, /* sparsestream_transfer_wait() reports how long */
 };
 
 struct volume_session {

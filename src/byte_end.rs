@@ -27,7 +27,8 @@ pub struct ByteEnd {
     way: Way,
     /// It is a socket whose own calls are allowed.
     messages: bool,
-    /// The errno with which a send from a file failed. If it was the socket's own failure, it is told no more.
+    /// The errno with which a send from a file failed. If it was the socket's own failure, it is not reported
+    /// again.
     suspect: Option<i32>,
 }
 

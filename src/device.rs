@@ -2,7 +2,7 @@
 
 use crate::sys::{self, Fd, Sys};
 
-/// The sector that is assumed where a device does not tell: no common one is larger. Where it is too
+/// The sector that is assumed if a device does not report one: no common one is larger. Where it is too
 /// large, some zeros more are written than need be.
 const SECTOR: u64 = 4096;
 

@@ -8,7 +8,7 @@ use crate::device;
 use crate::edge::{Edge, Want};
 use crate::sys::{self, Fd, FileKind, Sys};
 
-/// The block that is assumed where a file system does not tell and no read can be tried. No common one is
+/// The block that is assumed if a file system does not report one and no read can be tried. No common one is
 /// larger, and a multiple of the real one is always right.
 const BLOCK: u64 = 4096;
 

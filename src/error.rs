@@ -51,7 +51,7 @@ pub enum Operation {
     Argument = 1,
     /// A descriptor was examined before its first use.
     Open = 2,
-    /// The map of data and holes was asked.
+    /// The map of data and holes was read.
     Map = 3,
     /// A file position was restored.
     Seek = 4,
@@ -138,7 +138,7 @@ impl Operation {
     }
 }
 
-/// A failure. It can be made and kept where there is no memory: only somebody's words may then be lost.
+/// A failure. It can be made and kept where there is no memory: only a text from outside may then be lost.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The system, or a callback, answered with an errno.
@@ -190,7 +190,7 @@ pub enum Error {
         /// The errno that stands for it.
         errno: i32,
     },
-    /// A callback failed, or the transfer was ended from outside, and somebody said why.
+    /// A callback failed, or the transfer was ended from outside, with a reason.
     #[error("{}: {}", Place { operation, side, offset }, SaidWords { errno, text })]
     Said {
         /// The operation that failed.
@@ -227,7 +227,7 @@ pub enum Error {
         /// Where it should have ended.
         expected: u64,
     },
-    /// A callback answered what it may not.
+    /// A callback returned an invalid value.
     #[error(
         "{}: {} at offset {offset}: the callback returned {answer}, which is not a valid answer: {}",
         side.name(), operation.name(), Words(libc::EPROTO)
@@ -308,7 +308,7 @@ pub enum Error {
         /// How long.
         waited_ms: u64,
     },
-    /// The other end of a wire failed, and told of it.
+    /// The other end of a wire failed, and reported it.
     #[error("peer: {}", PeerWords { operation, side, offset, errno, text })]
     Peer {
         /// The operation that failed.

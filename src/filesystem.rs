@@ -50,7 +50,7 @@ impl FileSystem {
         })
     }
 
-    /// Whether the size of its files says nothing about their content.
+    /// Whether the size of its files does not show how much content they have.
     #[must_use]
     pub fn is_made_up(self) -> bool {
         self == FileSystem::MadeUp
@@ -87,13 +87,13 @@ impl FileSystem {
     }
 }
 
-/// Whether the map of a file tells of data that is only in the page cache so far.
+/// Whether the map of a file includes data that is only in the page cache.
 ///
-/// SEEK_DATA and SEEK_HOLE of a network file system or of FUSE may be answered by a server that has
-/// not seen what was written last. A file of an overlay is mapped by the layer that it lies in, and
-/// nothing tells which one that is: it is taken for a native one if it can list the extents of the
-/// file (FIEMAP), which neither FUSE nor a network file system that can be an upper layer does.
-/// Lower layers cannot change while they are mounted.
+/// SEEK_DATA and SEEK_HOLE of a network file system or of FUSE may be answered by a server that has not seen
+/// what was written last. A file of an overlay is mapped by the layer that it lies in, and its type is not
+/// visible: it is taken for a native one if it can list the extents of the file (FIEMAP), which neither FUSE
+/// nor a network file system that can be an upper layer does. Lower layers cannot change while they are
+/// mounted.
 pub fn map_follows_cache(fd: Fd, offset: u64) -> bool {
     match FileSystem::of(fd) {
         Ok(FileSystem::Overlay) => sys::lists_extents(fd, offset),

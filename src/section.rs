@@ -1,7 +1,7 @@
 //! Where the data and the holes of a descriptor are.
 //!
 //! The map that a file system gives is a hint: it may be outdated before it is used, and it may be wrong. An
-//! answer always makes progress, and never calls data a hole unless the file system said so without
+//! answer always makes progress, and never calls data a hole unless the file system reported it without
 //! contradicting itself, and could know what is in the page cache.
 //!
 //! | module | subject |

@@ -151,7 +151,7 @@ impl Trail {
         }
     }
 
-    /// Takes everything that was recorded. The last event says how many did not fit, if any.
+    /// Takes everything that was recorded. The last event has the number of events that did not fit, if any.
     pub fn take(&mut self) -> impl Iterator<Item = Event> + use<> {
         self.count = 0;
         let lost = std::mem::take(&mut self.lost);

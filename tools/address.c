@@ -118,7 +118,7 @@ static int connect_one(const struct sockaddr *address, socklen_t length, int64_t
         return -errno;
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
     if (connect(fd, address, length) < 0) {
-        /* The limit is told of as if the call had only begun. */
+        /* The limit is reported as if the call had just begun. */
         int error = errno == EINPROGRESS || errno == EAGAIN ? ETIMEDOUT : errno;
 
         close(fd);

@@ -6,7 +6,8 @@
 #include <getopt.h>
 #include <string.h>
 
-/* The options by a letter each, by which a command says which it takes. They are not short options. */
+/* Each option has a letter, with which a command lists the options that it accepts. They are not short
+ * options. */
 static const struct option options[] = {
     { "range", required_argument, NULL, 'r' },
     { "at", required_argument, NULL, 'a' },

@@ -144,7 +144,7 @@ int connection_close(const struct settings *settings, struct connection *connect
     /* After a success it may still have something to put away. */
     status = wait_for_child(connection->child, late ? settings->timeout_ms : PATIENCE_MS);
     connection->child = 0;
-    /* The error of the transfer says more than how its command ended. */
+    /* The error of the transfer explains more than the exit status of its command. */
     if (result != 0 || status == 0)
         return result;
     if (WIFSIGNALED(status))

@@ -44,7 +44,7 @@ static int wait_to_hear(struct hearing *hearing)
     hearing->speaks = (wait.events & POLLIN) == 0;
     if (wait.timeout_ms >= 0 && wait.timeout_ms < left)
         left = wait.timeout_ms;
-    /* A sender that compares what is held here says meanwhile that it is there. */
+    /* A sender that compares the held bytes sends signs of life. */
     if (wait_for_fd(wait.fd, wait.events, left) > 0)
         hearing->heard = now_ms();
     return 0;

@@ -178,7 +178,7 @@ static int run(const struct command *command, struct settings *settings, int cou
     return command_remote(settings, count, operands);
 }
 
-/* Success is told of only when all of the output has been written. */
+/* Success is reported only after all output was written. */
 static int flushed(int code)
 {
     if (fflush(stdout) == 0 && !ferror(stdout))

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* map FILE: a picture of data and holes, a list of them, or what `qemu-img map --output=json` says. */
+/* map FILE: a picture of data and holes, a list of them, or the output of `qemu-img map --output=json`. */
 
 #include "remote.h"
 

@@ -92,7 +92,7 @@ static int preserve_mode(const struct settings *settings, const struct target *f
     return fchmod(to->fd, mode) < 0 ? fail_errno(to->name, "fchmod", errno) : 0;
 }
 
-/* Attributes that say who may do what belong to the mode, and labels to the system's policy. */
+/* Attributes that grant access belong to the mode, and labels to the system's policy. */
 static bool is_of_others(const char *name)
 {
     return strncmp(name, "system.", strlen("system.")) == 0 || strcmp(name, "security.selinux") == 0;

@@ -14,7 +14,7 @@ int64_t size_of(const struct target *end)
     char byte;
 
     if (end->regular) {
-        /* The files of /proc and /sys have a size that says nothing. */
+        /* The size of the files of /proc and /sys does not show their content. */
         if (end->size == 0 && end->fd >= 0 && pread(end->fd, &byte, 1, 0) > 0)
             return -1;
         return end->size;
@@ -105,7 +105,7 @@ int preallocate(const struct settings *settings, const struct target *from, cons
     int64_t total, work;
     int r;
 
-    /* A device has all of its blocks, as far as anybody can tell. */
+    /* A device counts as fully allocated. */
     if (!settings->preallocate || !to->regular)
         return 0;
     measure(from, settings, &total, &work);

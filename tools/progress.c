@@ -53,7 +53,7 @@ static double part_done(const struct progress *progress)
 {
     double part = -1;
 
-    /* Holes that had to be written as zeros make more work than the map said. */
+    /* Holes that had to be written as zeros make more work than the map shows. */
     if (progress->work > 0 && progress->done <= progress->work)
         part = (double)progress->done / (double)progress->work;
     else if (progress->total > 0)

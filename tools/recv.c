@@ -221,7 +221,7 @@ int command_recv(struct settings *settings, int count, char **operands)
     if (settings->length != 0 && (wire.max_size == 0 || settings->length < wire.max_size))
         wire.max_size = settings->length;
     signals_catch();
-    /* A file that is not there is made when the sender has said what comes, and no earlier. */
+    /* A file that does not exist is created only after the sender has introduced its stream. */
     r = open_target(settings, operands[0], &opening, &reception.target);
     if (r == 0 && reception.target.append && settings->ranged)
         r = usage(settings, "--range: standard output appends, and has no other place");

@@ -70,7 +70,7 @@ void json_string(FILE *file, const char *text)
     putc('"', file);
 }
 
-/* A name, or what a peer says, may hold anything: it must not break the line, nor reach the terminal as a command. */
+/* A name, or the text of a peer, may hold anything: it must not break the line or control the terminal. */
 static void put_line(FILE *file, const char *text)
 {
     const unsigned char *at = (const unsigned char *)text;

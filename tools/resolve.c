@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * Names of hosts. getaddrinfo(3) has no time limit of its own: a resolver that does not answer holds it for as long as
- * resolv.conf(5) and nsswitch.conf(5) say. So a thread asks, which is left behind when the time is over.
+ * Names of hosts. getaddrinfo(3) has no time limit of its own: a resolver that does not answer holds it for
+ * as long as resolv.conf(5) and nsswitch.conf(5) say. So a thread makes the query, and is abandoned when the
+ * time is over.
  */
 
 #include "wire.h"

@@ -168,7 +168,7 @@ static int fail_transfer(const sparsestream_error *error, const struct names *na
                        : error->side == SPARSESTREAM_SIDE_SINK ? names->sink
                                                                : "transfer";
 
-    /* The side that is meant gets its own name. Of a peer that says no more than an errno, that is all. */
+    /* The side gets the name that the user knows. A peer may send an errno only. */
     if (error->peer != 0) {
         words += strncmp(words, "peer: ", strlen("peer: ")) == 0 ? strlen("peer: ") : 0;
         /* The words of this library for an end that was only given up. Those of others are left as they are. */

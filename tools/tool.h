@@ -81,7 +81,7 @@ struct settings {
     bool answers;
     bool resume;
     bool restart;
-    int checksum;     /* -1: not told */
+    int checksum;     /* -1: not given */
     const char *state;
     int64_t checkpoint;
     int64_t max_size; /* -1: not given, 0: none */
@@ -179,7 +179,7 @@ struct progress {
     int64_t total;  /* bytes of the stream, -1: not known */
     int64_t work;   /* of them, bytes that will be read or written; -1: not known */
     int64_t begun;  /* the first byte of a resumed stream */
-    int map_fd;     /* whose map tells how much of `work` lay before that; -1: none */
+    int map_fd;     /* whose map shows how much of `work` was before that; -1: none */
     int64_t map_offset;
     int64_t start_ms;
     int64_t shown_ms;
@@ -277,7 +277,7 @@ int check_range(const struct settings *settings, const struct target *source);
 int check_room(const struct target *target, int64_t offset, int64_t length);
 /* Allocates what the data of the source will take in the target. Returns 0 or an exit code, after a message. */
 int preallocate(const struct settings *settings, const struct target *from, const struct target *to, int64_t offset);
-/* The bytes of the range, and those of them that will be read or written; -1 where it cannot be told. */
+/* The bytes of the range, and those of them that will be read or written; -1 if it is not known. */
 void measure(const struct target *source, const struct settings *settings, int64_t *total, int64_t *work);
 void fill_source_options(sparsestream_source_options *options, const struct settings *settings,
                          const struct target *source);

@@ -31,14 +31,16 @@ int connection_close(const struct settings *settings, struct connection *connect
 int open_connection(const struct settings *settings, int *fd);
 /* Others than the users of this machine may be at the other end. */
 bool over_network(const struct settings *settings);
-/* Each piece has a checksum and the whole a digest: as told, or by default over a network and with --resume. */
+/* Each piece has a checksum and the whole a digest: as requested, or by default over a network and with
+ * --resume. */
 bool with_checksums(const struct settings *settings);
 
 /* hear.c */
 
 /*
- * Waits for what the sender says of its stream, no longer than --timeout and --idle-timeout allow. `held`: bytes that are
- * here of an earlier transfer and will be read back. Returns 0 or an exit code, after a message and with `source` aborted.
+ * Waits for the introduction of the sender's stream, no longer than --timeout and --idle-timeout allow.
+ * `held`: bytes that are here of an earlier transfer and will be read back. Returns 0 or an exit code, after
+ * a message and with `source` aborted.
  */
 int hear_sender(const struct settings *settings, const struct connection *connection, const struct names *names,
                 sparsestream_source *source, int64_t held, sparsestream_wire_info *info);
@@ -75,7 +77,7 @@ void resume_free(struct resume *resume);
 
 /* run.c */
 
-/* The last failed call, on the connection, as run_transfer would tell it. Returns an exit code. */
+/* The last failed call, on the connection, as run_transfer would report it. Returns an exit code. */
 int fail_wire(const struct names *names, int error);
 
 #endif

@@ -28,7 +28,7 @@ void sigpipe_restore(const struct sigpipe *saved);
 int error_take(failure_t *failure);
 /* A failure that is not libvirt's. Returns `error`, which is negative. */
 int error_set(failure_t *failure, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
-/* Adds what the transfer says of its failure. Its words are those of the end that failed, libvirt's included. */
+/* Adds the transfer's failure. Its message comes from the end that failed, and includes libvirt's. */
 void error_add_transfer(failure_t *failure, int error, const struct sparsestream_error *told);
 void error_clear(failure_t *failure);
 /* Hands `failure` out, in the size that the caller knows. */

@@ -271,7 +271,7 @@ static void end(job_t *job, int result)
     struct sparsestream_error told = { .size = sizeof(told), .offset = -1 };
     const int why = atomic_load(&job->ending);
 
-    /* A transfer that was done before it was told to end is done. */
+    /* A transfer that finished before it was asked to end has succeeded. */
     if (result == -ECANCELED && why != 0)
         result = -why;
     if (result < 0) {

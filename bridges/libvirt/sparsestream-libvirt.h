@@ -191,10 +191,11 @@ int sparsestream_libvirt_source_from_volume(virStorageVolPtr volume,
  * Uploads `length` bytes of the source to `offset` of the volume; 0 means up to the volume's end. A source
  * that ends before is -ENODATA, one that is longer is -EFBIG.
  *
- * Where the range ends before the end of a volume that is a file, holes are sent as zeros: the daemon would cut the
- * file at each hole. Where the range reaches its end, `holes` says what is done about old bytes. After the daemon
- * has reported success the end of the range is read back, unless SPARSESTREAM_LIBVIRT_NO_VERIFY is set: the last 4
- * KiB that are not all zeros, and the size of the file. -EIO if they are not as sent.
+ * Where the range ends before the end of a volume that is a file, holes are sent as zeros: the daemon would
+ * cut the file at each hole. Where the range reaches its end, `holes` decides how old bytes are treated.
+ * After the daemon has reported success the end of the range is read back, unless
+ * SPARSESTREAM_LIBVIRT_NO_VERIFY is set: the last 4 KiB that are not all zeros, and the size of the file.
+ * -EIO if they are not as sent.
  *
  * The upload has no other protection against write errors: one that the daemon meets in the middle is reported by
  * it, in time or when the stream is finished.

@@ -47,7 +47,8 @@ static int64_t room_for(const struct lv_stream *stream, int64_t length)
     return length < left ? length : left;
 }
 
-/* Remembers the end of what was sent, up to its last byte that is not zero: it can be told from a write that was lost. */
+/* Remembers the end of what was sent, up to its last byte that is not zero: it can be distinguished from a
+ * write that was lost. */
 static void keep_tail(struct lv_stream *stream, const unsigned char *bytes, size_t length)
 {
     size_t end = length, start;

@@ -192,7 +192,7 @@ static bool is_alive(const struct connection *connection)
 void connection_close(struct connection *connection)
 {
     if (connection->handle != NULL) {
-        /* A server that is told knows that the client did not crash. */
+        /* A disconnect request shows the server that the client did not crash. */
         if (connection->state == CONNECTION_READY && connection->in_flight == 0 && is_alive(connection))
             nbd_aio_disconnect(connection->handle, 0);
         nbd_close(connection->handle);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* An export: its connections, and what the server said of it. */
+/* An export: its connections, and the properties that the server reported. */
 
 #include "internal.h"
 

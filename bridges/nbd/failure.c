@@ -48,7 +48,7 @@ int failure_take(struct failure *failure)
     /* A connection that broke while a request was sent leaves no words. */
     if (error == 0 && nbd_get_error() == NULL)
         return failure_set(failure, ECONNRESET, "the connection to the server broke");
-    /* A failure without an errno is one of the protocol. One that says "try again" would be tried again for ever. */
+    /* A failure without an errno is one of the protocol. EAGAIN or EINTR would be repeated for ever. */
     if (error <= 0 || error > MOST_ERRNO)
         error = EPROTO;
     else if (error == EAGAIN || error == EINTR)

@@ -153,7 +153,7 @@ static void take_answer(struct op *op, int error)
     }
     if (error != 0 && map->export->failure.error != 0)
         map->error = error;
-    /* An answer that says nothing would be the same the next time. */
+    /* An empty answer would be the same the next time. */
     if (error != 0 || step->known == op->offset) {
         map->useless = true;
         return;

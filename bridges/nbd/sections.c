@@ -60,7 +60,7 @@ static int walk(export_t *export, struct map *map, int64_t offset, int64_t end, 
     return r < 0 ? r : 0;
 }
 
-/* An export that does not tell its holes is data. */
+/* An export that does not report its holes is all data. */
 static int report_data(section_function *report, void *opaque, int64_t offset, int64_t length)
 {
     const struct sparsestream_section section = {

@@ -75,7 +75,7 @@ typedef struct sparsestream_nbd_options {
 #define SPARSESTREAM_NBD_READ_ONLY 1
 /* It reports where it has holes (base:allocation). */
 #define SPARSESTREAM_NBD_TELLS_HOLES 2
-/* It can zero a range without the zeros being sent; and it can say if that is not fast. */
+/* It can zero a range without receiving the zeros, and it can report if that is not fast. */
 #define SPARSESTREAM_NBD_CAN_ZERO 4
 #define SPARSESTREAM_NBD_CAN_FAST_ZERO 8
 /* It can flush what was written to its medium. */
@@ -107,8 +107,8 @@ typedef struct sparsestream_nbd_facts {
 
 /* The server is asked to zero the range. From the first time that it refuses, zeros are written. The default. */
 #define SPARSESTREAM_NBD_ZEROES_AUTO 0
-/* As AUTO, but the server is asked to refuse where zeroing is not faster than writing. A server that cannot tell is
- * sent zeros. */
+/* As AUTO, but the server is asked to refuse where zeroing is not faster than writing. A server that cannot
+ * report that is sent zeros. */
 #define SPARSESTREAM_NBD_ZEROES_FAST 1
 /* Zeros are written. */
 #define SPARSESTREAM_NBD_ZEROES_WRITE 2
@@ -155,7 +155,7 @@ int sparsestream_nbd_open(const char *uri, const struct sparsestream_nbd_options
 int sparsestream_nbd_open_socket(int socket, const struct sparsestream_nbd_options *options,
                                  struct sparsestream_nbd **export);
 
-/* Reports what the server said of the export. Returns 0, -EINVAL, -EAGAIN (SPARSESTREAM_NBD_NONBLOCK: not connected
+/* Reports the properties of the export. Returns 0, -EINVAL, -EAGAIN (SPARSESTREAM_NBD_NONBLOCK: not connected
  * yet; see sparsestream_nbd_wait()), or the errno for which the connection failed. */
 int sparsestream_nbd_info(struct sparsestream_nbd *export, struct sparsestream_nbd_facts *facts);
 

@@ -124,7 +124,7 @@ fuzz_target!(|input: Input| {
         }
     }
     let (mut source, mut sink, mut transfer) = (null_mut(), null_mut(), null_mut());
-    // SAFETY: each struct has the size that it tells, or one that none can have.
+    // SAFETY: each struct has the size that its `size` has, or `size` is invalid.
     unsafe {
         match input.which {
             Which::Source => {

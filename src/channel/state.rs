@@ -358,7 +358,7 @@ impl State {
         self.sink == Phase::Finished
     }
 
-    /// The sink was told that this is all. Returns whether the other side has finished too.
+    /// The sink has reached the end of the stream. Returns whether the other side has finished too.
     pub(super) fn finish_sink(&mut self) -> bool {
         if self.sink == Phase::Open {
             self.sink = Phase::Finished;

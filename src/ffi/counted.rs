@@ -137,7 +137,7 @@ impl<T: Handled> Ref<T> {
             return Err(Error::argument(T::NAME, "is not a handle of this type", libc::EINVAL));
         }
         let cell = tag.cast::<Cell<T>>();
-        // SAFETY: its tag says that it is one, and it lives by the caller's promise.
+        // SAFETY: its tag shows that it is one, and the caller promises that it was not freed.
         let alive = unsafe { cell.as_ref() };
         alive.references.fetch_add(1, Ordering::Relaxed);
         Ok(Ref(cell))

@@ -295,7 +295,8 @@ pub unsafe fn words(text: *const c_char) -> Words {
 
 /// The caller's bytes, to be read.
 ///
-/// # Safety Null, or readable for `length` bytes that do not change during the call.
+/// # Safety
+/// Null, or readable for `length` bytes that do not change during the call.
 pub unsafe fn bytes<'a>(
     start: *const c_void,
     length: usize,
@@ -311,7 +312,8 @@ pub unsafe fn bytes<'a>(
 
 /// The caller's bytes, to be written.
 ///
-/// # Safety Null, or writable for `length` bytes that are not used elsewhere during the call.
+/// # Safety
+/// Null, or writable for `length` bytes that are not used elsewhere during the call.
 pub unsafe fn bytes_mut<'a>(
     start: *mut c_void,
     length: usize,

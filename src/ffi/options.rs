@@ -401,7 +401,7 @@ unsafe impl Sized0 for sparsestream_wait {}
 // SAFETY: repr(C), u64 size first, integers and an array of them.
 unsafe impl Sized0 for sparsestream_error {}
 
-/// The size that a caller's struct tells, if a struct can have it.
+/// The size in a caller's struct, if it is valid.
 ///
 /// # Safety
 /// `pointer` points to eight readable bytes.

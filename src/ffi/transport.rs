@@ -161,7 +161,7 @@ struct CallbackTransport {
     words: Option<Text>,
 }
 
-// SAFETY: handles may be used by one thread after the other, as the header says. The address is compared,
+// SAFETY: handles may be used by one thread after the other, as the header states. The address is compared,
 // never followed.
 unsafe impl Send for CallbackTransport {}
 

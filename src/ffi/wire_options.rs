@@ -1,4 +1,4 @@
-//! The options of the wire, and what a sender told.
+//! The options of the wire, and the properties that a sender has sent.
 
 use super::guard;
 use super::options::{

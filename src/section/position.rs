@@ -4,7 +4,7 @@ use super::signals::steadily;
 use crate::error::{Error, Operation, Result, Side};
 use crate::sys::{self, Fd};
 
-/// A file position, put back when told to. A failure to do so is an error of its own.
+/// A file position that can be restored. A failure to do so is an error of its own.
 #[derive(Debug)]
 pub struct Position {
     fd: Fd,

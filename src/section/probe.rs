@@ -10,8 +10,8 @@ use crate::trace::{Event, MapEvent, Trail};
 /// The most that is called data where the map contradicts itself, before it is asked again.
 const DOUBTFUL: u64 = 1024 * 1024;
 
-/// The section at `offset`, which is before `end`, by lseek(2). `known`: it is said to be in data. An
-/// answer that contradicts itself is data, and `doubt` is called.
+/// The section at `offset`, which is before `end`, by lseek(2). `known`: the file system reported it as data.
+/// An answer that contradicts itself is data, and `doubt` is called.
 #[inline(always)]
 pub(super) fn probe(
     fd: Fd,
@@ -51,8 +51,8 @@ pub(super) fn probe(
     doubtful(offset.saturating_add(DOUBTFUL))
 }
 
-/// The section that is left when the map has nothing more to say: to the end, or to where the end is now if
-/// that is less.
+/// The section that is left after the last answer of the map: to the end, or to where the end is now if that
+/// is less.
 #[cold]
 fn rest(fd: Fd, offset: u64, end: u64, kind: Kind) -> Sys<Section> {
     let end = end.min(sys::size(fd)?);
@@ -90,10 +90,10 @@ impl Refusal {
     }
 }
 
-/// Whether a hole is believed that a map tells of.
+/// Whether a hole of the map is believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Belief {
-    /// No hole was told of, and no question failed.
+    /// No hole was reported, and no question failed.
     Unasked,
     /// The map follows the page cache.
     Native,

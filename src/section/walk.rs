@@ -13,7 +13,7 @@ use crate::trace::{Event, MapEvent, Trail};
 pub struct Walk {
     fd: Fd,
     end: u64,
-    /// Where the last answer said that data begins.
+    /// The start of data in the last answer.
     data: Option<u64>,
     mapped: Option<bool>,
     belief: Belief,
@@ -71,7 +71,7 @@ impl Walk {
         self.mapped
     }
 
-    /// Forgets what the last answer said of the next section.
+    /// Forgets the last answer about the next section.
     pub fn forget(&mut self) {
         self.data = None;
     }

@@ -24,7 +24,7 @@ use bytes::ByteSink;
 pub use digest::DigestSink;
 use file::FileSink;
 
-/// Is told when data has become durable.
+/// Called when data has become durable.
 pub trait Checkpoint: Send {
     /// All before this offset is on the medium. An errno ends the stream.
     fn reached(&mut self, durable: u64) -> Sys<()>;

@@ -19,7 +19,7 @@ pub(super) struct Place<C> {
     pub(super) fd: Fd,
     start: u64,
     at: u64,
-    /// The first byte that may not be written, and the errno that says so.
+    /// The first byte that may not be written, and the errno for it.
     limit: (u64, i32),
     sync: bool,
     interval: Interval,
@@ -341,12 +341,12 @@ impl<C: Checkpoint> Place<C> {
         advanced.map_err(|errno| Error::at(Operation::Write, Side::Sink, self.at, errno))
     }
 
-    /// Whether it is time to make durable what there is.
+    /// Whether it is time to make the written data durable.
     pub(super) fn due(&mut self) -> bool {
         self.interval.is_due(Instant::now)
     }
 
-    /// Makes durable what there is, and says so.
+    /// Makes the written data durable, and reports the checkpoint.
     pub(super) fn make_durable(&mut self) -> Result<()> {
         let settled = self.direct.as_mut().map_or(Ok(()), |direct| direct.settle());
         settled.map_err(|errno| self.error(Operation::Write, errno))?;

@@ -1,4 +1,4 @@
-//! Whether a file system that says it has made a range read zero has done so.
+//! Whether a file system that reports a range as zeroed has zeroed it.
 //!
 //! Some FUSE servers answer a punch with success and keep the bytes. So before such a range is
 //! zeroed a byte of it is looked for that is not zero, and afterwards that byte is read again. One

@@ -3,7 +3,7 @@
 use crate::sys::{self, Fd};
 
 /// One call has no more read than this: the kernel leaves out what is beyond the larger of a device's
-/// read-ahead and its largest request, which no caller is told.
+/// read-ahead and its largest request, which a caller cannot query.
 const PIECE: u64 = 128 * 1024;
 
 /// The cache of one file.
@@ -18,13 +18,13 @@ impl Cache {
         Cache { fd, tells: true }
     }
 
-    /// Whether the file system can tell what is in it, as far as is known.
+    /// Whether the file system can report its cached pages, as far as is known.
     pub(super) fn tells(&self) -> bool {
         self.tells
     }
 
-    /// Reads what is there of the start of a part, without waiting for a disk. `None` if nothing is, or
-    /// if that cannot be told: a failure is left for who reads in earnest.
+    /// Reads what is there of the start of a part, without waiting for a disk. `None` if nothing is, or if
+    /// that is not known: a failure is left to the real read.
     pub(super) fn read(&mut self, buffer: &mut [u8], offset: u64) -> Option<usize> {
         self.look(buffer, offset).flatten()
     }
@@ -34,7 +34,7 @@ impl Cache {
         self.look(&mut [0], offset).map(|found| found.is_some())
     }
 
-    /// As [`Cache::read`], with what is not known told apart from what is not there.
+    /// As [`Cache::read`], but it distinguishes an unknown state from an absent page.
     fn look(&mut self, buffer: &mut [u8], offset: u64) -> Option<Option<usize>> {
         if !self.tells {
             return None;

@@ -28,8 +28,8 @@ pub struct FileSource {
     fd: Fd,
     start: u64,
     offset: u64,
-    /// Where it ends; what grows later is not read. `None` where the size says nothing of the
-    /// content, as in /proc and /sys: then the end is where reading gives no more.
+    /// Where it ends; later growth is not read. `None` if the size does not show the content, as in /proc and
+    /// /sys: then the end is where reading gives no more.
     end: Option<u64>,
     /// The size when it was examined.
     size: u64,
@@ -158,8 +158,8 @@ impl FileSource {
         Ok(section)
     }
 
-    /// Has the disk told of a section, and of what follows, before data of it is moved, if it is of
-    /// more than `small` bytes.
+    /// Has the disk read a section ahead, and the next ones, before data of it is moved, if it is of more
+    /// than `small` bytes.
     #[inline]
     fn tell_disk(&mut self, section: &Section, end: u64, small: u64) {
         if section.length > small && self.direct.is_none() {

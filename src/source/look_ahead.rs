@@ -25,7 +25,7 @@ const TRUST: u32 = 15;
 /// kernel does better by itself: it takes larger pages.
 const AHEAD: u64 = 8 * 1024 * 1024;
 
-/// In one call no more than about this: a disk that has much to do lets wait who tells it more.
+/// In one call no more than about this: a busy disk makes the caller wait.
 const STEP: u64 = 2 * 1024 * 1024;
 
 /// So much data in longer sections is not asked for after some was in the cache, at first and at most.
@@ -39,14 +39,14 @@ pub struct LookAhead {
     /// Sections that are taken to be in the cache, next and after the next hit.
     trust: u32,
     earned: u32,
-    /// The disk was told to read up to here.
+    /// The disk was asked to read up to here.
     told: u64,
     window: u64,
     /// Bytes of data since this offset.
     data: u64,
     since: u64,
     long: Long,
-    /// The most bytes that the disk was told of at once, as far as recorded.
+    /// The most bytes that the disk was asked for at once, as far as recorded.
     reported: u64,
 }
 
@@ -58,8 +58,8 @@ struct Long {
     /// Bytes of data that are taken to be in the cache, next and after the next hit.
     trust: u64,
     earned: u64,
-    /// The disk was told to read up to here, `ahead` bytes of it behind that section; as if it were
-    /// very many where it shall not be told of what is next.
+    /// The disk was asked to read up to here, `ahead` bytes of it after that section; `u64::MAX` if no more
+    /// is to be requested.
     told: u64,
     ahead: u64,
 }
@@ -147,7 +147,7 @@ impl LookAhead {
         }
     }
 
-    /// Returns the number of bytes that the disk was told of.
+    /// Returns the number of bytes that the disk was asked for.
     fn enter_long(&mut self, offset: u64, section_end: u64, end: u64) -> u64 {
         let long = &mut self.long;
         let mut told = 0;
@@ -192,7 +192,7 @@ impl LookAhead {
         told
     }
 
-    /// Records that the disk was told of this many bytes, if it never was of as many: a change, not
+    /// Records that the disk was asked for this many bytes, if that is more than ever before: a change, not
     /// each call.
     #[inline]
     fn report(&mut self, bytes: u64, trail: &mut Trail) {
@@ -394,7 +394,7 @@ mod tests {
 
     #[test]
     fn what_fails_when_the_disk_is_told_is_no_matter() {
-        // With no advice taken nothing counts; with no map each section is told of by itself.
+        // With no advice taken nothing counts; with no map each section is requested by itself.
         for (failing, expected) in [(Call::Fadvise, [0; 4]), (Call::Lseek, [1, 2, 3, 4])] {
             let (_, _, told) = reach(&[MIB; 4], move |call| match call {
                 _ if call == failing => Fault::Errno(libc::EIO),

@@ -21,7 +21,7 @@ pub struct Options {
     pub offset: u64,
     /// How many; 0 means to the end.
     pub length: u64,
-    /// Read all of it, whatever its map says.
+    /// Read all of it, whatever its map reports.
     pub ignore_map: bool,
     /// An end before `length` is not an error.
     pub at_most: bool,

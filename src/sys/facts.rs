@@ -23,7 +23,7 @@ pub enum FileKind {
     Other,
 }
 
-/// The facts that fstat(2) tells.
+/// The facts that fstat(2) reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
     /// The kind of file.
@@ -62,9 +62,9 @@ fn special_kind(kind: libc::mode_t) -> FileKind {
     }
 }
 
-/// The numbers that tell a file or a device from others, and from itself at another time: the device, the
-/// inode, the size and the time of the last modification in nanoseconds. Of a block device, which has
-/// no such time and no size here: the device's own number, and zeros.
+/// The numbers that distinguish a file or a device from others, and from itself at another time: the device,
+/// the inode, the size and the time of the last modification in nanoseconds. Of a block device, which has no
+/// such time and no size here: the device's own number, and zeros.
 #[allow(clippy::unnecessary_cast, reason = "the types differ between machines")]
 pub fn identity(fd: Fd) -> Sys<[u64; 4]> {
     let mut stat = MaybeUninit::<wide::stat>::zeroed();
@@ -126,7 +126,7 @@ pub fn flags(fd: Fd) -> Sys<c_int> {
         .map(|flags| flags as c_int)
 }
 
-/// The seals of a memfd, 0 for what cannot be sealed or does not tell: fcntl(2) F_GET_SEALS.
+/// The seals of a memfd, 0 if it cannot be sealed or does not report them: fcntl(2) F_GET_SEALS.
 pub fn seals(fd: Fd) -> c_int {
     // SAFETY: no memory is passed.
     call(Call::Fcntl, 0, |_| unsafe { libc::fcntl(fd, libc::F_GET_SEALS) } as isize)

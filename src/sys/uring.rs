@@ -102,8 +102,8 @@ impl Ring {
                 opcode::Read::new(fd, start, length).offset(io.offset).build()
             };
             // SAFETY: the bytes lie within the slab, to which there is no other reference. It stays in its
-            // slot, and so alive, until the kernel has said that it is done with it, however this ring ends;
-            // or until the ring is broken, and so never looked into again.
+            // slot, and so alive, until the kernel has reported its completion, however this ring ends; or
+            // until the ring is broken, and so never looked into again.
             if unsafe { self.ring.submission().push(&entry.user_data(data)) }.is_err() {
                 self.backlog.push_front(io);
                 return;

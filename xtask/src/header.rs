@@ -140,7 +140,7 @@ fn tidy(header: &str) -> String {
                 lines.push(line.to_owned());
             }
             _ if in_safety => {}
-            // cbindgen leaves a hole where it was told to leave something out.
+            // cbindgen leaves a gap where it leaves something out.
             "" if lines.last().is_some_and(String::is_empty) => {}
             _ => lines.push(parenthesized(line)),
         }

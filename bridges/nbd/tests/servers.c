@@ -90,7 +90,7 @@ static void print_output(void)
         fclose(file);
 }
 
-/* Waits for the file that tells that the server listens: nbdkit and qemu-nbd write their process id into it then. */
+/* Waits until the server listens: nbdkit and qemu-nbd then write their process id into a file. */
 static void wait_until_ready(struct server *server, const char *pid_file)
 {
     int64_t limit = harness_now() + START_MS * (int64_t)harness_slowness();

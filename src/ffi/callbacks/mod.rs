@@ -3,7 +3,7 @@
 //! | module | subject |
 //! |---|---|
 //! | `tables` | the tables and structs as C sees them |
-//! | `answers` | what a function answers, and what it says about a failure |
+//! | `answers` | the answers of a function, and its details of a failure |
 //! | `party` | the life of an end, and what it waits for |
 //! | `source`, `stream`, `sink` | tables as ends |
 //! | `asynchronous` | the table of an end with several requests in flight, as ends |

@@ -26,7 +26,7 @@ pub struct Described {
     pub preferred: u64,
 }
 
-/// Asks what a source is; `flags` is what its table says.
+/// Asks for the properties of a source; `flags` are those of its table.
 pub fn describe(party: &mut Party, describe: Option<Describe>, flags: u64) -> Result<Described> {
     let site = party.touch(Operation::Open)?;
     let mut info = sparsestream_source_info {
@@ -264,7 +264,7 @@ impl Lent for TableSource {
         self.lending = true;
         let length = left.map_or(length, |left| length.min(left)) as usize;
         // SAFETY: not null, and the caller promises that its memory is readable for the length that it
-        // answered until it is told that all of it was taken.
+        // answered until all of it was taken.
         Ok(unsafe { std::slice::from_raw_parts(memory.cast(), length) })
     }
 }

@@ -58,7 +58,7 @@ impl AsyncSink {
         })
     }
 
-    /// The first byte that may not be written, and the errno that says so.
+    /// The first byte that may not be written, and the errno for it.
     fn limit(&self) -> (u64, i32) {
         let total = self.common.info.map_or(0, |info| info.total as u64);
         let fixed = !self.common.has(SPARSESTREAM_ASYNC_GROWS);
