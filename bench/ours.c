@@ -14,10 +14,10 @@
  *   ours zero-check BUFFER BLOCK    speed of zero detection in blocks over a buffer, against memcmp
  *
  * Without anything that depends on time or on another process, for exact counts:
- *   ours ask FILE CALLS             so many queries
+ *   ours ask FILE CALLS             CALLS queries
  *   ours map FILE                   the map once
  *   ours send FILE                  a file to a stream that takes all and keeps nothing
- *   ours receive SECTIONS TARGET    so many sections of 4 KiB, each with a hole after it, to a file
+ *   ours receive SECTIONS TARGET    SECTIONS sections of 4 KiB, each with a hole after it, to a file
  *   ours wire-send FILE STREAM      a file to a wire that is a file
  *   ours wire-receive STREAM TARGET and back
  */

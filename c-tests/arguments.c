@@ -424,7 +424,7 @@ static int try_wire_describe(const void *options)
 
 static struct end tried;
 
-/* Whatever comes of it, `free` of the table is called as often as it is known: once. */
+/* In every case, `free` of the table is called once if it is known. */
 static int try_source_ops(const void *ops)
 {
     struct sparsestream_source *source = poison_source;

@@ -469,7 +469,7 @@ static void memory_of_a_request_that_abort_did_not_answer_stays(void)
     sparsestream_source_free(source);
     sparsestream_sink_free(sink);
     REQUIRE(from.waiting_count == 1);
-    /* A broken end that writes after its time harms nobody. */
+    /* A broken end that writes too late does no harm. */
     memset(from.waiting[0]->buffer, 7, (size_t)from.waiting[0]->length);
     CHECK_INT(sparsestream_request_done(from.waiting[0], 512), ==, 0);
     medium_end(&from);

@@ -525,7 +525,7 @@ static void holes_of_impossible_length(void)
     check_holes((int64_t[]) { 1, INT64_MAX - 1 }, 2, false, 0, 0);
     for (size_t i = 0; i < COUNT(wrong); i++)
         check_holes(&wrong[i], 1, false, EPROTO, EPROTO);
-    /* A length that was not given is no length. */
+    /* A length that was not given does not count. */
     check_holes((int64_t[]) { 5 }, 1, true, EPROTO, EPROTO);
     /* The stream's offsets would overflow: no protocol can mean that, and no sink can hold it. */
     check_holes((int64_t[]) { INT64_MAX, 1 }, 2, false, EPROTO, EFBIG);
@@ -623,7 +623,7 @@ static void a_source_that_claims_what_is_not_there(void)
     CHECK_CODE(run_claim(&empty_data), -EPROTO);
     CHECK_CODE(run_claim(&no_kind), -EPROTO);
     CHECK_CODE(run_claim(&undeclared), -EPROTO);
-    /* Data of which nobody knows how much there is, and then none. */
+    /* Data of unknown length, and then none. */
     CHECK_CODE(run_claim(&unknown_data), 0);
     CHECK_CODE(run_claim(&end), 0);
     CHECK_INT(end.reads, ==, 0);

@@ -317,8 +317,8 @@ static void arguments_are_checked(void)
 }
 
 /*
- * Many at once: a worker with a loop of its own reads files, the main thread's loop takes from the channels. While
- * nothing moves, nobody runs.
+ * Many at once: a worker with a loop of its own reads files, the main thread's loop takes from the channels.
+ * While nothing moves, no thread runs.
  */
 
 enum { LINES = 256 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * System calls that fail and go on to fail, do nothing, or must not be made again, on both ends of a transfer.
- * tests/fault_sweep.rs fails each call once, in every way; c-tests/sandbox.c denies each for good.
+ * System calls that fail and continue to fail, do nothing, or must not be made again, on both ends of a
+ * transfer. tests/fault_sweep.rs fails each call once, in every way; c-tests/sandbox.c denies each for good.
  */
 #include "ends.h"
 #include "files.h"

@@ -184,7 +184,7 @@ int64_t file_differs(int left, int64_t left_offset, int right, int64_t right_off
         }
         done += (int64_t) step;
     }
-    /* Holes beyond the end of a file are no content. */
+    /* Holes beyond the end of a file are not content. */
     if (file_size(left) < left_offset + length)
         return file_size(left);
     return file_size(right) < right_offset + length ? left_offset + file_size(right) - right_offset

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * Files with known content and known holes. What cannot be made ends the case.
+ * Files with known content and known holes. A file that cannot be made ends the case.
  *
  * The content is a pattern without a zero byte, a function of seed and offset,
  * so that stale, moved and missing bytes all show.

@@ -93,7 +93,7 @@ static int dirty_file(int *writer)
     file_fill(*writer, DIRTY, DIRTY_LENGTH, 1);
     fd = open_file(O_RDONLY);
     fuse_server_rules(fixture.server, NULL, 0);
-    /* The server has not seen it, or this is no test. */
+    /* The server must not have seen it, or this tests nothing. */
     REQUIRE(lseek(fd, 0, SEEK_DATA) == -1 && errno == ENXIO);
     return fd;
 }

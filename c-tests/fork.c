@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * fork(2) with handles open: the child has copies of them over the same open
- * files. It may free its copies, and then the parent's go on as if nothing had
- * been, but for what the two share: a file's position, which moves while a
- * mapped file is walked, and the bytes that a pipe or a socket gives only once.
+ * fork(2) with handles open: the child has copies of them over the same open files. It may free its copies,
+ * and then the parent's continue as if nothing had been, but for what the two share: a file's position, which
+ * moves while a mapped file is walked, and the bytes that a pipe or a socket gives only once.
  */
 #include "ends.h"
 #include "files.h"
@@ -106,7 +105,7 @@ static void nor_does_one_that_leaves_them(void)
     finish(&handles);
 }
 
-/* The child need not free, and may go on by itself where both ends are files, if the parent waits. */
+/* The child need not free, and may continue by itself if both ends are files and the parent waits. */
 static int run_to_the_end(void *opaque)
 {
     struct handles *handles = opaque;

@@ -297,7 +297,7 @@ static void handles_may_be_freed_in_any_order(void)
     }
 }
 
-/* A transfer goes on after the handles of its ends were freed. */
+/* A transfer continues after the handles of its ends were freed. */
 static void a_transfer_holds_its_ends(void)
 {
     struct content content = { .count = 0 }, taken = { .count = 0 };
@@ -312,7 +312,7 @@ static void a_transfer_holds_its_ends(void)
     CHECK_CODE(sparsestream_transfer_run(transfer, 1), 1);
     sparsestream_source_free(source);
     sparsestream_sink_free(sink);
-    /* The handles are gone for their caller, though what they stood for is not. */
+    /* The handles no longer exist for their caller, but the ends do. */
     CHECK_CODE(sparsestream_source_read(source, buffer, sizeof buffer), -EINVAL);
     CHECK_CONTAINS(sparsestream_last_error(), "freed");
     sparsestream_source_free(source);

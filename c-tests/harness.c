@@ -28,7 +28,7 @@ enum { EXIT_PASSED = 0, EXIT_FAILED = 1, EXIT_SKIPPED = 77, EXIT_VALGRIND = 99 }
 static char **arguments;
 static size_t argument_count;
 
-/* Where a case writes its failures; shared with the parent, which reads it when the child is gone. */
+/* Where a case writes its failures; shared with the parent, which reads it when the child has ended. */
 static int report = -1;
 static atomic_int failures;
 static char said[160];

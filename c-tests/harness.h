@@ -57,7 +57,7 @@ _Noreturn void skip(const char *format, ...) __attribute__((format(printf, 1, 2)
 /* Said with each later failure of the case, until it is set anew; "" for nothing. */
 void context(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* Records a failure; the case goes on. */
+/* Records a failure; the case continues. */
 void harness_fail(const char *file, int line, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 void harness_fail_code(const char *file, int line, const char *expression, int64_t got,

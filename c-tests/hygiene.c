@@ -136,7 +136,7 @@ static void nothing_of_its_own_while_it_works(void)
     transfer = new_transfer(source, sink, options);
     check_as_before();
     CHECK_CODE(sparsestream_transfer_run(transfer, 0), 0);
-    /* It is gone with the end, not only with the handle. */
+    /* It is closed with the end, not only with the handle. */
     CHECK_INT(private_pipe_ends(), ==, before.pipe_ends);
     before.piped = 0;
     sparsestream_transfer_free(transfer);

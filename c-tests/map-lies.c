@@ -523,7 +523,7 @@ static void a_map_that_hides_data_can_be_ignored(void)
     close(sending.fd);
 }
 
-/* Whatever the system says: an end, the right size, and no byte that is not the file's. */
+/* For every answer of the system: an end, the right size, and no byte that is not the file's. */
 static void a_transfer_gets_through_answers_at_random(void)
 {
     const int fd = sample();

@@ -3,8 +3,8 @@
  * Random layouts through random misbehaviour: what arrives is what was sent,
  * the same bytes and, to the block, the same holes.
  *
- * A failing round prints its seed; --only and SPARSESTREAM_TEST_SEED=N bring it
- * back, and SPARSESTREAM_TEST_SECONDS=N says how long to go on.
+ * A failing round prints its seed; --only and SPARSESTREAM_TEST_SEED=N bring it back, and
+ * SPARSESTREAM_TEST_SECONDS=N sets the length of the run.
  */
 #include "ends.h"
 #include "files.h"

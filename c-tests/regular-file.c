@@ -185,7 +185,7 @@ static void truncate_cuts_after_the_stream(void)
     CHECK_CODE(receive_at(fd, options, pieces, COUNT(pieces)), 0);
     CHECK_INT(file_size(fd), ==, 51000);
     check_pieces(fd, 0, pieces, COUNT(pieces));
-    /* Of a range: what lies before it stays. */
+    /* The bytes before a range stay. */
     file_fill(fd, 0, MiB, OLD);
     CHECK_CODE(receive_at(fd, SINK_OPTIONS(.flags = SPARSESTREAM_TRUNCATE, .offset = 3000), pieces,
                           COUNT(pieces)), 0);

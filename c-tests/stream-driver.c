@@ -286,7 +286,7 @@ static void abort_midway(void)
     close(target);
 }
 
-/* Nobody reads the FIFO. */
+/* The FIFO is not read. */
 static void abort_while_the_file_waits(void)
 {
     int file, reader;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * Counts the lseek calls that a function makes on one descriptor, without
- * leaving its thread: for walks of so many sections that watch.h is too slow.
+ * Counts the lseek calls that a function makes on one descriptor, without leaving its thread: for walks with
+ * too many sections for watch.h.
  */
 #ifndef TALLY_H
 #define TALLY_H

@@ -79,7 +79,7 @@ static void the_watching_is_on(void)
 }
 #endif
 
-/* Transfers, messages and all, in many threads at once: nobody sees anything of the others. */
+/* Transfers, messages and all, in many threads at once: no thread sees anything of the others. */
 
 struct job {
     unsigned seed;

@@ -349,7 +349,7 @@ static void a_failure_of_the_transport_is_the_errno_of_both(void)
         } else {
             CHECK_INT(receiver.result, ==, -ECONNABORTED);
             CHECK_INT(transfer_error(receiver.transfer).side, ==, SPARSESTREAM_SIDE_SOURCE);
-            /* Reported by ERROR once a HELLO was understood. Before, nobody knows that there is a peer. */
+            /* Reported by ERROR once a HELLO was understood. Before, it is not known that there is a peer. */
             CHECK_INT(sender.result, ==, i < 7 ? -ECONNRESET : -ECONNABORTED);
             CHECK_INT(transfer_error(sender.transfer).peer, ==, i < 7 ? 0 : 1);
         }
@@ -461,7 +461,7 @@ static void nonsense_is_an_error_and_not_believed(void)
     CHECK_INT(sparsestream_sink_write(sink, "data", 4), ==, -EIO);
     sparsestream_sink_free(sink);
 
-    /* Whatever is refused, the opaque is freed once. */
+    /* After every refusal, the opaque was freed once. */
     line_begin(&line, 17, 0);
     ops.read = NULL;
     source = (void *) &line;

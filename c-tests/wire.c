@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* The wire: frames over sockets and pipes, the receiver's word, limits, and going on where it stopped. */
+/* The wire: frames over sockets and pipes, the receiver's answer, limits, and resuming. */
 #include "ends.h"
 #include "files.h"
 #include "harness.h"
@@ -299,7 +299,7 @@ static void what_is_there_is_not_sent_again(void)
     int64_t durable = 0;
     int from = image_file(5), to = file_in_memory(), fds[2];
 
-    /* The first attempt breaks off: the sender is gone, without a word. */
+    /* The first attempt is interrupted: the sender ends without a report. */
     make_socket(fds);
     CHECK_CODE(sparsestream_wire_describe(from, 0, 0, &options), 0);
     side_begin(&sender, fd_source(from), to_wire(fds[0], fds[0], &options));

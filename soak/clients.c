@@ -277,7 +277,7 @@ static void transfer_ended(struct client *client, int r)
 
 static enum manner draw_manner(void)
 {
-    /* Of those that stall few: each stands still for so long that they would soon be most of all. */
+    /* Few stalled clients: each one stalls for long, so they would soon be the majority. */
     static const enum manner manners[] = {
         FAST, FAST, FAST, FAST, FAST, FAST, FAST, SLOW,    SLOW,    SLOW,
         SLOW, CUT,  CUT,  CUT,  CUT,  GARBAGE, GARBAGE, CANCELLED, CANCELLED, STALLED,
@@ -382,7 +382,7 @@ static int connect_client(struct client *client)
     return 0;
 }
 
-/* Something that is no call at all. */
+/* Bytes that are not a call. */
 static int send_garbage(struct client *client)
 {
     unsigned char bytes[512];
@@ -534,7 +534,7 @@ static void wait_for(struct client *client, int events)
         client->watched = event.events;
 }
 
-/* A client that stalls goes on when the daemon has hung up, however long that takes. */
+/* A client that stalls continues when the daemon has hung up, however long that takes. */
 static void watch_hangup(struct client *client)
 {
     struct epoll_event event = { .events = EPOLLRDHUP, .data.ptr = client };

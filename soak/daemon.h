@@ -24,7 +24,7 @@ int64_t daemon_late_us(const struct daemon *daemon); /* it could run, and had no
 int64_t daemon_peak_rss(const struct daemon *daemon);
 int daemon_descriptors(const struct daemon *daemon);
 
-/* Waits for its end, at most so long, and kills it then. Its exit status, or -1. */
+/* Waits for its end, at most for this time, and then kills it. Its exit status, or -1. */
 int daemon_wait(struct daemon *daemon, int64_t ms);
 
 #endif

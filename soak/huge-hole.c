@@ -4,8 +4,8 @@
  *
  *     huge-hole [--unhurried] DAEMON [WORD...]
  *
- * With --unhurried latencies are printed and not judged.
- * The zeroing may go on longer than there is patience for: it is then cancelled, which must be heeded at once.
+ * With --unhurried latencies are printed and not judged. If the zeroing takes too long, it is cancelled,
+ * which must take effect at once.
  */
 
 #define _GNU_SOURCE
@@ -150,7 +150,7 @@ static void test_hole(const char *kind, const char *socket_path, struct probe *p
                "%s: nobody waits longer than %.0f ms and the baseline", kind, DELAY_US / 1e3);
 }
 
-/* What was under the hole reads zero, at its ends and here and there. */
+/* The old content under the hole reads as zeros: its ends and samples are checked. */
 static void test_zero(const char *kind, const struct fixture *fixture)
 {
     static const unsigned char zeros[4096];

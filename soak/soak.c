@@ -151,7 +151,7 @@ static void remove_tree(const char *path)
     rmdir(path);
 }
 
-/* What was found out. */
+/* The results. */
 
 struct findings {
     struct probe *probe;
@@ -166,7 +166,7 @@ struct findings {
     bool ended;
 };
 
-/* What the daemon says of each transfer. */
+/* The daemon's log of each transfer. */
 static bool read_log(struct stand *stand, const struct daemon *daemon)
 {
     char line[2048], what[16];
@@ -220,7 +220,7 @@ static void compare_sides(struct record *record, bool shut_down)
     }
 }
 
-/* What the daemon said of it, by its name, which is followed by a colon or a space. */
+/* The daemon's log of it, by its name, which is followed by a colon or a space. */
 static void show_log(const struct daemon *daemon, int id)
 {
     char line[2048], name[24];

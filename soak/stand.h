@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What the processes of the stress stand share. */
+/* The state that the processes of the stress stand share. */
 #ifndef STAND_H
 #define STAND_H
 
@@ -17,7 +17,7 @@ enum manner {
     CUT,        /* its connection is cut in the middle */
     GARBAGE,    /* breaks the protocol in the middle, or does not speak it at all */
     CANCELLED,  /* cancels in the middle */
-    PAUSED,     /* stops in the middle, until it is told to go on */
+    PAUSED,     /* stops in the middle, until it is asked to continue */
     MANNERS,
 };
 
@@ -32,21 +32,21 @@ enum phase {
     PHASE_LOAD,     /* each client makes one transfer after the other */
     PHASE_DRAIN,    /* what was begun is ended */
     PHASE_STALL,    /* each client begins one transfer and stops in its middle */
-    PHASE_RESUME,   /* and goes on to its end */
+    PHASE_RESUME,   /* and continues to its end */
     PHASE_HOLD,     /* again stopped: the daemon is shut down over it */
-    PHASE_SHUTDOWN, /* and half of them go on while it lets them */
+    PHASE_SHUTDOWN, /* and half of them continue while it allows that */
     PHASE_GONE,     /* the rest must end with an error */
     PHASE_END,
 };
 
 enum { TRANSFERS_MAX = 60000, DOWNLOADABLE = 4 };
 
-/* What may happen to a transfer, with a number that goes with it. */
+/* An event of a transfer, with its number. */
 enum moment_kind {
     MOMENT_CONNECTED, /* microseconds that it took */
     MOMENT_REUSED,    /* the connection of the transfer with that number */
     MOMENT_CALLED,    /* bytes of the call */
-    MOMENT_GARBAGE,   /* bytes that are no call */
+    MOMENT_GARBAGE,   /* bytes that are not a call */
     MOMENT_ANSWERED,  /* status */
     MOMENT_ACTED,     /* position: from here on it does what its manner is */
     MOMENT_WENT_ON,   /* position */

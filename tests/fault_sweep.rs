@@ -176,7 +176,7 @@ struct Outcome {
     result: Result<()>,
     bytes: Vec<u8>,
     expected: Vec<u8>,
-    /// The call that was failed, if the run had so many.
+    /// The call that was failed, if the run had this many.
     failed: Option<Call>,
     /// How far the transfer came, where the target has offsets.
     reached: Option<Reached>,
@@ -206,9 +206,8 @@ fn over(socket: i32, side: Side) -> Result<Box<dyn Transport>> {
     Ok(Box::new(Descriptors::new(Some(socket), Some(socket), side)?))
 }
 
-/// Moves a file to another over the wire, both ends by turns. What came of it is the sender's result,
-/// but what one end does not know the other must: a sender that succeeds where the receiver has failed
-/// is an error that nobody may make.
+/// Moves a file to another over the wire, both ends by turns. The result is the sender's, but what one end
+/// does not know the other must: a sender that succeeds where the receiver has failed is never allowed.
 fn over_a_wire(from: &OwnedFd, to: &OwnedFd, detect_zeroes: bool) -> Result<()> {
     let ends = UnixStream::pair().expect("sockets");
     for end in [&ends.0, &ends.1] {
@@ -242,7 +241,8 @@ fn over_a_wire(from: &OwnedFd, to: &OwnedFd, detect_zeroes: bool) -> Result<()> 
             (Some(sent), Some(received)) => {
                 return match (sent, received) {
                     (Ok(()), Err(_)) => Err(Error::Internal),
-                    // The one that failed first, if the other tells only that it is gone.
+                    // The error of the end that failed first, if the other only reports that the connection
+                    // was closed.
                     (Err(error), Err(first)) if error.errno() == libc::ECONNRESET => Err(first),
                     (sent, _) => sent,
                 };
@@ -431,7 +431,7 @@ fn is_honest(
         // Both ends are examined, and an end that is not ready is waited for.
         _ => None,
     };
-    // Nobody can be waited for where a file or a device answers EAGAIN: it is an EIO that says so.
+    // If a file or a device answers EAGAIN there is nothing to wait for: the result is EIO, with the reason.
     let named = error.errno() == errno
         || errno == libc::EAGAIN
             && error.errno() == libc::EIO

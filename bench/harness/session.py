@@ -16,7 +16,7 @@ from .programs import Failed, output
 
 # A peer that no goal is set against takes part in no more rounds; with --quick in one, and its calls are not traced.
 OTHERS_ROUNDS = 3
-# Nor does one that takes more than so many seconds in its first; or in fewer.
+# Nor does one that takes more than this many seconds in its first; or in fewer.
 SLOW = [(8, 1), (1, 3)]
 # No run takes longer, or something hangs.
 LIMIT_SECONDS = 60

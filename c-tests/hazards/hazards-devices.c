@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Hazards of block devices. What lies on the medium is read with O_DIRECT. */
+/* Hazards of block devices. The medium is read with O_DIRECT. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -79,7 +79,8 @@ static void failed_punch(const struct implementation *implementation, int64_t of
     const struct content pieces[] = {{CONTENT_HOLE, length}, {CONTENT_DATA, 1}};
     const struct content around[] = {{CONTENT_OLD, offset},
                                      {CONTENT_OLD, DEVICE_SIZE - offset - length - 1}};
-    /* Without a fallocate in its backing store the device refuses to punch when its cache is gone already. */
+    /* Without a fallocate in its backing store the device refuses to punch when its cache was already
+     * dropped. */
     struct fixture *device = need_fixture("loop-ramfs", &small_device);
     struct outcome outcome;
     char *durable = malloc(DEVICE_SIZE);

@@ -158,7 +158,7 @@ static void close_fails(const struct implementation *implementation)
     implementation->receive(data, 1, &(struct request){.sink = sink}, &outcome);
     expect_result(&outcome, 0);
     expect_content(server->memory, data, 1);
-    /* It is the caller who closes: nobody else may have been told before. */
+    /* The caller closes, so the failure must not have been reported before. */
     if (close(sink) == 0 || errno != EIO) {
         fail("the caller's close does not fail, after %u flushes",
              fuse_server_count(server, FUSE_ON_FLUSH));

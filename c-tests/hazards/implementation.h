@@ -19,7 +19,7 @@ struct request {
     int64_t sink_limit;    /* most bytes that may come; 0: as many as do */
     bool sync;             /* success means durable */
     bool ignore_map;       /* the source's map of holes is not to be trusted */
-    long cancel_ms;        /* cancel after so many milliseconds; 0: never */
+    long cancel_ms;        /* cancel after this many milliseconds; 0: never */
 };
 
 struct outcome {

@@ -472,7 +472,7 @@ fuzz_target!(|story: Story| {
     while run.sender.waits() > 0 {
         run.transmit(usize::MAX);
     }
-    // One-way nobody hears that the stream was refused.
+    // One-way the refusal of the stream is not reported.
     if run.sender.stage() == Stage::Finished && run.honest && run.sender.two_way() {
         assert_eq!(run.far.receiver.at(), run.sender.at());
         assert_eq!(run.far.receiver.stage(), receiver::Stage::Finished);

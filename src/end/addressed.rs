@@ -106,7 +106,7 @@ pub trait Addressable {
         Ok(())
     }
 
-    /// Takes a request. There are never more under way than the end has said. A failure is a reply.
+    /// Takes a request. There are never more in flight than the end allows. A failure is a reply.
     fn submit(&mut self, request: Request);
 
     /// Hands back the requests that are done, in any order. Never waits.

@@ -47,7 +47,7 @@ pub trait Sink: End + SinkWays {
     fn keep(&mut self, length: u64) -> Result<u64>;
 
     /// Everything before this offset of the stream is on the medium, if anything is known about that. Asked
-    /// after each step if [`SinkInfo::durable`] says so.
+    /// after each step if [`SinkInfo::durable`] is set.
     fn durable(&self) -> Option<u64> {
         None
     }
@@ -77,8 +77,8 @@ pub trait SinkWays {
     }
 }
 
-/// See [`SinkWays::held`]. The loop shows the sink, in order, the part of the stream that it says it
-/// holds, and then asks whether it agrees.
+/// See [`SinkWays::held`]. The loop shows the sink, in order, the part of the stream that it claims to hold,
+/// and then asks whether it agrees.
 pub trait Held {
     /// Compares data with what is held.
     fn check(&mut self, buffer: &[u8]);

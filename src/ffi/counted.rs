@@ -42,7 +42,7 @@ const FREED: u64 = u64::from_le_bytes(*b"ss freed");
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum State {
-    /// Nobody.
+    /// No call.
     Idle,
     /// A call, or its own drop.
     InUse,

@@ -1,9 +1,9 @@
 //! Moves the stream, piece by piece.
 //!
-//! Three things may be on their way between two steps, in the order of the stream: the gap (a hole that
-//! has come and was not made yet), pending data in the pool, and data in the pipe of the ladder. A step
-//! pushes one of them, or pulls when there is nothing to push. Whatever an end answers, nothing that is
-//! on its way changes before the sink has taken it, so that every step can be made again.
+//! Three things may be on their way between two steps, in the order of the stream: the gap (a hole that has
+//! come and was not made yet), pending data in the pool, and data in the pipe of the ladder. A step pushes
+//! one of them, or pulls when there is nothing to push. For every answer of an end, nothing that is on its
+//! way changes before the sink has taken it, so that every step can be made again.
 
 use super::gap::Gap;
 use super::ladder::{Ladder, Tried};
@@ -251,8 +251,8 @@ impl Flow {
             }
         }
         if !self.gap.is_empty() {
-            // There may be much to read before anything moves: nobody waits for what is kept back meanwhile,
-            // nor for a sign of life.
+            // There may be much to read before anything moves: what is kept back must not wait for that, nor
+            // for a sign of life.
             turn.flush()?;
         }
         let next = match self.read(turn) {

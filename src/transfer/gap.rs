@@ -23,7 +23,7 @@ const ZEROING_COST: u64 = 64;
 #[derive(Debug)]
 pub(super) struct Gap {
     length: u64,
-    /// Of it, bytes that came as data and are zeros.
+    /// The part of it that came as data and is zeros.
     zeros: u64,
     /// The next section may still extend it.
     open: bool,
@@ -174,7 +174,7 @@ impl Gap {
     }
 
     /// The sink took the first `length` bytes. Returns the number of those that came as data. They are
-    /// counted first: within one gap nobody sees the difference.
+    /// counted first: within one gap this makes no difference.
     fn take(&mut self, length: u64) -> u64 {
         let zeros = self.zeros.min(length);
         self.length -= length;

@@ -191,7 +191,7 @@ impl Ladder {
             count => Ok(count),
         });
         let count = read.map_err(|errno| {
-            // Nobody can be waited for: the pipe is the transfer's own.
+            // There is nothing to wait for: the pipe is the transfer's own.
             let errno = if errno == libc::EAGAIN { libc::EIO } else { errno };
             Error::at(Operation::Read, Side::Source, turn.meter.position(), errno)
         })?;

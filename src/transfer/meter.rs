@@ -14,11 +14,11 @@ pub struct Stats {
     pub position: u64,
     /// Bytes of the whole stream, if known.
     pub total: Option<u64>,
-    /// Of the bytes: those taken as data.
+    /// The bytes that were taken as data.
     pub data_bytes: u64,
-    /// Of the bytes: those taken as holes.
+    /// The bytes that were taken as holes.
     pub hole_bytes: u64,
-    /// Of the bytes: those kept as they were.
+    /// The bytes that were kept as they were.
     pub keep_bytes: u64,
     /// Sections of data begun.
     pub data_sections: u64,
@@ -26,7 +26,7 @@ pub struct Stats {
     pub hole_sections: u64,
     /// Kept sections begun.
     pub keep_sections: u64,
-    /// Of the bytes taken as holes: those that came as data and were found to be zeros.
+    /// The part of the holes that came as data and was found to be zeros.
     pub zero_bytes: u64,
     /// How the bytes moved.
     pub ways: Ways,

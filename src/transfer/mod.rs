@@ -116,8 +116,8 @@ impl Transfer {
 
     /// Runs for about `budget` bytes of work, or to the end.
     ///
-    /// An error that would block does not end it: run it again when [`Transfer::wait`] says so. Any other
-    /// has ended it, and both ends were told.
+    /// An error that would block does not end it: run it again when the wait of [`Transfer::wait`] is over.
+    /// Any other has ended it, and was reported to both ends.
     pub fn run(
         &mut self,
         source: &mut dyn Source,
@@ -171,7 +171,7 @@ impl Transfer {
         }
     }
 
-    /// Ends it with an error: tells both ends, each once. Returns the error that ended it.
+    /// Ends it with an error, and reports that to each end once. Returns the error that ended it.
     pub fn fail(
         &mut self,
         error: Error,

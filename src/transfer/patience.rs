@@ -39,7 +39,7 @@ impl Turn<'_> {
         self.trace(Event::Limit(Limit::Rate));
         self.flush()?;
         let now = Instant::now();
-        // Nobody is late who is held up.
+        // An end that the rate delays is not late.
         self.pace.progress(now);
         let left = when.saturating_duration_since(now);
         let left = self.flush_in(now).map_or(left, |flush_in| left.min(flush_in));
@@ -114,7 +114,7 @@ impl Turn<'_> {
     }
 }
 
-/// Waits, but not so long that a cancel is seen late.
+/// Waits, but not longer than a cancel may be delayed.
 fn rest(watch: &Watch) -> Result<()> {
     watch.rest(GLANCE).map_err(|errno| Error::nowhere(Operation::Wait, Side::None, errno))
 }

@@ -97,7 +97,7 @@ impl Course {
         self.enter(stage, turn.meter.position(), turn.observer);
     }
 
-    /// Makes one step. Whatever fails can be done again.
+    /// Makes one step. A step that fails can be made again.
     #[inline]
     pub(super) fn step(&mut self, turn: &mut Turn) -> Result<Step> {
         match &mut self.stage {
@@ -259,7 +259,7 @@ impl Durable {
     }
 }
 
-/// Whether a source that tells its holes will do so to its end.
+/// Whether a source that reports its holes will do so to its end.
 #[cold]
 fn require_map(turn: &mut Turn) -> Result<bool> {
     turn.source.mapped().map_or(Ok(true), |mapped| mapped.require())

@@ -97,13 +97,13 @@ impl Turn<'_> {
         }
     }
 
-    /// The count that the sink says it took, checked.
+    /// The count that the sink returned, checked.
     #[inline]
     pub(super) fn taken(&self, operation: Operation, count: u64, most: u64) -> Result<u64> {
         checked(operation, count, most, self.meter.position())
     }
 
-    /// The count that the source says it read, checked.
+    /// The count that the source returned, checked.
     #[inline]
     pub(super) fn came(&self, count: usize, most: usize) -> Result<usize> {
         if count == 0 || count > most {

@@ -27,7 +27,7 @@ enum Ahead {
     Unknown,
     /// This many bytes are in blocks that hold more than zeros: they need not be read.
     Solid(u64),
-    /// This many bytes may be zeros and must be read. What follows need not be.
+    /// This many bytes may be zeros and must be read. The bytes after them need not be.
     Unsure(u64),
 }
 
@@ -64,7 +64,7 @@ impl Zeros {
         self.peeks && !matches!(self.ahead, Ahead::Solid(_))
     }
 
-    /// Data that need not be read has no better way any more. What is known of it stays true: a block of
+    /// Data that need not be read has no better way any more. The knowledge about it stays true: a block of
     /// which a part has moved as data is data.
     pub(super) fn stop_peeking(&mut self) {
         self.peeks = false;

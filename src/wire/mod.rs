@@ -74,7 +74,7 @@ pub fn describe(fd: Fd, offset: u64, length: u64) -> Result<Description> {
     }
     Ok(Description {
         length,
-        // A size that says nothing, as in /proc, is left out.
+        // A size that does not show the content, as in /proc, is left out.
         source_size: length.map(|_| size),
         source_offset: offset,
         data_bytes: length.map(|_| data_bytes),
@@ -83,7 +83,7 @@ pub fn describe(fd: Fd, offset: u64, length: u64) -> Result<Description> {
     })
 }
 
-/// A time in milliseconds, as a peer is told.
+/// A time in milliseconds, as it is sent to a peer.
 fn milliseconds(time: std::time::Duration) -> u32 {
     u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }

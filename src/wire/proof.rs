@@ -24,7 +24,7 @@ pub struct Proof {
 }
 
 impl Proof {
-    /// Of `length` bytes from `offset` on, at least one.
+    /// The proof of `length` bytes, at least one, from `offset` on.
     pub fn new(fd: Fd, offset: u64, length: u64) -> Result<Self> {
         let kind = sys::stat(fd).map(|stat| stat.kind);
         let kind = kind.map_err(|errno| Error::nowhere(Operation::Open, Side::Source, errno))?;

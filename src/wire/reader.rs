@@ -172,11 +172,11 @@ impl Reader {
         result
     }
 
-    /// Ends it with a failure, which the sender is told as far as that goes without waiting.
+    /// Ends it with a failure, which is reported to the sender if that is possible without waiting.
     fn fail(&mut self, error: Error) {
         self.failed = Some(error.clone());
         self.machine.fail(&error);
-        // Nobody waits for it, and its failure would hide the one that it reports.
+        // Its result is not awaited, and would hide the failure that it reports.
         let _ = self.send_answers();
         self.link.close_now();
     }
@@ -335,7 +335,7 @@ impl End for Reader {
             reader.machine.finish().map_err(|refused| reader.because(refused))?;
             reader.send_answers().map_err(|errno| reader.error(Operation::Finish, errno))?;
             match reader.link.close() {
-                // Everything is stored, and has been said.
+                // Everything is stored, and that was reported.
                 Ok(()) => Ok(()),
                 Err(errno @ (libc::EAGAIN | libc::EINTR)) => {
                     Err(reader.error(Operation::Finish, errno))

@@ -39,7 +39,7 @@ const DEFAULT_CHECKPOINT: u64 = 64 << 20;
 /// How a stream is sent.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct WriterOptions {
-    /// The properties of the stream that the receiver is told beforehand.
+    /// The properties of the stream that are sent to the receiver beforehand.
     pub description: Description,
     /// Each payload has its checksum.
     pub checksum: bool,
@@ -131,7 +131,7 @@ impl Writer {
         result
     }
 
-    /// Ends it with a failure, which the receiver is told as far as that goes without waiting.
+    /// Ends it with a failure, which is reported to the receiver if that is possible without waiting.
     fn fail(&mut self, error: Error) {
         self.failed = Some(error.clone());
         self.machine.fail(&error);
@@ -149,7 +149,7 @@ impl Writer {
         Ok(())
     }
 
-    /// The result of sending. When it failed, the receiver may have said why.
+    /// The result of sending. If it failed, the receiver may have sent the reason.
     fn sent<T>(&mut self, operation: Operation, result: Sys<T>) -> Result<T> {
         let errno = match result {
             Ok(value) => return Ok(value),
@@ -341,7 +341,7 @@ impl End for Writer {
             match writer.link.close() {
                 Err(errno) if !writer.machine.two_way() => Err(writer.error(operation, errno)),
                 Err(errno @ (libc::EAGAIN | libc::EINTR)) => Err(writer.error(operation, errno)),
-                // The receiver has said that everything is stored.
+                // The receiver has reported that everything is stored.
                 Ok(()) | Err(_) => Ok(()),
             }
         })

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * A private libvirtd for one case: its own sockets, state and pools, in a mount namespace of its own. What cannot be
- * had here skips the case.
+ * A private libvirtd for one case: its own sockets, state and pools, in a mount namespace of its own. A
+ * daemon that cannot be had here skips the case.
  */
 #ifndef DAEMON_H
 #define DAEMON_H

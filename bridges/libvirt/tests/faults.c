@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Blocking calls when the daemon is gone or no longer answers. */
+/* Blocking calls when the daemon has ended or no longer answers. */
 
 #include "daemon.h"
 #include "ends.h"

@@ -224,7 +224,7 @@ static void *cancel_later(void *opaque)
     return NULL;
 }
 
-/* Nobody reads the pipe: the job holds up the event loop when another thread cancels it. */
+/* The pipe is not read: the job delays the event loop when another thread cancels it. */
 static void cancel_acts_at_once(void)
 {
     struct into_pipe into;

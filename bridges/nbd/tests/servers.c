@@ -34,7 +34,7 @@ static bool is_installed(const char *program)
     return false;
 }
 
-/* Starts a program that ends with this process. What it prints goes to a file of the case. */
+/* Starts a program that ends with this process. Its output goes to a file of the case. */
 static pid_t spawn(const char *const *arguments)
 {
     pid_t pid;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* NBD servers that others wrote, one for a case, and transfers to and from them. What is not installed skips the case. */
+/* NBD servers that others wrote, one for a case, and transfers to and from them. A server that is not
+ * installed skips the case. */
 #ifndef SERVERS_H
 #define SERVERS_H
 

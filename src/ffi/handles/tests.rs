@@ -126,7 +126,7 @@ struct Handles {
     transfer: *mut sparsestream_transfer,
 }
 
-// SAFETY: the handles are made for this: each serves one call at a time, and says so to others.
+// SAFETY: the handles are made for this: each serves one call at a time, and refuses others.
 unsafe impl Send for Handles {}
 // SAFETY: as above.
 unsafe impl Sync for Handles {}

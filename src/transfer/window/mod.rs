@@ -74,7 +74,7 @@ pub(super) struct Window {
 #[derive(Debug, Default)]
 struct Gap {
     length: u64,
-    /// Of it, bytes that came as data.
+    /// The part of it that came as data.
     zeros: u64,
 }
 

@@ -47,7 +47,8 @@ impl Window {
         Error::EndedEarly { offset, expected }
     }
 
-    /// Accounts for the first piece, which was written but for the parts of blocks. Returns whether it is gone.
+    /// Accounts for the first piece, which was written but for the parts of blocks. Returns whether it was
+    /// removed.
     fn retire_written(&mut self, turn: &mut Turn) -> Result<bool> {
         let Some(to) = &self.to else { return Err(Error::Internal) };
         let (start, end) = to.middle(&self.queue[0]);

@@ -75,7 +75,7 @@ impl Queue {
         &mut self.behind(HEADER + payload)[HEADER..]
     }
 
-    /// The payload that was put where [`Queue::lend`] said.
+    /// The payload that was put into the memory of [`Queue::lend`].
     #[must_use]
     pub fn lent(&self, payload: usize) -> &[u8] {
         let start = self.held.end + HEADER;

@@ -102,7 +102,7 @@ pub enum Piece {
     Keep(u64),
 }
 
-/// A receiver. It is given bytes, and says what to answer.
+/// A receiver. It is given bytes, and returns the answers.
 #[derive(Debug)]
 pub struct Receiver {
     config: Config,
@@ -313,12 +313,12 @@ impl Receiver {
         }
     }
 
-    /// The sender has failed: nothing more is said.
+    /// The sender has failed: nothing more is sent.
     pub fn abandon(&mut self) {
         self.stage = Stage::Failed;
     }
 
-    /// It failed, by this error, which the sender is told.
+    /// It failed with this error, which is reported to the sender.
     pub fn fail(&mut self, error: &Error) {
         let stage = std::mem::replace(&mut self.stage, Stage::Failed);
         let status = HEADER + LENGTH;
@@ -330,7 +330,7 @@ impl Receiver {
             Stage::Waiting | Stage::Proving(_) | Stage::Offered(_) | Stage::Open | Stage::Ended => {
             }
         }
-        // Whatever is on the way back of something that is not a stream, a terminal perhaps, is told
+        // If the input is not a stream, the way back may lead to anything, a terminal perhaps, and is sent
         // nothing.
         if self.answers {
             let (header, failure) = Failure::encode(error);
@@ -341,7 +341,7 @@ impl Receiver {
         }
     }
 
-    /// The bytes to be sent next; none if nothing is to be said.
+    /// The bytes to be sent next; none if there is nothing to send.
     pub fn poll_transmit(&mut self) -> &[u8] {
         if self.queue.waits() == 0 {
             // Offsets that came meanwhile are covered by the last.

@@ -57,15 +57,15 @@ pub struct Offer {
 /// The stage of a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Nothing was said.
+    /// Nothing was sent.
     New,
-    /// HELLO is said. ACCEPT has not come.
+    /// HELLO is sent. ACCEPT has not come.
     Greeting,
     /// The bytes that the receiver holds are to be compared: see [`Sender::agree`].
     Comparing(Offer),
     /// The stream is sent.
     Open,
-    /// END is said. STATUS has not come.
+    /// END is sent. STATUS has not come.
     Ending,
     /// STATUS has come, or nothing is expected.
     Finished,
@@ -73,7 +73,7 @@ pub enum Stage {
     Failed,
 }
 
-/// A sender. It is told what to send, and given the answers.
+/// A sender. It is given the stream and the answers.
 #[derive(Debug)]
 pub struct Sender {
     config: Config,
@@ -95,7 +95,7 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// One that has said nothing. The HELLO must be one that a receiver can accept.
+    /// A sender that has sent nothing. The HELLO must be one that a receiver can accept.
     pub fn new(config: &Config) -> Result<Self> {
         Ok(Sender {
             config: *config,
@@ -145,7 +145,7 @@ impl Sender {
         self.config.hello.required & ANSWERS != 0
     }
 
-    /// Everything before this offset is durable at the receiver, if it has said so.
+    /// Everything before this offset is durable at the receiver, if it has reported that.
     #[must_use]
     pub fn durable(&self) -> Option<u64> {
         self.durable
@@ -167,7 +167,7 @@ impl Sender {
         self.features & DIGEST != 0
     }
 
-    /// Completes HELLO before it is said: the length, if it is known, and whether parts are kept.
+    /// Completes HELLO before it is sent: the length, if it is known, and whether parts are kept.
     pub fn announce(
         &mut self,
         length: Option<u64>,
@@ -333,12 +333,13 @@ impl Sender {
         if self.digests() { self.digest.root() } else { [0; LENGTH] }
     }
 
-    /// The receiver has failed: nothing more is said.
+    /// The receiver has failed: nothing more is sent.
     pub fn abandon(&mut self) {
         self.stage = Stage::Failed;
     }
 
-    /// It failed, by this error. The receiver is told, unless an ERROR cannot stand where the stream is.
+    /// It failed with this error, which is reported to the receiver unless an ERROR cannot stand at this
+    /// point of the stream.
     pub fn fail(&mut self, error: &Error) {
         let stage = std::mem::replace(&mut self.stage, Stage::Failed);
         let end = HEADER + End::SIZE;
@@ -349,7 +350,7 @@ impl Sender {
             Stage::Ending => return,
             Stage::Greeting | Stage::Comparing(_) | Stage::Open => {}
         }
-        // Whatever completed the frame under way would be data.
+        // Any bytes that completed the current frame would be data.
         if self.owed == 0 {
             let (header, failure) = Failure::encode(error);
             if self.queue.has_room(HEADER + failure.body().len()) {

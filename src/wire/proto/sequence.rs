@@ -80,7 +80,7 @@ impl Sequence {
         Ok(())
     }
 
-    /// Any other frame that says where the stream is.
+    /// Any other frame with the offset of the stream.
     pub fn here(&self, header: &Header) -> Result<(), Refused> {
         if header.offset == self.at {
             return Ok(());

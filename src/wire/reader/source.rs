@@ -99,7 +99,7 @@ impl Source for Reader {
 
 impl SourceWays for Reader {
     fn feed(&mut self) -> Option<&mut dyn Feed> {
-        // Whoever checks the data must see it.
+        // A check of the data must see it.
         let may = !self.machine.sees_payload() && self.link.plain_input().is_some();
         if may { Some(self) } else { None }
     }

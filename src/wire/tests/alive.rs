@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 const KEEPALIVE: Duration = Duration::from_millis(5);
 
-/// One turn of an end that is not done. Returns for how long nobody need look at it again.
+/// One turn of an end that is not done. Returns how long it can be left alone.
 fn waits(moving: &mut Moving) -> Option<Duration> {
     moving.turn();
     assert_eq!(moving.result, None);
@@ -21,8 +21,8 @@ fn limits(stall_ms: u64, idle_ms: u64) -> Transfer {
     Transfer::new(&Options { stall_ms, idle_ms, ..Options::default() }).unwrap()
 }
 
-/// A sender of a pipe into which nobody writes, and a receiver: runs them for this long or until the
-/// receiver has failed, each no earlier than it asked for.
+/// A sender of a pipe without a writer, and a receiver: runs them for this long or until the receiver has
+/// failed, each no earlier than it asked for.
 fn run_beside_a_slow_source(options: Transfer, most: Duration) -> (Option<Result<()>>, Duration) {
     let (out, _into) = crate::sys::blocking_pipe();
     let copy = testing::file();

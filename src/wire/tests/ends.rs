@@ -294,7 +294,7 @@ fn a_pipe_is_enough_without_answers() {
     let (out, into) = crate::sys::blocking_pipe();
     let options = WriterOptions { checksum: true, digest: true, ..WriterOptions::default() };
     let mut writer = writer_on(into.as_raw_fd(), None, &options).unwrap();
-    // A receiver that could answer hears that nobody listens.
+    // A receiver that could answer learns that the sender does not read.
     let (_nobody, back) = crate::sys::blocking_pipe();
     let options = ReaderOptions { checksum: true, digest: true, ..ReaderOptions::default() };
     let mut reader = reader_on(out.as_raw_fd(), Some(back.as_raw_fd()), &options).unwrap();

@@ -96,7 +96,7 @@ fn every_hostile_stream_is_refused_and_extends_nothing() {
     let flow = after_hello;
     let huge = MAX_OFFSET;
     let body_of = |kind, length: usize| with_body(kind, 0, 0, &vec![0; length]);
-    // Name, bytes, errno. What is not said otherwise leaves the file empty.
+    // Name, bytes, errno. Unless stated otherwise, the file stays empty.
     let cases: Vec<(&str, Vec<u8>, i32)> = vec![
         // Before HELLO.
         ("nothing at all", vec![], libc::ENODATA),
@@ -341,7 +341,7 @@ fn a_receiver_has_the_checks_that_it_wants() {
     }
 }
 
-/// Nobody is kept busy for ever by frames that say nothing.
+/// Empty frames cannot keep an end busy for ever.
 #[test]
 fn a_flood_of_nothing_leaves_time_for_other_work() {
     let flood = bare(Kind::Keepalive, 0, 0).repeat(1500);
@@ -407,7 +407,7 @@ fn a_thousand_holes_cause_no_flood_of_syncs() {
     assert_eq!(syncs.get(), 1);
 }
 
-/// A receiver that reads nothing and says that all is stored is not believed.
+/// A receiver that reads nothing and reports that all is stored is not believed.
 #[test]
 fn success_is_not_believed_before_everything_was_sent() {
     for last in [with_body(Kind::Status, 4 << 20, 0, &[0; 32]), bare(Kind::Ack, 4 << 20, 0)] {
@@ -452,7 +452,7 @@ fn eighteen_bytes_of_another_protocol_are_refused_at_once() {
     let mut reader =
         reader_on(b.as_raw_fd(), Some(b.as_raw_fd()), &ReaderOptions::default()).unwrap();
     assert_eq!(reader.open().unwrap_err().errno(), libc::EPROTO);
-    // Nothing is said to something that is not a sender.
+    // Nothing is sent to a peer that is not a sender.
     a.set_nonblocking(true).unwrap();
     assert!(std::io::Read::read(&mut a, &mut [0; 8]).is_err());
 }

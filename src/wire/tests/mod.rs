@@ -132,7 +132,7 @@ pub fn announce(writer: &mut Writer, total: u64) -> Result<SinkInfo> {
     writer.open(&Plan { total: Some(total), ..Plan::default() })
 }
 
-/// How much the receiver says that it holds.
+/// How much the receiver claims to hold.
 pub fn offered(writer: &mut Writer) -> Result<u64> {
     writer.open(&Plan::default()).map(|info| info.held)
 }

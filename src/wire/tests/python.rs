@@ -8,7 +8,7 @@ use std::time::Duration;
 
 const STREAMS: u64 = 1000;
 
-/// A directory that is gone afterwards.
+/// A directory that is removed afterwards.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -209,7 +209,7 @@ fn a_thousand_streams_of_the_python_peer_are_read_as_it_wrote_them() {
     assert_eq!(count, STREAMS);
 }
 
-/// Runs the peer at the other end of a socket. Returns what it says.
+/// Runs the peer at the other end of a socket. Returns its output.
 fn beside(role: &str, seed: u64, body: impl FnOnce(&UnixStream)) -> Option<String> {
     let mut command = peer(&[role.to_owned(), seed.to_string()])?;
     let (near, far) = socket();

@@ -133,7 +133,7 @@ fn random_streams_come_whole_through_ends_that_falter() {
     }
 }
 
-/// Every stream with one byte changed is refused, or says the same.
+/// Every stream with one byte changed is refused, or means the same.
 #[test]
 fn no_changed_byte_goes_unnoticed() {
     let (a, mut b) = socket();

@@ -1,4 +1,4 @@
-//! Either end dies at any moment, and the next transfer goes on from what was recorded.
+//! Either end dies at any moment, and the next transfer resumes at the recorded offset.
 
 use super::*;
 use crate::sink::Checkpoint;
@@ -71,7 +71,7 @@ fn attempt(file: &File, copy: &File, record: &Arc<AtomicU64>, turns: u64) -> boo
     let lost = receiver.stats().position - record.load(Relaxed).max(start);
     assert!(lost <= INTERVAL + 12 * BLOCK, "{lost}");
     drop((sender, receiver));
-    // Killed: nobody says goodbye.
+    // Killed: the connection ends without a report.
     std::mem::forget((writer, reader, sink));
     false
 }

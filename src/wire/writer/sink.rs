@@ -36,7 +36,7 @@ impl Writer {
         if self.machine.sees_payload() {
             return false;
         }
-        // One-way nobody reports when the file may change again.
+        // One-way there is no report that the file may change again.
         self.link.plain_output().is_some_and(|output| two_way || output.copies())
     }
 }

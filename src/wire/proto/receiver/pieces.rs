@@ -25,7 +25,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// As [`Receiver::payload`], of bytes that nobody sees.
+    /// As [`Receiver::payload`], for bytes that do not pass through memory.
     pub fn payload_passed(&mut self, count: u32) -> std::result::Result<(), Refused> {
         match self.piece {
             Piece::Data { left, .. } if count <= left && !self.sees_payload() => {

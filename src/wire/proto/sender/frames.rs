@@ -63,8 +63,8 @@ impl Sender {
         Ok(())
     }
 
-    /// Adds a frame with this data, of which `send` sends what it can: what waits, and then the
-    /// payload. What it does not send of the payload is copied. If it fails nothing was added.
+    /// Adds a frame with this data, of which `send` sends what it can: what waits, and then the payload. The
+    /// part of the payload that it does not send is copied. If it fails, nothing was added.
     pub fn data_through(
         &mut self,
         payload: &[u8],
@@ -123,7 +123,7 @@ impl Sender {
         Some(self.queue.lend(most))
     }
 
-    /// Adds a frame with this much data, which was put where [`Sender::lend`] said.
+    /// Adds a frame with this much data, which was put into the memory of [`Sender::lend`].
     pub fn placed(&mut self, count: usize) {
         let payload = self.queue.lent(count);
         let header = self.data_header(payload);

@@ -4,7 +4,7 @@ use super::receiver::{Held, Stage};
 use super::*;
 use crate::wire::proto::body::RESTART;
 
-/// A receiver's refusal of a HELLO, if any: its error, and whether the sender was told.
+/// A receiver's refusal of a HELLO, if any: its error, and whether it was reported to the sender.
 fn refused(hello: &Hello, config: &receiver::Config) -> Option<(i32, bool)> {
     let mut receiver = Receiver::new(config).unwrap();
     let error = give(&mut receiver, &with_body(Kind::Hello, 0, &hello.encode())).err()?;
@@ -75,7 +75,7 @@ fn every_refusal_of_a_two_way_hello_is_answered() {
         let (mut hello, mut config) = (hello(ANSWERS, 0), receiving());
         change(&mut hello, &mut config);
         assert_eq!(refused(&hello, &config), Some((errno, true)), "{name}");
-        // One-way nobody is told.
+        // One-way it is not reported.
         hello.required &= !ANSWERS;
         assert_eq!(refused(&hello, &config), Some((errno, false)), "{name}, one-way");
     }
