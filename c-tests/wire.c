@@ -615,7 +615,69 @@ static void an_increment_makes_the_new_image_of_the_old(void)
     close(empty);
 }
 
+/* What `sparsestream_source_wire_info` says of bytes on a socket: its result, and whether HELLO has come. */
+static int introduction_of(const void *bytes, size_t length, bool ends, int64_t max_size, int *greeted)
+{
+    struct sparsestream_wire_info info;
+    struct sparsestream_source *source;
+    int fds[2], result;
+
+    memset(&info, 0xff, sizeof info);
+    info.size = sizeof info;
+    make_socket(fds);
+    REQUIRE(fcntl(fds[1], F_SETFL, O_NONBLOCK) == 0);
+    REQUIRE(send(fds[0], bytes, length, 0) == (ssize_t) length);
+    if (ends)
+        REQUIRE(shutdown(fds[0], SHUT_WR) == 0);
+    source = from_wire(fds[1], fds[1], WIRE_OPTIONS(.max_size = max_size));
+    result = sparsestream_source_wire_info(source, &info);
+    *greeted = info.greeted;
+    CHECK_INT(info.size, ==, sizeof info);
+    if (result < 0)
+        CHECK_INT(info.length, ==, 0);
+    sparsestream_source_free(source);
+    close(fds[0]);
+    close(fds[1]);
+    return result;
+}
+
+static void it_is_known_whether_a_peer_has_introduced_itself(void)
+{
+    static const char request[] = "GET / HTTP/1.1\r\n";
+    char hello[512];
+    struct sparsestream_sink *sink;
+    struct side sender;
+    int from = image_file(3), fds[2], greeted;
+    ssize_t length;
+
+    make_socket(fds);
+    sink = to_wire(fds[0], fds[0], NULL);
+    side_begin(&sender, fd_source(from), sink);
+    turn(&sender);
+    length = recv(fds[1], hello, sizeof hello, 0);
+    CHECK_INT(length, ==, 32 + 144);
+    side_end(&sender);
+    close(fds[0]);
+    close(fds[1]);
+    close(from);
+
+    CHECK_CODE(introduction_of(hello, (size_t) length, false, 0, &greeted), 0);
+    CHECK_INT(greeted, ==, 1);
+    CHECK_CODE(introduction_of(hello, (size_t) length, false, 1, &greeted), -EFBIG);
+    CHECK_INT(greeted, ==, 1);
+    CHECK_CODE(introduction_of(hello, (size_t) length - 1, false, 0, &greeted), -EAGAIN);
+    CHECK_INT(greeted, ==, 0);
+    CHECK_CODE(introduction_of(hello, (size_t) length - 1, true, 0, &greeted), -ENODATA);
+    CHECK_INT(greeted, ==, 0);
+    CHECK_CODE(introduction_of(request, sizeof request - 1, false, 0, &greeted), -EPROTO);
+    CHECK_INT(greeted, ==, 0);
+    hello[100] ^= 1;
+    CHECK_CODE(introduction_of(hello, (size_t) length, false, 0, &greeted), -EBADMSG);
+    CHECK_INT(greeted, ==, 0);
+}
+
 TESTS(
+    CASE(it_is_known_whether_a_peer_has_introduced_itself),
     CASE(an_image_comes_over_a_socket),
     CASE(a_pipe_is_enough_one_way),
     CASE(the_receivers_full_disk_is_the_senders_error),

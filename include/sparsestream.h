@@ -2176,9 +2176,10 @@ typedef struct sparsestream_wire_info {
      */
     int32_t answers;
     /**
-     * Zero.
+     * 1 if the sender's HELLO has come, even if it was refused then; else 0. Set by a call that fails too: a
+     * daemon can then drop a peer that is not a sender, and accept another.
      */
-    int32_t reserved;
+    int32_t greeted;
 } sparsestream_wire_info;
 
 /**
@@ -2305,6 +2306,8 @@ int sparsestream_source_from_wire(int read_fd,
  * If `read_fd` is in blocking mode, the call waits with poll(2). Otherwise it returns -EAGAIN; call it again
  * when `read_fd` is readable. One call handles at most 16,384 frames and 64 MiB of held bytes. If that is
  * not enough, it returns -EINTR in either mode; call it again at once.
+ *
+ * If the call fails, it sets `greeted` of `info`, and the other fields to zero.
  *
  * Returns 0 or a negative errno: -EINVAL (not a source of a wire, or an argument), -EBUSY, -EAGAIN, -EINTR,
  * and the errors of the stream (see `sparsestream_source_from_wire`).

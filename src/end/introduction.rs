@@ -42,4 +42,7 @@ pub struct Introduction {
 pub trait Introduced {
     /// The peer's report about the stream that it sends, once that has come.
     fn introduction(&mut self) -> Result<Introduction>;
+
+    /// Whether that has come, even if it was refused.
+    fn greeted(&self) -> bool;
 }

@@ -138,6 +138,8 @@ pub unsafe extern "C" fn sparsestream_source_from_wire(
 /// when `read_fd` is readable. One call handles at most 16,384 frames and 64 MiB of held bytes. If that is
 /// not enough, it returns -EINTR in either mode; call it again at once.
 ///
+/// If the call fails, it sets `greeted` of `info`, and the other fields to zero.
+///
 /// Returns 0 or a negative errno: -EINVAL (not a source of a wire, or an argument), -EBUSY, -EAGAIN, -EINTR,
 /// and the errors of the stream (see `sparsestream_source_from_wire`).
 ///
@@ -149,11 +151,22 @@ pub unsafe extern "C" fn sparsestream_source_wire_info(
     info: *mut sparsestream_wire_info,
 ) -> c_int {
     guard::code(|| {
+        let mut greeted = 0;
         // SAFETY: the caller promises a live handle or NULL.
-        let told = unsafe { handles::with_source(source, introduction) }?;
+        let told = unsafe {
+            handles::with_source(source, |source| {
+                let told = introduction(source);
+                greeted = source.introduced().is_some_and(|wire| wire.greeted()).into();
+                told
+            })
+        };
+        let facts = match &told {
+            Ok(told) => (*told).into(),
+            Err(_) => sparsestream_wire_info { greeted, ..Default::default() },
+        };
         // SAFETY: the caller promises a struct of its size.
-        unsafe { options::write(info, &told.into(), "info") }?;
-        Ok(0)
+        unsafe { options::write(info, &facts, "info") }?;
+        told.map(|_| 0)
     })
 }
 

@@ -98,8 +98,9 @@ pub struct sparsestream_wire_info {
     pub base_identity: [u8; 32],
     /// 1 if the sender waits for the receiver's answer, otherwise 0.
     pub answers: i32,
-    /// Zero.
-    pub reserved: i32,
+    /// 1 if the sender's HELLO has come, even if it was refused then; else 0. Set by a call that fails too: a
+    /// daemon can then drop a peer that is not a sender, and accept another.
+    pub greeted: i32,
 }
 
 // SAFETY: repr(C), u64 size first, integers and arrays of them.
@@ -234,7 +235,7 @@ impl From<Introduction> for sparsestream_wire_info {
             identity: description.identity,
             base_identity: description.base,
             answers: i32::from(told.answers),
-            reserved: 0,
+            greeted: 1,
         }
     }
 }

@@ -169,7 +169,7 @@ impl Receiver {
         self.sequence.map_or(0, |sequence| sequence.start())
     }
 
-    /// HELLO, once it has come and was not refused.
+    /// HELLO, once it has come as a whole, even if it was refused then.
     #[must_use]
     pub fn hello(&self) -> Option<&Hello> {
         self.hello.as_ref()

@@ -136,6 +136,10 @@ impl Introduced for Reader {
             start: self.machine.start(),
         })
     }
+
+    fn greeted(&self) -> bool {
+        self.machine.hello().is_some()
+    }
 }
 
 impl Feed for Reader {

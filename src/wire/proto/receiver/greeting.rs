@@ -12,6 +12,7 @@ use crate::wire::proto::{MISUSED, Refused, UNEXPECTED, refused};
 impl Receiver {
     pub(super) fn greet(&mut self, body: &[u8]) -> std::result::Result<(), Refused> {
         let hello = Hello::parse(body)?;
+        self.hello = Some(hello);
         let two_way = hello.required & ANSWERS != 0;
         if two_way && !self.config.answers {
             let why = "the sender waits for answers, but nothing can be sent back";
@@ -27,7 +28,6 @@ impl Receiver {
         let (offer, reason) = self.offer(&hello, features)?;
         self.features = features;
         self.digest = (features & DIGEST != 0).then(Digest::default);
-        self.hello = Some(hello);
         self.sequence = Some(sequence);
         match offer {
             Some(held) => self.stage = Stage::Proving(held),
