@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Addresses: unix:PATH and tcp:HOST:PORT. */
+/* Addresses: unix:PATH, tcp:HOST:PORT and vsock:CID:PORT. */
 
 #include "wire.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,8 +14,9 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include <linux/vm_sockets.h>
 
-static const char wrong[] = "--%s: '%s' is not an address: unix:PATH or tcp:HOST:PORT";
+static const char wrong[] = "--%s: '%s' is not an address: unix:PATH, tcp:HOST:PORT or vsock:CID:PORT";
 
 static int unix_address(const struct settings *settings, const char *option, const char *text,
                         struct sockaddr_un *address)
@@ -73,9 +72,58 @@ static bool is_tcp(const char *text)
     return strncmp(text, "tcp:", strlen("tcp:")) == 0;
 }
 
+static bool is_vsock(const char *text)
+{
+    return strncmp(text, "vsock:", strlen("vsock:")) == 0;
+}
+
+const char *path_of(const char *address)
+{
+    return is_unix(address) ? address + strlen("unix:") : NULL;
+}
+
+/* A decimal number of 32 bits at the start of a text; where it ends, or NULL. */
+static const char *take_number(const char *text, unsigned int *value)
+{
+    char *end;
+    unsigned long long number;
+
+    if (*text < '0' || *text > '9')
+        return NULL;
+    errno = 0;
+    number = strtoull(text, &end, 10);
+    *value = (unsigned int)number;
+    return errno != 0 || number > UINT32_MAX ? NULL : end;
+}
+
+/* Splits vsock:CID:PORT. An empty CID stands for `none`. */
+static int vsock_address(const struct settings *settings, const char *option, const char *text, unsigned int none,
+                         struct sockaddr_vm *address)
+{
+    const char *at = text + strlen("vsock:");
+
+    *address = (struct sockaddr_vm){ .svm_family = AF_VSOCK, .svm_cid = none };
+    if (*at != ':')
+        at = take_number(at, &address->svm_cid);
+    if (at == NULL || *at != ':')
+        return usage(settings, "--%s: '%s': a context is a number, as in vsock:3:1024", option, text);
+    at = take_number(at + 1, &address->svm_port);
+    if (at == NULL || *at != '\0')
+        return usage(settings, "--%s: '%s': a port is a number from 0 to 4294967295", option, text);
+    if (address->svm_port == 0 && strcmp(option, "listen") == 0)
+        address->svm_port = VMADDR_PORT_ANY;
+    return 0;
+}
+
+/* Others than the users of this machine may be at this address. */
+static bool is_far(const char *text)
+{
+    return text != NULL && (is_tcp(text) || is_vsock(text));
+}
+
 bool over_network(const struct settings *settings)
 {
-    return (settings->connect != NULL && is_tcp(settings->connect)) || (settings->listen != NULL && is_tcp(settings->listen));
+    return is_far(settings->connect) || is_far(settings->listen);
 }
 
 bool with_checksums(const struct settings *settings)
@@ -90,16 +138,17 @@ static int fail_socket(const char *address, const char *what, int error)
 }
 
 /* Detect a peer that disappeared without closing, and do not delay small frames. */
-static void tune(int fd)
+void tune_socket(int fd, int family)
 {
     const int on = 1;
 
+    if (family != AF_INET && family != AF_INET6)
+        return;
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 }
 
-/* When --timeout is over, in ms of now_ms(); 0: never. */
-static int64_t deadline(const struct settings *settings)
+int64_t deadline(const struct settings *settings)
 {
     return settings->timeout_ms == 0 ? 0 : now_ms() + settings->timeout_ms;
 }
@@ -128,146 +177,142 @@ static int connect_one(const struct sockaddr *address, socklen_t length, int64_t
     return fd;
 }
 
-static int connect_to(const struct settings *settings, const char *text, int *fd)
+/* The socket that is made at the path is removed in the end. */
+static int bind_unix(const struct settings *settings, struct listener *listener)
 {
+    const char *text = listener->address;
     struct sockaddr_un local;
-    int64_t end = deadline(settings);
-    struct addrinfo *found, *at;
-    int r;
-
-    if (is_unix(text)) {
-        r = unix_address(settings, "connect", text, &local);
-        if (r != 0)
-            return r;
-        *fd = connect_one((struct sockaddr *)&local, sizeof(local), end);
-        return *fd < 0 ? fail_socket(text, "connect", *fd) : 0;
-    }
-    r = tcp_address(settings, "connect", text, end, &found);
-    if (r != 0)
-        return r;
-    *fd = -EADDRNOTAVAIL;
-    for (at = found; at != NULL && *fd < 0; at = at->ai_next)
-        *fd = connect_one(at->ai_addr, at->ai_addrlen, end);
-    freeaddrinfo(found);
-    if (*fd < 0)
-        return fail_socket(text, "connect", *fd);
-    tune(*fd);
-    return 0;
-}
-
-/* `bound`: what was made at the path, which is removed in the end. */
-static int listen_unix(const struct settings *settings, const char *text, int *listener, struct stat *bound)
-{
-    struct sockaddr_un local;
+    struct stat bound;
     mode_t mask;
     int r = unix_address(settings, "listen", text, &local);
 
     if (r != 0)
         return r;
-    *listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (*listener < 0)
+    listener->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (listener->fd < 0)
         return fail_socket(text, "socket", errno);
     /* Only programs of the owner may connect. */
     mask = umask(0177);
-    r = bind(*listener, (struct sockaddr *)&local, sizeof(local));
+    r = bind(listener->fd, (struct sockaddr *)&local, sizeof(local));
     umask(mask);
     if (r < 0)
         return fail_socket(text, "bind", errno);
-    if (lstat(local.sun_path, bound) < 0)
+    if (lstat(local.sun_path, &bound) < 0)
         return fail_socket(text, "lstat", errno);
-    signals_remove(text + strlen("unix:"), bound->st_dev, bound->st_ino);
+    listener->dev = bound.st_dev;
+    listener->ino = bound.st_ino;
+    signals_remove(path_of(text), bound.st_dev, bound.st_ino);
     return 0;
 }
 
-static int listen_tcp(const struct settings *settings, const char *text, int *listener)
+static int bind_vsock(const struct settings *settings, struct listener *listener)
+{
+    struct sockaddr_vm local;
+    int r = vsock_address(settings, "listen", listener->address, VMADDR_CID_ANY, &local);
+
+    if (r != 0)
+        return r;
+    listener->fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (listener->fd < 0)
+        return fail_socket(listener->address, "socket", errno);
+    return bind(listener->fd, (struct sockaddr *)&local, sizeof(local)) < 0
+               ? fail_socket(listener->address, "bind", errno) : 0;
+}
+
+static int bind_tcp(const struct settings *settings, struct listener *listener)
 {
     const int on = 1;
     struct addrinfo *found, *at;
-    int r = tcp_address(settings, "listen", text, deadline(settings), &found);
+    int r = tcp_address(settings, "listen", listener->address, listener->end, &found);
 
     if (r != 0)
         return r;
     r = EADDRNOTAVAIL;
     for (at = found; at != NULL; at = at->ai_next) {
-        *listener = socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        if (*listener >= 0) {
-            setsockopt(*listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-            if (bind(*listener, at->ai_addr, at->ai_addrlen) == 0)
+        listener->fd = socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (listener->fd >= 0) {
+            setsockopt(listener->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+            if (bind(listener->fd, at->ai_addr, at->ai_addrlen) == 0)
                 break;
         }
         r = errno;
-        if (*listener >= 0)
-            close(*listener);
-        *listener = -1;
+        if (listener->fd >= 0)
+            close(listener->fd);
+        listener->fd = -1;
     }
     freeaddrinfo(found);
-    return *listener < 0 ? fail_socket(text, "bind", r) : 0;
+    return listener->fd < 0 ? fail_socket(listener->address, "bind", r) : 0;
 }
 
-/* Reports the address: with port 0 only this process knows it. */
-static void tell_address(const char *text, int listener)
+bool show_address(char text[ADDRESS_TEXT], const struct sockaddr_storage *address, socklen_t length)
 {
-    struct sockaddr_storage address;
-    socklen_t length = sizeof(address);
-    char host[NI_MAXHOST], port[NI_MAXSERV], words[NI_MAXHOST + NI_MAXSERV + 8];
+    char host[NI_MAXHOST], port[NI_MAXSERV];
 
-    if (is_tcp(text) && getsockname(listener, (struct sockaddr *)&address, &length) == 0 &&
-        getnameinfo((struct sockaddr *)&address, length, host, sizeof(host), port, sizeof(port),
-                    NI_NUMERICHOST | NI_NUMERICSERV) == 0) {
-        bool brackets = strchr(host, ':') != NULL;
+    if (address->ss_family == AF_VSOCK) {
+        const struct sockaddr_vm *vsock = (const struct sockaddr_vm *)address;
 
-        snprintf(words, sizeof(words), "tcp:%s%s%s:%s", brackets ? "[" : "", host, brackets ? "]" : "", port);
-        text = words;
+        if (vsock->svm_cid == VMADDR_CID_ANY)
+            snprintf(text, ADDRESS_TEXT, "vsock::%u", vsock->svm_port);
+        else
+            snprintf(text, ADDRESS_TEXT, "vsock:%u:%u", vsock->svm_cid, vsock->svm_port);
+        return true;
     }
-    tell("listen", "listening on %s", text);
+    if (address->ss_family == AF_UNIX ||
+        getnameinfo((const struct sockaddr *)address, length, host, sizeof(host), port, sizeof(port),
+                    NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+        return false;
+    snprintf(text, ADDRESS_TEXT, strchr(host, ':') != NULL ? "tcp:[%s]:%s" : "tcp:%s:%s", host, port);
+    return true;
 }
 
-static int accept_one(const struct settings *settings, const char *text, int listener, int *fd)
+/* Refuses what is not an address. */
+static int check_address(const struct settings *settings, const char *option, const char *text)
 {
-    int64_t end = now_ms() + settings->timeout_ms;
+    return is_unix(text) || is_tcp(text) || is_vsock(text) ? 0 : usage(settings, wrong, option, text);
+}
 
-    /* The peer may have closed the connection before it is accepted. */
-    if (fcntl(listener, F_SETFL, O_NONBLOCK) < 0 || listen(listener, 1) < 0)
-        return fail_socket(text, "listen", errno);
-    tell_address(text, listener);
-    do {
-        int64_t left = settings->timeout_ms == 0 ? INT32_MAX : end - now_ms();
+int bind_to(const struct settings *settings, struct listener *listener)
+{
+    int r = check_address(settings, "listen", listener->address);
 
-        if (left <= 0)
-            return fail_socket(text, "accept", ETIMEDOUT);
-        wait_for_fd(listener, POLLIN, left);
-        *fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-    } while (*fd < 0 && (errno == EINTR || errno == ECONNABORTED || errno == EAGAIN));
+    if (r != 0)
+        return r;
+    if (is_unix(listener->address))
+        return bind_unix(settings, listener);
+    return is_vsock(listener->address) ? bind_vsock(settings, listener) : bind_tcp(settings, listener);
+}
+
+int connect_to(const struct settings *settings, int *fd)
+{
+    const char *text = settings->connect;
+    int64_t end = deadline(settings);
+    struct sockaddr_storage address = { 0 };
+    struct addrinfo *found, *at;
+    int r = check_address(settings, "connect", text);
+
+    if (r != 0)
+        return r;
+    *fd = -EADDRNOTAVAIL;
+    if (is_tcp(text)) {
+        r = tcp_address(settings, "connect", text, end, &found);
+        if (r != 0)
+            return r;
+        for (at = found; at != NULL && *fd < 0; at = at->ai_next)
+            *fd = connect_one(at->ai_addr, at->ai_addrlen, end);
+        freeaddrinfo(found);
+    } else if (is_unix(text)) {
+        r = unix_address(settings, "connect", text, (struct sockaddr_un *)&address);
+        if (r != 0)
+            return r;
+        *fd = connect_one((struct sockaddr *)&address, sizeof(struct sockaddr_un), end);
+    } else {
+        r = vsock_address(settings, "connect", text, VMADDR_CID_HOST, (struct sockaddr_vm *)&address);
+        if (r != 0)
+            return r;
+        *fd = connect_one((struct sockaddr *)&address, sizeof(struct sockaddr_vm), end);
+    }
     if (*fd < 0)
-        return fail_socket(text, "accept", errno);
-    if (is_tcp(text))
-        tune(*fd);
+        return fail_socket(text, "connect", *fd);
+    tune_socket(*fd, is_tcp(text) ? AF_INET : AF_UNIX);
     return 0;
-}
-
-static int listen_on(const struct settings *settings, const char *text, int *fd)
-{
-    int listener = -1;
-    struct stat bound = { 0 };
-    int r = is_unix(text) ? listen_unix(settings, text, &listener, &bound) : listen_tcp(settings, text, &listener);
-
-    if (r == 0)
-        r = accept_one(settings, text, listener, fd);
-    if (listener >= 0)
-        close(listener);
-    if (bound.st_ino != 0) {
-        remove_same(text + strlen("unix:"), bound.st_dev, bound.st_ino);
-        signals_remove(NULL, 0, 0);
-    }
-    return r;
-}
-
-int open_connection(const struct settings *settings, int *fd)
-{
-    const char *text = settings->connect != NULL ? settings->connect : settings->listen;
-    const char *option = settings->connect != NULL ? "connect" : "listen";
-
-    if (!is_unix(text) && !is_tcp(text))
-        return usage(settings, wrong, option, text);
-    return settings->connect != NULL ? connect_to(settings, text, fd) : listen_on(settings, text, fd);
 }

@@ -42,6 +42,7 @@ static const struct option options[] = {
     { "restart", no_argument, NULL, 'U' },
     { "checksum", no_argument, NULL, 'C' },
     { "no-checksum", no_argument, NULL, 'Z' },
+    { "no-identity", no_argument, NULL, '0' },
     { "state", required_argument, NULL, 'f' },
     { "checkpoint", required_argument, NULL, 'P' },
     { "max-size", required_argument, NULL, 'm' },
@@ -242,6 +243,9 @@ static int take(struct settings *settings, int option, const char *text)
     case 'C':
     case 'Z':
         settings->checksum = option == 'C';
+        return -1;
+    case '0':
+        settings->no_identity = true;
         return -1;
     case 'f':
         settings->state = text;

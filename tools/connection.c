@@ -82,6 +82,15 @@ static int use_standard(const struct settings *settings, bool sending, const cha
     return 0;
 }
 
+static int use_socket(struct connection *connection)
+{
+    /* Then no call waits longer than --timeout allows. */
+    if (fcntl(connection->owned, F_SETFL, O_NONBLOCK) < 0)
+        return fail_errno(connection->name, "fcntl", errno);
+    connection->read_fd = connection->write_fd = connection->owned;
+    return 0;
+}
+
 int connection_open(const struct settings *settings, bool sending, const char *file,
                     struct connection *connection)
 {
@@ -89,26 +98,48 @@ int connection_open(const struct settings *settings, bool sending, const char *f
                settings->answers;
     int r;
 
-    *connection = (struct connection){ .read_fd = -1, .write_fd = -1, .owned = -1 };
+    *connection = (struct connection){ .read_fd = -1, .write_fd = -1, .owned = -1, .listener.fd = -1 };
     if (ways > 1)
         return usage(settings, sending ? "--connect, --listen, --exec and --answers exclude each other"
                                        : "--connect, --listen and --exec exclude each other");
     if (ways == 0 || settings->answers)
         return use_standard(settings, sending, file, connection);
-    if (settings->command_line != NULL) {
+    if (settings->listen != NULL) {
+        connection->name = settings->listen;
+        r = listener_open(settings, &connection->listener);
+        if (r == 0)
+            r = listener_accept(settings, &connection->listener, &connection->owned);
+        if (r != 0)
+            listener_close(&connection->listener);
+    } else if (settings->command_line != NULL) {
         connection->name = settings->command_line;
         r = spawn_command(settings, connection);
     } else {
-        connection->name = settings->connect != NULL ? settings->connect : settings->listen;
-        r = open_connection(settings, &connection->owned);
+        connection->name = settings->connect;
+        r = connect_to(settings, &connection->owned);
     }
-    if (r != 0)
-        return r;
-    /* Then no call waits longer than --timeout allows. */
-    if (fcntl(connection->owned, F_SETFL, O_NONBLOCK) < 0)
-        return fail_errno(connection->name, "fcntl", errno);
-    connection->read_fd = connection->write_fd = connection->owned;
-    return 0;
+    return r != 0 ? r : use_socket(connection);
+}
+
+bool connection_listens(const struct connection *connection)
+{
+    return connection->listener.fd >= 0;
+}
+
+int connection_drop(const struct settings *settings, struct connection *connection, const char *why)
+{
+    int r = listener_drop(&connection->listener, why);
+
+    close(connection->owned);
+    connection->owned = -1;
+    if (r == 0)
+        r = listener_accept(settings, &connection->listener, &connection->owned);
+    return r != 0 ? r : use_socket(connection);
+}
+
+void connection_settle(struct connection *connection)
+{
+    listener_close(&connection->listener);
 }
 
 /* Waits for the command, which sees the end of its input. One that does not end is ended after `patience_ms`. */
@@ -136,6 +167,7 @@ int connection_close(const struct settings *settings, struct connection *connect
     bool late = result != 0 && settings->timeout_ms != 0 && settings->timeout_ms < PATIENCE_MS;
     int status;
 
+    listener_close(&connection->listener);
     if (connection->owned >= 0)
         close(connection->owned);
     connection->owned = -1;

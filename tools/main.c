@@ -55,11 +55,11 @@ struct command {
     "  --force                     write even to a terminal\n"
 
 #define HELP_WIRE                                                                                                \
-    "  --connect ADDRESS           connect to unix:PATH or tcp:HOST:PORT\n"                                      \
+    "  --connect ADDRESS           connect to unix:PATH, tcp:HOST:PORT, vsock:CID:PORT\n"                       \
     "  --listen ADDRESS            wait for a connection there; tcp::PORT is loopback\n"                         \
     "  --idle-timeout SECONDS      fail if the peer sends only signs of life for this long\n"                    \
     "  --checksum, --no-checksum   send checksums and a digest, or neither; default\n"                           \
-    "                              yes over TCP and with --resume, otherwise no\n"                              \
+    "                              yes over TCP, vsock and with --resume\n"                                     \
     "  --resume                    resume an interrupted transfer\n"                                             \
     "  --restart                   with --resume: start again if resuming is refused\n"
 
@@ -116,12 +116,13 @@ static const struct command commands[] = {
       "  --strict                    with --check: fail if a line has a wrong format\n"
       "  --warn                      with --check: warn about each such line\n"
       HELP_EXPORTS },
-    { "send", command_send, "rszbiRopvdcLxAuUCZIKJ" EXPORTS,
+    { "send", command_send, "rszbiRopvdcLxAuUCZI0KJ" EXPORTS,
       "usage: sparsestream send [OPTION]... FILE\n"
       "Sends a file or a device, or standard input for `-`, to `sparsestream recv`: to standard output\n"
       "unless an address or a command is given.\n"
       "\n"
       "  --answers                   read the receiver's answers from standard input\n"
+      "  --no-identity               tell the receiver only the length beforehand\n"
       "  --no-lock                   ignore other locks\n"
       "  --exec COMMAND              connect to the standard input and output of this command\n"
       HELP_WIRE
@@ -136,7 +137,7 @@ static const struct command commands[] = {
       HELP_WIRE
       "  --checkpoint BYTES          with --resume: sync after this many bytes; default 64M\n"
       "  --state STATE               with --resume: the record; default FILE.sparsestream\n"
-      "  --max-size BYTES            refuse a longer stream; --listen=tcp: needs it, or `none`\n"
+      "  --max-size BYTES            refuse a longer stream, or `none`; needed to listen at tcp: or vsock:\n"
       "  --mode MODE                 the mode of a new file; default 600\n"
       "  --range OFFSET:LENGTH       write it there in FILE, and refuse a longer stream\n"
       HELP_ENDS HELP_SINK HELP_EXPORTS HELP_TRANSFER },

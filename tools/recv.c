@@ -156,12 +156,7 @@ static int receive(struct reception *reception, const sparsestream_wire_options 
         .peer = "sender",
         .wire_side = SPARSESTREAM_SIDE_SOURCE,
     };
-    reception->info = (sparsestream_wire_info){ .size = sizeof(reception->info) };
-    r = sparsestream_source_from_wire(connection->read_fd, connection->write_fd, wire, &source);
-    if (r < 0)
-        return fail_library(connection->name, r);
-    r = hear_sender(settings, connection, &reception->names, source, reception->offered ? reception->resume.durable : 0,
-                    &reception->info);
+    r = greet(settings, connection, &reception->names, wire, &source, &reception->info);
     if (r == 0) {
         if (reception->offered && reception->info.start == 0)
             tell("restart", "%s: starts again: %s", reception->target.name,
@@ -178,10 +173,7 @@ static int receive(struct reception *reception, const sparsestream_wire_options 
     return r;
 }
 
-/* A peer that connects by itself and only shows that it is alive does not hold the one place for ever. */
-enum { LISTEN_IDLE_MS = 300 * 1000 };
-
-static int check_options(const struct settings *settings, const char *file)
+static int check_options(struct settings *settings, const char *file)
 {
     if (settings->restart && !settings->resume)
         return usage(settings, "--restart needs --resume");
@@ -189,11 +181,9 @@ static int check_options(const struct settings *settings, const char *file)
         return usage(settings, "--state and --checkpoint need --resume");
     if (settings->resume && settings->known_zero)
         return usage(settings, "--resume and --known-zero exclude each other");
-    if (settings->listen != NULL && over_network(settings) && settings->max_size < 0 && settings->length == 0)
-        return usage(settings, "--listen=tcp: lets anybody connect and needs --max-size, a number of bytes or none");
     if (settings->resume && strcmp(file, "-") == 0)
         return usage(settings, "--resume: standard output cannot be written again");
-    return 0;
+    return check_listening(settings);
 }
 
 int command_recv(struct settings *settings, int count, char **operands)
@@ -214,12 +204,7 @@ int command_recv(struct settings *settings, int count, char **operands)
     r = check_options(settings, operands[0]);
     if (r != 0)
         return r;
-    if (settings->listen != NULL && settings->idle_ms == 0)
-        settings->idle_ms = LISTEN_IDLE_MS;
-    /* The shorter of the two limits holds. */
-    wire.max_size = settings->max_size > 0 ? settings->max_size : 0;
-    if (settings->length != 0 && (wire.max_size == 0 || settings->length < wire.max_size))
-        wire.max_size = settings->length;
+    limit_size(settings, &wire);
     signals_catch();
     /* A file that does not exist is created only after the sender has introduced its stream. */
     r = open_target(settings, operands[0], &opening, &reception.target);

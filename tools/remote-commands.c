@@ -51,7 +51,9 @@ static int move(const struct settings *settings, const struct names *names, spar
     int64_t total = total_of(source);
     int r;
 
-    progress_start(progress, settings->progress, settings->command, total, -1);
+    /* Of a sender that has dropped a peer, it has begun. */
+    if (progress->verb == NULL)
+        progress_start(progress, settings->progress, settings->command, total, -1);
     r = run_transfer(source, sink, settings, names, progress);
     sparsestream_sink_free(sink);
     sparsestream_source_free(source);
@@ -179,30 +181,35 @@ static int send_remote(struct settings *settings, const char *name)
     sparsestream_source *source = NULL;
     sparsestream_sink *sink = NULL;
     struct connection connection;
-    struct progress progress;
+    struct names names = { .source = name, .peer = "receiver", .wire_side = SPARSESTREAM_SIDE_SINK };
+    struct progress progress = { 0 };
     int r;
 
     r = remote_source(settings, name, settings->offset, settings->length, &source);
     if (r != 0)
         return r;
     r = connection_open(settings, true, name, &connection);
-    if (r == 0) {
-        const struct names names = {
-            .source = name, .sink = connection.name, .peer = "receiver", .wire_side = SPARSESTREAM_SIDE_SINK,
-        };
-
-        r = sparsestream_sink_to_wire(connection.write_fd, connection.read_fd, &wire, &sink);
-        r = r < 0 ? fail_library(connection.name, r) : 0;
-        if (r == 0) {
-            r = move(settings, &names, source, sink, &progress);
-            source = NULL;
-            if (r == 0)
-                progress_end(&progress);
-        }
-        r = connection_close(settings, &connection, r);
+    if (r != 0) {
+        sparsestream_source_free(source);
+        return r;
     }
+    names.sink = connection.name;
+    do {
+        names.connection = connection_listens(&connection) ? &connection : NULL;
+        if (source == NULL && (r = remote_source(settings, name, settings->offset, settings->length, &source)) != 0)
+            break;
+        r = sparsestream_sink_to_wire(connection.write_fd, connection.read_fd, &wire, &sink);
+        if (r < 0) {
+            r = fail_library(connection.name, r);
+            break;
+        }
+        r = move(settings, &names, source, sink, &progress);
+        source = NULL;
+    } while (r == DROPPED);
+    if (r == 0)
+        progress_end(&progress);
     sparsestream_source_free(source);
-    return r;
+    return connection_close(settings, &connection, r);
 }
 
 static int recv_remote(struct settings *settings, const char *name)
@@ -212,31 +219,24 @@ static int recv_remote(struct settings *settings, const char *name)
         .flags = with_checksums(settings) ? SPARSESTREAM_WIRE_CHECKSUM | SPARSESTREAM_WIRE_DIGEST : 0,
     };
     sparsestream_source *source = NULL;
+    sparsestream_wire_info info;
     struct connection connection;
-    sparsestream_wire_info info = { .size = sizeof(info) };
+    struct names names = { .sink = name, .peer = "sender", .wire_side = SPARSESTREAM_SIDE_SOURCE };
     struct progress progress = { 0 };
-    int r;
+    int r = check_listening(settings);
 
-    wire.max_size = settings->max_size > 0 ? settings->max_size : 0;
-    if (settings->length != 0 && (wire.max_size == 0 || settings->length < wire.max_size))
-        wire.max_size = settings->length;
+    if (r != 0)
+        return r;
+    limit_size(settings, &wire);
     r = connection_open(settings, false, name, &connection);
     if (r != 0)
         return r;
-    r = sparsestream_source_from_wire(connection.read_fd, connection.write_fd, &wire, &source);
-    if (r < 0) {
-        r = fail_library(connection.name, r);
-    } else {
-        const struct names names = {
-            .source = connection.name, .sink = name, .peer = "sender", .wire_side = SPARSESTREAM_SIDE_SOURCE,
-        };
-
-        r = hear_sender(settings, &connection, &names, source, 0, &info);
-        if (r == 0)
-            r = into_remote(settings, &names, source, info.length, settings->offset, &progress);
-        else
-            sparsestream_source_free(source);
-    }
+    names.source = connection.name;
+    r = greet(settings, &connection, &names, &wire, &source, &info);
+    if (r == 0)
+        r = into_remote(settings, &names, source, info.length, settings->offset, &progress);
+    else
+        sparsestream_source_free(source);
     return connection_close(settings, &connection, r);
 }
 

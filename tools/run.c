@@ -84,6 +84,7 @@ bool is_cancelled(void)
 struct watching {
     const struct settings *settings;
     struct progress *progress;
+    struct connection *connection; /* of a sender that listens; NULL when its receiver has answered */
 };
 
 static int on_progress(void *opaque, const sparsestream_stats *stats)
@@ -96,9 +97,16 @@ static int on_progress(void *opaque, const sparsestream_stats *stats)
 
 static void on_event(void *opaque, const sparsestream_event *event)
 {
-    const struct watching *watching = opaque;
+    struct watching *watching = opaque;
 
-    show_event(watching->settings, event);
+    if (watching->settings->verbose)
+        show_event(watching->settings, event);
+    /* A sender comes to another stage when its receiver has accepted HELLO. */
+    if (watching->connection != NULL && event->kind == SPARSESTREAM_EVENT_STAGE &&
+        event->what != SPARSESTREAM_STAGE_OPEN && event->what != SPARSESTREAM_STAGE_FAILED) {
+        connection_settle(watching->connection);
+        watching->connection = NULL;
+    }
 }
 
 /* Waits for an end that is not ready. A signal that came just before is seen soon. */
@@ -184,6 +192,14 @@ static int fail_transfer(const sparsestream_error *error, const struct names *na
                 symbol != NULL ? ")" : "");
 }
 
+void describe_failure(char *text, size_t size, int error)
+{
+    const char *symbol = error_name(error);
+
+    snprintf(text, size, "%s%s%s%s", without_side(sparsestream_last_error()), symbol != NULL ? " (" : "",
+             symbol != NULL ? symbol : "", symbol != NULL ? ")" : "");
+}
+
 int fail_wire(const struct names *names, int error)
 {
     const char *message = sparsestream_last_error();
@@ -194,10 +210,45 @@ int fail_wire(const struct names *names, int error)
     return fail_transfer(&fields, names);
 }
 
+/* Ends the wait for the answer to HELLO of a peer that takes too long. */
+static void hurry(const struct watching *watching, sparsestream_transfer *transfer)
+{
+    const struct listener *listener;
+    char late[96];
+
+    if (watching->connection == NULL)
+        return;
+    listener = &watching->connection->listener;
+    if (now_ms() < listener->hello_by)
+        return;
+    snprintf(late, sizeof(late), "did not answer within %lld ms", (long long)listener->patience_ms);
+    sparsestream_transfer_fail(transfer, ETIMEDOUT, late);
+}
+
+/* Whether a transfer failed because its peer is not a receiver, which is then dropped. */
+static bool is_stranger(const struct watching *watching, const sparsestream_error *error, const struct names *names)
+{
+    return watching->connection != NULL && caught == 0 && error->peer == 0 &&
+           (error->side == names->wire_side ||
+            (error->side == SPARSESTREAM_SIDE_NONE && error->code == ETIMEDOUT));
+}
+
+static int drop_stranger(const struct watching *watching, const sparsestream_error *error)
+{
+    const char *symbol = error_name(error->code);
+    char why[sizeof(error->message) + 32];
+    int r;
+
+    snprintf(why, sizeof(why), "%s%s%s%s", without_side(error->message), symbol != NULL ? " (" : "",
+             symbol != NULL ? symbol : "", symbol != NULL ? ")" : "");
+    r = connection_drop(watching->settings, watching->connection, why);
+    return r == 0 ? DROPPED : r;
+}
+
 int run_transfer(sparsestream_source *source, sparsestream_sink *sink, const struct settings *settings,
                  const struct names *names, struct progress *progress)
 {
-    struct watching watching = { .settings = settings, .progress = progress };
+    struct watching watching = { .settings = settings, .progress = progress, .connection = names->connection };
     sparsestream_transfer_options options = {
         .size = sizeof(options),
         .flags = settings->detect_zeroes ? SPARSESTREAM_DETECT_ZEROES : 0,
@@ -205,7 +256,7 @@ int run_transfer(sparsestream_source *source, sparsestream_sink *sink, const str
         .zero_block = settings->zero_block,
         .progress_ms = 100,
         .progress = on_progress,
-        .trace = settings->verbose ? on_event : NULL,
+        .trace = settings->verbose || names->connection != NULL ? on_event : NULL,
         .opaque = &watching,
         .stall_ms = settings->timeout_ms,
         .idle_ms = settings->idle_ms,
@@ -224,8 +275,10 @@ int run_transfer(sparsestream_source *source, sparsestream_sink *sink, const str
     atomic_store(&running, transfer);
     do {
         r = sparsestream_transfer_run(transfer, 0);
-        if (r == -EAGAIN)
+        if (r == -EAGAIN) {
+            hurry(&watching, transfer);
             wait_for(transfer);
+        }
     } while (r == -EAGAIN);
     if (r < 0)
         sparsestream_transfer_error(transfer, &error);
@@ -236,5 +289,7 @@ int run_transfer(sparsestream_source *source, sparsestream_sink *sink, const str
     }
     atomic_store(&running, NULL);
     sparsestream_transfer_free(transfer);
+    if (r < 0 && is_stranger(&watching, &error, names))
+        return drop_stranger(&watching, &error);
     return r < 0 ? fail_transfer(&error, names) : 0;
 }

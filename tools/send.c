@@ -28,46 +28,70 @@ static int describe(const struct target *file, const struct settings *settings, 
     return r < 0 ? fail_library(file->name, r) : 0;
 }
 
-static int send_file(struct target *file, struct connection *connection, struct settings *settings,
-                     const sparsestream_wire_options *wire)
+/* Leaves out of HELLO all that it need not say: it comes before the receiver is known. */
+static void hide(sparsestream_wire_options *wire)
+{
+    memset(wire->identity, 0, sizeof(wire->identity));
+    if ((wire->flags & SPARSESTREAM_WIRE_SIZES) == 0)
+        return;
+    wire->source_size = wire->data_bytes = -1;
+    wire->source_offset = 0;
+}
+
+/* Sends to the peer that is connected. Returns an exit code, after a message, or DROPPED. */
+static int send_to_peer(struct target *file, struct connection *connection, const struct settings *settings,
+                        const sparsestream_wire_options *wire, struct progress *progress)
 {
     const struct names names = {
         .source = file->name,
         .sink = connection->name,
         .peer = "receiver",
         .wire_side = SPARSESTREAM_SIDE_SINK,
+        .connection = connection_listens(connection) ? connection : NULL,
     };
-    bool sizes = (wire->flags & SPARSESTREAM_WIRE_SIZES) != 0;
-    sparsestream_source_options source_options;
+    sparsestream_source_options options;
     sparsestream_source *source = NULL;
     sparsestream_sink *sink = NULL;
+    int r;
+
+    fill_source_options(&options, settings, file);
+    r = sparsestream_source_from_fd(content_fd(file), &options, &source);
+    if (r < 0)
+        r = fail_library(file->name, r);
+    else if ((r = sparsestream_sink_to_wire(connection->write_fd, connection->read_fd, wire, &sink)) < 0)
+        r = fail_library(connection->name, r);
+    else
+        r = run_transfer(source, sink, settings, &names, progress);
+    sparsestream_sink_free(sink);
+    sparsestream_source_free(source);
+    return r;
+}
+
+static int send_file(struct target *file, struct connection *connection, struct settings *settings,
+                     const sparsestream_wire_options *wire)
+{
+    bool sizes = (wire->flags & SPARSESTREAM_WIRE_SIZES) != 0;
+    sparsestream_wire_options told = *wire;
     struct progress progress;
-    int64_t work = sizes ? wire->data_bytes : -1, sent = 0;
+    int64_t work = sizes ? wire->data_bytes : -1;
     int r;
 
     if (settings->ignore_map || settings->sparse == SPARSESTREAM_SPARSE_NEVER)
         work = sizes ? wire->length : -1;
-    fill_source_options(&source_options, settings, file);
     r = open_direct(settings, file, NULL, false);
     if (r != 0)
         return r;
-    r = sparsestream_source_from_fd(content_fd(file), &source_options, &source);
-    if (r < 0) {
-        r = fail_library(file->name, r);
-    } else if ((r = sparsestream_sink_to_wire(connection->write_fd, connection->read_fd, wire, &sink)) < 0) {
-        r = fail_library(connection->name, r);
-    } else {
-        progress_start(&progress, settings->progress, "send", sizes ? wire->length : -1, work);
-        progress.map_fd = file->fd;
-        progress.map_offset = file->position + settings->offset;
-        r = run_transfer(source, sink, settings, &names, &progress);
-        sent = progress.position;
-        if (r == 0)
-            progress_end(&progress);
-    }
-    sparsestream_sink_free(sink);
-    sparsestream_source_free(source);
-    standard_advance(file, settings->offset + sent);
+    progress_start(&progress, settings->progress, "send", sizes ? wire->length : -1, work);
+    progress.map_fd = file->fd;
+    progress.map_offset = file->position + settings->offset;
+    if (settings->no_identity)
+        hide(&told);
+    do {
+        r = send_to_peer(file, connection, settings, &told, &progress);
+    } while (r == DROPPED);
+    if (r == 0)
+        progress_end(&progress);
+    standard_advance(file, settings->offset + progress.position);
     return r;
 }
 

@@ -81,6 +81,7 @@ struct settings {
     bool answers;
     bool resume;
     bool restart;
+    bool no_identity;
     int checksum;     /* -1: not given */
     const char *state;
     int64_t checkpoint;
@@ -316,12 +317,18 @@ void explain(const struct settings *settings, const char *name, const sparsestre
 
 /* run.c */
 
+struct connection;
+
+/* Instead of an exit code: a peer was dropped that did not introduce itself, and another has connected. */
+enum { DROPPED = -1 };
+
 /* The ends of a transfer, by the names that messages have for them. */
 struct names {
     const char *source;
     const char *sink;
     const char *peer;  /* "sender", "receiver" or NULL */
     int32_t wire_side; /* SPARSESTREAM_SIDE_...: which end is the connection */
+    struct connection *connection; /* of a sender that listens: until it is answered, the peer may be dropped */
 };
 
 /*
@@ -334,7 +341,10 @@ void signals_remove(const char *path, dev_t dev, ino_t ino);
 bool is_cancelled(void);
 /* These two, unless they are -1, are put back in blocking mode before a signal ends the program. */
 void signals_set_blocking(int input, int output);
-/* Runs a transfer to its end, with progress. Frees neither end. Returns an exit code, after a message. */
+/*
+ * Runs a transfer to its end, with progress. Frees neither end. Returns an exit code, after a message, or DROPPED if
+ * the connection has another peer now.
+ */
 int run_transfer(sparsestream_source *source, sparsestream_sink *sink, const struct settings *settings,
                  const struct names *names, struct progress *progress);
 

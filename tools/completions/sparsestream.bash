@@ -35,7 +35,7 @@ _sparsestream_value() {
             compopt -o filenames
             ;;
         *)
-            mapfile -t COMPREPLY < <(compgen -W 'unix: tcp:' -- "$2")
+            mapfile -t COMPREPLY < <(compgen -W 'unix: tcp: vsock:' -- "$2")
             compopt -o nospace
             ;;
         esac
@@ -62,7 +62,7 @@ _sparsestream() {
         _sparsestream_value "${current%%=*}" "${current#*=}"
         return
         ;;
-    unix:* | tcp:*)
+    unix:* | tcp:* | vsock:*)
         previous=--connect
         ;;
     esac
@@ -81,7 +81,7 @@ _sparsestream() {
     checksum)
         options="$exports --check --ignore-map --ignore-missing --json --progress --quiet --range --status --strict --timeout --warn"
         ;;
-    send) options="--answers $exports --no-lock --range --ignore-map $common $wire" ;;
+    send) options="--answers $exports --no-identity --no-lock --range --ignore-map $common $wire" ;;
     recv) options="$exports --checkpoint --state --max-size --mode --range $common $sink $wire" ;;
     *) return ;;
     esac

@@ -7,7 +7,7 @@ set -l wire '__fish_seen_subcommand_from send recv'
 set -l sink '__fish_seen_subcommand_from copy recv'
 
 function __sparsestream_addresses
-    printf '%s\n' tcp:
+    printf '%s\n' tcp: vsock:
     complete -C"'' "(commandline -ct | string replace -r '^unix:' '') | string replace -r '^' unix:
 end
 
@@ -81,6 +81,7 @@ complete -c sparsestream -n $wire -l no-checksum -d 'Neither checksums nor a dig
 complete -c sparsestream -n $wire -l resume -d 'Resume a transfer that broke off'
 complete -c sparsestream -n $wire -l restart -d 'With --resume: else start again'
 complete -c sparsestream -n '__fish_seen_subcommand_from send' -l answers -d 'Hear the receiver on standard input'
+complete -c sparsestream -n '__fish_seen_subcommand_from send' -l no-identity -d 'Send only the length beforehand'
 complete -c sparsestream -n '__fish_seen_subcommand_from recv' -l checkpoint -x -d 'Be durable each time this many bytes have come'
 complete -c sparsestream -n '__fish_seen_subcommand_from recv' -l state -r -d 'File for what is durable'
 complete -c sparsestream -n '__fish_seen_subcommand_from recv' -l max-size -x -d 'Refuse what is longer'
