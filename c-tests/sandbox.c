@@ -82,6 +82,9 @@ static const struct denied denied_calls[] = {
     DENIED("ftruncate", SYS_ftruncate),
     DENIED("fsync", SYS_fsync),
     DENIED("fdatasync", SYS_fdatasync),
+#ifdef SYS_sync_file_range
+    DENIED("sync_file_range", SYS_sync_file_range),
+#endif
     DENIED("poll", OLD_POLL, SYS_ppoll),
     DENIED("signals", SYS_rt_sigprocmask, SYS_rt_sigpending, SYS_rt_sigtimedwait),
     DENIED("getrandom", SYS_getrandom),
@@ -621,7 +624,8 @@ static bool has_another_way(const struct denied *denied)
 {
     static const char *const names[] = {
         "statx", "fstatfs", "preadv", "preadv2", "pwritev2", "recvmsg", "sendmsg", "fadvise", "copy_file_range",
-        "sendfile", "splice", "pipe2", "ioctl", "fallocate", "ftruncate", "fdatasync", "poll", "getrandom",
+        "sendfile", "splice", "pipe2", "ioctl", "fallocate", "ftruncate", "fdatasync", "poll",
+        "getrandom", "sync_file_range",
         "io_uring", "io_uring_enter", "io_uring_register", "all that is new",
     };
 

@@ -97,6 +97,7 @@ pub enum Call {
     Ftruncate,
     Fsync,
     Fdatasync,
+    SyncFileRange,
     Poll,
     UringSetup,
     UringEnter,

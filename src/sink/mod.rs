@@ -12,6 +12,7 @@ mod growth;
 mod interval;
 mod place;
 mod proof;
+mod writeback;
 mod zeroing;
 
 use crate::buffer::boxed;

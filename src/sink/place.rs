@@ -1,6 +1,7 @@
 //! Where a sink with offsets is: its range, its limits, and what of it is durable.
 
 use super::interval::Interval;
+use super::writeback::Writeback;
 use super::{Checkpoint, Options};
 use crate::direct::{Alignment, BLIND, Part, Writer};
 use crate::end::{Attempt, Extent, Geometry, Reply};
@@ -23,6 +24,7 @@ pub(super) struct Place<C> {
     limit: (u64, i32),
     sync: bool,
     interval: Interval,
+    writeback: Writeback,
     durable: u64,
     checkpoint: C,
     /// The file system; not asked for at first.
@@ -63,6 +65,7 @@ impl<C: Checkpoint> Place<C> {
             limit,
             sync: options.sync,
             interval: Interval::new(options.sync_interval),
+            writeback: Writeback::new(options.sync, at),
             durable: at,
             checkpoint,
             file_system: None,
@@ -78,6 +81,7 @@ impl<C: Checkpoint> Place<C> {
         if let Some(alignment) = Alignment::of(self.fd, kind).map_err(error)? {
             let writer = Writer::new(self.fd, alignment, old_end).map_err(error)?;
             self.direct = Some(crate::buffer::boxed(writer)?);
+            self.writeback.never();
         }
         Ok(self)
     }
@@ -101,6 +105,7 @@ impl<C: Checkpoint> Place<C> {
     pub(super) fn put(&mut self, count: u64) {
         self.at += count;
         self.interval.data(count);
+        self.writeback.data(self.fd, self.at, count);
     }
 
     pub(super) fn error(&self, operation: Operation, errno: i32) -> Error {

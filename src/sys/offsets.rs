@@ -130,3 +130,13 @@ pub fn sync_data(fd: Fd) -> Sys<()> {
     // SAFETY: no memory is passed.
     call(Call::Fdatasync, 0, |_| unsafe { libc::fdatasync(fd) } as isize).map(drop)
 }
+
+/// Has the disk begin to write back what is only in the cache of this range, and does not wait for it:
+/// sync_file_range(2).
+pub fn begin_writeback(fd: Fd, from: u64, length: u64) -> Sys<()> {
+    let (from, length) = (offset(from)?, offset(length)?);
+    let flags = libc::SYNC_FILE_RANGE_WRITE;
+    // SAFETY: no memory is passed.
+    let begin = |_| unsafe { libc::sync_file_range(fd, from, length, flags) } as isize;
+    call(Call::SyncFileRange, 0, begin).map(drop)
+}
