@@ -1,5 +1,6 @@
 //! A regular file or a block device: its map is walked, its data is read by offset.
 
+mod map;
 mod requests;
 
 use super::look_ahead::{LookAhead, SMALL};
@@ -15,10 +16,11 @@ use crate::filesystem::FileSystem;
 use crate::life::Life;
 use crate::pipe::Pipe;
 use crate::queue::Queue;
-use crate::section::{Kind, Position, Section, Seekable, Walk, holes_supported, steadily};
+use crate::section::{Kind, Section, Seekable, holes_supported, steadily};
 use crate::sys::{self, Fd, FileKind};
 use crate::trace::Trail;
 use crate::wait::Waiting;
+use map::Map;
 
 /// A descriptor that is read by offset.
 ///
@@ -28,15 +30,8 @@ pub struct FileSource {
     fd: Fd,
     start: u64,
     offset: u64,
-    /// Where it ends; later growth is not read. `None` if the size does not show the content, as in /proc and
-    /// /sys: then the end is where reading gives no more.
-    end: Option<u64>,
-    /// The size when it was examined.
-    size: u64,
-    tells_holes: bool,
-    walk: Option<Walk>,
-    section: Option<Section>,
-    position: Option<Position>,
+    limit: Limit,
+    map: Map,
     look_ahead: LookAhead,
     looker: Looker,
     /// It was opened with O_DIRECT.
@@ -44,10 +39,33 @@ pub struct FileSource {
     /// Reads that are under way.
     queue: Queue,
     trail: Trail,
-    /// It may end before `end`, which is only the most that is read.
-    may_end: bool,
     ended: bool,
     life: Life,
+}
+
+/// Where a file source ends. Bytes that are added later are not read.
+#[derive(Debug, Clone, Copy)]
+enum Limit {
+    /// At this offset. An earlier end is an error.
+    At(u64),
+    /// At this offset, or where a read returns nothing.
+    AtMost(u64),
+    /// Where a read returns nothing: the size does not show the content, as in /proc and /sys.
+    Unknown {
+        /// The size when it was examined.
+        size: u64,
+    },
+}
+
+impl Limit {
+    /// The offset, if there is one.
+    #[inline]
+    fn end(self) -> Option<u64> {
+        match self {
+            Limit::At(end) | Limit::AtMost(end) => Some(end),
+            Limit::Unknown { .. } => None,
+        }
+    }
 }
 
 impl FileSource {
@@ -60,13 +78,15 @@ impl FileSource {
         if !made_up && offset > file.end {
             return Err(Error::value("options.offset", offset, Allowed::Most(file.end)));
         }
-        let end = match length {
-            0 if made_up => None,
-            0 => Some(file.end),
-            _ if at_most && !made_up => Some(range_end(offset, length)?.min(file.end)),
-            _ => Some(range_end(offset, length)?),
+        let limit = match length {
+            0 if made_up => Limit::Unknown { size: file.end },
+            0 => Limit::At(file.end),
+            _ if made_up && at_most => Limit::AtMost(range_end(offset, length)?),
+            _ if made_up => Limit::At(range_end(offset, length)?),
+            _ if at_most => Limit::At(range_end(offset, length)?.min(file.end)),
+            _ => Limit::At(range_end(offset, length)?),
         };
-        match end {
+        match limit.end() {
             Some(expected) if !made_up && expected > file.end => {
                 return Err(Error::EndedEarly { offset: file.end, expected });
             }
@@ -83,18 +103,17 @@ impl FileSource {
             fd,
             start: offset,
             offset,
-            end,
-            size: file.end,
-            tells_holes: mapped && (!made_up || holes_supported(fd)?),
-            walk: end.filter(|_| mapped && !made_up).map(|end| Walk::new(fd, end)),
-            section: None,
-            position: None,
+            limit,
+            map: Map::new(
+                fd,
+                limit.end().filter(|_| mapped && !made_up),
+                mapped && (!made_up || holes_supported(fd)?),
+            ),
             look_ahead: LookAhead::new(fd, offset),
             looker: Looker::new(fd),
             direct: alignment.map(|alignment| Reader::new(fd, alignment)),
             queue: Queue::new(fd),
             trail: Trail::default(),
-            may_end: made_up && at_most,
             ended: false,
             life: Life::Open,
         })
@@ -116,21 +135,14 @@ impl FileSource {
 
     fn end(&mut self) -> Result<Next> {
         self.ended = true;
-        self.restore()?;
+        self.map.restore()?;
         Ok(Next::End)
-    }
-
-    fn restore(&mut self) -> Result<()> {
-        let Some(position) = &self.position else { return Ok(()) };
-        position.restore()?;
-        self.position = None;
-        Ok(())
     }
 
     /// The section at the offset, known or asked for.
     #[inline]
     fn current(&mut self, end: u64) -> Result<Section> {
-        match self.section {
+        match self.map.section() {
             Some(section) if self.life == Life::Open => Ok(section),
             Some(_) | None => self.ask(end),
         }
@@ -142,19 +154,10 @@ impl FileSource {
         if self.offset == end {
             return Ok(Section::end(end));
         }
-        let section = match &mut self.walk {
-            None => Section::new(Kind::Data, self.offset, end - self.offset),
-            Some(walk) => {
-                if self.position.is_none() {
-                    self.position = Some(Position::save(self.fd)?);
-                }
-                walk.at(self.offset, &mut self.trail)?
-            }
-        };
+        let section = self.map.ask(self.offset, end, &mut self.trail)?;
         if section.kind == Kind::End {
             return Err(Error::EndedEarly { offset: self.offset, expected: end });
         }
-        self.section = Some(section);
         Ok(section)
     }
 
@@ -170,21 +173,18 @@ impl FileSource {
 
     fn advance(&mut self, by: u64) {
         self.offset += by;
-        self.section = self.section.and_then(|section| {
-            let length = section.length.checked_sub(by).filter(|left| *left > 0)?;
-            Some(Section::new(section.kind, section.offset + by, length))
-        });
+        self.map.advance(by);
     }
 
-    /// Reads what is made while it is read.
-    fn read_made_up(&mut self, buffer: &mut [u8]) -> Result<Next> {
+    /// Reads what is made while it is read. The file had this size when it was examined.
+    fn read_made_up(&mut self, buffer: &mut [u8], examined: u64) -> Result<Next> {
         let count = sys::pread(self.fd, buffer, self.offset).map_err(|errno| self.error(errno))?;
         let size = sys::size(self.fd).map_err(|errno| self.error(errno))?;
-        if count == 0 && size < self.size {
-            return Err(Error::EndedEarly { offset: self.offset, expected: self.size });
+        if count == 0 && size < examined {
+            return Err(Error::EndedEarly { offset: self.offset, expected: examined });
         }
         // A size that grows is an ordinary file's, which was empty when this began.
-        if count == 0 || size > self.size {
+        if count == 0 || size > examined {
             return self.end();
         }
         self.offset += count as u64;
@@ -203,24 +203,22 @@ impl FileSource {
 
 impl Source for FileSource {
     fn open(&mut self) -> Result<SourceInfo> {
-        if let Some(end) = self.end {
+        if let Some(end) = self.limit.end() {
             self.current(end)?;
         }
-        let refused = self.walk.as_ref().is_some_and(|walk| walk.mapped() == Some(false));
-        Ok(SourceInfo {
-            total: self.end.filter(|_| !self.may_end).map(|end| end - self.start),
-            tells_holes: self.tells_holes && !refused,
-            keeps: false,
-            start: 0,
-        })
+        let total = match self.limit {
+            Limit::At(end) => Some(end - self.start),
+            Limit::AtMost(_) | Limit::Unknown { .. } => None,
+        };
+        Ok(SourceInfo { total, tells_holes: self.map.tells_holes(), keeps: false, start: 0 })
     }
 
     fn next(&mut self, buffer: &mut [u8]) -> Result<Next> {
         self.life.check(Operation::Read, Side::Source, self.offset)?;
-        let end = match self.end {
+        let end = match self.limit {
             _ if self.ended => return Ok(Next::End),
-            Some(end) => end,
-            None => return self.read_made_up(buffer),
+            Limit::At(end) | Limit::AtMost(end) => end,
+            Limit::Unknown { size } => return self.read_made_up(buffer, size),
         };
         let section = self.current(end)?;
         match section.kind {
@@ -239,29 +237,29 @@ impl Source for FileSource {
             sys::pread(self.fd, piece, self.offset)
         }
         .map_err(|errno| self.error(errno))?;
-        if count == 0 && self.may_end {
-            return self.end();
-        }
         if count == 0 {
-            return Err(Error::EndedEarly { offset: self.offset, expected: end });
+            return match self.limit {
+                Limit::AtMost(_) => self.end(),
+                Limit::At(_) | Limit::Unknown { .. } => {
+                    Err(Error::EndedEarly { offset: self.offset, expected: end })
+                }
+            };
         }
         self.advance(count as u64);
         if count < most && self.direct.is_none() {
             // The file may have changed inside what its map called data: ask again.
-            self.section = None;
-            if let Some(walk) = &mut self.walk {
-                walk.forget();
-            }
+            self.map.forget();
         }
         Ok(Next::Data(count))
     }
 
     fn look(&mut self) -> Result<Look> {
         self.life.check(Operation::Map, Side::Source, self.offset)?;
-        let section = match self.end {
+        let section = match self.limit {
             _ if self.ended => Section::end(self.offset),
-            Some(end) if !self.may_end || self.offset == end => self.current(end)?,
-            Some(_) | None => return self.look_at_made_up(),
+            Limit::At(end) => self.current(end)?,
+            Limit::AtMost(end) if self.offset == end => self.current(end)?,
+            Limit::AtMost(_) | Limit::Unknown { .. } => return self.look_at_made_up(),
         };
         Ok(Look { kind: section.kind, length: Some(section.length) })
     }
@@ -301,17 +299,13 @@ impl SourceWays for FileSource {
 
 impl Mapped for FileSource {
     fn require(&mut self) -> Result<bool> {
-        match &mut self.walk {
-            Some(walk) => walk.require(self.offset, &mut self.trail),
-            // Made while it is read: there are no holes to miss.
-            None => Ok(self.tells_holes),
-        }
+        self.map.require(self.offset, &mut self.trail)
     }
 }
 
 impl Stored for FileSource {
     fn extent(&mut self) -> Result<Option<Extent>> {
-        let Some(end) = self.end.filter(|_| !self.ended) else { return Ok(None) };
+        let Some(end) = self.limit.end().filter(|_| !self.ended) else { return Ok(None) };
         let section = self.current(end)?;
         if section.kind != Kind::Data {
             return Ok(None);
@@ -355,19 +349,16 @@ impl Peek for FileSource {
 impl Rewind for FileSource {
     fn to_start(&mut self) -> Result<()> {
         self.offset = self.start;
-        self.section = None;
+        self.map.forget();
         self.look_ahead = LookAhead::new(self.fd, self.start);
         self.ended = false;
-        if let Some(walk) = &mut self.walk {
-            walk.forget();
-        }
         Ok(())
     }
 }
 
 impl End for FileSource {
     fn finish(&mut self) -> Result<()> {
-        self.restore()?;
+        self.map.restore()?;
         self.life = Life::Finished;
         Ok(())
     }
@@ -376,7 +367,7 @@ impl End for FileSource {
         self.queue.end(error);
         self.life.abort();
         // The stream has failed already, and that is the error to report.
-        let _ = self.restore();
+        let _ = self.map.restore();
     }
 
     fn waiting(&self) -> Waiting {
@@ -391,7 +382,7 @@ impl End for FileSource {
 impl Drop for FileSource {
     fn drop(&mut self) {
         // A failure cannot be reported here; `finish` reports it.
-        let _ = self.restore();
+        let _ = self.map.restore();
     }
 }
 

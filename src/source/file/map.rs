@@ -1,0 +1,89 @@
+//! The section of a file that a source is in, and the file position that finding it moves.
+
+use crate::error::Result;
+use crate::section::{Kind, Position, Section, Walk};
+use crate::sys::Fd;
+use crate::trace::Trail;
+
+/// The map of a file, as far as it was asked for.
+#[derive(Debug)]
+pub(super) struct Map {
+    fd: Fd,
+    tells_holes: bool,
+    /// None where everything is data.
+    walk: Option<Walk>,
+    section: Option<Section>,
+    /// Where the file position was before the walk moved it.
+    position: Option<Position>,
+}
+
+impl Map {
+    /// Nothing was asked. `walk`: where a file with a map ends.
+    pub(super) fn new(fd: Fd, walk: Option<u64>, tells_holes: bool) -> Self {
+        let walk = walk.map(|end| Walk::new(fd, end));
+        Map { fd, tells_holes, walk, section: None, position: None }
+    }
+
+    /// Whether holes are told from data, as far as is known.
+    pub(super) fn tells_holes(&self) -> bool {
+        let refused = self.walk.as_ref().is_some_and(|walk| walk.mapped() == Some(false));
+        self.tells_holes && !refused
+    }
+
+    /// The section that the source is in, if it is known.
+    #[inline]
+    pub(super) fn section(&self) -> Option<Section> {
+        self.section
+    }
+
+    /// Asks for the section at `offset`, which is before `end`.
+    pub(super) fn ask(&mut self, offset: u64, end: u64, trail: &mut Trail) -> Result<Section> {
+        let section = match &mut self.walk {
+            None => Section::new(Kind::Data, offset, end - offset),
+            Some(walk) => {
+                if self.position.is_none() {
+                    self.position = Some(Position::save(self.fd)?);
+                }
+                walk.at(offset, trail)?
+            }
+        };
+        if section.kind != Kind::End {
+            self.section = Some(section);
+        }
+        Ok(section)
+    }
+
+    /// The source has moved on.
+    #[inline]
+    pub(super) fn advance(&mut self, by: u64) {
+        self.section = self.section.and_then(|section| {
+            let length = section.length.checked_sub(by).filter(|left| *left > 0)?;
+            Some(Section::new(section.kind, section.offset + by, length))
+        });
+    }
+
+    /// What was answered about the next section may not be so any more.
+    pub(super) fn forget(&mut self) {
+        self.section = None;
+        if let Some(walk) = &mut self.walk {
+            walk.forget();
+        }
+    }
+
+    /// Whether holes are told from data, from `offset` to the end.
+    pub(super) fn require(&mut self, offset: u64, trail: &mut Trail) -> Result<bool> {
+        match &mut self.walk {
+            Some(walk) => walk.require(offset, trail),
+            // Made while it is read: there are no holes to miss.
+            None => Ok(self.tells_holes),
+        }
+    }
+
+    /// Puts the file position back.
+    pub(super) fn restore(&mut self) -> Result<()> {
+        let Some(position) = &self.position else { return Ok(()) };
+        position.restore()?;
+        self.position = None;
+        Ok(())
+    }
+}
