@@ -5,10 +5,12 @@
 //! | `header` | writes `include/sparsestream.h` from `src/ffi/` |
 //! | `header --check` | fails, and shows how, if that file is not what would be written |
 //! | `exports` | fails if an export is not one call of a guard, or is not in one node of the version map |
+//! | `sizes` | fails if a file, a function or a struct of `src/` is too large |
 
 mod exports;
 mod header;
 mod layout;
+mod sizes;
 mod source;
 
 use std::path::Path;
@@ -25,8 +27,9 @@ fn main() -> ExitCode {
         ["header"] => header::write(root),
         ["header", "--check"] => header::check(root),
         ["exports"] => exports::check(root),
+        ["sizes"] => sizes::check(root),
         _ => {
-            eprintln!("usage: xtask header [--check] | exports");
+            eprintln!("usage: xtask header [--check] | exports | sizes");
             return ExitCode::from(2);
         }
     };
