@@ -26,16 +26,6 @@ struct copy {
     struct changes changes;
 };
 
-/* The bytes that will be copied; -1 where that is not known. */
-static int64_t length_of(const struct settings *settings, const struct target *from)
-{
-    int64_t size = settings->length != 0 ? -1 : size_of(from);
-
-    if (settings->length != 0)
-        return settings->length;
-    return size < 0 ? -1 : size - from->position - settings->offset;
-}
-
 /* Locks the part of the target that will be written. A target that may be truncated, or a range of unknown
  * length, is locked to the end. */
 static int lock(struct copy *copy)
@@ -143,6 +133,7 @@ static int run(struct copy *copy)
     if (r == 0 && settings->only_changes)
         tell("changes", "%s: %lld of %lld bytes were different", copy->to.name, (long long)copy->changes.bytes,
              (long long)copy->changes.total);
+    skip_end_at(&copy->skipping, progress.position);
     return skip_report(&copy->skipping, settings, r);
 }
 
@@ -152,6 +143,7 @@ static int check_ends(const struct copy *copy)
     const struct settings *settings = copy->settings;
     bool seeks = copy->from.regular || copy->from.device;
     bool reads_target = settings->read_back || settings->only_changes;
+    int r;
 
     if (copy->to.append && settings->at >= 0)
         return usage(settings, "--at: standard output appends, and has no other place");
@@ -160,9 +152,9 @@ static int check_ends(const struct copy *copy)
                      copy->to.name);
     if (settings->read_back && !seeks)
         return usage(settings, "--verify: %s cannot be read again", copy->from.name);
-    if (settings->skip_errors && (!seeks || copy->length < 0))
-        return usage(settings, "--on-read-error=skip: %s is neither a file of a known size nor a device",
-                     copy->from.name);
+    r = skip_check(settings, &copy->from, copy->length);
+    if (r != 0)
+        return r;
     return copy->to.fd < 0 && copy->to.path != NULL ? 0 : check_preserve(settings, &copy->from, &copy->to);
 }
 
@@ -261,8 +253,10 @@ static int copy_into(struct settings *settings, int count, char **sources, const
 
 static int check_options(const struct settings *settings)
 {
-    if (settings->error_map != NULL && !settings->skip_errors)
-        return usage(settings, "--error-map needs --on-read-error=skip");
+    int r = skip_check_options(settings);
+
+    if (r != 0)
+        return r;
     if (settings->read_back && settings->skip_errors)
         return usage(settings, "--verify and --on-read-error=skip exclude each other");
     if (settings->only_changes && (settings->known_zero || settings->preallocate))

@@ -41,6 +41,8 @@ int open_source(const struct settings *settings, const char *path, struct target
             return fail_errno(path, NULL, source->fd);
     }
     r = examine(source);
+    if (r == 0 && S_ISDIR(source->st.st_mode))
+        r = -EISDIR;
     if (r < 0)
         return fail_errno(source->name, NULL, r);
     /* As read(2) finds it there. */

@@ -45,6 +45,10 @@ struct command {
 #define HELP_SOURCE                                                                                              \
     "  --ignore-map                read everything, without asking for holes\n"
 
+#define HELP_ERRORS                                                                                              \
+    "  --on-read-error=fail|skip   stop at a part that cannot be read, or make it zeros\n"                      \
+    "  --error-map FILE            with skip: write a map of the unreadable parts\n"
+
 #define HELP_SINK                                                                                                \
     "  --known-zero                the target already reads as zeros: do nothing for holes\n"                    \
     "  --sync                      make the target durable before success\n"                                     \
@@ -81,8 +85,7 @@ static const struct command commands[] = {
       "  --dry-run, -n               print what would be done, and change nothing\n"
       "  --verify                    read the target back, and compare it with the source\n"
       "  --only-changes              write only the blocks that differ\n"
-      "  --on-read-error=fail|skip   stop at a part that cannot be read, or write zeros\n"
-      "  --error-map FILE            with skip: write a map of the unreadable parts\n"
+      HELP_ERRORS
       "  --preallocate               allocate the blocks of the data before any is written\n"
       "  --range OFFSET:LENGTH       only these bytes of SRC\n"
       "  --at OFFSET                 write them at this offset of DST, and keep the rest\n"
@@ -116,7 +119,7 @@ static const struct command commands[] = {
       "  --strict                    with --check: fail if a line has a wrong format\n"
       "  --warn                      with --check: warn about each such line\n"
       HELP_EXPORTS },
-    { "send", command_send, "rszbiRopvdcLxAuUCZI0KJ" EXPORTS,
+    { "send", command_send, "rszbiRopvdcLxAuUCZI0KJEe" EXPORTS,
       "usage: sparsestream send [OPTION]... FILE\n"
       "Sends a file or a device, or standard input for `-`, to `sparsestream recv`: to standard output\n"
       "unless an address or a command is given.\n"
@@ -127,6 +130,7 @@ static const struct command commands[] = {
       "  --exec COMMAND              connect to the standard input and output of this command\n"
       HELP_WIRE
       "  --range OFFSET:LENGTH       only these bytes\n"
+      HELP_ERRORS
       HELP_ENDS HELP_SOURCE HELP_EXPORTS HELP_TRANSFER },
     { "recv", command_recv, "rszbkStTRopvdcLxuUCZfPmIDBKFMJ" EXPORTS,
       "usage: sparsestream recv [OPTION]... FILE\n"

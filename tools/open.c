@@ -85,6 +85,11 @@ int open_existing(const struct settings *settings, const char *path, int flags)
     int fd, r;
 
     flags |= O_CLOEXEC | O_NOCTTY;
+    /* Whoever waits at the other end of a FIFO must not see that it was opened. */
+    if (settings->dry_run && is_fifo(path)) {
+        fd = access(path, writes ? W_OK : R_OK) < 0 ? -1 : open(path, O_PATH | O_CLOEXEC);
+        return fd < 0 ? -errno : fd;
+    }
     /* Only a hint. Were it wrong, a FIFO would be waited for without a limit. */
     if (is_fifo(path))
         return open_fifo(settings, path, flags);

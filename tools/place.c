@@ -28,6 +28,15 @@ int64_t size_of(const struct target *end)
     return size;
 }
 
+int64_t length_of(const struct settings *settings, const struct target *source)
+{
+    int64_t size = settings->length != 0 ? -1 : size_of(source);
+
+    if (settings->length != 0)
+        return settings->length;
+    return size < 0 ? -1 : size - source->position - settings->offset;
+}
+
 int check_range(const struct settings *settings, const struct target *source)
 {
     int64_t size, rest;

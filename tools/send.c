@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* send FILE */
 
+#include "skip.h"
 #include "wire.h"
 
 #include <errno.h>
@@ -40,7 +41,7 @@ static void hide(sparsestream_wire_options *wire)
 
 /* Sends to the peer that is connected. Returns an exit code, after a message, or DROPPED. */
 static int send_to_peer(struct target *file, struct connection *connection, const struct settings *settings,
-                        const sparsestream_wire_options *wire, struct progress *progress)
+                        const sparsestream_wire_options *wire, struct skipping *skipping, struct progress *progress)
 {
     const struct names names = {
         .source = file->name,
@@ -55,7 +56,8 @@ static int send_to_peer(struct target *file, struct connection *connection, cons
     int r;
 
     fill_source_options(&options, settings, file);
-    r = sparsestream_source_from_fd(content_fd(file), &options, &source);
+    r = settings->skip_errors ? skip_source(skipping, settings, file, length_of(settings, file), &source)
+                              : sparsestream_source_from_fd(content_fd(file), &options, &source);
     if (r < 0)
         r = fail_library(file->name, r);
     else if ((r = sparsestream_sink_to_wire(connection->write_fd, connection->read_fd, wire, &sink)) < 0)
@@ -72,27 +74,32 @@ static int send_file(struct target *file, struct connection *connection, struct 
 {
     bool sizes = (wire->flags & SPARSESTREAM_WIRE_SIZES) != 0;
     sparsestream_wire_options told = *wire;
+    struct skipping skipping = { 0 };
     struct progress progress;
     int64_t work = sizes ? wire->data_bytes : -1;
     int r;
 
     if (settings->ignore_map || settings->sparse == SPARSESTREAM_SPARSE_NEVER)
         work = sizes ? wire->length : -1;
-    r = open_direct(settings, file, NULL, false);
+    r = skip_open_map(&skipping, settings, file, NULL);
+    /* Reading around errors needs the page cache. */
+    if (r == 0 && !settings->skip_errors)
+        r = open_direct(settings, file, NULL, false);
     if (r != 0)
-        return r;
+        return skip_report(&skipping, settings, r);
     progress_start(&progress, settings->progress, "send", sizes ? wire->length : -1, work);
     progress.map_fd = file->fd;
     progress.map_offset = file->position + settings->offset;
     if (settings->no_identity)
         hide(&told);
     do {
-        r = send_to_peer(file, connection, settings, &told, &progress);
+        r = send_to_peer(file, connection, settings, &told, &skipping, &progress);
     } while (r == DROPPED);
     if (r == 0)
         progress_end(&progress);
     standard_advance(file, settings->offset + progress.position);
-    return r;
+    skip_end_at(&skipping, progress.position);
+    return skip_report(&skipping, settings, r);
 }
 
 int command_send(struct settings *settings, int count, char **operands)
@@ -106,6 +113,11 @@ int command_send(struct settings *settings, int count, char **operands)
         return usage(settings, "send needs one file, or - for standard input");
     if (count > 1)
         return usage(settings, "send: extra operand '%s'", operands[1]);
+    r = skip_check_options(settings);
+    if (r != 0)
+        return r;
+    if (settings->skip_errors && settings->resume)
+        return usage(settings, "--resume and --on-read-error=skip exclude each other");
     if (settings->restart && !settings->resume)
         return usage(settings, "--restart needs --resume");
     if (settings->resume && settings->connect == NULL && settings->listen == NULL &&
@@ -118,6 +130,8 @@ int command_send(struct settings *settings, int count, char **operands)
     if (r != 0)
         return r;
     r = check_range(settings, &file);
+    if (r == 0)
+        r = skip_check(settings, &file, length_of(settings, &file));
     if (r == 0)
         r = describe(&file, settings, &wire);
     if (r == 0)

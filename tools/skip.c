@@ -120,7 +120,29 @@ int skip_source(struct skipping *skipping, const struct settings *settings, cons
     skipping->start = skipping->at = from->position + settings->offset;
     skipping->end = skipping->start + length;
     skipping->ignore_map = settings->ignore_map;
+    /* An earlier source may have come to nothing. */
+    skipping->careful = skipping->bytes = 0;
+    skipping->count = 0;
     return sparsestream_source_from_callbacks(&ops, skipping, source);
+}
+
+int skip_check_options(const struct settings *settings)
+{
+    if (settings->error_map != NULL && !settings->skip_errors)
+        return usage(settings, "--error-map needs --on-read-error=skip");
+    return 0;
+}
+
+int skip_check(const struct settings *settings, const struct target *from, int64_t length)
+{
+    if (!settings->skip_errors || ((from->regular || from->device) && length >= 0))
+        return 0;
+    return usage(settings, "--on-read-error=skip: %s is neither a file of a known size nor a device", from->name);
+}
+
+static bool is_file_of(const struct stat *st, const struct target *end)
+{
+    return end != NULL && st->st_dev == end->st.st_dev && st->st_ino == end->st.st_ino;
 }
 
 int skip_open_map(struct skipping *skipping, const struct settings *settings, const struct target *from,
@@ -145,8 +167,7 @@ int skip_open_map(struct skipping *skipping, const struct settings *settings, co
         close(fd);
         return fail_errno(path, NULL, error);
     }
-    if ((st.st_dev == from->st.st_dev && st.st_ino == from->st.st_ino) ||
-        (st.st_dev == to->st.st_dev && st.st_ino == to->st.st_ino)) {
+    if (is_file_of(&st, from) || is_file_of(&st, to)) {
         close(fd);
         return fail(EXIT_REFUSED, "%s: is the source or the target, and not a place for --error-map", path);
     }
@@ -157,6 +178,25 @@ int skip_open_map(struct skipping *skipping, const struct settings *settings, co
         return fail_errno(path, NULL, error);
     }
     return 0;
+}
+
+void skip_end_at(struct skipping *skipping, int64_t length)
+{
+    int64_t end = skipping->start + length;
+
+    if (end >= skipping->at)
+        return;
+    skipping->at = end;
+    while (skipping->count > 0 && skipping->ranges[skipping->count - 1].offset >= end)
+        skipping->bytes -= skipping->ranges[--skipping->count].length;
+    if (skipping->count > 0) {
+        struct skipped *last = &skipping->ranges[skipping->count - 1];
+
+        if (last->offset + last->length > end) {
+            skipping->bytes -= last->offset + last->length - end;
+            last->length = end - last->offset;
+        }
+    }
 }
 
 /* The map is in the format of ddrescue(1), which can then try the rest. Bytes that were not reached are "non-tried". */

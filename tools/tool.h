@@ -272,6 +272,8 @@ int open_new(const struct settings *settings, const char *path, int flags, mode_
 
 /* The bytes of a source, or -1 where it has no size. */
 int64_t size_of(const struct target *end);
+/* The bytes of the source that the stream will have, or -1 where that is not known. */
+int64_t length_of(const struct settings *settings, const struct target *source);
 /* Refuses a --range that is not in the source. Returns 0 or an exit code, after a message. */
 int check_range(const struct settings *settings, const struct target *source);
 /* Refuses a target that has not this many bytes of room from `offset` on. Returns 0 or an exit code. */

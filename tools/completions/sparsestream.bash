@@ -81,7 +81,7 @@ _sparsestream() {
     checksum)
         options="$exports --check --ignore-map --ignore-missing --json --progress --quiet --range --status --strict --timeout --warn"
         ;;
-    send) options="--answers $exports --no-identity --no-lock --range --ignore-map $common $wire" ;;
+    send) options="--on-read-error --error-map --answers $exports --no-identity --no-lock --range --ignore-map $common $wire" ;;
     recv) options="$exports --checkpoint --state --max-size --mode --range $common $sink $wire" ;;
     *) return ;;
     esac

@@ -67,8 +67,8 @@ complete -c sparsestream -n '__fish_seen_subcommand_from copy' -l preserve -a 'm
 complete -c sparsestream -n '__fish_seen_subcommand_from copy' -s n -l dry-run -d 'Print what would be done'
 complete -c sparsestream -n '__fish_seen_subcommand_from copy' -l verify -d 'Read the target back and compare'
 complete -c sparsestream -n '__fish_seen_subcommand_from copy' -l only-changes -d 'Write only blocks that differ'
-complete -c sparsestream -n '__fish_seen_subcommand_from copy' -l on-read-error -x -a 'fail skip' -d 'Where the source cannot be read'
-complete -c sparsestream -n '__fish_seen_subcommand_from copy' -l error-map -r -d 'List of what could not be read'
+complete -c sparsestream -n '__fish_seen_subcommand_from copy send' -l on-read-error -x -a 'fail skip' -d 'Where the source cannot be read'
+complete -c sparsestream -n '__fish_seen_subcommand_from copy send' -l error-map -r -d 'List of what could not be read'
 complete -c sparsestream -n '__fish_seen_subcommand_from copy' -l preallocate -d 'Allocate the blocks before any is written'
 complete -c sparsestream -n '__fish_seen_subcommand_from recv' -l mode -x -d 'Of a new file'
 
