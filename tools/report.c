@@ -39,12 +39,22 @@ static bool is_control(const unsigned char *at, int length)
     if (length == 1)
         return *at < 0x20 || *at == 0x7f;
     if (length == 2)
-        return at[0] == 0xc2 && at[1] < 0xa0;
+        return (at[0] == 0xc2 && at[1] < 0xa0) || (at[0] == 0xd8 && at[1] == 0x9c);
     if (length != 3 || at[0] != 0xe2)
         return false;
-    /* U+200E, U+200F, U+2028 to U+202E, U+2066 to U+2069 */
+    /* Beside U+061C: U+200E, U+200F, U+2028 to U+202E, U+2066 to U+2069 */
     return (at[1] == 0x80 && (at[2] == 0x8e || at[2] == 0x8f || (at[2] >= 0xa8 && at[2] <= 0xae))) ||
            (at[1] == 0x81 && at[2] >= 0xa6 && at[2] <= 0xa9);
+}
+
+/* The number of a character of at most three bytes. */
+static unsigned int code_point(const unsigned char *at, int length)
+{
+    if (length == 1)
+        return at[0];
+    if (length == 2)
+        return (at[0] & 0x1fU) << 6 | (at[1] & 0x3fU);
+    return (at[0] & 0x0fU) << 12 | (at[1] & 0x3fU) << 6 | (at[2] & 0x3fU);
 }
 
 void json_string(FILE *file, const char *text)
@@ -57,12 +67,10 @@ void json_string(FILE *file, const char *text)
 
         if (*at == '"' || *at == '\\')
             fprintf(file, "\\%c", *at);
-        else if (*at < 0x20 || *at == 0x7f)
-            fprintf(file, "\\u%04x", *at);
         else if (length == 0)
             fputs("\\ufffd", file);
-        else if (length == 2 && is_control(at, length))
-            fprintf(file, "\\u%04x", at[1]);
+        else if (is_control(at, length))
+            fprintf(file, "\\u%04x", code_point(at, length));
         else
             fwrite(at, 1, (size_t)length, file);
         at += length == 0 ? 1 : length;

@@ -149,21 +149,25 @@ int skip_open_map(struct skipping *skipping, const struct settings *settings, co
                   const struct target *to)
 {
     const char *path = settings->error_map;
+    struct settings plain = *settings;
     struct stat st;
-    int fd;
+    int fd, error, code;
 
     if (path == NULL)
         return 0;
     fd = open_existing(settings, path, O_WRONLY);
     if (fd == -ENOENT) {
-        fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOCTTY, 0666);
-        fd = fd < 0 ? -errno : fd;
+        /* These are about the target. */
+        plain.device = false;
+        plain.mode = -1;
+        fd = open_new(&plain, path, O_WRONLY, 0666, &error, &code);
+        if (fd < 0)
+            return code;
     }
     if (fd < 0)
         return fail_errno(path, NULL, fd);
     if (fstat(fd, &st) < 0) {
-        int error = errno;
-
+        error = errno;
         close(fd);
         return fail_errno(path, NULL, error);
     }
@@ -172,8 +176,7 @@ int skip_open_map(struct skipping *skipping, const struct settings *settings, co
         return fail(EXIT_REFUSED, "%s: is the source or the target, and not a place for --error-map", path);
     }
     if ((S_ISREG(st.st_mode) && ftruncate(fd, 0) < 0) || (skipping->map = fdopen(fd, "w")) == NULL) {
-        int error = errno;
-
+        error = errno;
         close(fd);
         return fail_errno(path, NULL, error);
     }

@@ -139,7 +139,7 @@ impl<C: Checkpoint> FileSink<C> {
     fn punches(&mut self) -> Result<bool> {
         let (at, length) = (i64::MAX as u64 - 4096, 4096);
         match sys::punch_hole(self.place.fd, at, length) {
-            Err(errno @ (libc::EOPNOTSUPP | libc::ENOSYS | libc::EPERM)) => {
+            Err(errno) if sys::is_refusal(errno) && errno != libc::EINVAL => {
                 let (way, next) = (HoleWay::Punched, HoleWay::Written);
                 let declined = Event::HoleDeclined { way, errno: Some(errno), next };
                 self.zeroing.trail.record(declined);

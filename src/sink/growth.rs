@@ -152,14 +152,9 @@ impl Growth {
                     self.size = to;
                     return Ok(());
                 }
-                Err(
-                    errno @ (libc::EPERM
-                    | libc::EACCES
-                    | libc::ENOSYS
-                    | libc::EOPNOTSUPP
-                    | libc::EINVAL
-                    | libc::ESPIPE),
-                ) => self.leave_nothing_out(errno, trail),
+                Err(errno) if sys::is_refusal(errno) || errno == libc::ESPIPE => {
+                    self.leave_nothing_out(errno, trail);
+                }
                 Err(errno) => return Err(errno),
             }
         }

@@ -118,16 +118,12 @@ impl Zeroing {
                     self.adapt(begun.elapsed(), step);
                     return Ok(step);
                 }
-                Err(
-                    errno @ (libc::EOPNOTSUPP
-                    | libc::ENOSYS
-                    | libc::EINVAL
-                    | libc::ENODEV
-                    | libc::EFBIG
-                    | libc::EPERM
-                    | libc::EBUSY
-                    | libc::ENOTTY),
-                ) => self.decline(Some(errno)),
+                Err(errno)
+                    if sys::is_refusal(errno)
+                        || matches!(errno, libc::ENODEV | libc::EFBIG | libc::EBUSY) =>
+                {
+                    self.decline(Some(errno));
+                }
                 Err(errno) => return Err(errno),
             }
         }
