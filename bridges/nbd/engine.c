@@ -80,15 +80,24 @@ static int64_t issue(struct nbd_handle *handle, struct op *op)
     return -1;
 }
 
-/* The connection with the fewest requests; NULL if none is ready. */
-static struct connection *least_busy(export_t *export)
+/*
+ * The connection for the next request; NULL if none is ready. It is the first one that does not have enough to do, else
+ * the one with the fewest requests: several connections cost the server threads, and help only where one is too slow.
+ */
+static struct connection *choose(export_t *export)
 {
+    enum { ENOUGH = 16 };
+    const unsigned enough = export->options.requests < ENOUGH ? (unsigned)export->options.requests : ENOUGH;
     struct connection *best = NULL;
 
     for (unsigned i = 0; i < export->wanted; i++) {
         struct connection *connection = &export->connections[i];
 
-        if (connection->state == CONNECTION_READY && (best == NULL || connection->in_flight < best->in_flight))
+        if (connection->state != CONNECTION_READY)
+            continue;
+        if (connection->in_flight < enough)
+            return connection;
+        if (best == NULL || connection->in_flight < best->in_flight)
             best = connection;
     }
     return best;
@@ -125,7 +134,7 @@ static void step(export_t *export, struct connection *connection, short events)
 
 int engine_submit(export_t *export, struct op *op)
 {
-    struct connection *connection = least_busy(export);
+    struct connection *connection = choose(export);
     struct failure failure = { 0 };
     int64_t cookie;
 

@@ -19,6 +19,7 @@
 //! | `plan`, `output`, `retire` | as above |
 //! | `exchange` | requests that go out, and replies that come back |
 //! | `queue`, `piece` | the pieces and their memory |
+//! | `room` | how many pieces have memory at once |
 //! | `grid` | where the stream is cut into pieces |
 //! | `port` | one addressable end |
 //! | `tail` | the block of a sink that is filled in part |
@@ -32,6 +33,7 @@ mod plan;
 mod port;
 mod queue;
 mod retire;
+mod room;
 mod tail;
 mod watched;
 

@@ -1,6 +1,7 @@
 //! A piece of the stream that is on its way.
 
 use super::grid::Grid;
+use super::room::Holds;
 use crate::end::HoleWay;
 use crate::section::Kind;
 use crate::sys::memory::Slab;
@@ -47,6 +48,8 @@ pub(super) struct Piece {
     pub(super) state: State,
     /// Its data, unless a request has it.
     pub(super) slab: Option<Slab>,
+    /// Whether it or its request has memory.
+    pub(super) holds: Holds,
     /// Where its first byte is in the slab.
     pub(super) skew: usize,
     /// How far in its slab reads have come.
@@ -64,7 +67,7 @@ pub(super) struct Piece {
 }
 
 impl Piece {
-    /// A piece of data.
+    /// A piece of data, for which memory was taken.
     pub(super) fn data(from: u64, length: u64, state: State) -> Self {
         Piece {
             from,
@@ -72,6 +75,7 @@ impl Piece {
             kind: Kind::Data,
             state,
             slab: None,
+            holds: Holds::Memory,
             skew: 0,
             come: 0,
             room: 0,
@@ -84,7 +88,7 @@ impl Piece {
 
     /// A hole or a kept section.
     pub(super) fn section(kind: Kind, from: u64, length: u64) -> Self {
-        Piece { kind, ..Piece::data(from, length, State::Loaded) }
+        Piece { kind, holds: Holds::Nothing, ..Piece::data(from, length, State::Loaded) }
     }
 
     /// Its data.

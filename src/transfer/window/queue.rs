@@ -1,9 +1,12 @@
 //! The pieces that are on their way, in the order of the stream, and the memory for them.
 
 use super::piece::Piece;
+use super::room::{Holds, Room};
 use crate::sys::memory::Slab;
 use std::collections::VecDeque;
+use std::mem::replace;
 use std::ops::{Index, IndexMut};
+use std::time::Instant;
 
 /// Holes and kept sections need no slab, but the list of pieces has an end.
 pub(super) const PIECES_PER_SLAB: usize = 16;
@@ -19,6 +22,9 @@ pub(super) struct Queue {
     /// The stream was planned up to here.
     planned: u64,
     slabs: Vec<Slab>,
+    room: Room,
+    /// The token of the first piece that was not looked at, to see if it was overtaken.
+    looked: u64,
 }
 
 impl Queue {
@@ -27,7 +33,8 @@ impl Queue {
         let most = slabs.len() * PIECES_PER_SLAB;
         let mut pieces = VecDeque::new();
         pieces.try_reserve_exact(most).ok()?;
-        Some(Queue { pieces, most, first: 0, planned: begun, slabs })
+        let room = Room::new(slabs.len());
+        Some(Queue { pieces, most, first: 0, planned: begun, slabs, room, looked: 0 })
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -73,7 +80,31 @@ impl Queue {
     /// Adds a piece, which begins where the last one ends.
     pub(super) fn push(&mut self, piece: Piece) {
         self.planned += piece.length;
+        if piece.holds == Holds::Memory {
+            self.room.took(Instant::now);
+        }
         self.pieces.push_back(piece);
+        self.look_behind();
+    }
+
+    /// Sees which pieces were overtaken by those that begin now.
+    fn look_behind(&mut self) {
+        let last = self.token(self.pieces.len());
+        self.looked = self.looked.max(self.first);
+        while last - self.looked > self.room.behind() {
+            let piece = &mut self.pieces[(self.looked - self.first) as usize];
+            if piece.holds == Holds::Memory {
+                piece.holds = Holds::Overtaken;
+                self.room.overtaken();
+            }
+            self.looked += 1;
+        }
+    }
+
+    /// A piece gives back what it holds.
+    fn release(&mut self, piece: &mut Piece) {
+        self.slabs.extend(piece.slab.take());
+        self.room.gave(replace(&mut piece.holds, Holds::Nothing), Instant::now);
     }
 
     /// The last piece has grown by this many bytes.
@@ -88,29 +119,32 @@ impl Queue {
     pub(super) fn pop(&mut self) {
         if let Some(mut piece) = self.pieces.pop_front() {
             self.first += 1;
-            self.slabs.extend(piece.slab.take());
+            self.release(&mut piece);
         }
     }
 
     /// Drops the last piece, to which nothing came.
     pub(super) fn drop_last(&mut self) {
         if let Some(mut piece) = self.pieces.pop_back() {
-            self.slabs.extend(piece.slab.take());
+            self.looked = self.looked.min(self.token(self.pieces.len()));
+            self.release(&mut piece);
         }
     }
 
-    /// Takes memory for a piece, if there is some.
+    /// Takes memory for a piece, if one more may have some.
     pub(super) fn take_slab(&mut self) -> Option<Slab> {
-        self.slabs.pop()
+        if self.room.admits() { self.slabs.pop() } else { None }
     }
 
-    pub(super) fn has_slab(&self) -> bool {
-        !self.slabs.is_empty()
+    pub(super) fn has_slab(&mut self) -> bool {
+        self.room.admits() && !self.slabs.is_empty()
     }
 
     /// The piece at an index needs its memory no longer.
     pub(super) fn free_slab(&mut self, index: usize) {
-        self.slabs.extend(self.pieces[index].slab.take());
+        let piece = &mut self.pieces[index];
+        self.slabs.extend(piece.slab.take());
+        self.room.gave(replace(&mut piece.holds, Holds::Nothing), Instant::now);
     }
 }
 

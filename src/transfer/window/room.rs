@@ -1,0 +1,233 @@
+//! How many pieces have memory at once.
+//!
+//! As much in flight as there is memory is right where answers take long. Elsewhere it only moves the data out of
+//! the processor's caches and keeps the threads of servers apart. So few pieces begin, and their number is doubled as
+//! long as that makes the transfer faster.
+//!
+//! A piece that many later ones have overtaken waits for a slow answer. It is not counted, so that it holds up
+//! nobody.
+
+use std::time::{Duration, Instant};
+
+/// The pieces at the beginning.
+const FIRST: usize = 16;
+
+/// A piece is overtaken when this many times the limit have begun after it.
+const OVERTAKEN: u64 = 4;
+
+/// The least time that a rate is taken over.
+const LEAST: Duration = Duration::from_millis(1);
+
+/// Measured rates after a step that did not help, before the next one is tried; doubled each time.
+const FIRST_PAUSE: u32 = 4;
+const LONGEST_PAUSE: u32 = 64;
+
+/// Whether a piece has memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holds {
+    Nothing,
+    Memory,
+    /// Memory that is not counted: the piece was overtaken.
+    Overtaken,
+}
+
+/// What the next rate is for.
+#[derive(Debug)]
+enum Trial {
+    /// The limit was doubled when the rate was `before`.
+    Doubled { before: u64 },
+    /// Doubling did not help. It is tried again after this many rates.
+    Pause { left: u32 },
+}
+
+#[derive(Debug)]
+pub(super) struct Room {
+    limit: usize,
+    /// The pieces that there is memory for.
+    most: usize,
+    /// The pieces that are counted.
+    used: usize,
+    trial: Trial,
+    pause: u32,
+    /// Since when, how many pieces have given their memory back, and whether any was refused memory.
+    since: Option<Instant>,
+    returned: usize,
+    refused: bool,
+}
+
+impl Room {
+    pub(super) fn new(most: usize) -> Self {
+        Room {
+            limit: most.min(FIRST),
+            most,
+            used: 0,
+            trial: Trial::Doubled { before: 0 },
+            pause: FIRST_PAUSE,
+            since: None,
+            returned: 0,
+            refused: false,
+        }
+    }
+
+    /// Whether one more piece may begin.
+    pub(super) fn admits(&mut self) -> bool {
+        let admits = self.used < self.limit;
+        self.refused |= !admits;
+        admits
+    }
+
+    /// How many later pieces a piece must have behind it to be overtaken.
+    pub(super) fn behind(&self) -> u64 {
+        self.limit as u64 * OVERTAKEN
+    }
+
+    /// A piece has begun.
+    pub(super) fn took(&mut self, now: impl FnOnce() -> Instant) {
+        self.used += 1;
+        if self.since.is_none() {
+            self.since = Some(now());
+        }
+    }
+
+    /// A piece was overtaken.
+    pub(super) fn overtaken(&mut self) {
+        self.used -= 1;
+    }
+
+    /// A piece has given back what it held.
+    pub(super) fn gave(&mut self, held: Holds, now: impl FnOnce() -> Instant) {
+        match held {
+            Holds::Nothing => return,
+            Holds::Memory => self.used -= 1,
+            Holds::Overtaken => {}
+        }
+        self.returned += 1;
+        if self.most > FIRST && self.returned >= self.limit {
+            self.measure(now());
+        }
+    }
+
+    fn measure(&mut self, now: Instant) {
+        let took = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        if took < LEAST {
+            return;
+        }
+        let rate = self.returned as u64 * 1_000_000_000 / took.as_nanos().max(1) as u64;
+        // A limit that nobody reached says nothing.
+        if self.refused {
+            self.judge(rate);
+        }
+        self.start(now);
+    }
+
+    fn start(&mut self, now: Instant) {
+        self.since = Some(now);
+        self.returned = 0;
+        self.refused = false;
+    }
+
+    /// Draws the conclusion from a rate, in pieces a second.
+    fn judge(&mut self, rate: u64) {
+        match &mut self.trial {
+            // Faster by a quarter is no accident.
+            Trial::Doubled { before } if rate / 5 >= *before / 4 => {
+                self.pause = FIRST_PAUSE;
+                self.double(rate);
+            }
+            Trial::Doubled { .. } => {
+                self.limit = (self.limit / 2).max(self.most.min(FIRST));
+                self.trial = Trial::Pause { left: self.pause };
+                self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+            }
+            Trial::Pause { left: 0 } => self.double(rate),
+            Trial::Pause { left } => *left -= 1,
+        }
+    }
+
+    fn double(&mut self, rate: u64) {
+        if self.limit == self.most {
+            self.trial = Trial::Pause { left: LONGEST_PAUSE };
+        } else {
+            self.limit = (self.limit * 2).min(self.most);
+            self.trial = Trial::Doubled { before: rate };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs pieces for a time, of which those in flight are answered at a rate. Returns the limit at the end.
+    fn run(room: &mut Room, now: &mut Instant, ms: u64, rate: impl Fn(usize) -> u64) -> usize {
+        let end = *now + Duration::from_millis(ms);
+        let mut held = 0;
+        while *now < end {
+            while room.admits() {
+                room.took(|| *now);
+                held += 1;
+            }
+            *now += Duration::from_nanos(1_000_000_000 / rate(held));
+            held -= 1;
+            room.gave(Holds::Memory, || *now);
+        }
+        room.limit
+    }
+
+    #[test]
+    fn few_pieces_are_enough_where_more_are_not_faster() {
+        let (mut room, mut now) = (Room::new(256), Instant::now());
+        let limit = run(&mut room, &mut now, 1000, |_| 4000);
+        assert!(limit <= 2 * FIRST, "{limit}");
+    }
+
+    #[test]
+    fn long_answers_have_as_many_as_there_is_memory_for() {
+        let (mut room, mut now) = (Room::new(256), Instant::now());
+        // 20 ms for each.
+        let limit = run(&mut room, &mut now, 300, |held| held as u64 * 50);
+        assert_eq!(limit, 256);
+    }
+
+    #[test]
+    fn answers_that_become_long_later_are_noticed() {
+        let (mut room, mut now) = (Room::new(256), Instant::now());
+        run(&mut room, &mut now, 2000, |_| 4000);
+        let limit = run(&mut room, &mut now, 20000, |held| held as u64 * 50);
+        assert_eq!(limit, 256);
+    }
+
+    #[test]
+    fn a_full_link_ends_the_growth() {
+        let (mut room, mut now) = (Room::new(256), Instant::now());
+        // 2 ms for each, and 16,000 a second at most: 32 in flight fill it.
+        let limit = run(&mut room, &mut now, 200, |held| (held as u64 * 500).min(16000));
+        assert!((32..=64).contains(&limit), "{limit}");
+    }
+
+    #[test]
+    fn a_piece_that_was_overtaken_makes_room() {
+        let mut room = Room::new(256);
+        while room.admits() {
+            room.took(Instant::now);
+        }
+        assert!(!room.admits());
+        room.overtaken();
+        assert!(room.admits());
+        room.took(Instant::now);
+        room.gave(Holds::Overtaken, Instant::now);
+        assert!(!room.admits());
+    }
+
+    #[test]
+    fn little_memory_is_used_whole() {
+        let mut room = Room::new(3);
+        for _ in 0..3 {
+            assert!(room.admits());
+            room.took(Instant::now);
+        }
+        assert!(!room.admits());
+        room.gave(Holds::Memory, || unreachable!());
+        assert!(room.admits());
+    }
+}
