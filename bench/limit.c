@@ -9,6 +9,7 @@
  *   limit file-splice SOURCE TARGET  file to file: big sections by splice through a pipe
  *   limit detect SOURCE TARGET       over a Unix socket, blocks of 64 KiB that are all zeros made holes
  *   limit file-detect SOURCE TARGET  the same file to file
+ *   limit read SOURCE NOTHING        reads the data of a file, one piece after the other
  *   limit write SOURCE TARGET        only what every way ends with: as many bytes where SOURCE has data, of one buffer
  *
  * None checks more than that calls succeed.
@@ -414,6 +415,24 @@ static void write_only(const char *from, const char *to)
         fail("ftruncate");
 }
 
+/* No look-ahead but the kernel's own. */
+static void read_only(const char *from)
+{
+    const int source = open_source(from);
+    struct walk walk = { .fd = source, .size = file_size(source) };
+    char *const buffer = buffer_of(BUFFER);
+    int64_t start, end;
+
+    while (walk_next(&walk, &start, &end)) {
+        while (start < end) {
+            const int64_t piece = end - start < BUFFER ? end - start : BUFFER;
+
+            pread_all(source, buffer, (size_t)piece, start);
+            start += piece;
+        }
+    }
+}
+
 int main(int argc, char **argv)
 {
     const char *const way = argc == 4 ? argv[1] : "";
@@ -433,6 +452,8 @@ int main(int argc, char **argv)
         run_ends(send_detected, receive_sections, argv[2], argv[3]);
     } else if (strcmp(way, "file-detect") == 0) {
         copy_detected(argv[2], argv[3]);
+    } else if (strcmp(way, "read") == 0) {
+        read_only(argv[2]);
     } else if (strcmp(way, "write") == 0) {
         write_only(argv[2], argv[3]);
     } else {

@@ -7,6 +7,8 @@
  *   ours wire SOURCE TARGET         over the wire of the library, files by descriptor
  *   ours file SOURCE TARGET         file to file
  *   ours file-detect SOURCE TARGET  the same, zeros made holes
+ *   ours drop SOURCE NOTHING        reads a file and keeps nothing of it
+ *   ours drop-direct SOURCE NOTHING the same with O_DIRECT
  *   ours stream-detect SOURCE TARGET
  *   ours wire-detect SOURCE TARGET
  *   ours in-data FILE               time of one query against query.c, in nanoseconds, as JSON
@@ -382,6 +384,25 @@ static void send_to_nobody(const char *path)
     sparsestream_source_free(source);
 }
 
+/* Reads a file, past the page cache or through it, into nothing. */
+static void drop(const char *path, bool direct)
+{
+    static const sparsestream_sink_ops ops = {
+        .size = sizeof ops,
+        .write = write_nothing,
+        .hole = no_hole,
+    };
+    const int fd = open_source(path);
+    sparsestream_source *source;
+    sparsestream_sink *sink;
+
+    if (direct && fcntl(fd, F_SETFL, O_DIRECT) != 0)
+        fail("O_DIRECT for %s", path);
+    check(sparsestream_source_from_fd(fd, NULL, &source));
+    check(sparsestream_sink_to_callbacks(&ops, NULL, &sink));
+    run(source, sink);
+}
+
 #define SECTION 4096
 
 struct made {
@@ -579,6 +600,8 @@ int main(int argc, char **argv)
         run_ends(send_by_wire, receive_by_wire, argv[2], argv[3]);
     } else if (strcmp(way, "file") == 0 || strcmp(way, "file-detect") == 0) {
         copy_file(argv[2], argv[3]);
+    } else if (strcmp(way, "drop") == 0 || strcmp(way, "drop-direct") == 0) {
+        drop(argv[2], strcmp(way, "drop-direct") == 0);
     } else if (strcmp(way, "wire-send") == 0) {
         send_wire(open_target(argv[3]), -1, open_source(argv[2]));
     } else if (strcmp(way, "wire-receive") == 0) {

@@ -48,13 +48,22 @@ def wait_for(path, process, what):
 
 
 class Job:
-    """One run: what to measure, whose CPU time counts too, where the copy will be, what to do afterwards."""
+    """One run: what to measure, whose CPU time counts too, where the copy will be, what to do afterwards.
 
-    def __init__(self, command, copy, pids=(), done=None):
+    `measured` corrects what was measured, where the command itself knows better.
+    """
+
+    def __init__(self, command, copy, pids=(), done=None, measured=None):
         self.command = command
         self.copy = copy
         self.pids = pids
         self._done = done
+        self._measured = measured
+
+    def measured(self, found):
+        if self._measured and not found["failure"]:
+            self._measured(found)
+        return found
 
     def done(self):
         if self._done:
@@ -69,6 +78,8 @@ class Contender:
     commands = ()
     # Whether its output is the source's content.
     copies = True
+    # Whether its copy takes memory, in the page cache.
+    buffered = True
     # Images that it is spared, and why.
     spared = {}
 

@@ -7,7 +7,7 @@ import re
 from statistics import median
 
 from . import contenders as who
-from . import images, svg
+from . import images, medium, svg
 from .programs import BENCH, ROOT, Failed
 from .session import CACHED, COLD, SECTIONS, SIZES, TMPFS
 
@@ -46,6 +46,14 @@ class Cell:
             return None
         return median(a / b for a, b in zip(self.runs[name][kind], self.runs[other][kind]))
 
+    def left(self, name):
+        """MiB of the page cache after its worst run."""
+        return self.runs[name]["left"] / MIB if name in self.runs else None
+
+    def peak(self, name):
+        """MiB of memory in its worst run."""
+        return self.runs[name]["peak"] / MIB if name in self.runs else None
+
     def seconds_of_cpu(self, name):
         return median(self.runs[name]["cpu"]) / 1e9 / (self.data / GIB)
 
@@ -66,8 +74,9 @@ class Report:
 
     # Goals
 
-    def goals(self):
-        """(what, measured, bound, met or None) of each goal."""
+    @staticmethod
+    def _goals():
+        """A list of goals, and what adds one to it."""
         found = []
 
         def goal(what, measured, bound, least=False):
@@ -75,7 +84,17 @@ class Report:
                 found.append((what, None, bound, None))
             else:
                 found.append((what, measured, bound, measured >= bound if least else measured <= bound))
+        return found, goal
 
+    def medium_goals(self):
+        """As `goals`, of copies to the medium."""
+        found, goal = self._goals()
+        medium.goals(self.cells, goal)
+        return found
+
+    def goals(self):
+        """(what, measured, bound, met or None) of each goal."""
+        found, goal = self._goals()
         cached, ours = self.cells(CACHED), who.WIRE
         for name, wall, cpu in (("one", 1.15, 1.15), ("eight", 1.15, 1.15), ("many", 1.15, 1.2)):
             if name in cached:
@@ -118,7 +137,7 @@ class Report:
             if times:
                 goal(f"{name}: time at 8 EiB to the median of all sizes", times[-1] / median(times), 1.2)
         peaks = [run["peak"] for place in self.results["runs"].values() for runs in place.values()
-                 for run in runs.values() if run["group"] == who.OURS]
+                 for run in runs.values() if run["group"] == who.OURS and "left" not in run]
         goal("ours: peak memory of any end, MiB", max(peaks, default=0) / MIB, MEMORY_GOAL / MIB)
         for name, cell in self.cells(COLD).items():
             for mine in (ours, who.OURS_FILE):
@@ -179,11 +198,31 @@ class Report:
                          if name in cell.runs else "" for cell in cells.values()])
         return self._table(["wall / CPU to the limit", *cells], rows) + "\n"
 
-    def _goal_table(self):
+    def _goal_table(self, goals):
         words = {True: "met", False: "**not met**", None: "not measured"}
         return self._table(["goal", "measured", "bound", ""],
                            [[what, self._number(measured), f"{bound:g}", words[met]]
-                            for what, measured, bound, met in self.goals()]) + "\n"
+                            for what, measured, bound, met in goals]) + "\n"
+
+    def _medium_tables(self):
+        """Wall, CPU, memory and what stays in the page cache, place by place."""
+        parts = []
+        for place in medium.PLACES:
+            for name, cell in self.cells(place).items():
+                rows = []
+                for contender, run in sorted(cell.runs.items(), key=lambda item: median(item[1]["wall"])):
+                    wall = [nanoseconds / 1e9 for nanoseconds in run["wall"]]
+                    cpu = [nanoseconds / 1e9 for nanoseconds in run["cpu"]]
+                    rows.append([self._name(contender, run["group"]),
+                                 f"{median(wall):.2f} ({min(wall):.2f}-{max(wall):.2f})",
+                                 f"{median(cpu):.2f} ({min(cpu):.2f}-{max(cpu):.2f})",
+                                 f"{cell.data / MIB / median(wall):.0f}", f"{run['peak'] / MIB:.1f}",
+                                 f"{run['left'] / MIB:.1f}"])
+                rows += [[contender, failure, "", "", "", ""] for contender, failure in cell.failures.items()]
+                parts.append(f"### {self.images[name]['title']}, {place}\n")
+                parts.append(self._table(["", "wall, s (least-most)", "CPU, s (least-most)", "MiB/s", "peak, MiB",
+                                          "page cache left, MiB"], rows) + "\n")
+        return "\n".join(parts) if parts else "Not run.\n"
 
     def _calls(self):
         rows = []
@@ -231,7 +270,9 @@ class Report:
         return {
             "machine": self._machine(),
             "summary": self._summary(),
-            "goals": self._goal_table(),
+            "goals": self._goal_table(self.goals()),
+            "medium": self._medium_tables(),
+            "medium_goals": self._goal_table(self.medium_goals()),
             "cached": self._place_tables(CACHED, True),
             "tmpfs": self._place_tables(TMPFS, False),
             "cold": self._place_tables(COLD, False),
@@ -293,6 +334,16 @@ def files(results):
         found[os.path.join(PLOTS, name)] = plot
     found[RESULTS] = json.dumps(results, indent=None, separators=(",", ":")).replace('},"', '},\n"') + "\n"
     return found
+
+
+def merged(part):
+    """What docs/ has, with the runs of one part instead of those that it has of it."""
+    with open(RESULTS, encoding="utf-8") as file:
+        results = json.load(file)
+    for key in ("images", "runs", "traces", "contests"):
+        results[key].update(part[key])
+    results.update({"medium": part["medium"]} if "medium" in part else {})
+    return results
 
 
 def write(results):

@@ -11,7 +11,7 @@ import tempfile
 import time
 
 from . import contenders as who
-from . import images, trace
+from . import images, medium, trace
 from .programs import Failed, output
 
 # A peer that no goal is set against takes part in no more rounds; with --quick in one, and its calls are not traced.
@@ -52,6 +52,7 @@ class Session:
         self.rounds = arguments.rounds or (3 if self.quick else 7)
         self.directory = arguments.dir
         self.only = arguments.only
+        self.part = arguments.part
         self.wrong = []
         self.results = {"machine": machine(), "rounds": self.rounds, "images": {}, "runs": {}, "traces": {},
                         "contests": {}, "skipped": []}
@@ -78,7 +79,9 @@ class Session:
             top.callback(shutil.rmtree, self._top, ignore_errors=True)
             os.chmod(self._top, 0o755)
             for name, make, use in (("cache", self._ext4, self._cached), ("disk", self._disk, self._cold),
-                                    ("memory", self._tmpfs, self._memory)):
+                                    ("memory", self._tmpfs, self._memory), ("medium", self._disk, self._medium)):
+                if self.part not in (None, name):
+                    continue
                 with contextlib.ExitStack() as stack:
                     try:
                         place = make(stack, name)
@@ -153,11 +156,12 @@ class Session:
 
     # Directories, and the images in them
 
-    def _make(self, place, names):
+    def _make(self, place, names, catalogue=None):
         """Images in a directory: paths by name."""
+        catalogue = catalogue or (images.QUICK if self.quick else images.FULL)
         paths = {}
         for name in names:
-            title, specification = (images.QUICK if self.quick else images.FULL)[name]
+            title, specification = catalogue[name]
             say(f"makes {title}")
             try:
                 paths[name] = images.make(self.programs, place, name, specification)
@@ -182,6 +186,35 @@ class Session:
             self.skip(COLD, "no root to drop the caches")
             return
         self.compete(COLD, place, self._make(place, COLD_IMAGES), self._named(COLD_NAMES), cold=True)
+
+    def _medium(self, place):
+        if self.quick:
+            return
+        if os.geteuid() != 0:
+            self.skip("to the medium", "no root to drop the caches")
+            return
+        self.results["medium"] = {"rounds": self.rounds, "load": [round(os.getloadavg()[0], 1)]}
+        made = self._make(place, medium.IMAGES, medium.IMAGES)
+        # From a file system that knows it alone: what another contender left in the cache does not count.
+        os.sync()
+        self.compete(medium.DURABLE, place, made, self._able(medium.durable))
+        self.compete(medium.DIRECT_COLD, place, made, self._able(medium.cold), cold=True)
+        clusters = {name: path for name, path in made.items() if name == medium.CLUSTERS64}
+        self.compete(medium.READS, place, clusters, self._able(medium.reads), cold=True)
+        self.results["medium"]["load"].append(round(os.getloadavg()[0], 1))
+
+    def _able(self, make):
+        """Contenders of which nothing is missing."""
+        found = []
+        for contender in make(self.programs):
+            reason = contender.missing()
+            if self.only and not any(word in contender.name for word in self.only):
+                reason = "not asked for"
+            if reason:
+                self.skip(contender.name, reason)
+            else:
+                found.append(contender)
+        return found
 
     def _memory(self, place):
         if not self.quick:
@@ -238,16 +271,17 @@ class Session:
                     for contender in turns:
                         runs = cell.setdefault(name, {}).setdefault(contender.name, {
                             "group": contender.group, "route": contender.route, "detects": contender.detects,
-                            "wall": [], "cpu": [], "peak": 0, "allocated": 0, "failure": ""})
-                        if not runs["failure"] and number < self._rounds_of(contender, runs, cold):
+                            "wall": [], "cpu": [], "peak": 0, "allocated": 0, "failure": "",
+                            **({"left": 0} if key in medium.PLACES else {})})
+                        if not runs["failure"] and number < self._rounds_of(key, contender, runs, cold):
                             self._once(key, place, path, maps[name], contender, runs, cold)
                 say(f"  round {number + 1}")
         finally:
             for contender in active:
                 contender.leave()
 
-    def _rounds_of(self, contender, runs, cold):
-        if contender.group != who.PEER:
+    def _rounds_of(self, key, contender, runs, cold):
+        if contender.group != who.PEER or key in medium.PLACES:
             return self.rounds
         if runs["wall"]:
             for seconds, rounds in SLOW:
@@ -266,9 +300,20 @@ class Session:
         try:
             if cold:
                 drop_caches()
+            elif key in medium.PLACES:
+                # What others have yet to write, and blocks of the last copy that are discarded.
+                os.sync()
+            memory = memory_of_run(source["allocated"], cold and key not in medium.PLACES) if contender.buffered else 0
             measured = self.programs.measure(os.path.join(place, "measured"), job.command, job.pids, LIMIT_SECONDS,
-                                             memory_of_run(source["allocated"], cold))
-            failure = measured["failure"] or self._difference(path, source, job.copy, contender, runs)
+                                             memory)
+            measured = job.measured(measured)
+            if key in medium.PLACES and not measured["failure"]:
+                left = medium.pages_left([job.copy, path] if cold else [job.copy])
+                runs["left"] = max(runs["left"], left)
+            failure = measured["failure"]
+            # To read a copy back from the medium takes longer than to make it.
+            if not failure and not (key in medium.PLACES and runs["wall"]):
+                failure = self._difference(path, source, job.copy, contender, runs)
         except Failed as error:
             failure = str(error)
         finally:
@@ -285,6 +330,8 @@ class Session:
 
     def _difference(self, path, source, copy, contender, runs):
         """Byte for byte, and for the limit and ours block for block. In words, or an empty string."""
+        if not contender.copies and not os.path.exists(copy):
+            return ""
         found = self.programs.compare(path, copy)
         runs["allocated"] = max(runs["allocated"], found["allocated"])
         if not contender.copies:
