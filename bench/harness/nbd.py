@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""The table of docs/nbd.md, from the results of bench/nbd."""
+
+import json
+import statistics
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "docs/performance/nbd.json"
+PAGE = ROOT / "docs/nbd.md"
+BEGIN, END = "<!-- made by bench/nbd -->\n", "<!-- end -->\n"
+
+# The most wall time, against the best setting of nbdcopy. A row with latency in which the processors are not busy has 0.9.
+BOUNDS = {"1 of 64 takes 300 ms": 1.1, "comb, 2 ms": 1 / 3, "empty 1 TiB, 2 ms": 1 / 5}
+BUSY = 0.9
+
+
+def medians(runs):
+    return [statistics.median(column) for column in zip(*runs)]
+
+
+def bound(row, best, cores):
+    wall, _, cpu, servers, _ = best
+    if row in BOUNDS:
+        return BOUNDS[row]
+    return 0.9 if row.endswith(" ms") and cpu + servers < BUSY * cores * wall else 1.0
+
+
+def lines(results):
+    for row, tools in results["rows"].items():
+        of = {tool: medians(runs) for tool, runs in tools.items()}
+        best = min((of[tool] for tool in of if tool.startswith("nbdcopy")), key=lambda values: values[0])
+        for tool, (wall, user, cpu, servers, peak) in of.items():
+            ratio = ""
+            if tool == "ours":
+                most = bound(row, best, results["cores"])
+                met = wall <= most * best[0]
+                ratio = f"{wall / best[0]:.2f} (at most {most:.2f}{'' if met else ': **not met**'})"
+            yield (f"| {row} | {tool} | {wall:.2f} | {ratio} | {user:.3f} | {cpu:.2f} | {servers:.2f} | {peak:.0f} |")
+
+
+def table(results):
+    head = ("| row | tool | wall, s | to nbdcopy's best | user, s | CPU, s | servers' CPU, s | peak, MiB |\n"
+            "|---|---|---|---|---|---|---|---|\n")
+    return head + "".join(line + "\n" for line in lines(results))
+
+
+def page():
+    """The page with the table that the results make."""
+    results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    text = PAGE.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    return before + BEGIN + "\n" + table(results) + "\n" + END + rest.split(END)[1]
+
+
+def write():
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+def stale():
+    """The page, if it is not what the results make of it."""
+    return [] if PAGE.read_text(encoding="utf-8") == page() else [str(PAGE.relative_to(ROOT))]
