@@ -189,14 +189,18 @@ static bool is_alive(const struct connection *connection)
     return poll(&fd, 1, 0) == 1 && fd.revents == POLLOUT;
 }
 
+void connection_leave(struct connection *connection)
+{
+    /* A disconnect request shows the server that the client did not crash. */
+    if (connection->state == CONNECTION_READY && connection->in_flight == 0 && is_alive(connection))
+        nbd_aio_disconnect(connection->handle, 0);
+    connection_close(connection);
+}
+
 void connection_close(struct connection *connection)
 {
-    if (connection->handle != NULL) {
-        /* A disconnect request shows the server that the client did not crash. */
-        if (connection->state == CONNECTION_READY && connection->in_flight == 0 && is_alive(connection))
-            nbd_aio_disconnect(connection->handle, 0);
+    if (connection->handle != NULL)
         nbd_close(connection->handle);
-    }
     connection->handle = NULL;
     connection->state = CONNECTION_CLOSED;
 }

@@ -135,6 +135,8 @@ void export_drop(export_t *export)
 {
     if (--export->references > 0)
         return;
+    for (unsigned i = 0; i < export->wanted; i++)
+        connection_leave(&export->connections[i]);
     /* Requests that are no longer waited for are completed now. */
     engine_close(export, ECANCELED);
     if (export->address.socket >= 0)

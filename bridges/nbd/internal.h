@@ -90,6 +90,9 @@ int connection_start(struct connection *connection, struct address *address, con
 void connection_step(struct connection *connection, short events);
 /* The events of poll(2) that it waits for; 0 if it waits for nothing. Sets `fd`. */
 short connection_events(const struct connection *connection, int *fd);
+/* Ends the session in an orderly way. Not after a failure: the server may close the connection at any moment then, and
+ * nbd_aio_disconnect() of libnbd 1.14 reads freed memory if its message cannot be sent. */
+void connection_leave(struct connection *connection);
 /* Closes it. Requests in flight are not answered. */
 void connection_close(struct connection *connection);
 
