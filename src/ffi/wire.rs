@@ -21,10 +21,11 @@ use std::time::Duration;
 /// pipe, a socket or a character device. It can also write it to a regular file, at its file position, to be
 /// received later.
 ///
-/// `read_fd` is the way back, on which the receiver answers. For a socket, pass the same descriptor twice.
+/// `read_fd` is the way back: the sink reads the receiver's answers from it. For a socket, pass the same
+/// descriptor twice.
 /// The sink finishes with success only if the receiver has reported that everything is stored. If the
 /// receiver fails, the sink fails with the receiver's errno, operation, side and offset, and `peer` of
-/// `sparsestream_error` is 1. If `read_fd` is -1, there is no way back, and success only means that
+/// `sparsestream_error` is 1. Without a way back, which is `read_fd` -1, success only means that
 /// everything was written.
 ///
 /// The sink never waits for a descriptor, whatever its mode, and raises no SIGPIPE. It takes at most 530 KiB

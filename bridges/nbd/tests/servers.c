@@ -175,7 +175,7 @@ void nbdkit_start_vsock(struct server *server, int port, const char *const *argu
 
     if (fd < 0)
         skip("the kernel has no AF_VSOCK: %s", strerror(errno));
-    /* Nobody listens yet: with a loopback this is a reset, and without one there is no way. */
+    /* No server listens yet: a kernel that has a loopback resets the connection, any other fails in another way. */
     if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0 && errno != ECONNRESET && errno != ECONNREFUSED) {
         int error = errno;
 

@@ -106,16 +106,24 @@ static void certificates_that_fit_are_accepted(void)
     close(from);
 }
 
+enum { URI_ROOM = 64 };
+
+/* Starts a server that shows its certificate and asks for none; sets its address, by name. */
+static void start_server(struct server *server, int port, char uri[URI_ROOM])
+{
+    make_certificates();
+    nbdkit_start_tcp(server, port, (const char *const[]){ "--tls=require", "--tls-certificates=server", "file", "from",
+                                                          NULL });
+    snprintf(uri, URI_ROOM, "nbds://localhost:%d", port);
+}
+
 static void a_server_of_another_authority_is_refused(void)
 {
     struct server server;
     int from = source_file(), port = free_port();
-    char uri[64];
+    char uri[URI_ROOM];
 
-    make_certificates();
-    nbdkit_start_tcp(&server, port, (const char *const[]){ "--tls=require", "--tls-certificates=server", "file", "from",
-                                                           NULL });
-    snprintf(uri, sizeof uri, "nbds://localhost:%d", port);
+    start_server(&server, port, uri);
     CHECK_INT(open_now(uri, TLS_OPTIONS(.tls_certificates = "stranger")), <, 0);
     CHECK_CONTAINS(sparsestream_nbd_last_error(), "ertificate");
     check_content(uri, NBD_OPTIONS(.flags = SPARSESTREAM_NBD_TLS | SPARSESTREAM_NBD_NO_VERIFY_PEER,
@@ -171,12 +179,9 @@ static void a_name_that_is_not_the_servers_is_refused(void)
 {
     struct server server;
     int from = source_file(), port = free_port();
-    char uri[64];
+    char uri[URI_ROOM];
 
-    make_certificates();
-    nbdkit_start_tcp(&server, port, (const char *const[]){ "--tls=require", "--tls-certificates=server", "file", "from",
-                                                           NULL });
-    snprintf(uri, sizeof uri, "nbds://localhost:%d", port);
+    start_server(&server, port, uri);
     check_content(uri, TLS_OPTIONS(.tls_certificates = "client"), from);
     snprintf(uri, sizeof uri, "nbds://127.0.0.1:%d", port);
     CHECK_INT(open_now(uri, TLS_OPTIONS(.tls_certificates = "client")), <, 0);
