@@ -218,6 +218,8 @@ int command_recv(struct settings *settings, int count, char **operands)
         r = resume_load(&reception.resume, settings->state, operands[0]);
         if (r == 0)
             r = make_offer(&reception, &wire);
+        if (r == 0)
+            r = resume_check(&reception.resume);
     }
     if (r == 0)
         r = connection_open(settings, false, operands[0], &reception.connection);

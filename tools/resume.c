@@ -96,22 +96,24 @@ int resume_load(struct resume *resume, const char *state, const char *target)
     return r;
 }
 
-/* Makes a new file. A file that an earlier receiver left there is removed, if it is a record. */
-static int open_record(const char *path)
+/*
+ * Makes a new file. A file that an earlier receiver left there is removed, if it is a record. If it is not, `*why` says
+ * why not.
+ */
+static int open_record(const char *path, const char **why)
 {
     int flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
     int fd = open(path, flags, 0600);
     struct stat st;
-    bool ours;
 
+    *why = NULL;
     if (fd >= 0 || errno != EEXIST)
         return fd < 0 ? -errno : fd;
     fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
-    if (fd < 0)
-        return -EEXIST;
-    ours = why_not_ours(fd, &st) == NULL;
-    close(fd);
-    if (!ours)
+    *why = fd >= 0 ? why_not_ours(fd, &st) : errno == ELOOP ? "is a symbolic link" : strerror(errno);
+    if (fd >= 0)
+        close(fd);
+    if (*why != NULL)
         return -EEXIST;
     remove_same(path, st.st_dev, st.st_ino);
     fd = open(path, flags, 0600);
@@ -140,16 +142,25 @@ static int write_record(const struct resume *resume, int fd)
     return r;
 }
 
+/* The name under which a record is written. The caller frees it. */
+static char *name_of_next(const struct resume *resume)
+{
+    char *path;
+
+    return asprintf(&path, "%s.new", resume->path) < 0 ? NULL : path;
+}
+
 /* A half record is never found under its name: it is written under another, and renamed. */
 int resume_save(struct resume *resume)
 {
+    char *path = name_of_next(resume);
+    const char *why;
     struct stat st;
-    char *path;
     int fd, r;
 
-    if (asprintf(&path, "%s.new", resume->path) < 0)
+    if (path == NULL)
         return -ENOMEM;
-    fd = open_record(path);
+    fd = open_record(path, &why);
     r = fd < 0 ? fd : fstat(fd, &st) < 0 ? -errno : 0;
     if (r == 0) {
         r = write_record(resume, fd);
@@ -165,6 +176,33 @@ int resume_save(struct resume *resume)
         close(fd);
     }
     free(path);
+    return r;
+}
+
+int resume_check(struct resume *resume)
+{
+    static const char words[] = "the record of the transfer cannot be written";
+    char *path = name_of_next(resume);
+    const char *why;
+    struct stat st;
+    int fd, r = 0;
+
+    if (path == NULL)
+        return fail_errno(resume->path, NULL, ENOMEM);
+    fd = open_record(path, &why);
+    if (fd < 0 && why != NULL) {
+        r = fail(EXIT_REFUSED, "%s: %s, and is not replaced by a record of a transfer", path, why);
+    } else if (fd < 0) {
+        r = fail_errno(resume->path, words, fd);
+    } else {
+        if (fstat(fd, &st) == 0)
+            remove_same(path, st.st_dev, st.st_ino);
+        close(fd);
+    }
+    free(path);
+    /* A new record must be able to take the place of the one that is there. */
+    if (r == 0 && resume->known && (fd = resume_save(resume)) < 0)
+        r = fail_errno(resume->path, words, fd);
     return r;
 }
 

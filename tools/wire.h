@@ -120,6 +120,8 @@ struct resume {
 
 /* Reads what is known. Returns 0 or an exit code, after a message. */
 int resume_load(struct resume *resume, const char *state, const char *target);
+/* Makes sure that a record can be written. Returns 0 or an exit code, after a message. */
+int resume_check(struct resume *resume);
 /* Records that the stream is durable up to there. Returns 0 or a negative errno. */
 int resume_save(struct resume *resume);
 /* Removes the record: nothing is left to do. */
