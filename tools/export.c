@@ -146,6 +146,7 @@ static int64_t request_size(const struct export_settings *export)
 static int open_export(const struct settings *settings, const char *name, bool writable,
                        struct sparsestream_nbd **export)
 {
+    enum { RESOLVE_MS = 500 };
     const struct export_settings *export_settings = &settings->export;
     struct sparsestream_nbd_options options = {
         .size = sizeof(options),
@@ -178,7 +179,10 @@ static int open_export(const struct settings *settings, const char *name, bool w
             options.tls_username = export_settings->tls_username;
             options.flags |= export_settings->no_verify_peer ? SPARSESTREAM_NBD_NO_VERIFY_PEER : 0;
         }
+        /* The bridge keeps to the time, but not while the name of the host is resolved. */
+        deadline_set(settings, name, "no answer within", RESOLVE_MS);
         r = bridge.open(name, &options, &slot->export);
+        deadline_clear();
     }
     if (r < 0 && slot->image.pid != 0) {
         /* The reason why the server died is the better message. */

@@ -68,7 +68,7 @@ struct command {
     "  --restart                   with --resume: start again if resuming is refused\n"
 
 static const struct command commands[] = {
-    { "map", command_map, "rjlw" EXPORTS,
+    { "map", command_map, "rjlwo" EXPORTS,
       "usage: sparsestream map [OPTION]... FILE\n"
       "Shows the data and the holes of a file.\n"
       "\n"
@@ -76,6 +76,7 @@ static const struct command commands[] = {
       "  --list                      a line for each section: kind, offset, length\n"
       "  --range OFFSET:LENGTH       only these bytes\n"
       "  --rows N                    rows of the picture; default 1\n"
+      "  --timeout SECONDS           fail if a server does not answer for this long\n"
       HELP_EXPORTS },
     { "copy", command_copy, "raszbikStTRopvdDBKFVngEeyOJ" EXPORTS,
       "usage: sparsestream copy [OPTION]... SRC DST\n"

@@ -28,6 +28,11 @@ void progress_clear(void)
     bar_drawn = false;
 }
 
+bool progress_is_drawn(void)
+{
+    return bar_drawn;
+}
+
 void progress_start(struct progress *progress, enum progress_mode mode, const char *verb, int64_t total,
                     int64_t work)
 {

@@ -2,6 +2,7 @@
 /* copy, send and recv where one end is a volume of libvirt, an export of an NBD server or a disk image. */
 
 #include "remote.h"
+#include "volume.h"
 #include "wire.h"
 
 #include <errno.h>
@@ -48,6 +49,7 @@ static int check_options(const struct settings *settings)
 static int move(const struct settings *settings, const struct names *names, sparsestream_source *source,
                 sparsestream_sink *sink, struct progress *progress)
 {
+    const char *volume = volume_among(names->source, names->sink);
     int64_t total = total_of(source);
     int r;
 
@@ -55,8 +57,11 @@ static int move(const struct settings *settings, const struct names *names, spar
     if (progress->verb == NULL)
         progress_start(progress, settings->progress, settings->command, total, -1);
     r = run_transfer(source, sink, settings, names, progress);
+    if (volume != NULL)
+        deadline_set(settings, volume, "no answer within", 0);
     sparsestream_sink_free(sink);
     sparsestream_source_free(source);
+    deadline_clear();
     return remote_close(r);
 }
 
@@ -91,7 +96,9 @@ static int copy_from_remote(struct settings *settings, const char *from, const c
         abandon_target(&target);
         return r;
     }
+    deadline_remove(&target);
     r = move(settings, &names, source, sink, &progress);
+    deadline_remove(NULL);
     standard_advance(&target, (whole ? 0 : settings->at) + progress.position);
     if (r == 0 && (r = close_target(&target, settings->sync)) == 0)
         progress_end(&progress);

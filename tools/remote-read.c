@@ -101,6 +101,7 @@ struct pump {
     sparsestream_sink *sink;
     sparsestream_transfer *transfer;
     const char *name;
+    int64_t timeout_ms;
     int fd;
     int result;
     sparsestream_error error;
@@ -159,6 +160,7 @@ int remote_pipe_open(const struct settings *settings, const char *name, struct r
     }
     fcntl(ends[1], F_SETPIPE_SZ, 1 << 20);
     pump->name = name;
+    pump->timeout_ms = settings->timeout_ms;
     pump->fd = ends[1];
     r = pump_start(pump, settings);
     if (r != 0) {
@@ -171,6 +173,22 @@ int remote_pipe_open(const struct settings *settings, const char *name, struct r
     return 0;
 }
 
+/* Waits for the thread, which may be in a call of libvirt that does not return. Returns whether it has ended. */
+static bool pump_join(const struct pump *pump)
+{
+    enum { STEP_MS = 5 };
+    int64_t end = now_ms() + pump->timeout_ms;
+
+    if (pump->timeout_ms == 0)
+        return pthread_join(pump->thread, NULL) == 0;
+    while (pthread_tryjoin_np(pump->thread, NULL) == EBUSY) {
+        if (now_ms() >= end)
+            return false;
+        sleep_ms(STEP_MS);
+    }
+    return true;
+}
+
 int remote_pipe_close(struct remote_pipe *pipe, int result)
 {
     struct pump *pump = pipe->pump;
@@ -179,7 +197,9 @@ int remote_pipe_close(struct remote_pipe *pipe, int result)
     pipe->fd = -1;
     if (result != 0)
         sparsestream_transfer_cancel(pump->transfer);
-    pthread_join(pump->thread, NULL);
+    if (!pump_join(pump))
+        return result != 0 ? result : fail(EXIT_LOCAL, "%s: no answer within %lld ms (ETIMEDOUT)", pump->name,
+                                           (long long)pump->timeout_ms);
     /* The reader's failure takes precedence: the pump then fails because of it. */
     if (result == 0 && pump->result < 0) {
         const char *symbol = error_name(pump->error.code);

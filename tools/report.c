@@ -94,19 +94,24 @@ static void put_line(FILE *file, const char *text)
     }
 }
 
+static void put_failure(FILE *file, int code, const char *text, const char *hint)
+{
+    if (as_json) {
+        fprintf(file, "{\"event\": \"error\", \"exit\": %d, \"message\": ", code);
+        json_string(file, text);
+        fputs("}\n", file);
+    } else {
+        fputs("sparsestream: ", file);
+        put_line(file, text);
+        fputs(hint, file);
+        putc('\n', file);
+    }
+}
+
 static void report(int code, const char *text, const char *hint)
 {
     progress_clear();
-    if (as_json) {
-        fprintf(stderr, "{\"event\": \"error\", \"exit\": %d, \"message\": ", code);
-        json_string(stderr, text);
-        fputs("}\n", stderr);
-    } else {
-        fputs("sparsestream: ", stderr);
-        put_line(stderr, text);
-        fputs(hint, stderr);
-        putc('\n', stderr);
-    }
+    put_failure(stderr, code, text, hint);
 }
 
 static char *format_text(const char *format, va_list arguments)
@@ -127,6 +132,26 @@ int fail(int code, const char *format, ...)
     report(code, text != NULL ? text : "out of memory", "");
     free(text);
     return code;
+}
+
+char *failure_line(int code, const char *format, ...)
+{
+    va_list arguments;
+    char *text, *line = NULL;
+    size_t size = 0;
+    FILE *file = open_memstream(&line, &size);
+
+    if (file == NULL)
+        return NULL;
+    va_start(arguments, format);
+    text = format_text(format, arguments);
+    va_end(arguments);
+    put_failure(file, code, text != NULL ? text : "out of memory", "");
+    free(text);
+    if (fclose(file) == 0)
+        return line;
+    free(line);
+    return NULL;
 }
 
 static void put_event(const char *event, const char *prefix, char *text)

@@ -2,6 +2,7 @@
 /* Runs a transfer: progress, signals, and its failure in one line. */
 
 #include "remote.h"
+#include "volume.h"
 #include "wire.h"
 
 #include <errno.h>
@@ -22,18 +23,11 @@ static volatile sig_atomic_t caught;
 
 static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
 
-static void on_signal(int number)
+void signals_leave(int code)
 {
-    sparsestream_transfer *transfer = atomic_load(&running);
     const char *path = atomic_load(&to_remove);
     size_t i;
 
-    if (transfer != NULL && caught == 0) {
-        caught = number;
-        sparsestream_transfer_cancel(transfer);
-        return;
-    }
-    /* Nothing runs yet, or what runs does not end: a second signal does not wait for it. */
     if (path != NULL)
         remove_same(path, remove_dev, remove_ino);
     for (i = 0; i < sizeof(to_block) / sizeof(to_block[0]); i++) {
@@ -42,7 +36,20 @@ static void on_signal(int number)
         if (fd >= 0)
             fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
     }
-    _exit(128 + number);
+    _exit(code);
+}
+
+static void on_signal(int number)
+{
+    sparsestream_transfer *transfer = atomic_load(&running);
+
+    if (transfer != NULL && caught == 0) {
+        caught = number;
+        sparsestream_transfer_cancel(transfer);
+        return;
+    }
+    /* Nothing runs yet, or what runs does not end: a second signal does not wait for it. */
+    signals_leave(128 + number);
 }
 
 void signals_catch(void)
@@ -85,12 +92,21 @@ struct watching {
     const struct settings *settings;
     struct progress *progress;
     struct connection *connection; /* of a sender that listens; NULL when its receiver has answered */
+    const struct names *names;
+    const char *volume; /* the end whose calls have no time limit; NULL: none */
 };
+
+static void limit_time(const struct watching *watching)
+{
+    if (watching->volume != NULL)
+        deadline_set(watching->settings, watching->volume, "nothing moved for", 0);
+}
 
 static int on_progress(void *opaque, const sparsestream_stats *stats)
 {
     const struct watching *watching = opaque;
 
+    deadline_extend();
     progress_update(watching->progress, stats->position, stats->data_bytes, stats->hole_bytes, stats->zero_bytes);
     return 0;
 }
@@ -101,6 +117,13 @@ static void on_event(void *opaque, const sparsestream_event *event)
 
     if (watching->settings->verbose)
         show_event(watching->settings, event);
+    /* To make a file durable may take longer than the limit, and is no matter of the volume. */
+    if (event->kind == SPARSESTREAM_EVENT_STAGE) {
+        if (event->what == SPARSESTREAM_STAGE_FINISH_SINK && watching->volume == watching->names->source)
+            deadline_clear();
+        else
+            limit_time(watching);
+    }
     /* A sender comes to another stage when its receiver has accepted HELLO. */
     if (watching->connection != NULL && event->kind == SPARSESTREAM_EVENT_STAGE &&
         event->what != SPARSESTREAM_STAGE_OPEN && event->what != SPARSESTREAM_STAGE_FAILED) {
@@ -248,7 +271,10 @@ static int drop_stranger(const struct watching *watching, const sparsestream_err
 int run_transfer(sparsestream_source *source, sparsestream_sink *sink, const struct settings *settings,
                  const struct names *names, struct progress *progress)
 {
-    struct watching watching = { .settings = settings, .progress = progress, .connection = names->connection };
+    /* With it a call does not sleep for --rate. */
+    enum { BUDGET = 16 << 20 };
+    struct watching watching = { .settings = settings, .progress = progress, .connection = names->connection,
+                                 .names = names, .volume = volume_among(names->source, names->sink) };
     sparsestream_transfer_options options = {
         .size = sizeof(options),
         .flags = settings->detect_zeroes ? SPARSESTREAM_DETECT_ZEROES : 0,
@@ -256,7 +282,7 @@ int run_transfer(sparsestream_source *source, sparsestream_sink *sink, const str
         .zero_block = settings->zero_block,
         .progress_ms = 100,
         .progress = on_progress,
-        .trace = settings->verbose || names->connection != NULL ? on_event : NULL,
+        .trace = settings->verbose || names->connection != NULL || watching.volume != NULL ? on_event : NULL,
         .opaque = &watching,
         .stall_ms = settings->timeout_ms,
         .idle_ms = settings->idle_ms,
@@ -274,7 +300,9 @@ int run_transfer(sparsestream_source *source, sparsestream_sink *sink, const str
         return fail_library("transfer", r);
     atomic_store(&running, transfer);
     do {
-        r = sparsestream_transfer_run(transfer, 0);
+        limit_time(&watching);
+        r = sparsestream_transfer_run(transfer, watching.volume != NULL ? BUDGET : 0);
+        deadline_clear();
         if (r == -EAGAIN) {
             hurry(&watching, transfer);
             wait_for(transfer);

@@ -203,6 +203,19 @@ static void read_messages(int fd, char *text, size_t room)
             *at = ' ';
 }
 
+/* A wait of the program's own, which is no longer than --timeout. */
+static int64_t at_most(const struct image *image, int64_t ms)
+{
+    return image->timeout_ms != 0 && image->timeout_ms < ms ? image->timeout_ms : ms;
+}
+
+/* A script that starts the server is in a process group with it. */
+static void stop(const struct image *image, int number)
+{
+    if (kill(-image->pid, number) < 0)
+        kill(image->pid, number);
+}
+
 /* Waits for the end of the server, which is made to end after this long. Returns whether it ended by itself. */
 static bool end(struct image *image, int64_t ms, int *status, char *text, size_t room)
 {
@@ -210,10 +223,11 @@ static bool end(struct image *image, int64_t ms, int *status, char *text, size_t
     bool ended = wait_for(pid, ms, status);
 
     if (!ended) {
-        kill(pid, SIGTERM);
-        if (!wait_for(pid, TERM_MS, status)) {
-            kill(pid, SIGKILL);
-            wait_for(pid, 0, status);
+        stop(image, SIGTERM);
+        if (!wait_for(pid, at_most(image, TERM_MS), status)) {
+            stop(image, SIGKILL);
+            /* One that the kernel holds ends when that lets go of it. */
+            wait_for(pid, at_most(image, TERM_MS), status);
         }
     }
     read_messages(image->messages, text, room);
@@ -243,7 +257,7 @@ int image_wait(struct image *image, int result)
     char text[1024];
     int status;
 
-    if (!end(image, result != 0 ? GRACE_MS : image->timeout_ms, &status, text, sizeof(text)) && result == 0)
+    if (!end(image, result != 0 ? at_most(image, GRACE_MS) : image->timeout_ms, &status, text, sizeof(text)) && result == 0)
         return fail(EXIT_LOCAL, "%s: qemu-nbd did not end within %lld ms", image->name, (long long)image->timeout_ms);
     return result != 0 ? result : check_end(image, status, text);
 }
@@ -253,5 +267,5 @@ int image_reason(struct image *image)
     char text[1024];
     int status;
 
-    return end(image, GRACE_MS, &status, text, sizeof(text)) ? check_end(image, status, text) : 0;
+    return end(image, at_most(image, GRACE_MS), &status, text, sizeof(text)) ? check_end(image, status, text) : 0;
 }

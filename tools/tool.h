@@ -122,6 +122,8 @@ command_function command_map, command_copy, command_check, command_checksum, com
 void report_as_json(void);
 /* One line on standard error. Returns `code`. */
 int fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The line that `fail` prints. The caller frees it. NULL if there is no memory. */
+char *failure_line(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* A line that is not a failure; as JSON an event of this name with the text. */
 void tell(const char *event, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* A line about something that the user should know and that does not fail the command. */
@@ -199,6 +201,7 @@ void progress_update(struct progress *progress, int64_t position, int64_t data_b
 void progress_end(struct progress *progress);
 /* Removes an unfinished bar, so that a message starts on a line of its own. */
 void progress_clear(void);
+bool progress_is_drawn(void);
 /* Columns of the terminal that the stream is, or 80. */
 int columns_of(FILE *file);
 
@@ -317,6 +320,19 @@ void show_event(const struct settings *settings, const sparsestream_event *event
 /* Which ways carried how many bytes to the target of this name, on standard error. */
 void explain(const struct settings *settings, const char *name, const sparsestream_stats *stats);
 
+/* deadline.c */
+
+/*
+ * The limit of --timeout for calls of other libraries that have none. When it is over, the program ends with the
+ * message `name: words N ms`. `more_ms`: for a call that has its own limit too, which comes first.
+ */
+void deadline_set(const struct settings *settings, const char *name, const char *words, int64_t more_ms);
+/* Starts the time again, if a limit is set. */
+void deadline_extend(void);
+void deadline_clear(void);
+/* A target that was created, or NULL: it is removed at the end of the time if it is empty. */
+void deadline_remove(const struct target *target);
+
 /* run.c */
 
 struct connection;
@@ -341,6 +357,8 @@ void signals_catch(void);
 void signals_remove(const char *path, dev_t dev, ino_t ino);
 /* Whether a signal has asked for the end. */
 bool is_cancelled(void);
+/* Ends the program at once, from a signal handler. */
+_Noreturn void signals_leave(int code);
 /* These two, unless they are -1, are put back in blocking mode before a signal ends the program. */
 void signals_set_blocking(int input, int output);
 /*

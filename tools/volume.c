@@ -25,6 +25,13 @@ bool is_volume(const char *name)
     return strncmp(name, PREFIX, strlen(PREFIX)) == 0;
 }
 
+const char *volume_among(const char *one, const char *other)
+{
+    if (one != NULL && is_volume(one))
+        return one;
+    return other != NULL && is_volume(other) ? other : NULL;
+}
+
 /* libvirt would print each error by itself. */
 static void no_print(void *opaque, void *error)
 {
@@ -69,12 +76,16 @@ int volume_source(const struct settings *settings, const char *name, int64_t off
 {
     sparsestream_libvirt_failure failure = { .size = sizeof(failure) };
     const struct bridge *bridge = load(name);
+    int r;
 
     if (bridge == NULL)
         return EXIT_LOCAL;
     if (settings->ignore_map)
         return usage(settings, "--ignore-map: the holes of %s are found by libvirt", name);
-    return bridge->source(name, offset, length, NULL, &failure, source) < 0 ? fail_open(name, &failure) : 0;
+    deadline_set(settings, name, "no answer within", 0);
+    r = bridge->source(name, offset, length, NULL, &failure, source);
+    deadline_clear();
+    return r < 0 ? fail_open(name, &failure) : 0;
 }
 
 int volume_sink(const struct settings *settings, const char *name, int64_t offset, int64_t length,
@@ -86,6 +97,7 @@ int volume_sink(const struct settings *settings, const char *name, int64_t offse
     };
     sparsestream_libvirt_failure failure = { .size = sizeof(failure) };
     const struct bridge *bridge = load(name);
+    int r;
 
     if (bridge == NULL)
         return EXIT_LOCAL;
@@ -93,5 +105,8 @@ int volume_sink(const struct settings *settings, const char *name, int64_t offse
         return usage(settings, "--sync: libvirt has no way to make %s durable", name);
     if (settings->truncate > 0)
         return usage(settings, "--truncate: %s keeps its size", name);
-    return bridge->sink(name, offset, length, &options, &failure, sink) < 0 ? fail_open(name, &failure) : 0;
+    deadline_set(settings, name, "no answer within", 0);
+    r = bridge->sink(name, offset, length, &options, &failure, sink);
+    deadline_clear();
+    return r < 0 ? fail_open(name, &failure) : 0;
 }

@@ -7,6 +7,8 @@
 #include "tool.h"
 
 bool is_volume(const char *name);
+/* The first of the two names that is a volume's, or NULL. A name may be NULL. */
+const char *volume_among(const char *one, const char *other);
 /* Open one. `length` 0: to its end. Return 0 or an exit code, after a message. */
 int volume_source(const struct settings *settings, const char *name, int64_t offset, int64_t length,
                   sparsestream_source **source);

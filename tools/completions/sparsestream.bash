@@ -75,7 +75,7 @@ _sparsestream() {
         mapfile -t COMPREPLY < <(compgen -W "${commands% help}" -- "$current")
         return
         ;;
-    map) options="$exports --json --list --range --rows" ;;
+    map) options="$exports --json --list --range --rows --timeout" ;;
     copy) options="$exports --dry-run --verify --only-changes --on-read-error --error-map --preallocate --range --at --preserve --ignore-map $common $sink" ;;
     check) options="$exports --holes --range --ignore-map --progress --quiet --timeout" ;;
     checksum)

@@ -37,7 +37,7 @@ complete -c sparsestream -n '__fish_seen_subcommand_from copy check send recv' -
 complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l check -d 'Compare with lists of digests'
 complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l json -d 'Print JSON'
 complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l ignore-map -d 'Read everything'
-complete -c sparsestream -n '__fish_seen_subcommand_from check checksum' -l timeout -x -d 'Fail when a pipe gives nothing for this long'
+complete -c sparsestream -n '__fish_seen_subcommand_from map check checksum' -l timeout -x -d 'Fail when nothing comes for so many seconds'
 complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l progress -a 'bar json none' -d 'Show the progress'
 complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l ignore-missing -d 'Skip files that do not exist'
 complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l quiet -d 'Print no OK'

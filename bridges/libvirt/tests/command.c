@@ -8,6 +8,8 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -223,6 +225,59 @@ static void failures_name_the_volume(void)
     daemon_stop(&daemon);
 }
 
+/* Something that listens in the place of a daemon, and a daemon that stops: the calls of libvirt do not return. */
+
+static void a_daemon_that_does_not_answer(void)
+{
+    static const char *const commands[] = {
+        "copy --timeout=0.3 \"${V}v\" back", "copy --timeout=0.3 image \"${V}v\"", "map --timeout=0.3 \"${V}v\"",
+        "check --timeout=0.3 image \"${V}v\"", "checksum --timeout=0.3 \"${V}v\"",
+        "send --timeout=0.3 \"${V}v\" >stream", "copy --timeout=0.3 --progress=json \"${V}v\" back",
+    };
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    struct daemon daemon;
+    int image = set_up(&daemon, true), listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    char line[200];
+
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", daemon.socket);
+    REQUIRE(unlink(daemon.socket) == 0);
+    REQUIRE(bind(listener, (struct sockaddr *) &address, sizeof(address)) == 0 && listen(listener, 16) == 0);
+    for (size_t i = 0; i < COUNT(commands); i++) {
+        context("%s", commands[i]);
+        snprintf(line, sizeof(line), "timeout 8 $S %s", commands[i]);
+        CHECK_RUN(&daemon, line, 1);
+        CHECK_CONTAINS(output, "#pool/v: no answer within 300 ms (ETIMEDOUT)");
+        CHECK_INT(access("back", F_OK), ==, -1);
+    }
+    close(listener);
+    close(image);
+    daemon_stop(&daemon);
+}
+
+static void a_daemon_that_stops(void)
+{
+    static const char *const commands[] = {
+        "copy --timeout=0.5 --rate=1M \"${V}v\" back", "copy --timeout=0.5 --rate=1M image \"${V}v\"",
+        "send --timeout=0.5 --rate=1M \"${V}v\" | cat >stream; exit ${PIPESTATUS[0]}",
+        "check --timeout=0.5 image \"${V}v\"", "checksum --timeout=0.5 \"${V}v\"",
+    };
+    struct daemon daemon;
+    int image = set_up(&daemon, true);
+    char line[300];
+
+    for (size_t i = 0; i < COUNT(commands); i++) {
+        context("%s", commands[i]);
+        /* Those that cannot be slowed down are stopped as they begin. */
+        snprintf(line, sizeof(line), "(sleep 0.%d; kill -STOP %d; sleep 6; kill -CONT %d) & timeout 8 bash -c '$S %s'; "
+                 "r=$?; kill -CONT %d; exit $r", i < 3 ? 5 : 0, (int) daemon.pid, (int) daemon.pid, commands[i],
+                 (int) daemon.pid);
+        CHECK_RUN(&daemon, line, 1);
+        CHECK_CONTAINS(output, "(ETIMEDOUT)");
+    }
+    close(image);
+    daemon_stop(&daemon);
+}
+
 /* The command runs without libvirt, and without the bridge until a volume is named. */
 static void bridge_is_loaded_at_run_time(void)
 {
@@ -244,5 +299,7 @@ DAEMON_TESTS(
     CASE(checksum),
     CASE(check),
     CASE(failures_name_the_volume),
+    CASE(a_daemon_that_does_not_answer),
+    CASE_WITHIN(a_daemon_that_stops, 60),
     CASE(bridge_is_loaded_at_run_time),
 )
