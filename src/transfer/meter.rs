@@ -1,57 +1,12 @@
 //! Counts what has moved: statistics, sections, progress.
 
-use super::options::{Observe, Options};
+use super::observe::{Observe, Stats};
+use super::options::Options;
 use crate::end::HoleWay;
 use crate::error::{Error, Operation, Result, Side};
 use crate::section::{Kind, Section};
 use crate::trace::Way;
 use std::time::{Duration, Instant};
-
-/// The counters of the work done so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// How far the stream has come: bytes that the sink took, and bytes that it held already.
-    pub position: u64,
-    /// Bytes of the whole stream, if known.
-    pub total: Option<u64>,
-    /// The bytes that were taken as data.
-    pub data_bytes: u64,
-    /// The bytes that were taken as holes.
-    pub hole_bytes: u64,
-    /// The bytes that were kept as they were.
-    pub keep_bytes: u64,
-    /// Sections of data begun.
-    pub data_sections: u64,
-    /// Holes begun.
-    pub hole_sections: u64,
-    /// Kept sections begun.
-    pub keep_sections: u64,
-    /// The part of the holes that came as data and was found to be zeros.
-    pub zero_bytes: u64,
-    /// How the bytes moved.
-    pub ways: Ways,
-}
-
-/// Bytes by the way in which they moved.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Ways {
-    data: [u64; Way::ALL.len()],
-    holes: [u64; HoleWay::ALL.len()],
-}
-
-impl Ways {
-    /// Bytes of data that moved this way.
-    #[must_use]
-    pub fn data(&self, way: Way) -> u64 {
-        self.data[way.index()]
-    }
-
-    /// Bytes of holes that were made this way.
-    #[must_use]
-    pub fn holes(&self, way: HoleWay) -> u64 {
-        self.holes[way.index()]
-    }
-}
 
 /// A part of the stream that the sink took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,12 +101,12 @@ impl Meter {
         match part {
             Part::Data(way) => {
                 stats.data_bytes += length;
-                stats.ways.data[way.index()] += length;
+                stats.ways.add_data(way, length);
             }
             Part::Hole(way, zeros) => {
                 stats.hole_bytes += length;
                 stats.zero_bytes += zeros;
-                stats.ways.holes[way.index()] += length;
+                stats.ways.add_holes(way, length);
             }
             Part::Keep => stats.keep_bytes += length,
         }

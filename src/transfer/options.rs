@@ -1,11 +1,6 @@
 //! The options of a transfer, checked.
 
 use crate::error::{Allowed, Error, Result};
-use crate::section::Section;
-use crate::sys::Sys;
-use crate::trace::Event;
-
-use super::meter::Stats;
 
 /// The treatment of holes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -97,33 +92,6 @@ impl Options {
         Ok(self)
     }
 }
-
-/// Watches a transfer. An errno ends it.
-pub trait Observe {
-    /// This much has been done.
-    fn progress(&mut self, stats: &Stats) -> Sys<()> {
-        let _ = stats;
-        Ok(())
-    }
-
-    /// The sink took all of this section.
-    fn section(&mut self, section: Section) -> Sys<()> {
-        let _ = section;
-        Ok(())
-    }
-
-    /// Whether anybody wants to see [`Observe::trace`].
-    fn traces(&self) -> bool {
-        false
-    }
-
-    /// Something was decided, or happened, at this position of the stream.
-    fn trace(&mut self, position: u64, event: Event) {
-        let _ = (position, event);
-    }
-}
-
-impl Observe for () {}
 
 /// The events that a transfer may wait for by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

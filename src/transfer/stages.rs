@@ -2,7 +2,8 @@
 
 use super::compare::{self, Compared};
 use super::flow::Flow;
-use super::options::{Observe, Options, Sparse};
+use super::observe::Observe;
+use super::options::{Options, Sparse};
 use super::turn::{Done, STEP_COST, Turn};
 use crate::end::{Plan, SinkInfo, SourceInfo};
 use crate::error::{Error, Operation, Result, Side};

@@ -1,7 +1,7 @@
 //! One step of a transfer: the ends, the counters and the time that it is made with.
 
 use super::meter::{Meter, Part};
-use super::options::Observe;
+use super::observe::Observe;
 use super::pace::Pace;
 use crate::end::{Sink, Source};
 use crate::error::{Error, Operation, Result, Side};

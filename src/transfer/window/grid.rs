@@ -1,7 +1,7 @@
 //! The places at which the stream is cut into pieces, and blocks that are looked at for zeros.
 
 use super::Kinds;
-use super::port::Port;
+use crate::end::Geometry;
 use crate::transfer::options::Options;
 
 /// The cuts.
@@ -15,21 +15,23 @@ pub(super) struct Grid {
 }
 
 impl Grid {
+    /// The cuts between two ends, those that are addressable with their geometry. `phase` is that of the sink.
     pub(super) fn new(
         options: &Options,
         kinds: Kinds,
-        from: Option<&Port>,
-        to: Option<&Port>,
+        from: Option<Geometry>,
+        to: Option<Geometry>,
+        phase: u64,
     ) -> Self {
-        let ports = || from.into_iter().chain(to);
-        let grain = ports().map(Port::block).max().unwrap_or(1);
+        let ends = || from.into_iter().chain(to);
+        let grain = ends().map(|end| end.block).max().unwrap_or(1);
         let unit = if options.detect_zeroes && kinds.holes { options.zero_block.into() } else { 0 };
-        let unit = if unit == 0 { 0 } else { to.map_or(1, Port::block).max(unit) };
+        let unit = if unit == 0 { 0 } else { to.map_or(1, |end| end.block).max(unit) };
         let least = grain.max(unit).max(1);
-        let most = ports().map(|port| port.geometry.request).min().unwrap_or(u64::MAX);
+        let most = ends().map(|end| end.request).min().unwrap_or(u64::MAX);
         let piece = options.request_size.min(most);
         let piece = (piece - piece % least).max(least);
-        Grid { piece, phase: to.map_or(0, Port::phase), unit }
+        Grid { piece, phase, unit }
     }
 
     /// The most bytes of a piece of data.

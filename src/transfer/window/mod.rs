@@ -94,8 +94,10 @@ impl Window {
         let begun = turn.meter.position();
         let from = Port::of(turn.source.addressed(), Side::Source, begun)?;
         let to = Port::of(turn.sink.addressed(), Side::Sink, begun)?;
-        let grid = Grid::new(options, kinds, from.as_ref(), to.as_ref());
         let ports = || from.iter().chain(&to);
+        let geometry = |port: &Option<Port>| port.as_ref().map(|port| port.geometry);
+        let phase = to.as_ref().map_or(0, Port::phase);
+        let grid = Grid::new(options, kinds, geometry(&from), geometry(&to), phase);
         let grain = ports().map(Port::block).max().unwrap_or(1);
         let depth = ports().map(|port| port.geometry.depth).max().unwrap_or(1);
         let depth = depth.min(options.depth as usize).max(1);
