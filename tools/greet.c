@@ -155,7 +155,7 @@ static int next_peer(const struct hearing *hearing, sparsestream_source **source
     if (*hearing->late != '\0')
         snprintf(why, sizeof(why), "%s", hearing->late);
     else
-        describe_failure(why, sizeof(why), error);
+        describe_failure(why, sizeof(why), sparsestream_last_error(), error);
     sparsestream_source_free(*source);
     *source = NULL;
     return connection_drop(hearing->settings, hearing->connection, why);

@@ -333,6 +333,24 @@ void deadline_clear(void);
 /* A target that was created, or NULL: it is removed at the end of the time if it is empty. */
 void deadline_remove(const struct target *target);
 
+/* signals.c */
+
+/*
+ * Signals from now on end the program with 128 and their number; a transfer is cancelled before that, and
+ * the Unix socket at `path` is removed if it is not NULL.
+ */
+void signals_catch(void);
+void signals_remove(const char *path, dev_t dev, ino_t ino);
+/* The transfer that a signal cancels from now on; NULL if none runs. */
+void signals_cancel(sparsestream_transfer *transfer);
+/* Whether a signal has asked for the end, and which one: 0 if none has. */
+bool is_cancelled(void);
+int cancelled_by(void);
+/* Ends the program at once, from a signal handler. */
+_Noreturn void signals_leave(int code);
+/* These two, unless they are -1, are put back in blocking mode before a signal ends the program. */
+void signals_set_blocking(int input, int output);
+
 /* run.c */
 
 struct connection;
@@ -357,15 +375,19 @@ void signals_catch(void);
 void signals_remove(const char *path, dev_t dev, ino_t ino);
 /* Whether a signal has asked for the end. */
 bool is_cancelled(void);
-/* Ends the program at once, from a signal handler. */
-_Noreturn void signals_leave(int code);
 /* These two, unless they are -1, are put back in blocking mode before a signal ends the program. */
 void signals_set_blocking(int input, int output);
 /*
+
  * Runs a transfer to its end, with progress. Frees neither end. Returns an exit code, after a message, or DROPPED if
  * the connection has another peer now.
  */
 int run_transfer(sparsestream_source *source, sparsestream_sink *sink, const struct settings *settings,
                  const struct names *names, struct progress *progress);
+
+/* failure.c */
+
+/* Reports the failure of a transfer between these ends. Returns its exit code. */
+int fail_transfer(const sparsestream_error *error, const struct names *names);
 
 #endif

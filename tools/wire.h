@@ -128,11 +128,11 @@ int resume_save(struct resume *resume);
 int resume_remove(const struct resume *resume);
 void resume_free(struct resume *resume);
 
-/* run.c */
+/* failure.c */
 
 /* The last failed call, on the connection, as run_transfer would report it. Returns an exit code. */
 int fail_wire(const struct names *names, int error);
-/* What the last failed call says, without the side. */
-void describe_failure(char *text, size_t size, int error);
+/* A message of the library, without the side, and the name of its errno. */
+void describe_failure(char *text, size_t size, const char *message, int error);
 
 #endif
