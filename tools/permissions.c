@@ -14,6 +14,50 @@ enum { PRIVATE = 0600, PERMISSIONS = 0777 };
 
 static const char access_list[] = "system.posix_acl_access";
 
+/* The value of an attribute, which the caller frees. Returns its size or a negative errno. */
+static ssize_t read_attribute(int fd, const char *name, char **value)
+{
+    ssize_t size = fgetxattr(fd, name, NULL, 0);
+
+    *value = NULL;
+    if (size < 0)
+        return -errno;
+    *value = malloc(size > 0 ? (size_t)size : 1);
+    if (*value == NULL)
+        return -ENOMEM;
+    size = fgetxattr(fd, name, *value, (size_t)size);
+    return size < 0 ? -errno : size;
+}
+
+/*
+ * What a mode without its access list may grant: the mode of a file that has one shows the mask in the place of the
+ * group's permissions, which may be fewer.
+ */
+static mode_t without_list(mode_t mode, const char *value, ssize_t size)
+{
+    enum { HEADER = 4, ENTRY = 8, TAG_GROUP = 4 };
+
+    for (ssize_t at = HEADER; at + ENTRY <= size; at += ENTRY) {
+        /* The numbers are little-endian. */
+        if (value[at] == TAG_GROUP && value[at + 1] == 0)
+            return mode & ~((~(mode_t)value[at + 2] << 3) & 070);
+    }
+    return mode & ~(mode_t)070;
+}
+
+/* What the source grants by its mode alone. */
+static mode_t granted_by(const struct target *source)
+{
+    mode_t mode = source->st.st_mode & PERMISSIONS;
+    char *value;
+    ssize_t size = read_attribute(source->fd, access_list, &value);
+
+    if (size >= 0)
+        mode = without_list(mode, value, size);
+    free(value);
+    return mode;
+}
+
 mode_t mode_of_new(const struct settings *settings, const struct target *source)
 {
     if (settings->mode >= 0)
@@ -21,7 +65,7 @@ mode_t mode_of_new(const struct settings *settings, const struct target *source)
     /* Members of a group that the file will not keep must not get access. */
     if (source == NULL || !source->regular || (settings->preserve & PRESERVE_OWNERSHIP) != 0)
         return PRIVATE;
-    return source->st.st_mode & PERMISSIONS;
+    return granted_by(source);
 }
 
 int check_preserve(const struct settings *settings, const struct target *from, const struct target *to)
@@ -33,8 +77,9 @@ int check_preserve(const struct settings *settings, const struct target *from, c
     return usage(settings, "--preserve: %s is not a file with a name and permissions", wrong->name);
 }
 
-static int preserve_owner(const struct settings *settings, const struct stat *st, const struct target *to)
+static int preserve_owner(const struct settings *settings, const struct target *from, const struct target *to)
 {
+    const struct stat *st = &from->st;
     mode_t mask = umask(0);
 
     umask(mask);
@@ -47,7 +92,7 @@ static int preserve_owner(const struct settings *settings, const struct stat *st
             return fail_errno(to->name, "fchown", errno);
     }
     if (to->created && (settings->preserve & PRESERVE_MODE) == 0 &&
-        fchmod(to->fd, st->st_mode & PERMISSIONS & ~mask) < 0)
+        fchmod(to->fd, granted_by(from) & ~mask) < 0)
         return fail_errno(to->name, "fchmod", errno);
     return 0;
 }
@@ -55,18 +100,33 @@ static int preserve_owner(const struct settings *settings, const struct stat *st
 /* Copies one extended attribute. Returns 0 or a negative errno. */
 static int copy_attribute(int from, int to, const char *name)
 {
-    ssize_t size = fgetxattr(from, name, NULL, 0);
     char *value;
+    ssize_t size = read_attribute(from, name, &value);
+    int r = size < 0 ? (int)size : fsetxattr(to, name, value, (size_t)size, 0) < 0 ? -errno : 0;
+
+    free(value);
+    return r;
+}
+
+/*
+ * Gives the target the access list of the source, or takes away the one that its directory gave it. Returns 0 or a
+ * negative errno, and takes from `mode` what it may not grant then.
+ */
+static int preserve_list(const struct target *from, const struct target *to, mode_t *mode)
+{
+    char *value;
+    ssize_t size = read_attribute(from->fd, access_list, &value);
     int r = 0;
 
-    if (size < 0)
-        return -errno;
-    value = malloc(size > 0 ? (size_t)size : 1);
-    if (value == NULL)
-        return -ENOMEM;
-    size = fgetxattr(from, name, value, (size_t)size);
-    if (size < 0 || fsetxattr(to, name, value, (size_t)size, 0) < 0)
+    if (size >= 0 && fsetxattr(to->fd, access_list, value, (size_t)size, 0) < 0) {
         r = -errno;
+        *mode = without_list(*mode, value, size);
+    } else if (size == -ENODATA || size == -EOPNOTSUPP) {
+        if (fremovexattr(to->fd, access_list) < 0 && errno != ENODATA && errno != EOPNOTSUPP)
+            r = -errno;
+    } else if (size < 0) {
+        r = (int)size;
+    }
     free(value);
     return r;
 }
@@ -78,27 +138,33 @@ static int preserve_mode(const struct settings *settings, const struct target *f
     mode_t mode = st->st_mode & 07777;
     int r;
 
-    r = copy_attribute(from->fd, to->fd, access_list);
-    /* Nor does it keep the one that its directory gave it. */
-    if (r == -ENODATA && fremovexattr(to->fd, access_list) < 0)
-        r = -errno;
-    if (r < 0 && r != -ENODATA && r != -EOPNOTSUPP)
-        return fail_errno(to->name, "access list", r);
+    r = preserve_list(from, to, &mode);
     if (fstat(to->fd, &now) < 0)
         return fail_errno(to->name, "fstat", errno);
     /* A program that runs as its owner must not come to run as another. */
     if ((settings->preserve & PRESERVE_OWNERSHIP) == 0 || now.st_uid != st->st_uid || now.st_gid != st->st_gid)
         mode &= PERMISSIONS;
-    return fchmod(to->fd, mode) < 0 ? fail_errno(to->name, "fchmod", errno) : 0;
+    /* With an access list this sets its mask, to what it is. */
+    if (fchmod(to->fd, mode) < 0)
+        return fail_errno(to->name, "fchmod", errno);
+    return r < 0 ? fail_errno(to->name, "the access control list", r) : 0;
 }
 
-/* Attributes that grant access belong to the mode, and labels to the system's policy. */
+/*
+ * Attributes that grant access belong to the mode, labels to the system's policy, and those of a file system to itself:
+ * xfs shows its access lists to root by other names too. xattr.conf(5) of libattr has the same.
+ */
 static bool is_of_others(const char *name)
 {
-    return strncmp(name, "system.", strlen("system.")) == 0 || strcmp(name, "security.selinux") == 0;
+    static const char *const prefixes[] = { "system.", "trusted.SGI_", "xfsroot.", "afs." };
+
+    for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++)
+        if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
+            return true;
+    return strcmp(name, "security.selinux") == 0 || strcmp(name, "security.evm") == 0;
 }
 
-static int preserve_attributes(const struct target *from, const struct target *to)
+static int preserve_attributes(const struct settings *settings, const struct target *from, const struct target *to)
 {
     ssize_t size = flistxattr(from->fd, NULL, 0);
     char *names, *at;
@@ -115,7 +181,8 @@ static int preserve_attributes(const struct target *from, const struct target *t
     for (at = names; r == 0 && at < names + size; at += strlen(at) + 1) {
         int error = is_of_others(at) ? 0 : copy_attribute(from->fd, to->fd, at);
 
-        if (error == -EPERM && strncmp(at, "user.", strlen("user.")) != 0)
+        if ((error == -EPERM && strncmp(at, "user.", strlen("user.")) != 0) ||
+            (error == -EOPNOTSUPP && (settings->preserve & PRESERVE_WHAT_CAN_BE) != 0))
             warn("%s: %s cannot be preserved: %s", to->name, at, strerror(-error));
         else if (error < 0)
             r = fail_errno(to->name, at, error);
@@ -132,11 +199,11 @@ int preserve(const struct settings *settings, const struct target *from, const s
         return 0;
     /* A change of owner takes rights away, and all of these change the times. */
     if ((settings->preserve & PRESERVE_OWNERSHIP) != 0)
-        r = preserve_owner(settings, &from->st, to);
+        r = preserve_owner(settings, from, to);
     if (r == 0 && (settings->preserve & PRESERVE_MODE) != 0)
         r = preserve_mode(settings, from, to);
     if (r == 0 && (settings->preserve & PRESERVE_XATTR) != 0)
-        r = preserve_attributes(from, to);
+        r = preserve_attributes(settings, from, to);
     if (r == 0 && (settings->preserve & PRESERVE_TIMESTAMPS) != 0) {
         const struct timespec times[2] = { from->st.st_atim, from->st.st_mtim };
 

@@ -110,6 +110,7 @@ enum preserve {
     PRESERVE_OWNERSHIP = 2,
     PRESERVE_TIMESTAMPS = 4,
     PRESERVE_XATTR = 8,
+    PRESERVE_WHAT_CAN_BE = 16, /* attributes that the file system of the target cannot store are a warning */
 };
 
 typedef int command_function(struct settings *settings, int count, char **operands);

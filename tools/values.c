@@ -109,7 +109,7 @@ int take_preserve(struct settings *settings, const char *text)
         { "ownership", PRESERVE_OWNERSHIP },
         { "timestamps", PRESERVE_TIMESTAMPS },
         { "xattr", PRESERVE_XATTR },
-        { "all", PRESERVE_MODE | PRESERVE_OWNERSHIP | PRESERVE_TIMESTAMPS | PRESERVE_XATTR },
+        { "all", PRESERVE_MODE | PRESERVE_OWNERSHIP | PRESERVE_TIMESTAMPS | PRESERVE_XATTR | PRESERVE_WHAT_CAN_BE },
     };
     const char *at = text != NULL ? text : "mode,ownership,timestamps";
 
