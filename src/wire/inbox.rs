@@ -48,7 +48,7 @@ impl Inbox {
 
     /// Reads more. There is room: no frame's header and body is longer.
     pub(super) fn fill(&mut self, from: &mut dyn Transport) -> Sys<()> {
-        self.read_through(from, &mut []).map(drop)
+        self.read_through(from, &mut [], usize::MAX).map(drop)
     }
 
     /// Reads until this many bytes are here at most: what follows stays where it is.
@@ -61,15 +61,17 @@ impl Inbox {
         Ok(())
     }
 
-    /// Reads into the caller's buffer while nothing is held, and what comes after that into this one.
-    /// Returns the count of the caller's bytes.
+    /// Reads into the caller's buffer while nothing is held, and at most `behind` bytes of what comes after that
+    /// into this one. Returns the count of the caller's bytes.
     pub(super) fn read_through(
         &mut self,
         from: &mut dyn Transport,
         first: &mut [u8],
+        behind: usize,
     ) -> Sys<usize> {
         let held = self.make_room();
-        let behind = &mut self.buffer.bytes_mut()[held..];
+        let end = self.buffer.bytes().len().min(held.saturating_add(behind));
+        let behind = &mut self.buffer.bytes_mut()[held..end];
         let most = first.len();
         let count = from.read(first, behind)?;
         self.ended = count == 0;

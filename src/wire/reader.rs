@@ -80,8 +80,9 @@ pub struct Reader {
     held: Option<Held>,
     proof: Option<Proof>,
     failed: Option<Error>,
-    /// Data is being fed to a pipe: only heads of frames are read, one at a time.
-    feeds: bool,
+    /// Data of long frames is not read ahead, because it goes to a pipe or would be copied: only heads of frames
+    /// are read, one at a time.
+    heads_only: bool,
     /// Steps of the proof, which are signs of life of this end.
     steps: u64,
 }
@@ -121,7 +122,7 @@ impl Reader {
             held,
             proof: None,
             failed: None,
-            feeds: false,
+            heads_only: false,
             steps: 0,
         })
     }
@@ -201,15 +202,17 @@ impl Reader {
             Ok(Input::Taken(count)) => {
                 self.inbox.take(count);
                 if let Piece::Data { left, .. } = self.machine.piece() {
-                    self.feeds &= u64::from(left) >= Extent::LEAST;
+                    self.heads_only &= u64::from(left) >= Extent::LEAST;
                 }
                 Ok(())
             }
             Ok(Input::Incomplete(_)) if self.inbox.ended() => Err(self.ended_early()),
             Ok(Input::Incomplete(need)) => {
                 let link = &mut *self.link;
-                let filled =
-                    if self.feeds { self.inbox.fill_to(link, need) } else { self.inbox.fill(link) };
+                let filled = match self.heads_only {
+                    true => self.inbox.fill_to(link, need),
+                    false => self.inbox.fill(link),
+                };
                 filled.map_err(|errno| self.error(Operation::Read, errno))
             }
             Err(Fault::Peer(error)) => Err(error),

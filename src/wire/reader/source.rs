@@ -9,7 +9,7 @@ use crate::error::{Error, Operation, Result};
 use crate::pipe::Pipe;
 use crate::section;
 use crate::wire::proto::body::{ANSWERS, CHECKSUM, DIGEST, KEEP};
-use crate::wire::proto::frame::UNKNOWN;
+use crate::wire::proto::frame::{HEADER, UNKNOWN};
 use crate::wire::proto::receiver::Piece;
 
 impl Reader {
@@ -20,11 +20,18 @@ impl Reader {
         if count > 0 {
             buffer[..count].copy_from_slice(&held[..count]);
             self.take_held(count)?;
+            // So much need not be copied again. A caller with little room has more gathered for it.
+            self.heads_only |= count as u64 >= Extent::LEAST;
             return Ok(count);
         }
+        let behind = match self.heads_only {
+            false => usize::MAX,
+            true if most == left as usize => HEADER,
+            true => 0,
+        };
         let count = self
             .inbox
-            .read_through(&mut *self.link, &mut buffer[..most])
+            .read_through(&mut *self.link, &mut buffer[..most], behind)
             .map_err(|errno| self.error(Operation::Read, errno))?;
         if count == 0 {
             return Err(self.ended_early());
@@ -151,7 +158,7 @@ impl Feed for Reader {
                 // Reading the rest of a frame that was fed would take what is behind it too.
                 Piece::Data { left, .. }
                     if reader.inbox.bytes().is_empty()
-                        && (reader.feeds || u64::from(left) >= Extent::LEAST) =>
+                        && (reader.heads_only || u64::from(left) >= Extent::LEAST) =>
                 {
                     left.into()
                 }
@@ -172,7 +179,7 @@ impl Feed for Reader {
                     reader.inbox.end();
                     return Err(reader.ended_early());
                 }
-                reader.feeds = true;
+                reader.heads_only = true;
                 let count = u32::try_from(count).map_err(|_| Error::Internal)?;
                 let passed = reader.machine.payload_passed(count);
                 passed.map_err(|refused| reader.because(refused))?;

@@ -1,5 +1,6 @@
 //! Both ends together, and each against what it must not believe.
 
+mod ahead;
 mod alive;
 
 mod ends;
