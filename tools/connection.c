@@ -25,6 +25,8 @@ static int spawn_command(const struct settings *settings, struct connection *con
 
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
         return fail_errno("--exec", "socketpair", errno);
+    tune_socket(pair[0], AF_UNIX);
+    tune_socket(pair[1], AF_UNIX);
     sigemptyset(&defaults);
     sigaddset(&defaults, SIGPIPE);
     r = posix_spawn_file_actions_init(&actions);
@@ -53,6 +55,17 @@ static int spawn_command(const struct settings *settings, struct connection *con
     return 0;
 }
 
+/* A pipe of the usual size holds so little that both ends would mostly wait for each other. */
+static void widen_pipe(int fd)
+{
+    enum { ROOM = 1 << 20 };
+    int room = fcntl(fd, F_GETPIPE_SZ);
+
+    /* It is not a pipe, or more is not allowed: it carries as much, only slower. */
+    if (room >= 0 && room < ROOM)
+        fcntl(fd, F_SETPIPE_SZ, ROOM);
+}
+
 /* Answers can go to standard output unless somebody would see them there. */
 static bool can_answer(const char *file)
 {
@@ -72,12 +85,14 @@ static int use_standard(const struct settings *settings, bool sending, const cha
         connection->write_fd = STDOUT_FILENO;
         connection->read_fd = settings->answers ? STDIN_FILENO : -1;
         connection->name = "standard output";
+        widen_pipe(STDOUT_FILENO);
     } else {
         if (isatty(STDIN_FILENO))
             return usage(settings, "standard input is a terminal: give --connect, --listen or --exec, or a pipe");
         connection->read_fd = STDIN_FILENO;
         connection->write_fd = can_answer(file) ? STDOUT_FILENO : -1;
         connection->name = "standard input";
+        widen_pipe(STDIN_FILENO);
     }
     return 0;
 }
