@@ -4,8 +4,10 @@
 
     peer.py read FILE...                    reads what a sender wrote, one-way
     peer.py write SEED COUNT DIRECTORY      writes that many random streams, one-way, to DIRECTORY/NUMBER
-    peer.py receive SEED                    receives one stream on the socket that is standard input
-    peer.py send SEED                       sends one random stream on that socket
+    peer.py receive SEED COUNT DIRECTORY    receives COUNT streams, one a connection, on the listening socket that is
+                                            standard input; holds the bytes of DIRECTORY/NUMBER, if there are any
+    peer.py send SEED COUNT                 sends COUNT random streams on that socket, each of them twice in turn; each
+                                            second one can be resumed, the others have kept sections
 
 All of them print for each stream, in this order:
 
@@ -14,7 +16,12 @@ All of them print for each stream, in this order:
     hole OFFSET LENGTH
     keep OFFSET LENGTH
     end LENGTH                  or    error REASON
+
+and at the end how often something occurred, as lines of
+
+    count KIND: NUMBER
 """
+import collections
 import importlib.util
 import pathlib
 import random
@@ -34,6 +41,10 @@ LAST = 2**63 - 1
 MAX_PAYLOAD = 4 << 20
 MAX_BODY = 4096
 NO_DIGEST = bytes(32)
+OTHER_CONTENT, RESTART = 3, 1
+ESTALE = 116
+
+occurred = collections.Counter()
 
 
 class Refused(Exception):
@@ -152,7 +163,14 @@ class Hello:
             check(self.data_bytes <= most, "sizes")
 
 
+def note_features(features):
+    occurred["streams"] += 1
+    for name, bit in (("two-way", ANSWERS), ("with checksums", CHECKSUM), ("with digest", DIGEST)):
+        occurred[name] += features & bit != 0
+
+
 def show(out, kind, at, what=None):
+    occurred[kind] += 1
     if kind == "data":
         out.write(f"data {at} {what.hex()}\n")
     elif kind == "end":
@@ -161,7 +179,27 @@ def show(out, kind, at, what=None):
         out.write(f"{kind} {at} {what}\n")
 
 
-def receive(frames, out, answer=None, wants=0):
+def offered(hello, frames, answer, features, held, restart):
+    """Offers to resume after the held bytes. Returns those that the stream resumes after."""
+    resumable = held and hello.optional & RESUME and not hello.required & KEEPS
+    check(resumable or not held or restart, "what is held cannot be resumed")
+    if not resumable:
+        held = b""
+    features |= RESUME | DIGEST if held else 0
+    proof = reference.digest([("data", held)]) if held else NO_DIGEST
+    answer(frame(KEEPALIVE, 0))
+    answer(frame(ACCEPT, 0, body=struct.pack("<HHIQQ32sI4x", 1, 0, 4096, features, len(held), proof, restart)))
+    if held:
+        kind, offset, reason, _, _ = frames.expect()
+        check(kind == BEGIN, "no BEGIN")
+        if (offset, reason) != (len(held), 0):
+            check((offset, reason, restart) == (0, OTHER_CONTENT, RESTART), "BEGIN")
+            held = b""
+        occurred["resumed" if held else "restarted"] += 1
+    return features, held
+
+
+def receive(frames, out, answer=None, wants=0, held=b"", restart=0):
     """Receives a stream, and answers with `answer` if the sender waits for that."""
     first = frames.next()
     check(first is not None and first[0] == HELLO, "no HELLO")
@@ -170,15 +208,15 @@ def receive(frames, out, answer=None, wants=0):
     if hello.required & ANSWERS:
         check(answer is not None, "no way back")
         features |= hello.optional & wants & (CHECKSUM | DIGEST)
-        answer(frame(KEEPALIVE, 0))
-        answer(frame(ACCEPT, 0, body=struct.pack("<HHIQQ32sI4x", 1, 0, 4096, features, 0, NO_DIGEST, 0)))
+        features, held = offered(hello, frames, answer, features, held, restart)
         hello.max_payload = min(hello.max_payload, 4096)
-    sections = []
+    note_features(features)
+    sections = [("data", held)] if held else []
 
     def digest():
         return reference.digest(sections) if features & DIGEST else NO_DIGEST
 
-    at = 0
+    at = len(held)
     counts = {"data": 0, "hole": 0, "keep": 0}
     while True:
         got = frames.next()
@@ -201,6 +239,7 @@ def receive(frames, out, answer=None, wants=0):
                 answer(frame(ACK, at))
         elif kind == CHECKPOINT:
             check(features & DIGEST and body[:32] == digest(), "digest")
+            occurred["checkpoint"] += 1
         elif kind == END:
             check(hello.length in (UNKNOWN, at), "length")
             check(struct.unpack("<QQQ", body[:24]) == tuple(counts.values()), "counts")
@@ -217,34 +256,68 @@ def receive(frames, out, answer=None, wants=0):
             check(kind == KEEPALIVE or kind >= 128, "out of place")
 
 
-def random_sections(chance):
+def random_sections(chance, resumable):
     for _ in range(chance.randrange(8)):
-        name = chance.choice(("data", "hole", "keep"))
+        name = chance.choice(("data", "hole") if resumable else ("data", "hole", "keep"))
         if name == "data":
             yield name, chance.randbytes(1 + chance.randrange(1500))
         else:
-            yield name, 1 + chance.randrange(1 << chance.randrange(58))
+            yield name, 1 + chance.randrange(5000 if resumable else 1 << chance.randrange(58))
 
 
-def send(chance, write, out, features, frames=None):
+def divided(sections, offset):
+    """The sections before an offset, and those behind it."""
+    before, behind = [], []
+    for name, what in sections:
+        length = len(what) if name == "data" else what
+        first = min(length, offset)
+        offset -= first
+        if first:
+            before.append((name, what[:first] if name == "data" else first))
+        if first < length:
+            behind.append((name, what[first:] if name == "data" else length - first))
+    check(offset == 0, "an offer beyond the end")
+    return before, behind
+
+
+def begin(write, sections, offer, proof, flags):
+    """Answers an offer to resume. Returns the sections that are not sent, and those that are."""
+    before, behind = divided(sections, offer)
+    if reference.digest(before) == proof:
+        write(frame(BEGIN, offer, 0))
+        occurred["resumed"] += 1
+        return before, behind
+    if not flags & RESTART:
+        write(frame(ERROR, 0, 0, struct.pack("<IBBH", ESTALE, 0, 0, 0)))
+        raise Refused("the receiver holds something else")
+    write(frame(BEGIN, 0, OTHER_CONTENT))
+    occurred["restarted"] += 1
+    return [], sections
+
+
+def send(chance, write, out, features, frames=None, resumable=False):
     """Sends a random stream; with `frames` to a receiver that answers."""
-    sections = list(random_sections(chance))
-    required = features | KEEPS | (ANSWERS if frames else 0)
+    sections = list(random_sections(chance, resumable))
+    required = features | (0 if resumable else KEEPS) | (ANSWERS if frames else 0)
+    optional = (CHECKSUM | DIGEST) & ~required | (RESUME if resumable else 0) if frames else 0
     write(frame(HELLO, 0, body=struct.pack(
-        "<HHIQQQQQQ16s32s32sI4x", chance.choice((1, 7)), 1, 4096, required, (CHECKSUM | DIGEST) & ~required if frames else 0,
-        UNKNOWN, UNKNOWN, 0, UNKNOWN, bytes(16), bytes(32), chance.randbytes(32), 0) + chance.randbytes(chance.randrange(9))))
-    in_force, payload = required, 4096
+        "<HHIQQQQQQ16s32s32sI4x", chance.choice((1, 7)), 1, 4096, required, optional, UNKNOWN, UNKNOWN, 0, UNKNOWN,
+        bytes(16), bytes(32), chance.randbytes(32), 0) + chance.randbytes(chance.randrange(9))))
+    in_force, payload, sent = required, 4096, []
     if frames:
         kind, _, _, body, _ = frames.expect()
         check(kind == ACCEPT, "no ACCEPT")
-        version, _, payload, in_force, offer, _, _ = struct.unpack("<HHIQQ32sI4x", body[:64])
-        check(version == 1 and offer == 0 and required & ~in_force == 0 and payload >= 4096, "ACCEPT")
-    sent = []
+        version, _, payload, in_force, offer, proof, flags = struct.unpack("<HHIQQ32sI4x", body[:64])
+        check(version == 1 and required & ~in_force == 0 and payload >= 4096, "ACCEPT")
+        check(offer == 0 or in_force & RESUME and in_force & DIGEST and optional & RESUME, "offer")
+        if offer:
+            sent, sections = begin(write, sections, offer, proof, flags)
+    note_features(in_force)
 
     def digest():
         return reference.digest(sent) if in_force & DIGEST else NO_DIGEST
 
-    at = 0
+    at = sum(len(what) if name == "data" else what for name, what in sent)
     counts = {"data": 0, "hole": 0, "keep": 0}
     for name, what in sections:
         if name == "data":
@@ -262,6 +335,7 @@ def send(chance, write, out, features, frames=None):
             write(frame(128 + chance.randrange(128), chance.randrange(2**64), chance.randrange(2**64), chance.randbytes(chance.randrange(99))))
         if in_force & DIGEST and chance.randrange(8) == 0:
             write(frame(CHECKPOINT, at, body=digest()))
+            occurred["checkpoint"] += 1
     write(frame(END, at, body=struct.pack("<QQQ", *counts.values()) + digest()))
     if frames:
         durable = 0
@@ -279,8 +353,28 @@ def protected(out, name, run):
     out.write(f"file {name}\n")
     try:
         run()
-    except Refused as reason:
+    except (Refused, ConnectionError) as reason:
         out.write(f"error {reason}\n")
+        occurred["error"] += 1
+
+
+def held_in(path):
+    return path.read_bytes() if path.exists() else b""
+
+
+def serve(out, listener, command, seed, number, directory):
+    """One stream over the next connection to standard input."""
+    # Each stream is sent twice.
+    chance = random.Random(seed + number // 2)
+    features = chance.choice((0, CHECKSUM)) | chance.choice((0, 0, DIGEST))
+    connection, _ = listener.accept()
+    with connection:
+        frames = Frames(connection.recv)
+        if command == "receive":
+            held, restart = held_in(directory / str(number)), chance.choice((0, RESTART))
+            protected(out, number, lambda: receive(frames, out, connection.sendall, features, held, restart))
+        else:
+            protected(out, number, lambda: send(chance, connection.sendall, out, features, frames, number // 2 % 2 == 1))
 
 
 def main():
@@ -297,18 +391,16 @@ def main():
             features = chance.choice((0, CHECKSUM)) | chance.choice((0, 0, 0, 0, 0, DIGEST))
             with open(directory / str(number), "wb") as file:
                 protected(out, number, lambda: send(chance, file.write, out, features))
-    elif command in ("receive", "send") and len(arguments) == 1:
-        chance = random.Random(int(arguments[0]))
-        features = chance.choice((0, CHECKSUM)) | chance.choice((0, 0, DIGEST))
-        peer = socket.socket(fileno=0)
-        peer.setblocking(True)
-        frames = Frames(peer.recv)
-        if command == "receive":
-            protected(out, "-", lambda: receive(frames, out, peer.sendall, features))
-        else:
-            protected(out, "-", lambda: send(chance, peer.sendall, out, features, frames))
+    elif command in ("receive", "send") and len(arguments) >= 2:
+        directory = pathlib.Path(arguments[2]) if command == "receive" else None
+        with socket.socket(fileno=0) as listener:
+            listener.setblocking(True)
+            for number in range(int(arguments[1])):
+                serve(out, listener, command, int(arguments[0]), number, directory)
     else:
         sys.exit(__doc__)
+    for kind, number in sorted(occurred.items()):
+        out.write(f"count {kind}: {number}\n")
 
 
 if __name__ == "__main__":

@@ -2,11 +2,17 @@
 //! what is refused here, and the other way around.
 
 use super::*;
+use crate::end::Held as _;
 use std::fmt::Write as _;
+use std::io::Read as _;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Streams of each direction, one-way.
 const STREAMS: u64 = 1000;
+/// Streams of each direction that are answered.
+const TWO_WAY: u64 = 120;
 
 /// A directory that is removed afterwards.
 struct Directory(PathBuf);
@@ -80,8 +86,12 @@ fn read_stream(file: &File) -> String {
     })
 }
 
-fn listing(mut next: impl FnMut(&mut [u8]) -> Result<Next>) -> String {
-    let (mut text, mut at, mut buffer) = (String::new(), 0, vec![0; 5000]);
+fn listing(next: impl FnMut(&mut [u8]) -> Result<Next>) -> String {
+    listing_from(0, next)
+}
+
+fn listing_from(start: u64, mut next: impl FnMut(&mut [u8]) -> Result<Next>) -> String {
+    let (mut text, mut at, mut buffer) = (String::new(), start, vec![0; 5000]);
     loop {
         at += match next(&mut buffer) {
             Ok(Next::Data(count)) => {
@@ -149,7 +159,20 @@ fn said(mut command: std::process::Command) -> String {
 
 /// The peer's listing of each stream.
 fn streams(output: &str) -> impl Iterator<Item = String> {
-    output.split("file ").skip(1).map(|text| merged(text.split_once('\n').unwrap().1))
+    let listed = output.split_once("\ncount ").map_or(output, |(listed, _)| listed);
+    // An error's reason may have any words.
+    let first = listed.strip_prefix("file ").unwrap();
+    first.split("\nfile ").map(|text| merged(text.split_once('\n').unwrap().1))
+}
+
+/// Each of these has occurred in the peer's streams, by its own count, at least as often.
+fn occurred(output: &str, least: &[(&str, u64)]) {
+    for (kind, least) in least {
+        let line = format!("count {kind}: ");
+        let count = output.lines().find_map(|text| text.strip_prefix(&line));
+        let count: u64 = count.map_or(0, |count| count.parse().unwrap());
+        assert!(count >= *least, "{kind}: {count} times, and {least} are needed");
+    }
 }
 
 #[test]
@@ -189,7 +212,21 @@ fn the_python_peer_reads_a_thousand_streams_as_they_were_written() {
     }
     assert_eq!(read.next(), None);
     assert!((100..300).contains(&refused), "{refused} refused");
+    occurred(&output, &READ_OR_WRITTEN);
+    occurred(&output, &[("error", 100)]);
 }
+
+/// The least of each kind in the streams that are read or written one-way.
+const READ_OR_WRITTEN: [(&str, u64); 8] = [
+    ("streams", 900),
+    ("end", 700),
+    ("data", 800),
+    ("hole", 800),
+    ("keep", 500),
+    ("checkpoint", 10),
+    ("with checksums", 300),
+    ("with digest", 100),
+];
 
 #[test]
 fn a_thousand_streams_of_the_python_peer_are_read_as_it_wrote_them() {
@@ -207,22 +244,31 @@ fn a_thousand_streams_of_the_python_peer_are_read_as_it_wrote_them() {
         count += 1;
     }
     assert_eq!(count, STREAMS);
+    occurred(&output, &READ_OR_WRITTEN);
 }
 
-/// Runs the peer at the other end of a socket. Returns its output.
-fn beside(role: &str, seed: u64, body: impl FnOnce(&UnixStream)) -> Option<String> {
-    let mut command = peer(&[role.to_owned(), seed.to_string()])?;
-    let (near, far) = socket();
-    command.stdin(std::os::fd::OwnedFd::from(far)).stdout(std::process::Stdio::piped());
-    let child = command.spawn().unwrap();
-    // Its end of the socket is closed when it has ended.
+/// Runs the peer at a listening socket, and `body` beside each of its streams. Returns its output.
+fn beside(
+    arguments: &[String],
+    directory: &Directory,
+    mut body: impl FnMut(u64, &UnixStream),
+) -> Option<String> {
+    let mut command = peer(arguments)?;
+    let path = directory.0.join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    command.stdin(std::os::fd::OwnedFd::from(listener)).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
     drop(command);
-    body(&near);
-    drop(near);
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success());
-    let text = String::from_utf8(output.stdout).unwrap();
-    streams(&text).next()
+    let mut stdout = child.stdout.take().unwrap();
+    let output = std::thread::spawn(move || {
+        let mut text = String::new();
+        stdout.read_to_string(&mut text).map(|_| text)
+    });
+    for number in 0..TWO_WAY {
+        body(number, &UnixStream::connect(&path).unwrap());
+    }
+    assert!(child.wait().unwrap().success());
+    Some(output.join().unwrap().unwrap())
 }
 
 fn patient<T>(waiting: &UnixStream, mut call: impl FnMut() -> Result<T>) -> Result<T> {
@@ -238,70 +284,212 @@ fn patient<T>(waiting: &UnixStream, mut call: impl FnMut() -> Result<T>) -> Resu
     }
 }
 
+/// A short section of a stream.
+#[derive(Debug, Clone)]
+enum Short {
+    Data(Vec<u8>),
+    Hole(u64),
+    Keep(u64),
+}
+
+impl Short {
+    fn random(random: &mut Random, keeps: bool) -> Self {
+        let length = 1 + random.below(3000);
+        match random.below(3) {
+            0 => Short::Data(random.bytes(length as usize)),
+            1 if keeps => Short::Keep(length),
+            _ => Short::Hole(length),
+        }
+    }
+
+    fn length(&self) -> u64 {
+        match self {
+            Short::Data(bytes) => bytes.len() as u64,
+            Short::Hole(length) | Short::Keep(length) => *length,
+        }
+    }
+
+    /// It without its first bytes.
+    fn behind(&self, count: u64) -> Self {
+        match self {
+            Short::Data(bytes) => Short::Data(bytes[count as usize..].to_vec()),
+            Short::Hole(length) => Short::Hole(length - count),
+            Short::Keep(length) => Short::Keep(length - count),
+        }
+    }
+}
+
+/// The bytes of sections that keep nothing.
+fn dense(sections: &[Short]) -> Vec<u8> {
+    sections
+        .iter()
+        .flat_map(|section| match section {
+            Short::Data(bytes) => bytes.clone(),
+            Short::Hole(length) | Short::Keep(length) => vec![0; *length as usize],
+        })
+        .collect()
+}
+
+/// The sections of a listing that keeps nothing.
+fn sections_of(listing: &str) -> Vec<Short> {
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    let mut sections = Vec::new();
+    for line in listing.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[0] {
+            "data" => sections.push(Short::Data(words[2].as_bytes().chunks(2).map(byte).collect())),
+            "hole" => sections.push(Short::Hole(words[2].parse().unwrap())),
+            _ => {}
+        }
+    }
+    sections
+}
+
+/// The part of some content that a receiver holds: some of it, all of it or none, and in some cases damaged.
+fn part(random: &mut Random, content: &[u8]) -> Vec<u8> {
+    let length = random.below(content.len() as u64 + 1) as usize;
+    let mut part = content[..length].to_vec();
+    if length > 0 && random.below(3) == 0 {
+        part[random.below(length as u64) as usize] ^= 0x40;
+    }
+    part
+}
+
+/// Sends these sections; those that the receiver holds are only compared. The listing of the rest.
+fn send(near: &UnixStream, writer: &mut Writer, sections: &[Short]) -> Result<String> {
+    let held = patient(near, || writer.open(&Plan::default()))?.held;
+    if held > 0 {
+        writer.check(&dense(sections)[..held as usize]);
+    }
+    let start = if held > 0 && patient(near, || writer.agrees())? { held } else { 0 };
+    let (mut text, mut at) = (String::new(), 0);
+    for section in sections {
+        let end = at + section.length();
+        let offset = start.clamp(at, end);
+        let rest = section.behind(offset - at);
+        at = end;
+        match &rest {
+            rest if rest.length() == 0 => {}
+            Short::Data(bytes) => {
+                let mut done = 0;
+                while done < bytes.len() {
+                    done += patient(near, || writer.write(&bytes[done..]))?;
+                }
+                let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                writeln!(text, "data {offset} {hex}").unwrap();
+            }
+            Short::Hole(length) => {
+                patient(near, || writer.hole(*length))?;
+                writeln!(text, "hole {offset} {length}").unwrap();
+            }
+            Short::Keep(length) => {
+                patient(near, || writer.keep(*length))?;
+                writeln!(text, "keep {offset} {length}").unwrap();
+            }
+        }
+    }
+    patient(near, || writer.finish())?;
+    writeln!(text, "end {at}").unwrap();
+    Ok(merged(&text))
+}
+
+/// The least of each kind in the streams that the peer answers, and that it sends and has answered.
+const ANSWERED: [(&str, u64); 11] = [
+    ("streams", TWO_WAY - TWO_WAY / 4),
+    ("two-way", TWO_WAY - TWO_WAY / 4),
+    ("data", 100),
+    ("hole", 100),
+    ("keep", 30),
+    ("checkpoint", 20),
+    ("with checksums", 30),
+    ("with digest", 30),
+    ("resumed", 10),
+    ("restarted", 2),
+    ("error", 2),
+];
+
 #[test]
 fn the_python_peer_answers_a_sender() {
-    for seed in 0..12 {
-        let mut random = Random::new(seed);
-        let mut expected = String::new();
-        let text = beside("receive", seed, |near| {
-            let fd = near.as_raw_fd();
-            let options = WriterOptions { keep: true, ..options(&mut random) };
-            let mut writer = writer_on(fd, Some(fd), &options).unwrap();
-            let mut at = 0;
-            for _ in 0..random.below(8) {
-                let length = 1 + random.below(6000);
-                match random.below(3) {
-                    0 => {
-                        let bytes = random.bytes(length as usize);
-                        let mut done = 0;
-                        while done < bytes.len() {
-                            done += patient(near, || writer.write(&bytes[done..])).unwrap();
-                        }
-                        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-                        writeln!(expected, "data {at} {hex}").unwrap();
-                    }
-                    1 => {
-                        patient(near, || writer.hole(length)).unwrap();
-                        writeln!(expected, "hole {at} {length}").unwrap();
-                    }
-                    _ => {
-                        patient(near, || writer.keep(length)).unwrap();
-                        writeln!(expected, "keep {at} {length}").unwrap();
-                    }
-                }
-                at += length;
-            }
-            patient(near, || writer.finish()).unwrap();
-            writeln!(expected, "end {at}").unwrap();
-        });
-        let Some(text) = text else { return };
-        assert_eq!(text, merged(&expected), "seed {seed}");
+    let directory = Directory::new("receive");
+    let path = directory.0.to_str().unwrap().to_owned();
+    let mut expected = Vec::new();
+    let arguments = ["receive".to_owned(), "1".to_owned(), TWO_WAY.to_string(), path];
+    let output = beside(&arguments, &directory, |number, near| {
+        let mut random = Random::new(number);
+        let resume = number % 2 == 1;
+        let sections: Vec<Short> =
+            (0..random.below(8)).map(|_| Short::random(&mut random, !resume)).collect();
+        let options = WriterOptions {
+            keep: !resume,
+            resume,
+            restart: random.below(4) > 0,
+            ..options(&mut random)
+        };
+        if resume {
+            let held = part(&mut random, &dense(&sections));
+            std::fs::write(directory.0.join(number.to_string()), held).unwrap();
+        }
+        let fd = near.as_raw_fd();
+        let mut writer = writer_on(fd, Some(fd), &options).unwrap();
+        expected.push(send(near, &mut writer, &sections).unwrap_or_else(|error| {
+            assert_eq!(error.errno(), libc::ESTALE, "stream {number}: {error}");
+            "error\n".to_owned()
+        }));
+    });
+    let Some(output) = output else { return };
+    let heard: Vec<String> = streams(&output).collect();
+    assert_eq!(heard.len(), expected.len());
+    for (number, (heard, expected)) in heard.iter().zip(&expected).enumerate() {
+        assert_eq!(heard, expected, "stream {number}");
     }
+    occurred(&output, &ANSWERED);
 }
 
 #[test]
 fn the_python_peer_sends_to_a_receiver() {
-    for seed in 100..112 {
-        let mut received = String::new();
-        let text = beside("send", seed, |near| {
-            let fd = near.as_raw_fd();
-            let options = ReaderOptions {
-                keep: true,
-                checksum: seed % 2 == 0,
-                digest: seed % 3 == 0,
-                ..ReaderOptions::default()
-            };
-            let mut reader = reader_on(fd, Some(fd), &options).unwrap();
-            received = listing(|buffer| {
-                let next = patient(near, || reader.next(buffer));
-                if let Ok(Next::Hole(length) | Next::Keep(length)) = next {
-                    reader.consume(length);
-                }
-                next
-            });
-            patient(near, || reader.finish()).unwrap();
-        });
-        let Some(text) = text else { return };
-        assert_eq!(text, received, "seed {seed}");
+    let directory = Directory::new("send");
+    let (mut received, mut before) = (Vec::new(), String::new());
+    let arguments = ["send".to_owned(), "100".to_owned(), TWO_WAY.to_string()];
+    let output = beside(&arguments, &directory, |number, near| {
+        // Each stream comes twice: the second time, a part of it may be there.
+        let mut random = Random::new(number);
+        let content = if number % 4 == 3 { dense(&sections_of(&before)) } else { vec![] };
+        let (file, held_bytes) = (crate::testing::file(), part(&mut random, &content));
+        file.write_all_at(&held_bytes, 0).unwrap();
+        let options = ReaderOptions {
+            keep: true,
+            checksum: number % 3 == 0,
+            digest: number % 5 == 0,
+            held: (!held_bytes.is_empty()).then(|| held(&file, held_bytes.len() as u64)),
+            restart: random.below(2) == 0,
+            ..ReaderOptions::default()
+        };
+        let fd = near.as_raw_fd();
+        let mut reader = reader_on(fd, Some(fd), &options).unwrap();
+        before = match patient(near, || reader.open()) {
+            Ok(info) => {
+                let text = listing_from(info.start, |buffer| {
+                    let next = patient(near, || reader.next(buffer));
+                    if let Ok(Next::Hole(length) | Next::Keep(length)) = next {
+                        reader.consume(length);
+                    }
+                    next
+                });
+                patient(near, || reader.finish()).unwrap();
+                text
+            }
+            Err(error) => {
+                assert_eq!(error.errno(), libc::ESTALE, "stream {number}: {error}");
+                "error\n".to_owned()
+            }
+        };
+        received.push(before.clone());
+    });
+    let Some(output) = output else { return };
+    let sent: Vec<String> = streams(&output).collect();
+    assert_eq!(sent.len(), received.len());
+    for (number, (sent, received)) in sent.iter().zip(&received).enumerate() {
+        assert_eq!(sent, received, "stream {number}");
     }
+    occurred(&output, &ANSWERED);
 }
