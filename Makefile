@@ -19,7 +19,7 @@ CHECK_PACKAGES = $(BUILD_PACKAGES) e2fsprogs:mke2fs g++:c++
 CHECK_PACKAGES_OPTIONAL = valgrind:valgrind strace:strace xfsprogs:mkfs.xfs btrfs-progs:mkfs.btrfs \
     squashfs-tools:mksquashfs erofs-utils:mkfs.erofs mandoc:mandoc openssl:openssl abigail-tools:abidiff reuse:reuse \
     cmake:cmake python3-cffi libvirt-dev libvirt-daemon:libvirtd libvirt-clients:virsh \
-    libnbd-dev libnbd-bin:nbdcopy nbdkit:nbdkit qemu-utils:qemu-nbd gnutls-bin:certtool python3-libnbd \
+    libgnutls28-dev libnbd-dev libnbd-bin:nbdcopy nbdkit:nbdkit qemu-utils:qemu-nbd gnutls-bin:certtool python3-libnbd \
     acl:setfacl attr:setfattr
 
 # For `make packages`.

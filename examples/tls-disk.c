@@ -16,8 +16,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define WIRE_FLAGS (SPARSESTREAM_WIRE_DIGEST | SPARSESTREAM_WIRE_RESTART)
-
 static char *join(const char *path, const char *suffix)
 {
     char *joined = NULL;
@@ -76,12 +74,15 @@ static int new_transfer(struct disk *disk)
 
 int disk_send(struct disk *disk, gnutls_session_t session, const char *path)
 {
-    sparsestream_wire_options wire = { .size = sizeof(wire), .flags = WIRE_FLAGS | SPARSESTREAM_WIRE_RESUME,
-                                       .keepalive_ms = 5000 };
+    sparsestream_wire_options wire = { .size = sizeof(wire), .keepalive_ms = 5000,
+                                       .flags = SPARSESTREAM_WIRE_RESUME | SPARSESTREAM_WIRE_RESTART };
     int r = begin(disk, session, path);
 
     if (r < 0)
         return r;
+    /* The digest reads every byte, so sendfile(2) is used without it only. A resumed transfer always has it. */
+    if (tls_output_fd(session) < 0)
+        wire.flags |= SPARSESTREAM_WIRE_DIGEST;
     disk->fd = open(path, O_RDONLY | O_CLOEXEC);
     if (disk->fd < 0)
         return -errno;
@@ -95,7 +96,8 @@ int disk_send(struct disk *disk, gnutls_session_t session, const char *path)
 
 int disk_receive(struct disk *disk, gnutls_session_t session, const char *path)
 {
-    sparsestream_wire_options wire = { .size = sizeof(wire), .flags = WIRE_FLAGS, .max_size = INT64_C(1) << 42 };
+    sparsestream_wire_options wire = { .size = sizeof(wire), .flags = SPARSESTREAM_WIRE_RESTART,
+                                       .max_size = INT64_C(1) << 42 };
     int r = begin(disk, session, path);
 
     if (r < 0)

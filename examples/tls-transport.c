@@ -6,6 +6,7 @@
 #include "tls-transport.h"
 
 #include <errno.h>
+#include <gnutls/socket.h>
 #include <poll.h>
 
 /* A negative errno for a GnuTLS error, whose words are attached to it. */
@@ -47,10 +48,22 @@ static int tls_wait(void *session, sparsestream_wait *wait)
     return 0;
 }
 
+/* If the kernel encrypts what is written to the socket, data goes there from a file without a copy. */
+int tls_output_fd(void *session)
+{
+#if GNUTLS_VERSION_NUMBER >= 0x030703
+    if (gnutls_transport_is_ktls_enabled(session) & GNUTLS_KTLS_SEND)
+        return gnutls_transport_get_int(session);
+#endif
+    (void)session;
+    return -1;
+}
+
 const sparsestream_transport_ops tls_transport = {
     .size = sizeof(tls_transport),
     .read = tls_read,
     .write = tls_write,
     .close = tls_close,
     .wait = tls_wait,
+    .output_fd = tls_output_fd,
 };
