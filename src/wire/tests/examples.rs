@@ -216,8 +216,7 @@ fn failure() -> Vec<u8> {
 #[test]
 fn the_examples_of_the_document_are_what_is_written() {
     let (two_way, resumed) = (two_way(), resumed());
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/wire-format.md");
-    let mut text = std::fs::read_to_string(path).unwrap();
+    let mut text = document::text();
     let examples = [
         ("one-way", one_way()),
         ("sender", two_way.said),
@@ -241,6 +240,6 @@ fn the_examples_of_the_document_are_what_is_written() {
         }
     }
     if write {
-        std::fs::write(path, text).unwrap();
+        std::fs::write(document::PATH, text).unwrap();
     }
 }

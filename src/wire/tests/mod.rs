@@ -2,7 +2,8 @@
 
 mod ahead;
 mod alive;
-
+mod cut;
+pub mod document;
 mod ends;
 mod examples;
 mod hostile;
