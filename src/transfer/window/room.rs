@@ -10,7 +10,7 @@
 use std::time::{Duration, Instant};
 
 /// The pieces at the beginning.
-const FIRST: usize = 16;
+const FIRST: usize = 32;
 
 /// A piece is overtaken when this many times the limit have begun after it.
 const OVERTAKEN: u64 = 4;
@@ -34,10 +34,13 @@ pub(super) enum Holds {
 /// What the next rate is for.
 #[derive(Debug)]
 enum Trial {
-    /// The limit was doubled when the rate was `before`.
-    Doubled { before: u64 },
-    /// Doubling did not help. It is tried again after this many rates.
-    Pause { left: u32 },
+    /// The first rates. The one with `cold` is not used: threads start, and memory is touched for the first time.
+    Begun { cold: bool },
+    /// The limit was doubled when the rate was `before`. One rate without an effect does not count, for the same reason:
+    /// it is measured `again`.
+    Doubled { before: u64, again: bool },
+    /// Doubling did not help. It is tried again after this many rates, whose average is `usual`.
+    Pause { left: u32, usual: u64 },
 }
 
 #[derive(Debug)]
@@ -61,7 +64,7 @@ impl Room {
             limit: most.min(FIRST),
             most,
             used: 0,
-            trial: Trial::Doubled { before: 0 },
+            trial: Trial::Begun { cold: true },
             pause: FIRST_PAUSE,
             since: None,
             returned: 0,
@@ -129,27 +132,39 @@ impl Room {
     /// Draws the conclusion from a rate, in pieces a second.
     fn judge(&mut self, rate: u64) {
         match &mut self.trial {
+            Trial::Begun { cold } if *cold => *cold = false,
+            Trial::Begun { .. } => self.double(rate),
             // Faster by a quarter is no accident.
-            Trial::Doubled { before } if rate / 5 >= *before / 4 => {
+            Trial::Doubled { before, .. } if rate / 5 >= *before / 4 => {
                 self.pause = FIRST_PAUSE;
                 self.double(rate);
             }
-            Trial::Doubled { .. } => {
+            Trial::Doubled { again, .. } if *again => *again = false,
+            Trial::Doubled { before, .. } => {
+                let usual = *before;
                 self.limit = (self.limit / 2).max(self.most.min(FIRST));
-                self.trial = Trial::Pause { left: self.pause };
+                self.trial = Trial::Pause { left: self.pause, usual };
                 self.pause = (self.pause * 2).min(LONGEST_PAUSE);
             }
-            Trial::Pause { left: 0 } => self.double(rate),
-            Trial::Pause { left } => *left -= 1,
+            Trial::Pause { left, usual } => {
+                *usual = (3 * *usual + rate) / 4;
+                match left.checked_sub(1) {
+                    Some(fewer) => *left = fewer,
+                    None => {
+                        let usual = *usual;
+                        self.double(usual);
+                    }
+                }
+            }
         }
     }
 
     fn double(&mut self, rate: u64) {
         if self.limit == self.most {
-            self.trial = Trial::Pause { left: LONGEST_PAUSE };
+            self.trial = Trial::Pause { left: LONGEST_PAUSE, usual: rate };
         } else {
             self.limit = (self.limit * 2).min(self.most);
-            self.trial = Trial::Doubled { before: rate };
+            self.trial = Trial::Doubled { before: rate, again: true };
         }
     }
 }
@@ -161,14 +176,11 @@ mod tests {
     /// Runs pieces for a time, of which those in flight are answered at a rate. Returns the limit at the end.
     fn run(room: &mut Room, now: &mut Instant, ms: u64, rate: impl Fn(usize) -> u64) -> usize {
         let end = *now + Duration::from_millis(ms);
-        let mut held = 0;
         while *now < end {
             while room.admits() {
                 room.took(|| *now);
-                held += 1;
             }
-            *now += Duration::from_nanos(1_000_000_000 / rate(held));
-            held -= 1;
+            *now += Duration::from_nanos(1_000_000_000 / rate(room.used));
             room.gave(Holds::Memory, || *now);
         }
         room.limit
@@ -195,6 +207,31 @@ mod tests {
         run(&mut room, &mut now, 2000, |_| 4000);
         let limit = run(&mut room, &mut now, 20000, |held| held as u64 * 50);
         assert_eq!(limit, 256);
+    }
+
+    /// The rates of a near server whose threads and memory are cold at first.
+    #[test]
+    fn a_slow_beginning_is_not_taken_for_an_effect_of_more_pieces() {
+        let (mut room, mut now) = (Room::new(256), Instant::now());
+        let mut fill = |ms, rate| run(&mut room, &mut now, ms, |_| rate);
+        fill(16, 2000);
+        let limit = fill(1000, 6000);
+        assert!(limit <= 2 * FIRST, "{limit}");
+    }
+
+    /// Each doubling begins with memory that was never touched: one slow rate.
+    #[test]
+    fn one_slow_rate_does_not_end_the_growth() {
+        let (mut room, mut now) = (Room::new(256), Instant::now());
+        let (mut begun, mut seen) = (now, 0);
+        for _ in 0..250 {
+            if room.limit != seen {
+                (seen, begun) = (room.limit, now);
+            }
+            let cold = now - begun < Duration::from_millis(room.limit as u64 / 2);
+            run(&mut room, &mut now, 1, |held| if cold { 2000 } else { held as u64 * 150 });
+        }
+        assert_eq!(room.limit, 256);
     }
 
     #[test]
