@@ -66,11 +66,12 @@ static int load(const char *name)
         { &bridge.last_error, "sparsestream_nbd_last_error" },
         { &bridge.free, "sparsestream_nbd_free" },
     };
+    static const struct bridge_file file = { "NBD", BRIDGE, "libsparsestream-nbd0", "libsparsestream-nbd" };
     void *library;
 
     if (bridge.free != NULL)
         return 0;
-    library = bridge_load(name, "NBD", BRIDGE, "libsparsestream-nbd0");
+    library = bridge_load(name, &file);
     if (library == NULL)
         return EXIT_LOCAL;
     for (size_t i = 0; i < sizeof(symbols) / sizeof(symbols[0]); i++) {

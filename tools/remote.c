@@ -23,13 +23,14 @@ bool names_remote(int count, char **operands)
     return false;
 }
 
-void *bridge_load(const char *name, const char *kind, const char *library, const char *package)
+void *bridge_load(const char *name, const struct bridge_file *file)
 {
-    void *loaded = dlopen(library, RTLD_NOW | RTLD_LOCAL);
+    void *loaded = dlopen(file->library, RTLD_NOW | RTLD_LOCAL);
 
+    /* The reason may be about another file, which the bridge needs. */
     if (loaded == NULL)
-        fail(EXIT_LOCAL, "%s: the bridge to %s cannot be loaded: %s (Debian: install %s)", name, kind, dlerror(),
-             package);
+        fail(EXIT_LOCAL, "%s: the bridge to %s, %s, cannot be loaded: %s (install %s on Debian, %s on Fedora)", name,
+             file->kind, file->library, dlerror(), file->debian, file->fedora);
     return loaded;
 }
 

@@ -43,11 +43,12 @@ static void no_print(void *opaque, void *error)
 static const struct bridge *load(const char *name)
 {
     static struct bridge bridge;
+    static const struct bridge_file file = { "libvirt", BRIDGE, "libsparsestream-libvirt0", "libsparsestream-libvirt" };
     void *library;
 
     if (bridge.source != NULL)
         return &bridge;
-    library = bridge_load(name, "libvirt", BRIDGE, "libsparsestream-libvirt0");
+    library = bridge_load(name, &file);
     if (library == NULL)
         return NULL;
     *(void **)&bridge.source = dlsym(library, "sparsestream_libvirt_source_from_name");

@@ -286,7 +286,8 @@ static void bridge_is_loaded_at_run_time(void)
 
     CHECK_RUN(&daemon, "LD_DEBUG=libs $S copy image back 2>&1 | grep -c 'libvirt[.]so'", 1);
     CHECK_RUN(&daemon, "unset LD_LIBRARY_PATH; $S copy \"${V}v\" other", 1);
-    CHECK_CONTAINS(output, "libsparsestream-libvirt.so.0");
+    CHECK_CONTAINS(output, "the bridge to libvirt, libsparsestream-libvirt.so.0, cannot be loaded: ");
+    CHECK_CONTAINS(output, "(install libsparsestream-libvirt0 on Debian, libsparsestream-libvirt on Fedora)");
     close(image);
     daemon_stop(&daemon);
 }
