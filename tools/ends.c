@@ -141,14 +141,6 @@ int close_target(struct target *target, bool sync)
     return r < 0 ? fail_errno(target->name, "fsync of its directory", r) : 0;
 }
 
-void remove_same(const char *path, dev_t dev, ino_t ino)
-{
-    struct stat st;
-
-    if (lstat(path, &st) == 0 && st.st_dev == dev && st.st_ino == ino)
-        unlink(path);
-}
-
 void abandon_target(struct target *target)
 {
     struct stat st;

@@ -150,6 +150,14 @@ int check_new(const struct settings *settings, const char *path)
     return fail(EXIT_LOCAL, "%s: is a symbolic link to '%s', which does not exist", path, link);
 }
 
+void remove_same(const char *path, dev_t dev, ino_t ino)
+{
+    struct stat st;
+
+    if (lstat(path, &st) == 0 && st.st_dev == dev && st.st_ino == ino)
+        unlink(path);
+}
+
 int open_new(const struct settings *settings, const char *path, int flags, mode_t mode, int *error, int *code)
 {
     struct stat st;

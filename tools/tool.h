@@ -255,8 +255,6 @@ int open_target(const struct settings *settings, const char *path, const struct 
 int close_target(struct target *target, bool sync);
 /* Closes one after a failure. A file that was made and is still empty is removed. */
 void abandon_target(struct target *target);
-/* Removes `path` if it still is the file of this device and inode. */
-void remove_same(const char *path, dev_t dev, ino_t ino);
 /* Whether two are one file or device. */
 bool same_file(const struct target *one, const struct target *other);
 
@@ -271,6 +269,8 @@ int open_existing(const struct settings *settings, const char *path, int flags);
 int check_new(const struct settings *settings, const char *path);
 /* Makes a new file. Returns a descriptor, or an exit code in `*code` after a message. */
 int open_new(const struct settings *settings, const char *path, int flags, mode_t mode, int *error, int *code);
+/* Removes `path` if it still is the file of this device and inode. */
+void remove_same(const char *path, dev_t dev, ino_t ino);
 
 /* place.c */
 
