@@ -15,6 +15,7 @@
 //! | `bytes` | pipes, sockets and character devices |
 //! | `passing` | data that is passed on within the kernel |
 //! | `waiting` | descriptors to wait for, and time |
+//! | `cancellation` | whether the thread can be cancelled |
 //! | `allocate`, [`memory`] | memory that may not be there; memory of which parts have owners |
 //! | [`uring`], [`no_uring`] | rings of io_uring, and machines without |
 
@@ -22,6 +23,7 @@
 
 mod allocate;
 mod bytes;
+mod cancellation;
 mod facts;
 #[cfg(any(test, feature = "fault-injection"))]
 pub mod inject;
@@ -54,6 +56,7 @@ mod zeros;
 
 pub use allocate::*;
 pub use bytes::{Way, read, recv, send, write};
+pub use cancellation::Cancellation;
 pub use facts::*;
 pub use offsets::*;
 pub use passing::*;

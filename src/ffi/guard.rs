@@ -2,6 +2,7 @@
 //! message is set and the negative errno returned.
 
 use crate::error::{Allowed, Error, Result, Text};
+use crate::sys::Cancellation;
 use crate::text::Words;
 use libc::{c_char, c_int, c_void};
 use std::any::Any;
@@ -38,13 +39,23 @@ pub fn signal_safe(body: impl FnOnce() -> Result<()>) -> c_int {
     }
 }
 
+/// As [`code`], for a question about a file that makes no call at which a thread can be cancelled, except where
+/// it disables cancellation by itself: to do so takes longer than to answer.
+pub fn query(body: impl FnOnce() -> Result<c_int>) -> c_int {
+    caught(body).unwrap_or_else(|errno| -errno)
+}
+
 fn run<T>(body: impl FnOnce() -> Result<T>) -> std::result::Result<T, c_int> {
+    let _cancellation = Cancellation::disable();
+    caught(body)
+}
+
+fn caught<T>(body: impl FnOnce() -> Result<T>) -> std::result::Result<T, c_int> {
     #[cfg(sparsestream_c_library)]
     {
         static ONCE: std::sync::Once = std::sync::Once::new();
         ONCE.call_once(record_panics);
     }
-    let _cancellation = Cancellation::disable();
     // An error becomes its errno at once: it is large, and most calls return none.
     // A handle that a panic left half changed is marked by `counted` and not used again.
     catch_unwind(AssertUnwindSafe(|| body().map_err(told)))
@@ -55,6 +66,7 @@ fn run<T>(body: impl FnOnce() -> Result<T>) -> std::result::Result<T, c_int> {
 #[cold]
 #[inline(never)]
 fn told(error: Error) -> c_int {
+    let _cancellation = Cancellation::disable();
     if !error.would_block() {
         keep_message(&error);
     }
@@ -65,35 +77,9 @@ fn told(error: Error) -> c_int {
 #[cold]
 #[inline(never)]
 fn told_panic(payload: &(dyn Any + Send)) -> c_int {
+    let _cancellation = Cancellation::disable();
     keep_message(&Panic { place: PLACE.take(), payload });
     Error::Internal.errno()
-}
-
-const ENABLE: c_int = 0;
-const DISABLE: c_int = 1;
-
-unsafe extern "C" {
-    fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
-}
-
-/// Keeps pthread_cancel(3) from unwinding Rust frames, which would end the process: a cancel that
-/// comes during the call acts after it. Restores the caller's state when it is dropped.
-struct Cancellation(c_int);
-
-impl Cancellation {
-    fn disable() -> Self {
-        let mut old = ENABLE;
-        // SAFETY: `old` is writable, and the state is one of the two that exist.
-        let _ = unsafe { pthread_setcancelstate(DISABLE, &raw mut old) };
-        Cancellation(old)
-    }
-}
-
-impl Drop for Cancellation {
-    fn drop(&mut self) {
-        // SAFETY: the state is the one that was given; the old one is not asked for.
-        let _ = unsafe { pthread_setcancelstate(self.0, std::ptr::null_mut()) };
-    }
 }
 
 /// The source line of a panic, as text.
@@ -342,7 +328,12 @@ fn check_bytes(start: *const c_void, length: usize, name: &'static str) -> Resul
 mod tests {
     use super::*;
     use crate::error::{Operation, Side};
+    use crate::sys::Call;
+    use crate::sys::inject::{self, Fault};
+    use crate::testing::Piece::{Data, Hole};
     use std::ffi::CStr;
+    use std::os::fd::AsRawFd;
+    use std::rc::Rc;
 
     fn last() -> String {
         // SAFETY: the thread's message is always ended by a NUL byte.
@@ -356,30 +347,44 @@ mod tests {
         assert_eq!(count(|| panic!()), -i64::from(libc::ENOTRECOVERABLE));
         assert_eq!(text(|| panic!()), text(|| panic!()));
         quiet(|| panic!());
+        assert_eq!(query(|| panic!()), -libc::ENOTRECOVERABLE);
         assert_eq!(signal_safe(|| panic!()), -libc::ENOTRECOVERABLE);
     }
 
     #[test]
     fn cancellation_is_disabled_inside_and_restored_after() {
-        fn state() -> c_int {
-            let mut old = -1;
-            // SAFETY: `old` is writable, and the state exists; the second call restores it.
-            unsafe {
-                pthread_setcancelstate(DISABLE, &raw mut old);
-                pthread_setcancelstate(old, std::ptr::null_mut());
-            }
-            old
-        }
-        assert_eq!(state(), ENABLE);
-        assert_eq!(code(|| Ok(code(|| Ok(state())))), DISABLE);
-        assert_eq!(state(), ENABLE);
+        let enabled = Cancellation::is_enabled;
+        assert!(enabled());
+        assert_eq!(code(|| Ok(code(|| Ok(enabled().into())))), 0);
+        assert!(enabled());
         assert_eq!(code(|| panic!("on purpose")), -libc::ENOTRECOVERABLE);
-        assert_eq!(state(), ENABLE);
+        assert!(enabled());
         quiet(|| {
             code(|| Ok(0));
-            assert_eq!(state(), DISABLE, "an inner call does not enable it");
+            assert!(!enabled(), "an inner call does not enable it");
             Ok(())
         });
+    }
+
+    #[test]
+    fn a_query_disables_cancellation_where_it_may_be_cancelled() {
+        let file = crate::testing::sparse(&[Hole(1), Data(1)]);
+        let fd = file.as_raw_fd();
+        let flushed = Rc::new(Cell::new(None));
+        let seen = Rc::clone(&flushed);
+        // The file system is not known: what is in the cache is written back, and a thread can be cancelled there.
+        let watch = move |call| match call {
+            Call::Fstatfs => Fault::Errno(libc::EPERM),
+            Call::Fdatasync => {
+                seen.set(Some(Cancellation::is_enabled()));
+                Fault::None
+            }
+            _ => Fault::None,
+        };
+        let ask = || query(|| crate::section::section_at(fd, Some(0)).map(|_| 0));
+        assert_eq!(inject::with(watch, ask), 0);
+        assert_eq!(flushed.get(), Some(false));
+        assert!(Cancellation::is_enabled());
     }
 
     #[test]

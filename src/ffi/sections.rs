@@ -63,7 +63,7 @@ pub unsafe extern "C" fn sparsestream_in_data(
     in_data: *mut bool,
     length: *mut i64,
 ) -> c_int {
-    guard::code(|| {
+    guard::query(|| {
         // SAFETY: the caller promises NULL or a writable place.
         let in_data = unsafe { guard::output(in_data, "in_data") }?;
         // SAFETY: the caller promises NULL or a writable place.
@@ -92,7 +92,7 @@ pub unsafe extern "C" fn sparsestream_section_at(
     offset: i64,
     out: *mut sparsestream_section,
 ) -> c_int {
-    guard::code(|| {
+    guard::query(|| {
         // SAFETY: the caller promises a struct of its size.
         unsafe { options::check(out, "out") }?;
         let offset = guard::unsigned(offset, "offset")?;

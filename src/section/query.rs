@@ -40,6 +40,8 @@ fn section_reconsidered(
     first: Sys<Section>,
     position: &Position,
 ) -> Result<Section> {
+    // What is in the cache may be written back, and a thread can be cancelled there.
+    let _cancellation = sys::Cancellation::disable();
     position.around(|| {
         let (mut belief, mut trail) = (Belief::Unasked, Trail::default());
         let answer = again(|| reconsider(fd, offset, end, first, &mut belief, &mut trail))?;
@@ -66,7 +68,7 @@ pub fn map(fd: Fd, offset: u64, length: u64, mut each: impl FnMut(Section) -> bo
         let (mut walk, mut trail) = (Walk::new(fd, file.end), Trail::default());
         let mut at = offset;
         while at < end {
-            let mut section = again(|| walk.at(at, &mut trail))?;
+            let mut section = again(|| next(&mut walk, at, &mut trail))?;
             if section.kind == Kind::End {
                 break;
             }
@@ -78,6 +80,12 @@ pub fn map(fd: Fd, offset: u64, length: u64, mut each: impl FnMut(Section) -> bo
         }
         Ok(())
     })
+}
+
+/// The next section of a walk. Not in line: it is called at two places of [`again`].
+#[inline(never)]
+fn next(walk: &mut Walk, at: u64, trail: &mut Trail) -> Result<Section> {
+    walk.at(at, trail)
 }
 
 /// Whether the file system can be asked for the map of this file. The position is kept.

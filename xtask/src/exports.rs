@@ -8,7 +8,7 @@ use syn::spanned::Spanned;
 use syn::{Attribute, Expr, ItemFn, ReturnType, Stmt};
 
 /// The functions of `src/ffi/guard.rs` that an export may be a call of.
-const GUARDS: [&str; 5] = ["code", "count", "text", "quiet", "signal_safe"];
+const GUARDS: [&str; 6] = ["code", "count", "query", "text", "quiet", "signal_safe"];
 /// Attributes that export a symbol.
 const EXPORTING: [&str; 2] = ["no_mangle", "export_name"];
 /// The linker's list of exports, below the project's directory.
