@@ -6,7 +6,7 @@ use super::inbox::Inbox;
 use super::proof::Proof;
 use super::proto::frame::{MAX_OFFSET, MAX_PAYLOAD, MIN_PAYLOAD, UNKNOWN};
 use super::proto::receiver::{self, Config, Piece, Receiver, Stage};
-use super::proto::{Fault, Input, Refused};
+use super::proto::{Input, Refused};
 use super::transport::{Link, Transport, Wants};
 use crate::end::{End, Extent, Peer};
 use crate::error::{Allowed, Error, Operation, Result, Side};
@@ -132,9 +132,7 @@ impl Reader {
     }
 
     fn because(&self, refused: Refused) -> Error {
-        let Refused { why, errno } = refused;
-        let (operation, side) = (Operation::Read, Side::Source);
-        Error::Because { operation, side, offset: self.machine.at(), errno, why }
+        refused.error(Operation::Read, Side::Source, self.machine.at())
     }
 
     fn ended_early(&self) -> Error {
@@ -151,26 +149,34 @@ impl Reader {
     }
 
     /// Does something, and keeps its failure: what is broken stays so.
+    #[inline(always)]
     fn lasting<T>(&mut self, body: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        if let Some(error) = self.failed.clone() {
-            return Err(error);
+        if self.failed.is_some() {
+            return Err(self.settle(None));
         }
-        let result = body(self);
-        if let Some(error) = self.failed.clone() {
+        match body(self) {
+            Ok(value) if self.failed.is_none() => Ok(value),
             // It shows in the midst of something else that answers cannot be sent.
-            return Err(error);
+            result => Err(self.settle(result.err())),
         }
-        if let Err(error) = &result {
-            if error.is_peers() {
-                // It knows.
-                self.failed = Some(error.clone());
-                self.machine.abandon();
-                self.link.close_now();
-            } else if !error.would_block() && !error.interrupted() {
-                self.fail(error.clone());
-            }
+    }
+
+    /// Keeps this error, if it is a failure and none was kept before. Returns the one to report.
+    #[cold]
+    fn settle(&mut self, error: Option<Error>) -> Error {
+        if let Some(failed) = &self.failed {
+            return failed.clone();
         }
-        result
+        let error = error.unwrap_or(Error::Internal);
+        if error.is_peers() {
+            // It knows.
+            self.failed = Some(error.clone());
+            self.machine.abandon();
+            self.link.close_now();
+        } else if !error.would_block() && !error.interrupted() {
+            self.fail(error.clone());
+        }
+        error
     }
 
     /// Ends it with a failure, which is reported to the sender if that is possible without waiting.
@@ -183,12 +189,17 @@ impl Reader {
     }
 
     /// Takes frames until there is something to pass on, or the end.
+    #[inline(always)]
     fn advance(&mut self) -> Result<()> {
+        if self.machine.passes() { Ok(()) } else { self.take_frames() }
+    }
+
+    fn take_frames(&mut self) -> Result<()> {
         for _ in 0..FRAMES_AT_ONCE {
             match self.machine.stage() {
                 Stage::Ended | Stage::Finished => return Ok(()),
                 Stage::Failed => return Err(self.failed.clone().unwrap_or(Error::Internal)),
-                Stage::Open if self.machine.piece() != Piece::None => return Ok(()),
+                Stage::Open if self.machine.passes() => return Ok(()),
                 Stage::Open => self.take_frame()?,
                 Stage::Waiting | Stage::Offered(_) | Stage::Proving(_) => self.shake_hands()?,
             }
@@ -215,8 +226,7 @@ impl Reader {
                 };
                 filled.map_err(|errno| self.error(Operation::Read, errno))
             }
-            Err(Fault::Peer(error)) => Err(error),
-            Err(Fault::Refused(refused)) => Err(self.because(refused)),
+            Err(fault) => Err(fault.error(Operation::Read, Side::Source, self.machine.at())),
         }
     }
 

@@ -7,7 +7,7 @@ use super::milliseconds;
 use super::proto::body::Hello;
 use super::proto::frame::{HEADER, UNKNOWN, VERSION};
 use super::proto::sender::{self, Config, Sender, Stage};
-use super::proto::{Fault, Input, Refused};
+use super::proto::{Input, Refused};
 use super::transport::{Link, Transport, Wants};
 use crate::end::{Description, End, Peer};
 use crate::error::{Error, Operation, Result, Side};
@@ -108,27 +108,37 @@ impl Writer {
     }
 
     fn because(&self, operation: Operation, refused: Refused) -> Error {
-        let Refused { why, errno } = refused;
-        Error::Because { operation, side: Side::Sink, offset: self.machine.at(), errno, why }
+        refused.error(operation, Side::Sink, self.machine.at())
     }
 
     /// Does something, and keeps its failure: what is broken stays so.
+    #[inline(always)]
     fn lasting<T>(&mut self, body: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        if let Some(error) = self.failed.clone() {
-            return Err(error);
+        if self.failed.is_some() {
+            return Err(self.settle(None));
         }
-        let result = body(self);
-        if let Err(error) = &result {
-            if error.is_peers() {
-                // It knows.
-                self.failed = Some(error.clone());
-                self.machine.abandon();
-                self.link.close_now();
-            } else if !error.would_block() && !error.interrupted() {
-                self.fail(error.clone());
-            }
+        match body(self) {
+            Ok(value) if self.failed.is_none() => Ok(value),
+            result => Err(self.settle(result.err())),
         }
-        result
+    }
+
+    /// Keeps this error, if it is a failure and none was kept before. Returns the one to report.
+    #[cold]
+    fn settle(&mut self, error: Option<Error>) -> Error {
+        if let Some(failed) = &self.failed {
+            return failed.clone();
+        }
+        let error = error.unwrap_or(Error::Internal);
+        if error.is_peers() {
+            // It knows.
+            self.failed = Some(error.clone());
+            self.machine.abandon();
+            self.link.close_now();
+        } else if !error.would_block() && !error.interrupted() {
+            self.fail(error.clone());
+        }
+        error
     }
 
     /// Ends it with a failure, which is reported to the receiver if that is possible without waiting.
@@ -149,24 +159,31 @@ impl Writer {
         Ok(())
     }
 
-    /// The result of sending. If it failed, the receiver may have sent the reason.
+    /// The result of sending.
+    #[inline(always)]
     fn sent<T>(&mut self, operation: Operation, result: Sys<T>) -> Result<T> {
-        let errno = match result {
-            Ok(value) => return Ok(value),
-            Err(errno) => errno,
-        };
-        let error = self.error(operation, errno);
-        if errno == libc::EINTR {
-            return Err(error);
-        }
-        match self.hear() {
-            Err(heard) if heard.is_peers() || errno == libc::EAGAIN => Err(heard),
-            // A transport that failed may know the reason only when it is read.
-            Err(heard @ Error::Said { .. }) if !matches!(error, Error::Said { .. }) => Err(heard),
-            Ok(()) | Err(_) => Err(error),
+        match result {
+            Ok(value) => Ok(value),
+            Err(errno) => Err(self.unsent(operation, errno)),
         }
     }
 
+    /// The error of a failure to send. The receiver may have sent the reason.
+    #[cold]
+    fn unsent(&mut self, operation: Operation, errno: i32) -> Error {
+        let error = self.error(operation, errno);
+        if errno == libc::EINTR {
+            return error;
+        }
+        match self.hear() {
+            Err(heard) if heard.is_peers() || errno == libc::EAGAIN => heard,
+            // A transport that failed may know the reason only when it is read.
+            Err(heard @ Error::Said { .. }) if !matches!(error, Error::Said { .. }) => heard,
+            Ok(()) | Err(_) => error,
+        }
+    }
+
+    #[inline(never)]
     fn flush_all(&mut self, operation: Operation) -> Result<()> {
         if self.machine.waits() == 0 {
             return Ok(());
@@ -177,6 +194,7 @@ impl Writer {
 
     /// Takes the answers that are there, without waiting for any, and no more than a bounded number: a
     /// receiver that never stops must not keep the caller from its other work.
+    #[inline(never)]
     fn hear(&mut self) -> Result<()> {
         if !self.machine.two_way() {
             return Ok(());
@@ -198,8 +216,7 @@ impl Writer {
                     Err(libc::EAGAIN) => return Ok(()),
                     Err(errno) => return Err(self.error(operation, errno)),
                 },
-                Err(Fault::Peer(error)) => return Err(error),
-                Err(Fault::Refused(refused)) => return Err(self.because(operation, refused)),
+                Err(fault) => return Err(fault.error(operation, Side::Sink, self.machine.at())),
             }
         }
         Ok(())
@@ -246,6 +263,7 @@ impl Writer {
     }
 
     /// Makes ready to send a frame of this many bytes.
+    #[inline]
     fn ready(&mut self, operation: Operation, room: usize) -> Result<()> {
         if self.machine.stage() != Stage::Open {
             self.reach_stream(operation)?;

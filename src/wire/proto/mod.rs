@@ -40,7 +40,7 @@ mod silence;
 mod tests;
 mod unsent;
 
-use crate::error::Error;
+use crate::error::{Error, Operation, Side};
 use frame::Malformed;
 
 /// The nature of the bytes given to a machine.
@@ -63,6 +63,15 @@ pub struct Refused {
     pub errno: i32,
 }
 
+impl Refused {
+    /// It as an error of this operation at this place.
+    #[must_use]
+    pub fn error(self, operation: Operation, side: Side, offset: u64) -> Error {
+        let Refused { why, errno } = self;
+        Error::Because { operation, side, offset, errno, why }
+    }
+}
+
 impl From<Malformed> for Refused {
     fn from(malformed: Malformed) -> Self {
         Refused { why: malformed.why(), errno: malformed.errno() }
@@ -80,6 +89,17 @@ pub enum Fault {
     Refused(Refused),
     /// The peer reported its own failure.
     Peer(Error),
+}
+
+impl Fault {
+    /// It as an error: the peer's own, or the refusal at this place.
+    #[must_use]
+    pub fn error(self, operation: Operation, side: Side, offset: u64) -> Error {
+        match self {
+            Fault::Refused(refused) => refused.error(operation, side, offset),
+            Fault::Peer(error) => error,
+        }
+    }
 }
 
 impl From<Refused> for Fault {

@@ -157,6 +157,13 @@ impl Receiver {
         self.piece
     }
 
+    /// Whether there is such a piece, in a stream that comes.
+    #[inline]
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        matches!(self.stage, Stage::Open) && !matches!(self.piece, Piece::None)
+    }
+
     /// Bytes that were passed on, from the start of the stream.
     #[must_use]
     pub fn at(&self) -> u64 {
@@ -195,7 +202,7 @@ impl Receiver {
 
     /// Takes the frame at the start of these bytes. Not to be called while a piece is left.
     pub fn handle_input(&mut self, bytes: &[u8]) -> std::result::Result<Input, Fault> {
-        if self.piece != Piece::None {
+        if !matches!(self.piece, Piece::None) {
             return Err(MISUSED.into());
         }
         match frame::first(bytes)? {

@@ -136,16 +136,7 @@ fn kinds(bytes: &[u8]) -> Vec<Kind> {
 
 /// The errno of a failure, as the driver of a machine reports it.
 fn error_of(fault: Fault) -> Error {
-    match fault {
-        Fault::Peer(error) => error,
-        Fault::Refused(refused) => Error::Because {
-            operation: Operation::Read,
-            side: Side::Source,
-            offset: 0,
-            errno: refused.errno,
-            why: refused.why,
-        },
-    }
+    fault.error(Operation::Read, Side::Source, 0)
 }
 
 fn said(receiver: &mut Receiver) -> Vec<u8> {
