@@ -153,16 +153,26 @@ pub extern "C" fn sparsestream_version() -> *const c_char {
 /// Any thread may call this.
 #[unsafe(no_mangle)]
 pub extern "C" fn sparsestream_version_number() -> c_int {
-    guard::code(|| version_number(env!("CARGO_PKG_VERSION")).ok_or(Error::Internal))
+    guard::code(|| Ok(VERSION_NUMBER))
 }
 
+const VERSION_NUMBER: c_int = version_number([
+    env!("CARGO_PKG_VERSION_MAJOR"),
+    env!("CARGO_PKG_VERSION_MINOR"),
+    env!("CARGO_PKG_VERSION_PATCH"),
+]);
+
 /// A version of three numbers below 1000 as one number.
-fn version_number(version: &str) -> Option<c_int> {
-    let mut parts =
-        version.split('.').map(|part| part.parse().ok().filter(|number| *number < 1000));
-    let (major, minor, patch): (c_int, c_int, c_int) =
-        (parts.next()??, parts.next()??, parts.next()??);
-    Some(major * 1_000_000 + minor * 1000 + patch)
+const fn version_number(parts: [&str; 3]) -> c_int {
+    let [major, minor, patch] = parts;
+    part(major) * 1_000_000 + part(minor) * 1000 + part(patch)
+}
+
+const fn part(text: &str) -> c_int {
+    match c_int::from_str_radix(text, 10) {
+        Ok(number) if 0 <= number && number < 1000 => number,
+        Ok(_) | Err(_) => panic!("a part of the version is not a number below 1000"),
+    }
 }
 
 #[cfg(test)]
@@ -192,16 +202,17 @@ mod tests {
     #[test]
     fn the_version_is_the_crates() {
         assert_eq!(text(sparsestream_version()), env!("CARGO_PKG_VERSION"));
-        assert_eq!(Some(sparsestream_version_number()), version_number(env!("CARGO_PKG_VERSION")));
+        let parts: Vec<_> = env!("CARGO_PKG_VERSION").split('.').collect();
+        assert_eq!(sparsestream_version_number(), version_number(parts.try_into().unwrap()));
     }
 
     #[test]
     fn a_later_version_is_a_greater_number() {
-        assert_eq!(version_number("0.1.0"), Some(1000));
-        assert_eq!(version_number("1.2.3"), Some(1_002_003));
-        assert_eq!(version_number("999.999.999"), Some(999_999_999));
-        for bad in ["", "1.2", "1.2.x", "1.1000.0"] {
-            assert_eq!(version_number(bad), None, "{bad}");
+        assert_eq!(version_number(["0", "1", "0"]), 1000);
+        assert_eq!(version_number(["1", "2", "3"]), 1_002_003);
+        assert_eq!(version_number(["999", "999", "999"]), 999_999_999);
+        for bad in ["", "x", "1000", "-1"] {
+            assert!(std::panic::catch_unwind(|| version_number(["1", "2", bad])).is_err(), "{bad}");
         }
     }
 }
