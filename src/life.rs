@@ -16,14 +16,19 @@ pub enum Life {
 
 impl Life {
     /// `ESHUTDOWN` for what comes after the end.
+    #[inline(always)]
     pub fn check(self, operation: Operation, side: Side, offset: u64) -> Result<()> {
         match self {
             Life::Open => Ok(()),
-            Life::Finished | Life::Aborted => {
-                let (errno, why) = (libc::ESHUTDOWN, "it was finished or aborted before");
-                Err(Error::Because { operation, side, offset, errno, why })
-            }
+            Life::Finished | Life::Aborted => Err(Self::over(operation, side, offset)),
         }
+    }
+
+    /// The error of a call that comes after the end.
+    #[cold]
+    pub fn over(operation: Operation, side: Side, offset: u64) -> Error {
+        let (errno, why) = (libc::ESHUTDOWN, "it was finished or aborted before");
+        Error::Because { operation, side, offset, errno, why }
     }
 
     /// It failed, unless it was over already.

@@ -78,6 +78,7 @@ impl Walk {
 
     /// The section at `offset`, cut to it and to the end. The end itself before `end` means that the file is
     /// shorter now. Facts about the map are recorded in the trail, once.
+    #[inline(always)]
     pub fn at(&mut self, offset: u64, trail: &mut Trail) -> Result<Section> {
         if offset >= self.end {
             return Ok(Section::end(offset));

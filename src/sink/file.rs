@@ -109,6 +109,7 @@ impl<C: Checkpoint> FileSink<C> {
     }
 
     /// The steps before data is put anywhere.
+    #[inline]
     fn prepare(&mut self) -> Result<()> {
         self.place.room(1, Operation::Write)?;
         self.make_durable_if_due()?;
@@ -119,6 +120,16 @@ impl<C: Checkpoint> FileSink<C> {
     /// Whether a write that failed is to be made again, after everything before it.
     fn writes_in_order(&mut self, errno: i32) -> bool {
         self.growth.write_in_order(self.place.at(), errno, &mut self.zeroing.trail)
+    }
+
+    /// Makes a write that failed with this error again, if that helps.
+    #[cold]
+    fn write_again(&mut self, buffer: &[u8], error: Error) -> Result<usize> {
+        if !self.writes_in_order(error.errno()) {
+            return Err(error);
+        }
+        self.prepare()?;
+        self.place.write(buffer)
     }
 
     /// The step after data was put somewhere.
@@ -173,12 +184,15 @@ impl<C: Checkpoint> FileSink<C> {
         Ok(())
     }
 
+    #[inline(always)]
     fn make_durable_if_due(&mut self) -> Result<()> {
-        if self.place.due() {
-            self.extend()?;
-            self.place.make_durable()?;
-        }
-        Ok(())
+        if self.place.due() { self.make_durable() } else { Ok(()) }
+    }
+
+    #[cold]
+    fn make_durable(&mut self) -> Result<()> {
+        self.extend()?;
+        self.place.make_durable()
     }
 
     /// Whether holes can be made here, as far as that can be known before one is.
@@ -224,11 +238,8 @@ impl<C: Checkpoint> Sink for FileSink<C> {
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
         self.prepare()?;
         let count = match self.place.write(buffer) {
-            Err(error) if self.writes_in_order(error.errno()) => {
-                self.prepare()?;
-                self.place.write(buffer)?
-            }
-            other => other?,
+            Ok(count) => count,
+            Err(error) => self.write_again(buffer, error)?,
         };
         self.reached();
         Ok(count)

@@ -102,6 +102,7 @@ impl<C: Checkpoint> Place<C> {
     }
 
     /// Moves on past data.
+    #[inline]
     pub(super) fn put(&mut self, count: u64) {
         self.at += count;
         self.interval.data(count);
@@ -236,6 +237,7 @@ impl<C: Checkpoint> Place<C> {
     }
 
     /// Writes what fits, and moves on.
+    #[inline]
     pub(super) fn write(&mut self, buffer: &[u8]) -> Result<usize> {
         let most = self.most().min(buffer.len() as u64) as usize;
         let count = match &mut self.direct {

@@ -139,12 +139,12 @@ impl FileSource {
         Ok(Next::End)
     }
 
-    /// The section at the offset, known or asked for.
-    #[inline]
+    /// The section at the offset, known or asked for. None is known once it is over.
+    #[inline(always)]
     fn current(&mut self, end: u64) -> Result<Section> {
         match self.map.section() {
-            Some(section) if self.life == Life::Open => Ok(section),
-            Some(_) | None => self.ask(end),
+            Some(section) => Ok(section),
+            None => self.ask(end),
         }
     }
 
@@ -163,7 +163,7 @@ impl FileSource {
 
     /// Has the disk read a section ahead, and the next ones, before data of it is moved, if it is of more
     /// than `small` bytes.
-    #[inline]
+    #[inline(always)]
     fn tell_disk(&mut self, section: &Section, end: u64, small: u64) {
         if section.length > small && self.direct.is_none() {
             let section_end = section.offset + section.length;
@@ -178,6 +178,7 @@ impl FileSource {
 
     /// Reads what is made while it is read. The file had this size when it was examined.
     fn read_made_up(&mut self, buffer: &mut [u8], examined: u64) -> Result<Next> {
+        self.life.check(Operation::Read, Side::Source, self.offset)?;
         let count = sys::pread(self.fd, buffer, self.offset).map_err(|errno| self.error(errno))?;
         let size = sys::size(self.fd).map_err(|errno| self.error(errno))?;
         if count == 0 && size < examined {
@@ -214,9 +215,11 @@ impl Source for FileSource {
     }
 
     fn next(&mut self, buffer: &mut [u8]) -> Result<Next> {
-        self.life.check(Operation::Read, Side::Source, self.offset)?;
         let end = match self.limit {
-            _ if self.ended => return Ok(Next::End),
+            _ if self.ended => {
+                self.life.check(Operation::Read, Side::Source, self.offset)?;
+                return Ok(Next::End);
+            }
             Limit::At(end) | Limit::AtMost(end) => end,
             Limit::Unknown { size } => return self.read_made_up(buffer, size),
         };
@@ -319,8 +322,10 @@ impl Stored for FileSource {
 
 impl Feed for FileSource {
     fn feedable(&mut self) -> Result<u64> {
-        let length = self.extent()?.map_or(0, |extent| extent.length);
-        Ok(if length < Extent::LEAST { 0 } else { length })
+        match self.extent()? {
+            Some(Extent { length, .. }) if length >= Extent::LEAST => Ok(length),
+            Some(_) | None => Ok(0),
+        }
     }
 
     fn feed_pipe(&mut self, pipe: &mut Pipe, most: u64) -> Result<Attempt> {
@@ -359,6 +364,7 @@ impl Rewind for FileSource {
 impl End for FileSource {
     fn finish(&mut self) -> Result<()> {
         self.map.restore()?;
+        self.map.forget();
         self.life = Life::Finished;
         Ok(())
     }
@@ -366,6 +372,7 @@ impl End for FileSource {
     fn abort(&mut self, error: &Error) {
         self.queue.end(error);
         self.life.abort();
+        self.map.forget();
         // The stream has failed already, and that is the error to report.
         let _ = self.map.restore();
     }

@@ -145,6 +145,7 @@ impl Flow {
     }
 
     /// Where the pending data lies in the stream.
+    #[inline]
     fn place(&self, turn: &Turn) -> u64 {
         turn.meter.position() + self.gap.length()
     }
@@ -171,10 +172,11 @@ impl Flow {
     /// Pushes some of the pending data, or what must come before it.
     #[inline]
     fn push_pending(&mut self, turn: &mut Turn) -> Result<Done> {
-        let place = self.place(turn);
+        let gap = self.gap.length();
         let count = match &mut self.zeros {
             None => self.pool.pending().len(),
             Some(zeros) => {
+                let place = turn.meter.position() + gap;
                 if let Some(room) = zeros.wants_more(place, &self.pool) {
                     return self.pull_more(room, turn);
                 }
@@ -239,7 +241,10 @@ impl Flow {
     #[inline]
     fn pull(&mut self, turn: &mut Turn) -> Result<Option<Done>> {
         let solid = self.zeros.as_ref().map_or(u64::MAX, Zeros::solid);
-        if self.gap.is_empty() && solid > 0 {
+        if !self.gap.is_empty() {
+            return self.pull_behind_gap(turn);
+        }
+        if solid > 0 {
             match self.ladder.climb(solid, self.zeros.is_some(), turn)? {
                 Tried::Done(done) => {
                     self.passed(done);
@@ -250,20 +255,26 @@ impl Flow {
                 Tried::Nothing => self.passed(Done::Worked(0)),
             }
         }
-        if !self.gap.is_empty() {
-            // There may be much to read before anything moves: what is kept back must not wait for that, nor
-            // for a sign of life.
-            turn.flush()?;
+        match self.read(turn)? {
+            // The rule, for which no call is made.
+            Next::Data(_) => Ok(None),
+            next => self.came(next, turn),
         }
-        let next = match self.read(turn) {
-            Err(error) if error.would_block() && !self.gap.is_empty() => {
+    }
+
+    /// Reads what comes behind a gap that may still grow.
+    fn pull_behind_gap(&mut self, turn: &mut Turn) -> Result<Option<Done>> {
+        // There may be much to read before anything moves: what is kept back must not wait for that, nor for a
+        // sign of life.
+        turn.flush()?;
+        match self.read(turn) {
+            Err(error) if error.would_block() => {
                 // A known gap goes out before anybody waits.
                 self.gap.close();
-                return Ok(None);
+                Ok(None)
             }
-            other => other?,
-        };
-        self.came(next, turn)
+            other => self.came(other?, turn),
+        }
     }
 
     /// Data moved past the search for zeros.
@@ -278,47 +289,39 @@ impl Flow {
     }
 
     /// Reads into the empty pool.
-    #[inline]
+    #[inline(always)]
     fn read(&mut self, turn: &mut Turn) -> Result<Next> {
         self.pool.clear();
-        let (place, size) = (self.place(turn), self.pool.size());
-        let held = self.pool.held_end();
+        let (size, held, gap) = (self.pool.size(), self.pool.held_end(), self.gap.length());
         let room = self.zeros.as_mut().map_or(size, |zeros| match held {
-            None => zeros.begin(place, size),
+            None => zeros.begin(turn.meter.position() + gap, size),
             Some(end) => zeros.resume(end),
         });
-        let (next, most) = self.ask(room, turn);
-        let next = next?;
-        if let Next::Data(count) = next {
-            let count = turn.came(count, most)?;
-            self.pool.filled(count);
-            if let Some(zeros) = &mut self.zeros {
-                zeros.filled(count);
-            }
+        let next = self.ask(room, turn)?;
+        if let (Next::Data(count), Some(zeros)) = (next, &mut self.zeros) {
+            zeros.filled(count);
         }
         Ok(next)
     }
 
-    /// Asks the source for data behind the pending data, as far as `room`. Returns its answer, and what it could
-    /// have read at most.
-    #[inline]
-    fn ask(&mut self, room: usize, turn: &mut Turn) -> (Result<Next>, usize) {
+    /// Asks the source for data behind the pending data, as far as `room`.
+    #[inline(always)]
+    fn ask(&mut self, room: usize, turn: &mut Turn) -> Result<Next> {
         let buffer = self.pool.room(room);
         let most = buffer.len();
         let next = turn.source.next(buffer);
         self.pool.asked(&next, room, turn);
-        (next, most)
+        let next = next?;
+        if let Next::Data(count) = next {
+            self.pool.filled(turn.came(count, most)?);
+        }
+        Ok(next)
     }
 
     /// Reads on behind the pending data, unless something else than data comes next.
     fn pull_more(&mut self, room: usize, turn: &mut Turn) -> Result<Done> {
-        let (next, most) = self.ask(room, turn);
-        let settled = match next {
-            Ok(Next::Data(count)) => {
-                let count = turn.came(count, most)?;
-                self.pool.filled(count);
-                false
-            }
+        let settled = match self.ask(room, turn) {
+            Ok(Next::Data(_)) => false,
             Ok(Next::Hole(_) | Next::Keep(_) | Next::End) => true,
             Err(error) if error.would_block() => true,
             Err(error) => return Err(error),

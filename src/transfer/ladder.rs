@@ -72,7 +72,7 @@ impl Ladder {
     }
 
     /// Data moved this way.
-    #[inline]
+    #[inline(never)]
     pub(super) fn moved(&mut self, way: Way, count: u64, turn: &mut Turn) -> Result<Done> {
         if self.last != Some(way) {
             self.last = Some(way);

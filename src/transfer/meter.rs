@@ -87,7 +87,7 @@ impl Meter {
     }
 
     /// The sink took this.
-    #[inline]
+    #[inline(always)]
     pub(super) fn moved(
         &mut self,
         part: Part,
@@ -96,32 +96,32 @@ impl Meter {
         observer: &mut dyn Observe,
     ) -> Result<()> {
         let (kind, offset) = (part.kind(), self.stats.position);
+        let begins = self.section.is_none_or(|section| section.kind != kind);
         let stats = &mut self.stats;
         stats.position += length;
         match part {
             Part::Data(way) => {
                 stats.data_bytes += length;
+                stats.data_sections += u64::from(begins);
                 stats.ways.add_data(way, length);
             }
             Part::Hole(way, zeros) => {
                 stats.hole_bytes += length;
+                stats.hole_sections += u64::from(begins);
                 stats.zero_bytes += zeros;
                 stats.ways.add_holes(way, length);
             }
-            Part::Keep => stats.keep_bytes += length,
-        }
-        match &mut self.section {
-            Some(section) if section.kind == kind => section.length += length,
-            other => {
-                match part {
-                    Part::Data(_) => stats.data_sections += 1,
-                    Part::Hole(..) => stats.hole_sections += 1,
-                    Part::Keep => stats.keep_sections += 1,
-                }
-                if let Some(whole) = other.replace(Section::new(kind, offset, length)) {
-                    self.report_section(whole, observer)?;
-                }
+            Part::Keep => {
+                stats.keep_bytes += length;
+                stats.keep_sections += u64::from(begins);
             }
+        }
+        if begins {
+            if let Some(whole) = self.section.replace(Section::new(kind, offset, length)) {
+                self.report_section(whole, observer)?;
+            }
+        } else if let Some(section) = &mut self.section {
+            section.length += length;
         }
         if self.reports && self.is_report_due(now) { self.report(now, observer) } else { Ok(()) }
     }

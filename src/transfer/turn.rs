@@ -56,8 +56,8 @@ pub(super) struct Several {
 }
 
 impl Turn<'_> {
-    /// The sink took this.
-    #[inline]
+    /// The sink took this. In line: what kind of part it is is known where it is called.
+    #[inline(always)]
     pub(super) fn moved(&mut self, part: Part, length: u64) -> Result<()> {
         self.progressed();
         self.meter.moved(part, length, self.now, self.observer)

@@ -60,19 +60,16 @@ impl Party {
     }
 
     /// The place of a call that is going to be made; refused if the end is over.
+    #[inline(always)]
     pub fn touch(&mut self, operation: Operation) -> Result<Site> {
         match self.life {
             Life::Unused | Life::Used => {
                 self.life = Life::Used;
                 Ok(self.site(operation))
             }
-            Life::Finished | Life::Failed => Err(Error::Because {
-                operation,
-                side: self.side,
-                offset: self.offset,
-                errno: libc::ESHUTDOWN,
-                why: "it was finished or aborted before",
-            }),
+            Life::Finished | Life::Failed => {
+                Err(crate::life::Life::over(operation, self.side, self.offset))
+            }
         }
     }
 

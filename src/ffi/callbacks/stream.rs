@@ -77,14 +77,15 @@ impl StreamSource {
         }
     }
 
-    /// The next section, if it is known and not data.
-    fn known(&self) -> Option<Next> {
-        match self.coming {
-            Coming::Section(Kind::Keep, length) => Some(Next::Keep(length)),
-            Coming::Section(_, length) => Some(Next::Hole(length)),
-            Coming::End => Some(Next::End),
-            Coming::Unknown | Coming::Hole | Coming::Keep => None,
-        }
+    /// The next section, which is known not to be data.
+    fn known(&mut self) -> Result<Next> {
+        self.party.touch(Operation::Read)?;
+        self.learn()?;
+        Ok(match self.coming {
+            Coming::Section(Kind::Keep, length) => Next::Keep(length),
+            Coming::Section(_, length) => Next::Hole(length),
+            Coming::Unknown | Coming::Hole | Coming::Keep | Coming::End => Next::End,
+        })
     }
 }
 
@@ -101,10 +102,8 @@ impl Source for StreamSource {
     }
 
     fn next(&mut self, buffer: &mut [u8]) -> Result<Next> {
-        self.learn()?;
-        if let Some(next) = self.known() {
-            self.party.touch(Operation::Read)?;
-            return Ok(next);
+        if !matches!(self.coming, Coming::Unknown) {
+            return self.known();
         }
         let site = self.party.touch(Operation::Read)?;
         let recv = self.ops.recv.ok_or_else(|| Error::null("ops.recv"))?;
@@ -127,8 +126,7 @@ impl Source for StreamSource {
                 }
             },
         }
-        self.learn()?;
-        Ok(self.known().unwrap_or(Next::End))
+        self.known()
     }
 
     /// A stream is not read for it: it is data, as long as nothing else is known.

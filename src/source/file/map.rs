@@ -37,6 +37,7 @@ impl Map {
     }
 
     /// Asks for the section at `offset`, which is before `end`.
+    #[inline(always)]
     pub(super) fn ask(&mut self, offset: u64, end: u64, trail: &mut Trail) -> Result<Section> {
         let section = match &mut self.walk {
             None => Section::new(Kind::Data, offset, end - offset),
@@ -56,10 +57,13 @@ impl Map {
     /// The source has moved on.
     #[inline]
     pub(super) fn advance(&mut self, by: u64) {
-        self.section = self.section.and_then(|section| {
-            let length = section.length.checked_sub(by).filter(|left| *left > 0)?;
-            Some(Section::new(section.kind, section.offset + by, length))
-        });
+        match &mut self.section {
+            Some(section) if section.length > by => {
+                section.offset += by;
+                section.length -= by;
+            }
+            section => *section = None,
+        }
     }
 
     /// What was answered about the next section may not be so any more.
