@@ -158,6 +158,15 @@ static int check_ends(const struct copy *copy)
     return copy->to.fd < 0 && copy->to.path != NULL ? 0 : check_preserve(settings, &copy->from, &copy->to);
 }
 
+/* The blocks that `cp --sparse=always` looks at, so that a copy allocates no more. All targets are in one place. */
+static uint32_t zero_block(const struct target *to)
+{
+    enum { LEAST = 512, MOST = 4096 };
+    blksize_t block = to->regular ? to->st.st_blksize : MOST;
+
+    return block >= LEAST && block < MOST && (block & (block - 1)) == 0 ? (uint32_t)block : MOST;
+}
+
 static int copy_opened(struct copy *copy)
 {
     struct settings *settings = copy->settings;
@@ -165,6 +174,8 @@ static int copy_opened(struct copy *copy)
     bool whole = settings->at < 0 && copy->to.path != NULL;
     int r;
 
+    if (settings->zero_block == 0)
+        settings->zero_block = zero_block(&copy->to);
     copy->at = settings->at < 0 ? 0 : settings->at;
     copy->length = length_of(settings, &copy->from);
     copy->truncate = copy->to.regular && !copy->to.append && (settings->truncate >= 0 ? settings->truncate : whole);
@@ -276,9 +287,6 @@ int command_copy(struct settings *settings, int count, char **operands)
         return r;
     if (count < 2)
         return usage(settings, "copy needs a source and a target");
-    /* A copy allocates no more than that of `cp --sparse=always`, which looks at blocks of this size. */
-    if (settings->zero_block == 0)
-        settings->zero_block = 4096;
     signals_catch();
     if (strcmp(last, "-") != 0 && stat(last, &st) == 0 && S_ISDIR(st.st_mode)) {
         if (count > 2 && settings->error_map != NULL)

@@ -17,7 +17,7 @@ struct command {
 };
 
 #define HELP_ENDS                                                                                                \
-    "  --detect-zeroes[=BLOCK]     make holes of blocks of zeros; default 4K for copy, else 64K\n"               \
+    "  --detect-zeroes[=BLOCK]     make holes of blocks of zeros; default 64K, at most 4K for copy\n"               \
     "  --min-hole SIZE             write zeros for holes that are shorter\n"                                     \
     "  --direct=never|auto|always  bypass the page cache (O_DIRECT); default never\n"                                \
     "  --sparse=auto|required|never  keep holes if possible, or fail, or write zeros\n"

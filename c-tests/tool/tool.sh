@@ -58,6 +58,20 @@ same() {
     fi
 }
 
+# mount_new KIND DIRECTORY [MKFS-OPTION...]: mounts an empty file system at a new directory.
+mount_new() {
+    local kind=$1 at=$2
+    shift 2
+    mkdir "$at"
+    case $kind in
+    tmpfs | ramfs) mount -t "$kind" none "$at" 2>/dev/null ;;
+    *)
+        truncate -s 400M "$at.image"
+        "mkfs.$kind" "$@" "$at.image" >/dev/null 2>&1 && mount -o loop "$at.image" "$at" 2>/dev/null
+        ;;
+    esac
+}
+
 # data FILE OFFSET LENGTH: random bytes there.
 data() { head -c "$3" /dev/urandom | dd of="$1" bs=1M oflag=seek_bytes seek="$2" conv=notrunc status=none iflag=fullblock; }
 
