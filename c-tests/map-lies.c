@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #define UNIT (64 * KiB)
@@ -31,6 +32,8 @@ struct liar {
     bool done;
     /* All answers at random. */
     struct random *random;
+    /* The type of the file system; 0: the truth. */
+    int64_t type;
 };
 
 static int64_t system_answer(const struct watched_call *call)
@@ -47,6 +50,13 @@ static bool lie(void *opaque, const struct watched_call *call, int64_t *answer)
     const int whence = (int) call->arguments[2];
     int64_t said;
 
+    if (call->number == SYS_fstatfs && liar->type != 0) {
+        struct statfs *answered = (void *) (uintptr_t) call->arguments[1];
+
+        answered->f_type = (__typeof__(answered->f_type)) liar->type;
+        *answer = 0;
+        return true;
+    }
     if (call->number != SYS_lseek)
         return false;
     if (liar->random != NULL && (whence == SEEK_DATA || whence == SEEK_HOLE)) {
@@ -585,10 +595,37 @@ static void a_map_gets_through_answers_at_random(void)
     close(fd);
 }
 
+/* The SMB client of Linux answers EIO for what has more sections than it asks its server for. */
+static void a_failure_of_the_map_of_smb_means_data(void)
+{
+    const int64_t types[] = { 0xff534d42, 0xfe534d42 };
+    const int fd = sample();
+
+    for (size_t i = 0; i < COUNT(types); i++) {
+        struct liar liar = { .data = -EIO, .hole = -EIO, .set = TRUTH, .type = types[i] };
+        struct watch watch = { .fd = fd, .handler = lie, .opaque = &liar };
+        struct question question = { .fd = fd, .position = 2 * UNIT };
+        struct walk this = { .fd = fd };
+
+        context("type %jx", (uintmax_t) types[i]);
+        check_answer(fd, 0, &liar, true, SIZE);
+        watch_run(&watch, ask_section_at, &question);
+        CHECK_INT(question.at_code, ==, 0);
+        CHECK_INT(question.section.kind, ==, SPARSESTREAM_DATA);
+        watch_run(&watch, ask_supported, &question);
+        CHECK_INT(question.code, ==, 0);
+        watch_run(&watch, walk, &this);
+        CHECK_INT(this.code, ==, 0);
+        CHECK_INT(this.end, ==, SIZE);
+    }
+    close(fd);
+}
+
 TESTS(
     CASE(a_file_system_that_cannot_tell),
     CASE(a_failure_of_the_medium_is_the_answer),
     CASE(an_errno_that_is_not_of_the_medium_means_data),
+    CASE(a_failure_of_the_map_of_smb_means_data),
     CASE(a_position_that_cannot_be_put_back),
     CASE(data_below_the_position),
     CASE(data_beyond_the_size),

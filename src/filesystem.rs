@@ -26,7 +26,9 @@ pub enum FileSystem {
     Overlay,
     /// One of the kernel's own, such as proc and sysfs: content is made while it is read.
     MadeUp,
-    /// FUSE, NFS, SMB, 9p, Ceph, ZFS and all others.
+    /// SMB.
+    Smb,
+    /// FUSE, NFS, 9p, Ceph, ZFS and all others.
     Other,
 }
 
@@ -43,6 +45,7 @@ impl FileSystem {
             0x8584_58f6 => FileSystem::Ramfs,
             0xe0f5_e1e2 | 0x7371_7368 => FileSystem::Image,
             0x794c_7630 => FileSystem::Overlay,
+            0xff53_4d42 | 0xfe53_4d42 => FileSystem::Smb,
             // proc, sysfs, debugfs, tracefs, securityfs, configfs, cgroup, cgroup2.
             0x9fa0 | 0x6265_6572 | 0x6462_6720 | 0x7472_6163 | 0x7363_6673 | 0x6265_6570
             | 0x0027_e0eb | 0x6367_7270 => FileSystem::MadeUp,
@@ -82,7 +85,7 @@ impl FileSystem {
             | FileSystem::Tmpfs
             | FileSystem::Ramfs
             | FileSystem::Image => true,
-            FileSystem::Overlay | FileSystem::MadeUp | FileSystem::Other => false,
+            FileSystem::Overlay | FileSystem::MadeUp | FileSystem::Smb | FileSystem::Other => false,
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::signals::steadily;
 use super::{Kind, Section};
 use crate::error::{Error, Operation, Result, Side};
-use crate::filesystem;
+use crate::filesystem::{self, FileSystem};
 use crate::sys::{self, Fd, Sys};
 use crate::trace::{Event, MapEvent, Trail};
 
@@ -70,7 +70,7 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    pub(super) fn of(errno: i32) -> Self {
+    fn of(errno: i32) -> Self {
         match errno {
             libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY => Refusal::NoMap(errno),
             libc::EIO
@@ -86,6 +86,17 @@ impl Refusal {
             | libc::EBADMSG
             | libc::EUCLEAN => Refusal::Failure(errno),
             _ => Refusal::Other(errno),
+        }
+    }
+
+    /// The same, of a file. The SMB client of Linux answers EIO if a file has more sections than it asks its
+    /// server for. If the medium has failed, reading shows it.
+    pub(super) fn of_file(fd: Fd, errno: i32) -> Self {
+        match Refusal::of(errno) {
+            Refusal::Failure(libc::EIO) if FileSystem::of(fd) == Ok(FileSystem::Smb) => {
+                Refusal::Other(errno)
+            }
+            meaning => meaning,
         }
     }
 }
@@ -163,7 +174,7 @@ pub(super) fn reconsider(
         trail.record(Event::Map(MapEvent::Refused, Some(errno)));
         Ok(None)
     };
-    match first.map_err(Refusal::of) {
+    match first.map_err(|errno| Refusal::of_file(fd, errno)) {
         Ok(section) => {
             if filesystem::map_follows_cache(fd, offset) {
                 *belief = Belief::Native;
@@ -178,7 +189,7 @@ pub(super) fn reconsider(
     if let Some(errno) = belief.flush(fd, offset, trail)? {
         return refused(errno, trail);
     }
-    match probe(fd, offset, end, false, || ()).map_err(Refusal::of) {
+    match probe(fd, offset, end, false, || ()).map_err(|errno| Refusal::of_file(fd, errno)) {
         Ok(section) => Ok(Some(section)),
         Err(Refusal::NoMap(errno) | Refusal::Other(errno)) => refused(errno, trail),
         Err(Refusal::Failure(errno)) => failed(errno),

@@ -98,7 +98,7 @@ pub fn holes_supported(fd: Fd) -> Result<bool> {
     // At offset 0, whatever the size: an empty file answers ENXIO where there is a map.
     position.around(|| match steadily(|| sys::seek_hole(fd, 0)) {
         Ok(_) | Err(libc::ENXIO) => Ok(true),
-        Err(errno) => match Refusal::of(errno) {
+        Err(errno) => match Refusal::of_file(fd, errno) {
             Refusal::NoMap(_) => Ok(false),
             Refusal::Failure(errno) => Err(Error::at(Operation::Map, Side::Source, 0, errno)),
             Refusal::Other(_) => Ok(sys::sync_data(fd).is_ok()
