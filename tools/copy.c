@@ -147,6 +147,9 @@ static int check_ends(const struct copy *copy)
 
     if (copy->to.append && settings->at >= 0)
         return usage(settings, "--at: standard output appends, and has no other place");
+    r = check_offset(settings, "at", &copy->to, settings->at);
+    if (r != 0)
+        return r;
     if (reads_target && (copy->to.path == NULL || (copy->to.fd >= 0 && !copy->to.regular && !copy->to.device)))
         return usage(settings, "--%s: %s cannot be read back", settings->read_back ? "verify" : "only-changes",
                      copy->to.name);

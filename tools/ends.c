@@ -26,6 +26,16 @@ static int examine(struct target *end)
     return standard_examine(end);
 }
 
+/* The errno for a socket is that of a device that is gone. */
+static int fail_open(const char *path, int error)
+{
+    struct stat st;
+
+    if (error == ENXIO && stat(path, &st) == 0 && S_ISSOCK(st.st_mode))
+        return fail(EXIT_LOCAL, "%s: is a socket, and cannot be opened as a file (ENXIO)", path);
+    return fail_errno(path, NULL, error);
+}
+
 int open_source(const struct settings *settings, const char *path, struct target *source)
 {
     int r;
@@ -38,7 +48,7 @@ int open_source(const struct settings *settings, const char *path, struct target
     } else {
         source->fd = open_existing(settings, path, O_RDONLY);
         if (source->fd < 0)
-            return fail_errno(path, NULL, source->fd);
+            return fail_open(path, -source->fd);
     }
     r = examine(source);
     if (r == 0 && S_ISDIR(source->st.st_mode))
@@ -83,7 +93,7 @@ int open_target(const struct settings *settings, const char *path, const struct 
         }
         if (target->fd < 0) {
             target->error = -target->fd;
-            return fail_errno(path, NULL, target->error);
+            return fail_open(path, target->error);
         }
     }
     target->error = -examine(target);

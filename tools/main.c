@@ -177,6 +177,10 @@ static int run(const struct command *command, struct settings *settings, int cou
     /* The operands of --check are lists of names. */
     int r = settings->check_list ? 0 : export_check_options(settings, count, operands);
 
+    /* As a variable of a shell that was never set. */
+    for (int i = 0; i < count && r == 0; i++)
+        if (operands[i][0] == '\0')
+            r = usage(settings, "%s: operand %d is an empty name", settings->command, i + 1);
     if (r != 0)
         return r;
     if (reads || !names_remote(count, operands))

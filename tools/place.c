@@ -37,12 +37,20 @@ int64_t length_of(const struct settings *settings, const struct target *source)
     return size < 0 ? -1 : size - source->position - settings->offset;
 }
 
+int check_offset(const struct settings *settings, const char *option, const struct target *end, int64_t offset)
+{
+    if (offset <= 0 || end->fd < 0 || end->regular || end->device)
+        return 0;
+    return usage(settings, "--%s: %s has no offsets: it is neither a file nor a block device", option, end->name);
+}
+
 int check_range(const struct settings *settings, const struct target *source)
 {
     int64_t size, rest;
+    int r = check_offset(settings, "range", source, settings->offset);
 
-    if (!settings->ranged)
-        return 0;
+    if (r != 0 || !settings->ranged)
+        return r;
     size = size_of(source);
     if (size < 0)
         return 0;

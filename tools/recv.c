@@ -211,6 +211,8 @@ int command_recv(struct settings *settings, int count, char **operands)
     if (r == 0 && reception.target.append && settings->ranged)
         r = usage(settings, "--range: standard output appends, and has no other place");
     if (r == 0)
+        r = check_offset(settings, "range", &reception.target, place(settings));
+    if (r == 0)
         r = lock(settings, &reception.target, 0);
     if (r == 0 && settings->resume && reception.target.device && settings->state == NULL)
         r = usage(settings, "--resume: a device needs --state, a file for the record");

@@ -278,6 +278,8 @@ void remove_same(const char *path, dev_t dev, ino_t ino);
 int64_t size_of(const struct target *end);
 /* The bytes of the source that the stream will have, or -1 where that is not known. */
 int64_t length_of(const struct settings *settings, const struct target *source);
+/* Refuses an offset, given by this option, in what has none. Returns 0 or an exit code, after a message. */
+int check_offset(const struct settings *settings, const char *option, const struct target *end, int64_t offset);
 /* Refuses a --range that is not in the source. Returns 0 or an exit code, after a message. */
 int check_range(const struct settings *settings, const struct target *source);
 /* Refuses a target that has not this many bytes of room from `offset` on. Returns 0 or an exit code. */
