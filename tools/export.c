@@ -198,6 +198,20 @@ static int open_export(const struct settings *settings, const char *name, bool w
     return 0;
 }
 
+/* Refuses a range that is not in the export. */
+static int check_export_range(const struct settings *settings, const char *name, struct sparsestream_nbd *export,
+                              int64_t offset, int64_t length)
+{
+    struct sparsestream_nbd_facts facts = { .size = sizeof(facts) };
+    int r = bridge.info(export, &facts);
+
+    if (r < 0)
+        return fail_bridge(name, r);
+    if (offset <= facts.export_size && length <= facts.export_size - offset)
+        return 0;
+    return usage(settings, "--range: %s has %" PRId64 " bytes", name, facts.export_size);
+}
+
 int export_source(const struct settings *settings, const char *name, int64_t offset, int64_t length,
                   sparsestream_source **source)
 {
@@ -210,6 +224,8 @@ int export_source(const struct settings *settings, const char *name, int64_t off
     struct sparsestream_nbd *export;
     int r = open_export(settings, name, false, &export);
 
+    if (r == 0)
+        r = check_export_range(settings, name, export, offset, length);
     if (r != 0)
         return r;
     r = bridge.source(export, &options, source);
@@ -256,6 +272,8 @@ int export_map(const struct settings *settings, const char *name,
     struct sparsestream_nbd *export;
     int r = open_export(settings, name, false, &export);
 
+    if (r == 0)
+        r = check_export_range(settings, name, export, settings->offset, settings->length);
     if (r != 0)
         return r;
     r = bridge.map(export, settings->offset, settings->length, section, opaque);
