@@ -265,6 +265,10 @@ static void a_daemon_that_stops(void)
     int image = set_up(&daemon, true);
     char line[300];
 
+    /* The pauses of a rate are not those of a daemon. */
+    CHECK_RUN(&daemon, "$S copy --timeout=0.2 --rate=600K \"${V}v\" slow", 0);
+    CHECK_RUN(&daemon, "$S copy --timeout=0.2 --rate=600K image \"${V}v\"", 0);
+    check_file("slow", image);
     for (size_t i = 0; i < COUNT(commands); i++) {
         context("%s", commands[i]);
         /* Those that cannot be slowed down are stopped as they begin. */
