@@ -2,6 +2,7 @@
 
 use crate::end::{Ask, Reply, Request};
 use crate::error::Error;
+use crate::filesystem::FileSystem;
 use crate::sys::uring::{Io, Ring};
 use crate::sys::{self, Fd, Sys};
 use crate::trace::Event;
@@ -62,8 +63,11 @@ impl Queue {
 
     fn begin(&mut self) {
         let room = self.asked.try_reserve_exact(DEPTH).and(self.done.try_reserve_exact(DEPTH));
+        // FUSE waits for its server though it was told not to, one request after the other.
+        let workers = !FileSystem::of(self.fd).is_ok_and(FileSystem::is_native);
         let ring = match room {
-            Ok(()) => Ring::new(DEPTH as u32).and_then(|ring| sys::boxed(ring).ok_or(libc::ENOMEM)),
+            Ok(()) => Ring::new(DEPTH as u32, workers)
+                .and_then(|ring| sys::boxed(ring).ok_or(libc::ENOMEM)),
             Err(_) => Err(libc::ENOMEM),
         };
         self.engine = match ring {
@@ -202,6 +206,11 @@ impl Queue {
     /// Whether it has a request that is not back.
     pub fn has_requests(&self) -> bool {
         !self.done.is_empty() || matches!(&self.engine, Engine::Ring(ring) if !ring.is_empty())
+    }
+
+    /// Whether its requests are those of the parent of this process: they never come back here.
+    pub fn is_foreign(&self) -> bool {
+        matches!(&self.engine, Engine::Ring(ring) if ring.is_foreign())
     }
 
     /// Has everything come back soon.

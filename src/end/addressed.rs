@@ -124,6 +124,11 @@ pub trait Addressable {
         HoleWay::Passed
     }
 
+    /// Whether its requests never come back, because they are those of the parent of this process.
+    fn is_foreign(&self) -> bool {
+        false
+    }
+
     /// The stream has failed: all requests are to come back soon.
     fn cancel(&mut self, error: &Error);
 }

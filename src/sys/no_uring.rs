@@ -9,12 +9,17 @@ pub enum Ring {}
 
 impl Ring {
     /// Always ENOSYS.
-    pub fn new(_entries: u32) -> Sys<Self> {
+    pub fn new(_entries: u32, _workers: bool) -> Sys<Self> {
         Err(libc::ENOSYS)
     }
 
     /// Never called, as are the others.
     pub fn fd(&self) -> Fd {
+        match *self {}
+    }
+
+    /// Whether this is a child of the process that made it.
+    pub fn is_foreign(&self) -> bool {
         match *self {}
     }
 

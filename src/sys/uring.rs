@@ -4,7 +4,7 @@
 
 pub use super::memory::Io;
 use super::{Call, Fd, Sys, call};
-use io_uring::{IoUring, Probe, opcode, types};
+use io_uring::{IoUring, Probe, opcode, squeue, types};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -24,6 +24,8 @@ pub struct Ring {
     pushed: VecDeque<u64>,
     /// How many of the slots the kernel has.
     under_way: usize,
+    /// Requests go to the kernel's workers at once.
+    workers: bool,
     /// The kernel refused to look into the ring: it is never asked again.
     broken: bool,
     /// The process that made it. A child has it too, but must not use it.
@@ -41,8 +43,9 @@ fn errno(error: &io::Error) -> i32 {
 }
 
 impl Ring {
-    /// A ring with room for this many. An errno where there is no io_uring, or where it is forbidden.
-    pub fn new(entries: u32) -> Sys<Self> {
+    /// A ring with room for this many. An errno where there is no io_uring, or where it is forbidden. `workers`: a
+    /// request may wait, whatever the file system says, so that the kernel's workers must do it.
+    pub fn new(entries: u32, workers: bool) -> Sys<Self> {
         call(Call::UringSetup, 0, |_| 0)?;
         let ring = IoUring::new(entries).map_err(|error| errno(&error))?;
         // The ring does not outlive an exec: the kernel sets O_CLOEXEC on it.
@@ -57,7 +60,7 @@ impl Ring {
         backlog.try_reserve_exact(entries as usize).map_err(|_| libc::ENOMEM)?;
         slots.resize_with(entries as usize, || None);
         let process = std::process::id();
-        Ok(Ring { ring, backlog, slots, pushed, under_way: 0, broken: false, process })
+        Ok(Ring { ring, backlog, slots, pushed, under_way: 0, workers, broken: false, process })
     }
 
     /// The descriptor that is ready to be read when something is done.
@@ -66,7 +69,7 @@ impl Ring {
     }
 
     /// Whether this is a child of the process that made it.
-    fn is_foreign(&self) -> bool {
+    pub fn is_foreign(&self) -> bool {
         std::process::id() != self.process
     }
 
@@ -101,10 +104,12 @@ impl Ring {
             } else {
                 opcode::Read::new(fd, start, length).offset(io.offset).build()
             };
+            let flags = if self.workers { squeue::Flags::ASYNC } else { squeue::Flags::empty() };
+            let entry = entry.flags(flags).user_data(data);
             // SAFETY: the bytes lie within the slab, to which there is no other reference. It stays in its
             // slot, and so alive, until the kernel has reported its completion, however this ring ends; or
             // until the ring is broken, and so never looked into again.
-            if unsafe { self.ring.submission().push(&entry.user_data(data)) }.is_err() {
+            if unsafe { self.ring.submission().push(&entry) }.is_err() {
                 self.backlog.push_front(io);
                 return;
             }
@@ -235,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_child_of_the_process_cannot_use_the_ring() {
-        let Ok(mut ring) = Ring::new(4) else {
+        let Ok(mut ring) = Ring::new(4, false) else {
             println!("skipped: there is no io_uring here");
             return;
         };

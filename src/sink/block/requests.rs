@@ -61,6 +61,10 @@ impl<C: Checkpoint> Addressable for BlockSink<C> {
         if self.known_zero { HoleWay::KnownZero } else { self.zeroing.way() }
     }
 
+    fn is_foreign(&self) -> bool {
+        self.place.queue.is_foreign()
+    }
+
     fn cancel(&mut self, _error: &Error) {
         self.place.queue.cancel();
     }

@@ -44,6 +44,10 @@ impl Addressable for FileSource {
         advanced.map_err(|errno| Error::at(Operation::Read, Side::Source, offset, errno))
     }
 
+    fn is_foreign(&self) -> bool {
+        self.queue.is_foreign()
+    }
+
     fn cancel(&mut self, _error: &Error) {
         self.queue.cancel();
     }

@@ -126,6 +126,9 @@ impl Window {
                 let _ = end.advance(&mut self.replies);
                 port.in_flight -= self.replies.len().min(port.in_flight);
                 self.replies.clear();
+                if end.is_foreign() {
+                    port.in_flight = 0;
+                }
             }
         }
         if self.in_flight() > 0 {
