@@ -557,6 +557,119 @@ static void a_description_that_cannot_be_is_refused(void)
     }
 }
 
+static void an_end_that_is_used_by_hand_is_refused_and_asked_for_nothing(void)
+{
+    struct medium from, to;
+    struct sparsestream_source *source;
+    struct sparsestream_sink *sink;
+    char bytes[512] = { 0 };
+
+    medium_init(&from, 4096, 4096, AT_ONCE, 1);
+    medium_init(&to, 4096, 4096, AT_ONCE, 2);
+    ends(&from, &to, &ops, NULL, &source, &sink);
+    CHECK_INT(sparsestream_source_read(source, bytes, sizeof bytes), ==, -EOPNOTSUPP);
+    CHECK_CONTAINS(sparsestream_last_error(), "is used by a transfer only");
+    CHECK_INT(sparsestream_sink_write(sink, bytes, sizeof bytes), ==, -EOPNOTSUPP);
+    CHECK_CONTAINS(sparsestream_last_error(), "is used by a transfer only");
+    CHECK_INT(sparsestream_sink_hole(sink, 512), ==, -EOPNOTSUPP);
+    CHECK_INT(from.submitted + to.submitted, ==, 0);
+    sparsestream_source_free(source);
+    sparsestream_sink_free(sink);
+    CHECK_INT(from.frees, ==, 1);
+    CHECK_INT(to.frees, ==, 1);
+    /* What was refused need not be aborted. */
+    from.aborted = to.aborted = 1;
+    medium_end(&from);
+    medium_end(&to);
+}
+
+#define WORDS "the quota of volume 7 is used up"
+
+static int complain(void)
+{
+    CHECK_INT(sparsestream_set_error(EDQUOT, 0, -1, WORDS), ==, 0);
+    return -EDQUOT;
+}
+
+static int describe_complains(void *opaque, struct sparsestream_async_info *info)
+{
+    (void)opaque;
+    (void)info;
+    return complain();
+}
+
+static int advance_complains(void *opaque)
+{
+    const struct medium *medium = opaque;
+
+    return medium->submitted > 3 ? complain() : advance(opaque);
+}
+
+static int set_size_complains(void *opaque, int64_t bytes)
+{
+    (void)opaque;
+    (void)bytes;
+    return complain();
+}
+
+static int finish_complains(void *opaque)
+{
+    (void)opaque;
+    return complain();
+}
+
+static char heard[256];
+
+static void abort_listens(void *opaque, int error)
+{
+    snprintf(heard, sizeof heard, "%s", sparsestream_last_error());
+    abort_end(opaque, error);
+}
+
+static void the_words_of_an_end_reach_the_caller_and_the_other_end(void)
+{
+    for (int nth = 0; nth < 4; nth++) {
+        struct sparsestream_async_ops listening = ops, complaining = ops;
+        struct medium from, to;
+        struct sparsestream_source *source;
+        struct sparsestream_sink *sink;
+        struct sparsestream_transfer *transfer = NULL;
+        int code, again = 0;
+
+        context("function %d", nth);
+        medium_init(&from, 100352, 100352, LATE, 3);
+        medium_init(&to, 0, 200000, LATE, 4);
+        to.info.flags = SPARSESTREAM_ASYNC_GROWS;
+        listening.abort = abort_listens;
+        if (nth == 0)
+            complaining.describe = describe_complains;
+        else if (nth == 1)
+            complaining.advance = advance_complains;
+        else if (nth == 2)
+            complaining.set_size = set_size_complains;
+        else
+            complaining.finish = finish_complains;
+        heard[0] = '\0';
+        REQUIRE(sparsestream_source_from_async(&listening, &from, NULL, &source) == 0);
+        REQUIRE(sparsestream_sink_to_async(&complaining, &to, NULL, &sink) == 0);
+        REQUIRE(sparsestream_transfer_new(source, sink, NULL, &transfer) == 0);
+        do
+            code = sparsestream_transfer_run(transfer, 0);
+        while (code == -EAGAIN && again++ < 100000);
+        CHECK_INT(code, ==, -EDQUOT);
+        CHECK_CONTAINS(sparsestream_last_error(), WORDS);
+        CHECK_CONTAINS(heard, WORDS);
+        sparsestream_transfer_free(transfer);
+        sparsestream_source_free(source);
+        sparsestream_sink_free(sink);
+        medium_end(&from);
+        /* A finish that failed is not followed by an abort. */
+        if (nth == 3)
+            to.finished = 1;
+        medium_end(&to);
+    }
+}
+
 TESTS(CASE(every_habit_of_both_ends_gives_the_same_bytes),
       CASE(holes_of_the_map_become_requests_for_zeros_within_the_end_and_none_beyond),
       CASE(a_failed_request_is_told_with_its_own_offset_and_all_others_are_answered_first),
@@ -564,4 +677,6 @@ TESTS(CASE(every_habit_of_both_ends_gives_the_same_bytes),
       CASE(memory_of_a_request_that_abort_did_not_answer_stays),
       CASE(a_write_beyond_a_fixed_end_is_refused_before_it_is_submitted),
       CASE(arguments_are_checked_and_the_opaque_is_freed),
-      CASE(a_description_that_cannot_be_is_refused))
+      CASE(a_description_that_cannot_be_is_refused),
+      CASE(an_end_that_is_used_by_hand_is_refused_and_asked_for_nothing),
+      CASE(the_words_of_an_end_reach_the_caller_and_the_other_end))
