@@ -70,6 +70,23 @@ static bool cannot_be_written(const struct target *target)
            (fs.f_type == PROC_SUPER_MAGIC || fs.f_type == SYSFS_MAGIC);
 }
 
+/*
+ * Lets old content be read, where that is allowed: a file system that is not one of the kernel's own may claim to have
+ * punched a hole, and the library relies on that only if it can look. The name may lead elsewhere by now.
+ */
+static void make_readable(struct target *target)
+{
+    char path[64];
+    int fd;
+
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", target->fd);
+    fd = open(path, O_RDWR | O_CLOEXEC | O_NOCTTY);
+    if (fd < 0)
+        return;
+    dup3(fd, target->fd, O_CLOEXEC);
+    close(fd);
+}
+
 int open_target(const struct settings *settings, const char *path, const struct opening *opening,
                 struct target *target)
 {
@@ -107,6 +124,8 @@ int open_target(const struct settings *settings, const char *path, const struct 
         target->error = EACCES;
         return fail(EXIT_LOCAL, "%s: is a file of the kernel that cannot be written (EACCES)", target->name);
     }
+    if (mode == O_WRONLY && target->path != NULL && target->regular && target->size > 0 && !settings->dry_run)
+        make_readable(target);
     if (!settings->force && isatty(target->fd)) {
         target->error = EINVAL;
         return usage(settings, "%s is a terminal: --force writes to it all the same", target->name);
