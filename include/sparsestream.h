@@ -743,7 +743,7 @@ int sparsestream_source_finish(struct sparsestream_source *source);
  * Ends the source with the failure `error`, a positive errno: calls `abort` of a table, or reports the
  * failure to the other end of a wire or of a channel. The end of a wire can report it only if the stream has
  * begun (see `sparsestream_source_wire_info`). If the source was already finished or aborted, nothing
- * happens.
+ * happens. EAGAIN and EINTR become EIO.
  *
  * Returns 0, or -EINVAL or -EBUSY.
  */
@@ -819,7 +819,7 @@ typedef struct sparsestream_sink_options {
     /**
      * Called after each fsync(2) that `sync_interval` or `SPARSESTREAM_SYNC` causes. The file is on the
      * medium from `offset` of these options to `durable_offset`. A negative errno ends the transfer with
-     * that error. May be NULL.
+     * that error (-EIO for -EAGAIN and -EINTR). May be NULL.
      */
     int (*checkpoint)(void *opaque, int64_t durable_offset);
     /**
@@ -1038,6 +1038,7 @@ int sparsestream_sink_finish(struct sparsestream_sink *sink);
  * Ends the sink with the failure `error`, a positive errno: calls `abort` of a table, or reports the failure
  * to the other end of a wire or of a channel. The end of a wire can report it only if the stream has begun.
  * Data that was written to a file remains. If the sink was already finished or aborted, nothing happens.
+ * EAGAIN and EINTR become EIO.
  *
  * Returns 0, or -EINVAL or -EBUSY.
  */
@@ -1304,12 +1305,13 @@ typedef struct sparsestream_transfer_options {
     int64_t progress_ms;
     /**
      * Reports the progress. If both intervals are 0, it is called once, at the end. If it returns a negative
-     * errno, the transfer ends with that error. May be NULL.
+     * errno, the transfer ends with that error (-EIO for -EAGAIN and -EINTR). May be NULL.
      */
     int (*progress)(void *opaque, const struct sparsestream_stats *stats);
     /**
      * Called for each section, of any kind, after the sink has taken all of it. Offsets count from the first
-     * byte of the stream. If it returns a negative errno, the transfer ends with that error. May be NULL.
+     * byte of the stream. If it returns a negative errno, the transfer ends with that error, as with
+     * `progress`. May be NULL.
      */
     int (*section)(void *opaque, const struct sparsestream_section *section);
     /**
@@ -1463,7 +1465,8 @@ int sparsestream_transfer_cancel(struct sparsestream_transfer *transfer);
  * Asks the transfer to end with `error`, a positive errno, and with `text` in its message. Use it if the
  * program knows why the transfer must fail, for example because a connection was lost. The request takes
  * effect as with `sparsestream_transfer_cancel`. The first error counts, and a cancel before or after it
- * does not change it. `text` may be NULL; the library keeps its first 255 bytes.
+ * does not change it. EAGAIN and EINTR become EIO. `text` may be NULL; the library keeps its first 255
+ * bytes.
  *
  * Any thread may call this, also while the transfer runs, and so may its callbacks. A signal handler may
  * not.

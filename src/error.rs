@@ -484,6 +484,16 @@ impl Error {
     }
 }
 
+/// The errno of a failure that is final. One that means "again" in a call becomes EIO: nothing is there that
+/// could be made again, and who takes it at its word waits for ever.
+#[must_use]
+pub const fn lasting(errno: i32) -> i32 {
+    match errno {
+        libc::EAGAIN | libc::EINTR => libc::EIO,
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! The state that both ends of a channel share.
 
 use crate::buffer::Buffer;
-use crate::error::{Error, Operation, Result, Side, Text};
+use crate::error::{Error, Operation, Result, Side, Text, lasting};
 use crate::sys::{self, Fd};
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -405,7 +405,7 @@ fn as_peers(error: &Error) -> Error {
         operation: error.operation(),
         side: error.side(),
         offset: error.offset(),
-        errno: error.errno(),
+        errno: lasting(error.errno()),
         text: Text::of(error),
     }
 }

@@ -1,7 +1,7 @@
 //! The wrapper around every export: arguments are checked, a panic stops here, the thread's
 //! message is set and the negative errno returned.
 
-use crate::error::{Allowed, Error, Result, Text};
+use crate::error::{Allowed, Error, Result, Text, lasting};
 use crate::sys::Cancellation;
 use crate::text::Words;
 use libc::{c_char, c_int, c_void};
@@ -260,6 +260,11 @@ pub fn errno(value: c_int) -> Result<c_int> {
         return Ok(value);
     }
     Err(Error::value("error", value, Allowed::Range(1, 4095)))
+}
+
+/// Checks a positive errno with which the caller ends something, so that it is final.
+pub fn final_errno(value: c_int) -> Result<c_int> {
+    errno(value).map(lasting)
 }
 
 /// The caller's words, as far as the library keeps them.

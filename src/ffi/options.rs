@@ -107,7 +107,7 @@ pub struct sparsestream_sink_options {
     pub sync_interval: i64,
     /// Called after each fsync(2) that `sync_interval` or `SPARSESTREAM_SYNC` causes. The file is on the
     /// medium from `offset` of these options to `durable_offset`. A negative errno ends the transfer with
-    /// that error. May be NULL.
+    /// that error (-EIO for -EAGAIN and -EINTR). May be NULL.
     pub checkpoint: Option<unsafe extern "C" fn(opaque: *mut c_void, durable_offset: i64) -> c_int>,
     /// Passed to `checkpoint` and `free`. It must be valid until `free` is called.
     pub opaque: *mut c_void,
@@ -179,12 +179,13 @@ pub struct sparsestream_transfer_options {
     /// moved, and at the end. 0 means that the time does not matter.
     pub progress_ms: i64,
     /// Reports the progress. If both intervals are 0, it is called once, at the end. If it returns a negative
-    /// errno, the transfer ends with that error. May be NULL.
+    /// errno, the transfer ends with that error (-EIO for -EAGAIN and -EINTR). May be NULL.
     pub progress: Option<
         unsafe extern "C" fn(opaque: *mut c_void, stats: *const sparsestream_stats) -> c_int,
     >,
     /// Called for each section, of any kind, after the sink has taken all of it. Offsets count from the first
-    /// byte of the stream. If it returns a negative errno, the transfer ends with that error. May be NULL.
+    /// byte of the stream. If it returns a negative errno, the transfer ends with that error, as with
+    /// `progress`. May be NULL.
     pub section: Option<
         unsafe extern "C" fn(opaque: *mut c_void, section: *const sparsestream_section) -> c_int,
     >,

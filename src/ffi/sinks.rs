@@ -296,6 +296,7 @@ pub unsafe extern "C" fn sparsestream_sink_finish(sink: *mut sparsestream_sink) 
 /// Ends the sink with the failure `error`, a positive errno: calls `abort` of a table, or reports the failure
 /// to the other end of a wire or of a channel. The end of a wire can report it only if the stream has begun.
 /// Data that was written to a file remains. If the sink was already finished or aborted, nothing happens.
+/// EAGAIN and EINTR become EIO.
 ///
 /// Returns 0, or -EINVAL or -EBUSY.
 ///
@@ -307,7 +308,7 @@ pub unsafe extern "C" fn sparsestream_sink_abort(
     error: c_int,
 ) -> c_int {
     guard::code(|| {
-        let errno = guard::errno(error)?;
+        let errno = guard::final_errno(error)?;
         let error = Error::nowhere(Operation::None, Side::None, errno);
         // SAFETY: the caller promises a live handle or NULL.
         unsafe {

@@ -318,7 +318,7 @@ pub unsafe extern "C" fn sparsestream_source_finish(source: *mut sparsestream_so
 /// Ends the source with the failure `error`, a positive errno: calls `abort` of a table, or reports the
 /// failure to the other end of a wire or of a channel. The end of a wire can report it only if the stream has
 /// begun (see `sparsestream_source_wire_info`). If the source was already finished or aborted, nothing
-/// happens.
+/// happens. EAGAIN and EINTR become EIO.
 ///
 /// Returns 0, or -EINVAL or -EBUSY.
 ///
@@ -330,7 +330,7 @@ pub unsafe extern "C" fn sparsestream_source_abort(
     error: c_int,
 ) -> c_int {
     guard::code(|| {
-        let errno = guard::errno(error)?;
+        let errno = guard::final_errno(error)?;
         let error = Error::nowhere(Operation::None, Side::None, errno);
         // SAFETY: the caller promises a live handle or NULL.
         unsafe {

@@ -180,7 +180,8 @@ pub unsafe extern "C" fn sparsestream_transfer_cancel(
 /// Asks the transfer to end with `error`, a positive errno, and with `text` in its message. Use it if the
 /// program knows why the transfer must fail, for example because a connection was lost. The request takes
 /// effect as with `sparsestream_transfer_cancel`. The first error counts, and a cancel before or after it
-/// does not change it. `text` may be NULL; the library keeps its first 255 bytes.
+/// does not change it. EAGAIN and EINTR become EIO. `text` may be NULL; the library keeps its first 255
+/// bytes.
 ///
 /// Any thread may call this, also while the transfer runs, and so may its callbacks. A signal handler may
 /// not.
@@ -196,7 +197,7 @@ pub unsafe extern "C" fn sparsestream_transfer_fail(
     text: *const c_char,
 ) -> c_int {
     guard::code(|| {
-        let errno = guard::errno(error)?;
+        let errno = guard::final_errno(error)?;
         // SAFETY: the caller promises NULL or a string.
         let text = unsafe { guard::words(text) };
         let (operation, side) = (Operation::None, Side::None);

@@ -1,5 +1,7 @@
 //! Errnos on the wire: the numbers that Linux uses on x86 and ARM, whatever the machine.
 
+use crate::error::lasting;
+
 /// The number that stands for an errno which has no number there: EIO.
 const UNKNOWN: u32 = 5;
 
@@ -33,13 +35,9 @@ pub fn to_wire(errno: i32) -> u32 {
 }
 
 /// The errno of this machine that a number stands for.
-///
-/// An errno that means "again" in a call is EIO in a report: nothing is there that could be made again.
 pub fn from_wire(code: u32) -> i32 {
-    match CODES.iter().find(|known| known.0 == code) {
-        Some((_, libc::EAGAIN | libc::EINTR)) | None => libc::EIO,
-        Some((_, errno)) => *errno,
-    }
+    let known = CODES.iter().find(|known| known.0 == code);
+    lasting(known.map_or(libc::EIO, |known| known.1))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The answers of the caller's functions, and their words about a failure.
 
-use crate::error::{Error, Operation, Result, Side};
+use crate::error::{Error, Operation, Result, Side, lasting};
 use crate::sys::Sys;
 use crate::text::Words;
 use libc::c_int;
@@ -130,7 +130,10 @@ fn errno(answer: i64) -> Option<i32> {
 
 /// The answer of a function that only may stop things: 0 or more does not.
 pub fn may_go_on(answer: c_int) -> Sys<()> {
-    if answer >= 0 { Ok(()) } else { Err(errno(i64::from(answer)).unwrap_or(libc::EPROTO)) }
+    if answer >= 0 {
+        return Ok(());
+    }
+    Err(errno(i64::from(answer)).map_or(libc::EPROTO, lasting))
 }
 
 #[cfg(test)]
@@ -187,6 +190,20 @@ mod tests {
         let error = late.unwrap_err();
         assert_eq!((error.operation(), error.offset()), (Operation::Hole, Some(512)));
         assert_eq!((error.side(), error.errno()), (Side::Sink, libc::EIO));
+    }
+
+    #[test]
+    fn an_answer_that_ends_a_transfer_never_means_again() {
+        assert_eq!((may_go_on(0), may_go_on(7)), (Ok(()), Ok(())));
+        for (answer, errno) in [
+            (-libc::EDQUOT, libc::EDQUOT),
+            (-libc::EAGAIN, libc::EIO),
+            (-libc::EINTR, libc::EIO),
+            (-4096, libc::EPROTO),
+            (c_int::MIN, libc::EPROTO),
+        ] {
+            assert_eq!(may_go_on(answer), Err(errno), "{answer}");
+        }
     }
 
     #[test]

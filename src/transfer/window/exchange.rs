@@ -5,7 +5,7 @@ use super::piece::State;
 use super::port::{Port, Rest};
 use super::watched::Watched;
 use crate::end::{Addressable, Ask, Reply, Request};
-use crate::error::{Error, Operation, Result, Side};
+use crate::error::{Error, Operation, Result, Side, lasting};
 use crate::transfer::turn::Turn;
 
 /// The token of the request for the block that is filled in part.
@@ -160,9 +160,9 @@ fn operation(ask: Ask) -> Operation {
 /// The error of a request, with its own offset.
 fn failure(side: Side, request: &Request, errno: i32) -> Error {
     let (operation, offset) = (operation(request.ask), request.offset);
-    if errno == libc::EAGAIN {
-        let why = "the request was answered with EAGAIN";
-        return Error::Because { operation, side, offset, errno: libc::EIO, why };
+    if lasting(errno) != errno {
+        let why = "the request was answered with EAGAIN or EINTR";
+        return Error::Because { operation, side, offset, errno: lasting(errno), why };
     }
     Error::at(operation, side, offset, errno)
 }

@@ -1,7 +1,7 @@
 //! Requests that the caller's functions have, and how they come back.
 
 use crate::end::{Ask, Reply, Request};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, lasting};
 use crate::ffi::async_ops::{
     SPARSESTREAM_REQUEST_FLUSH, SPARSESTREAM_REQUEST_READ, SPARSESTREAM_REQUEST_WRITE,
     SPARSESTREAM_REQUEST_ZERO, sparsestream_request,
@@ -209,7 +209,8 @@ fn leave(entries: Box<[Entry]>, asked: Box<[Option<Request>]>) {
 /// A result as the caller gave it: a count, or a negative errno. Any other value becomes an I/O error.
 fn read_result(result: i64) -> Sys<u64> {
     let errno = result.checked_neg().and_then(|errno| i32::try_from(errno).ok());
-    u64::try_from(result).map_err(|_| errno.filter(|errno| *errno < 4096).unwrap_or(libc::EIO))
+    let errno = errno.filter(|errno| *errno < 4096);
+    u64::try_from(result).map_err(|_| errno.map_or(libc::EIO, lasting))
 }
 
 /// Answers a request.
