@@ -7,6 +7,7 @@
 #include <sparsestream.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdint.h>
 #include <string.h>
 #include <unistd.h>
@@ -191,9 +192,125 @@ static void an_end_that_is_aborted_has_failed_for_good(void)
     }
 }
 
+/* Lengths. */
+
+struct told {
+    struct end end;
+    int64_t total;
+};
+
+static int describe(void *opaque, struct sparsestream_source_info *info)
+{
+    info->total = ((struct told *) opaque)->total;
+    return 0;
+}
+
+static void a_source_that_ends_elsewhere_than_it_reported_fails(void)
+{
+    const struct {
+        int64_t total;
+        int code;
+    } claims[] = {
+        { 105007, 0 },
+        { -1, 0 },
+        { 105008, -ENODATA },
+        { INT64_MAX, -ENODATA },
+        { 105006, -EPROTO },
+        { 4999, -EPROTO },
+        { 0, -EPROTO },
+    };
+
+    for (size_t i = 0; i < COUNT(claims); i++) {
+        for (int detects = 0; detects < 2; detects++) {
+            struct sparsestream_stream_ops ops = end_stream_ops;
+            struct sparsestream_source *source = NULL;
+            struct told told = { .total = claims[i].total };
+            struct sparsestream_error error;
+            struct stand stand;
+
+            context("total %jd, detects %d", (intmax_t) claims[i].total, detects);
+            stand_init(&stand);
+            told.end.from = &stand.content;
+            ops.describe = describe;
+            REQUIRE(sparsestream_source_from_stream(&ops, &told, &source) == 0);
+            stand_open(&stand, source, end_stream_sink(&stand.to),
+                       TRANSFER_OPTIONS(.flags = detects ? SPARSESTREAM_DETECT_ZEROES : 0));
+            CHECK_CODE(sparsestream_transfer_run(stand.transfer, 0), claims[i].code);
+            CHECK_INT(stand.to.finishes, ==, claims[i].code == 0);
+            CHECK_INT(stand.to.aborts, ==, claims[i].code != 0);
+            CHECK_INT(told.end.aborts, ==, claims[i].code != 0);
+            error = transfer_error(stand.transfer);
+            if (claims[i].code == -ENODATA) {
+                CHECK_INT(error.offset, ==, 105007);
+                CHECK_INT(error.expected, ==, claims[i].total);
+            } else if (claims[i].code == -EPROTO) {
+                CHECK_INT(error.offset, ==, claims[i].total);
+                CHECK_INT(error.side, ==, SPARSESTREAM_SIDE_SOURCE);
+            }
+            stand_close(&stand);
+        }
+    }
+}
+
+/* Nothing ends beyond the largest offset, and whoever tries can go on. */
+static void check_largest_offset(struct sparsestream_sink *sink, bool keeps)
+{
+    const char bytes[2] = "x";
+
+    CHECK_CODE(sparsestream_sink_hole(sink, INT64_MAX - 1), INT64_MAX - 1);
+    for (int round = 0; round < 3; round++) {
+        CHECK_CODE(sparsestream_sink_hole(sink, INT64_MAX), -EOVERFLOW);
+        CHECK_CODE(sparsestream_sink_hole(sink, 2), -EOVERFLOW);
+        CHECK_CODE(sparsestream_sink_write(sink, bytes, 2), -EOVERFLOW);
+        if (keeps)
+            CHECK_CODE(sparsestream_sink_keep(sink, 2), -EOVERFLOW);
+    }
+    CHECK_CODE(sparsestream_sink_write(sink, bytes, 1), 1);
+    CHECK_CODE(sparsestream_sink_hole(sink, 1), -EOVERFLOW);
+}
+
+static void nothing_is_written_beyond_the_largest_offset(void)
+{
+    const struct sparsestream_plan plan = { .size = sizeof plan, .total = -1,
+                                            .flags = SPARSESTREAM_WITH_HOLES | SPARSESTREAM_WITH_KEEPS };
+    struct end end = { .to = NULL };
+    struct sparsestream_sink *sink = NULL;
+    struct sparsestream_source *source = NULL;
+    struct sparsestream_section section = { .size = sizeof section };
+    const int out = open("/dev/null", O_WRONLY);
+
+    context("table");
+    REQUIRE(sparsestream_sink_to_callbacks(&end_keeping_sink_ops, &end, &sink) == 0);
+    check_largest_offset(sink, true);
+    CHECK_INT(end.taken, ==, INT64_MAX);
+    sparsestream_sink_free(sink);
+    context("stream");
+    end = (struct end) { .to = NULL };
+    sink = end_stream_sink(&end);
+    check_largest_offset(sink, false);
+    sparsestream_sink_free(sink);
+    context("channel");
+    REQUIRE(sparsestream_channel(NULL, &sink, &source) == 0);
+    CHECK_CODE(sparsestream_sink_announce(sink, &plan, NULL), 0);
+    CHECK_CODE(sparsestream_source_section(source, &section), -EAGAIN);
+    check_largest_offset(sink, true);
+    sparsestream_source_free(source);
+    sparsestream_sink_free(sink);
+    /* That of a wire has failed then. */
+    context("wire");
+    REQUIRE(out >= 0 && sparsestream_sink_to_wire(out, -1, NULL, &sink) == 0);
+    CHECK_CODE(sparsestream_sink_hole(sink, INT64_MAX), INT64_MAX);
+    for (int round = 0; round < 3; round++)
+        CHECK_CODE(sparsestream_sink_hole(sink, 1), -EOVERFLOW);
+    sparsestream_sink_free(sink);
+    close(out);
+}
+
 TESTS(
     CASE(a_callback_that_may_only_stop_a_transfer_stops_it_for_good),
     CASE_WITHIN(a_checkpoint_callback_stops_a_transfer_for_good, 20),
     CASE(a_transfer_that_is_failed_has_failed_for_good),
     CASE(a_request_that_is_answered_has_failed_for_good),
-    CASE(an_end_that_is_aborted_has_failed_for_good))
+    CASE(an_end_that_is_aborted_has_failed_for_good),
+    CASE(a_source_that_ends_elsewhere_than_it_reported_fails),
+    CASE(nothing_is_written_beyond_the_largest_offset))

@@ -504,7 +504,8 @@ typedef struct sparsestream_source_info {
      */
     uint64_t flags;
     /**
-     * The length of the source in bytes, or -1 if it is not known.
+     * The length of the source in bytes, or -1 if it is not known. A transfer fails if the source ends
+     * before that (-ENODATA) or is longer (-EPROTO).
      */
     int64_t total;
     /**
@@ -973,8 +974,8 @@ int sparsestream_sink_to_callbacks(const struct sparsestream_sink_ops *ops,
  *
  * Returns the count, which may be short but is 0 only if `length` is 0, or a negative errno: -EINVAL, -EBUSY
  * (the handle is in use by another call), -EAGAIN, -EINTR, -ESHUTDOWN (finished or aborted before), -EFBIG
- * (beyond `length` of the options or RLIMIT_FSIZE), -ENOSPC, -EPROTO (a callback gave an invalid answer), or
- * the error of the system or the callback.
+ * (beyond `length` of the options or RLIMIT_FSIZE), -EOVERFLOW (beyond the largest offset), -ENOSPC, -EPROTO
+ * (a callback gave an invalid answer), or the error of the system or the callback.
  */
 int64_t sparsestream_sink_write(struct sparsestream_sink *sink,
                                 const void *buffer,
@@ -1414,10 +1415,10 @@ int sparsestream_transfer_new(struct sparsestream_source *source,
  * `sparsestream_transfer_wait`). Any other negative errno ends the transfer, and every later run returns the
  * same errno: -EOPNOTSUPP (the sparse request cannot be met, or the sink does not support kept sections; no
  * byte was moved), -ECANCELED, -ETIMEDOUT (`stall_ms`, `idle_ms`), -ENODATA (the source ended early),
- * -EPROTO (a callback returned an invalid value), -EFBIG, -EOVERFLOW (the holes of the source end beyond the
- * largest offset), -ESHUTDOWN (an end was finished or aborted before), -ENOSPC, -ENOMEM (no byte was moved),
- * -EBUSY (another call uses the transfer or one of its ends; the transfer has not ended), or the error of
- * the system or the callback.
+ * -EPROTO (a callback returned an invalid value, or the source is longer than it reported), -EFBIG,
+ * -EOVERFLOW (the source ends beyond the largest offset), -ESHUTDOWN (an end was finished or aborted
+ * before), -ENOSPC, -ENOMEM (no byte was moved), -EBUSY (another call uses the transfer or one of its ends;
+ * the transfer has not ended), or the error of the system or the callback.
  */
 int sparsestream_transfer_run(struct sparsestream_transfer *transfer,
                               int64_t budget);

@@ -356,6 +356,15 @@ impl Error {
         Error::Value { name, bits, signed, allowed }
     }
 
+    /// Refuses bytes that end beyond the largest offset.
+    #[inline]
+    pub fn check_end(operation: Operation, side: Side, offset: u64, length: u64) -> Result<()> {
+        match i64::try_from(offset.saturating_add(length)) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::at(operation, side, offset, libc::EOVERFLOW)),
+        }
+    }
+
     /// A null pointer where none is allowed.
     #[must_use]
     pub fn null(name: &'static str) -> Self {

@@ -43,6 +43,7 @@ impl ChannelSink {
     /// Puts in a section of another kind than data.
     fn put(&mut self, operation: Operation, item: Item, length: u64) -> Result<()> {
         self.life.check(operation, Side::Sink, self.offset)?;
+        Error::check_end(operation, Side::Sink, self.offset, length)?;
         let lent = self.lent.take();
         let done = self.shared.with(|state| {
             if let Some(chunk) = lent {
@@ -84,6 +85,7 @@ impl Sink for ChannelSink {
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
         self.life.check(Operation::Write, Side::Sink, self.offset)?;
+        Error::check_end(Operation::Write, Side::Sink, self.offset, buffer.len() as u64)?;
         let behind = self.shared.with(|state| {
             state.check_source()?;
             Ok(if state.has_room() { state.put_behind(buffer) } else { 0 })

@@ -126,8 +126,8 @@ pub unsafe extern "C" fn sparsestream_sink_to_stream(
 ///
 /// Returns the count, which may be short but is 0 only if `length` is 0, or a negative errno: -EINVAL, -EBUSY
 /// (the handle is in use by another call), -EAGAIN, -EINTR, -ESHUTDOWN (finished or aborted before), -EFBIG
-/// (beyond `length` of the options or RLIMIT_FSIZE), -ENOSPC, -EPROTO (a callback gave an invalid answer), or
-/// the error of the system or the callback.
+/// (beyond `length` of the options or RLIMIT_FSIZE), -EOVERFLOW (beyond the largest offset), -ENOSPC, -EPROTO
+/// (a callback gave an invalid answer), or the error of the system or the callback.
 ///
 /// # Safety
 /// `sink` is NULL or a live handle; `buffer` is readable for `length` bytes.

@@ -72,10 +72,10 @@ pub unsafe extern "C" fn sparsestream_transfer_new(
 /// `sparsestream_transfer_wait`). Any other negative errno ends the transfer, and every later run returns the
 /// same errno: -EOPNOTSUPP (the sparse request cannot be met, or the sink does not support kept sections; no
 /// byte was moved), -ECANCELED, -ETIMEDOUT (`stall_ms`, `idle_ms`), -ENODATA (the source ended early),
-/// -EPROTO (a callback returned an invalid value), -EFBIG, -EOVERFLOW (the holes of the source end beyond the
-/// largest offset), -ESHUTDOWN (an end was finished or aborted before), -ENOSPC, -ENOMEM (no byte was moved),
-/// -EBUSY (another call uses the transfer or one of its ends; the transfer has not ended), or the error of
-/// the system or the callback.
+/// -EPROTO (a callback returned an invalid value, or the source is longer than it reported), -EFBIG,
+/// -EOVERFLOW (the source ends beyond the largest offset), -ESHUTDOWN (an end was finished or aborted
+/// before), -ENOSPC, -ENOMEM (no byte was moved), -EBUSY (another call uses the transfer or one of its ends;
+/// the transfer has not ended), or the error of the system or the callback.
 ///
 /// # Safety
 /// `transfer` is NULL or a live handle.

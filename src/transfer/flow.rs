@@ -339,13 +339,13 @@ impl Flow {
         match next {
             Next::Data(_) => Ok(None),
             Next::Hole(length) => {
-                within_offsets(place, length)?;
+                Error::check_end(Operation::Read, Side::Source, place, length)?;
                 turn.source.consume(length);
                 self.gap.join_hole(length, self.zeros.is_some(), turn);
                 Ok(None)
             }
             Next::Keep(length) => {
-                within_offsets(place, length)?;
+                Error::check_end(Operation::Read, Side::Source, place, length)?;
                 if !self.gap.is_empty() {
                     // It is reported again when the gap is made.
                     self.gap.close();
@@ -372,13 +372,5 @@ impl Flow {
         turn.source.consume(kept);
         turn.moved(Part::Keep, kept)?;
         Ok(Done::Worked(STEP_COST))
-    }
-}
-
-/// Refuses a section that ends beyond every offset.
-fn within_offsets(place: u64, length: u64) -> Result<()> {
-    match i64::try_from(place.saturating_add(length)) {
-        Ok(_) => Ok(()),
-        Err(_) => Err(Error::at(Operation::Read, Side::Source, place, libc::EOVERFLOW)),
     }
 }

@@ -36,12 +36,17 @@ struct Reported {
     time: Instant,
 }
 
+/// The largest offset.
+const MAX_POSITION: u64 = i64::MAX as u64;
+
 /// Counts, and reports to an observer.
 #[derive(Debug)]
 pub(super) struct Meter {
     stats: Stats,
     /// The section that the sink is in.
     section: Option<Section>,
+    /// The position that the stream must not pass.
+    most: u64,
     reported: Reported,
     /// Progress is reported before the end.
     reports: bool,
@@ -54,6 +59,7 @@ impl Meter {
         Meter {
             stats: Stats::default(),
             section: None,
+            most: MAX_POSITION,
             reported: Reported { position: 0, time: now },
             reports: options.progress_bytes != 0 || options.progress_ms != 0,
             every_bytes: options.progress_bytes,
@@ -78,6 +84,7 @@ impl Meter {
     pub(super) fn begin(&mut self, position: u64, total: Option<u64>, now: Instant) {
         self.stats.position = position;
         self.stats.total = total;
+        self.most = total.unwrap_or(MAX_POSITION);
         self.reported = Reported { position, time: now };
     }
 
@@ -123,7 +130,20 @@ impl Meter {
         } else if let Some(section) = &mut self.section {
             section.length += length;
         }
+        if self.stats.position > self.most {
+            return Err(self.too_long());
+        }
         if self.reports && self.is_report_due(now) { self.report(now, observer) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn too_long(&self) -> Error {
+        let (errno, why) = match self.stats.total {
+            Some(_) => (libc::EPROTO, "the source is longer than it reported"),
+            None => (libc::EOVERFLOW, "the source ends beyond the largest offset"),
+        };
+        let (operation, side) = (Operation::Read, Side::Source);
+        Error::Because { operation, side, offset: self.most, errno, why }
     }
 
     #[cold]
@@ -135,6 +155,10 @@ impl Meter {
 
     /// Nothing more comes: reports the last section and the final counts.
     pub(super) fn end(&mut self, now: Instant, observer: &mut dyn Observe) -> Result<()> {
+        let offset = self.stats.position;
+        if let Some(expected) = self.stats.total.filter(|total| *total > offset) {
+            return Err(Error::EndedEarly { offset, expected });
+        }
         if let Some(last) = self.section.take() {
             self.report_section(last, observer)?;
         }

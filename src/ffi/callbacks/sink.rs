@@ -1,5 +1,6 @@
 //! The caller's table as a sink.
 
+use super::answers::Site;
 use super::party::{Ending, Party, cut};
 use super::source::both;
 use super::tables::{
@@ -120,9 +121,16 @@ impl TableSink {
         })
     }
 
+    /// The place of a call that moves `length` bytes.
+    fn touch(&mut self, operation: Operation, length: u64) -> Result<Site> {
+        let site = self.party.touch(operation)?;
+        Error::check_end(operation, Side::Sink, site.offset, length)?;
+        Ok(site)
+    }
+
     /// Has the caller's function take some of a piece.
     fn send(&mut self, piece: &[u8]) -> Result<usize> {
-        let site = self.party.touch(Operation::Write)?;
+        let site = self.touch(Operation::Write, piece.len() as u64)?;
         let write = self.ops.write.ok_or_else(|| Error::null("ops.write"))?;
         let mut length = piece.len();
         if self.most != 0 {
@@ -179,7 +187,7 @@ impl Sink for TableSink {
     }
 
     fn hole(&mut self, length: u64) -> Result<Made> {
-        let site = self.party.touch(Operation::Hole)?;
+        let site = self.touch(Operation::Hole, length)?;
         let hole = self.ops.hole.ok_or_else(|| site.error(libc::EOPNOTSUPP))?;
         let ragged = self.ragged(length);
         if ragged > 0 {
@@ -198,7 +206,7 @@ impl Sink for TableSink {
     }
 
     fn keep(&mut self, length: u64) -> Result<u64> {
-        let site = self.party.touch(Operation::Keep)?;
+        let site = self.touch(Operation::Keep, length)?;
         let keep = self.ops.keep.ok_or_else(|| site.error(libc::EOPNOTSUPP))?;
         let pointer = self.party.pointer();
         // SAFETY: the caller promised that its functions may be called with its opaque.

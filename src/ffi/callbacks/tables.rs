@@ -24,7 +24,8 @@ pub struct sparsestream_source_info {
     pub size: u64,
     /// Any of `SPARSESTREAM_WITH_HOLES`, `SPARSESTREAM_WITH_KEEPS`.
     pub flags: u64,
-    /// The length of the source in bytes, or -1 if it is not known.
+    /// The length of the source in bytes, or -1 if it is not known. A transfer fails if the source ends
+    /// before that (-ENODATA) or is longer (-EPROTO).
     pub total: i64,
     /// The source is fastest if reads end at a multiple of this many bytes; 0 means anywhere. The library
     /// shortens a longer read to end there.
