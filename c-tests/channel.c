@@ -473,6 +473,51 @@ static void many_open(struct many *many)
     }
 }
 
+/* The other side may have seen the end: anything put in after it would be lost. */
+static void nothing_is_taken_after_the_end(void)
+{
+    char byte = 'x';
+    struct sparsestream_sink *sink = NULL;
+    struct sparsestream_source *source = NULL;
+
+    REQUIRE(sparsestream_channel(NULL, &sink, &source) == 0);
+    CHECK_CODE(sparsestream_sink_write(sink, &byte, 1), 1);
+    CHECK_CODE(sparsestream_sink_finish(sink), -EAGAIN);
+    CHECK_CODE(sparsestream_source_read(source, &byte, 1), 1);
+    CHECK_CODE(sparsestream_source_read(source, &byte, 1), 0);
+    CHECK_CODE(sparsestream_sink_write(sink, &byte, 1), -ESHUTDOWN);
+    CHECK_CODE(sparsestream_sink_hole(sink, 1), -ESHUTDOWN);
+    CHECK_CODE(sparsestream_sink_finish(sink), -EAGAIN);
+    CHECK_CODE(sparsestream_source_finish(source), 0);
+    CHECK_CODE(sparsestream_sink_finish(sink), 0);
+    sparsestream_source_free(source);
+    sparsestream_sink_free(sink);
+}
+
+/* A reader that finishes early has not received everything. */
+static void a_sink_fails_if_not_all_of_it_was_taken(void)
+{
+    for (int round = 0; round < 4; round++) {
+        const bool ended = round & 1, held = round & 2;
+        char bytes[4] = "abc";
+        struct sparsestream_sink *sink = NULL;
+        struct sparsestream_source *source = NULL;
+
+        context("ended %d, held %d", ended, held);
+        REQUIRE(sparsestream_channel(NULL, &sink, &source) == 0);
+        CHECK_CODE(sparsestream_sink_write(sink, bytes, 3), 3);
+        if (!held)
+            CHECK_CODE(sparsestream_sink_hole(sink, 5), 5);
+        if (ended)
+            CHECK_CODE(sparsestream_sink_finish(sink), -EAGAIN);
+        CHECK_CODE(sparsestream_source_read(source, bytes, held ? 2 : 3), held ? 2 : 3);
+        CHECK_CODE(sparsestream_source_finish(source), 0);
+        CHECK_CODE(sparsestream_sink_finish(sink), -EPIPE);
+        sparsestream_source_free(source);
+        sparsestream_sink_free(sink);
+    }
+}
+
 static void more_descriptors(void)
 {
     struct rlimit limit;
@@ -568,5 +613,7 @@ TESTS(
     CASE(an_end_that_is_freed_cancels_the_other),
     CASE(no_more_is_held_than_it_may),
     CASE(arguments_are_checked),
+    CASE(nothing_is_taken_after_the_end),
+    CASE(a_sink_fails_if_not_all_of_it_was_taken),
     CASE(many_cross_at_once_and_nobody_spins),
     CASE(a_cancel_of_either_side_ends_both))

@@ -32,8 +32,9 @@ impl ChannelSink {
             return Ok(chunk);
         }
         self.life.check(operation, Side::Sink, self.offset)?;
+        let site = (operation, self.offset);
         let chunk = self.shared.with(|state| {
-            state.check_source()?;
+            state.check_put(site)?;
             state.announce(Announced::default());
             state.empty_chunk()
         })?;
@@ -49,7 +50,7 @@ impl ChannelSink {
             if let Some(chunk) = lent {
                 state.unused(chunk);
             }
-            state.check_source()?;
+            state.check_put((operation, self.offset))?;
             let announced = state.announce(Announced::default());
             if matches!(item, Item::Keep(_)) && !announced.keeps {
                 let why = "kept sections were not announced";
@@ -86,8 +87,9 @@ impl Sink for ChannelSink {
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
         self.life.check(Operation::Write, Side::Sink, self.offset)?;
         Error::check_end(Operation::Write, Side::Sink, self.offset, buffer.len() as u64)?;
+        let site = (Operation::Write, self.offset);
         let behind = self.shared.with(|state| {
-            state.check_source()?;
+            state.check_put(site)?;
             Ok(if state.has_room() { state.put_behind(buffer) } else { 0 })
         })?;
         if behind > 0 {

@@ -2,6 +2,7 @@
 
 use crate::buffer::Buffer;
 use crate::error::{Error, Operation, Result, Side, Text, lasting};
+use crate::life::Life;
 use crate::sys::{self, Fd};
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -232,11 +233,16 @@ impl State {
         match &self.source {
             Phase::Failed(error) => Err(error.clone()),
             // No reader is left.
-            Phase::Finished if self.sink == Phase::Open => {
-                Err(Error::nowhere(Operation::Write, Side::Sink, libc::EPIPE))
-            }
+            Phase::Finished if self.sink == Phase::Open => Err(no_reader()),
             Phase::Open | Phase::Finished => Ok(()),
         }
+    }
+
+    /// Whether something may be put in: the other side has not failed, and does not know of an end. The pair
+    /// is the operation and the offset.
+    pub(super) fn check_put(&self, (operation, offset): (Operation, u64)) -> Result<()> {
+        self.check_source()?;
+        if self.has_ended() { Life::Finished.check(operation, Side::Sink, offset) } else { Ok(()) }
     }
 
     /// The failure that the other side has reported.
@@ -367,11 +373,14 @@ impl State {
         self.source == Phase::Finished
     }
 
-    /// The source's side has stored everything.
+    /// The source's side has stored everything that it took. Anything that it did not take has no reader now.
     pub(super) fn finish_source(&mut self) {
-        if self.source == Phase::Open {
-            self.source = Phase::Finished;
+        if self.source != Phase::Open {
+            return;
         }
+        let all = self.queue.is_empty() && !self.holds;
+        self.source = if all { Phase::Finished } else { Phase::Failed(no_reader()) };
+        self.drop_queue();
     }
 
     /// The sink's side failed. Nothing that is on its way counts any more.
@@ -397,6 +406,11 @@ impl State {
             }
         }
     }
+}
+
+/// The error of a sink whose data nobody takes.
+fn no_reader() -> Error {
+    Error::nowhere(Operation::Write, Side::Sink, libc::EPIPE)
 }
 
 /// A failure as the other end of the channel sees it.

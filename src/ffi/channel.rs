@@ -36,6 +36,8 @@ unsafe impl Sized0 for sparsestream_channel_options {}
 /// read, write or close it. The library closes it when both ends are freed.
 ///
 /// Finishing the sink returns -EAGAIN until the source was finished. So both transfers have the same result.
+/// Nothing can be written any more after the first finish (-ESHUTDOWN). A source that is finished before it
+/// was read to its end makes the sink fail with EPIPE.
 /// A failure is passed on in both directions, with its errno and its text (`peer` of `sparsestream_error` is
 /// 1). If one end is freed before it was finished, the other fails with ECANCELED. The offset up to which the
 /// receiving sink is durable is reported to the sending source.
