@@ -8,6 +8,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
 #include <stdint.h>
 #include <string.h>
 #include <unistd.h>
@@ -192,6 +194,61 @@ static void an_end_that_is_aborted_has_failed_for_good(void)
     }
 }
 
+/* Waiting. */
+
+struct waiting {
+    int fd;
+    int calls;
+};
+
+static int64_t not_ready(void *opaque, void *buffer, size_t length)
+{
+    (void) buffer;
+    (void) length;
+    ((struct waiting *) opaque)->calls++;
+    return -EAGAIN;
+}
+
+static int wait_for(void *opaque, struct sparsestream_wait *wait)
+{
+    wait->fd = ((struct waiting *) opaque)->fd;
+    wait->events = POLLIN;
+    return 0;
+}
+
+/* poll(2) returns at once for it. */
+static void a_descriptor_that_is_closed_is_not_waited_for(void)
+{
+    const struct sparsestream_source_ops ops = { .size = sizeof ops, .read = not_ready, .wait = wait_for };
+    const struct sparsestream_stream_ops stream_ops = { .size = sizeof stream_ops, .recv = not_ready, .wait = wait_for };
+    const int fds[] = { 1000, INT_MAX };
+
+    for (size_t i = 0; i < COUNT(fds); i++) {
+        struct waiting waiting = { .fd = fds[i] };
+        struct end to = { .to = NULL };
+        struct sparsestream_source *source = NULL;
+        struct sparsestream_sink *sink = end_sink(&to);
+        struct sparsestream_transfer *transfer;
+        struct sparsestream_error error;
+
+        context("descriptor %d", fds[i]);
+        REQUIRE(sparsestream_source_from_callbacks(&ops, &waiting, &source) == 0);
+        transfer = new_transfer(source, sink, TRANSFER_OPTIONS(.stall_ms = 2000));
+        CHECK_CODE(sparsestream_transfer_run(transfer, 0), -EBADF);
+        CHECK_INT(waiting.calls, ==, 1);
+        error = transfer_error(transfer);
+        CHECK_INT(error.operation, ==, SPARSESTREAM_OPERATION_WAIT);
+        CHECK_INT(error.side, ==, SPARSESTREAM_SIDE_SOURCE);
+        sparsestream_transfer_free(transfer);
+        sparsestream_source_free(source);
+        sparsestream_sink_free(sink);
+        sink = end_sink(&to);
+        CHECK_CODE(sparsestream_recv_all(&stream_ops, &waiting, sink, TRANSFER_OPTIONS(.stall_ms = 2000), NULL), -EBADF);
+        CHECK_INT(waiting.calls, ==, 2);
+        sparsestream_sink_free(sink);
+    }
+}
+
 /* Lengths. */
 
 struct told {
@@ -312,5 +369,6 @@ TESTS(
     CASE(a_transfer_that_is_failed_has_failed_for_good),
     CASE(a_request_that_is_answered_has_failed_for_good),
     CASE(an_end_that_is_aborted_has_failed_for_good),
+    CASE(a_descriptor_that_is_closed_is_not_waited_for),
     CASE(a_source_that_ends_elsewhere_than_it_reported_fails),
     CASE(nothing_is_written_beyond_the_largest_offset))

@@ -629,8 +629,9 @@ typedef struct sparsestream_source_ops {
      */
     void (*took)(void *opaque, size_t length);
     /**
-     * Called after a function returned -EAGAIN: sets the descriptors and the time to wait for. NULL: the
-     * program itself runs the transfer again when the function is ready.
+     * Called after a function returned -EAGAIN: sets the descriptors and the time to wait for. A descriptor
+     * that is not open ends a run that waits by itself with -EBADF. NULL: the program itself runs the
+     * transfer again when the function is ready.
      */
     int (*wait)(void *opaque, struct sparsestream_wait *wait);
 } sparsestream_source_ops;

@@ -26,6 +26,8 @@ pub fn poll(fd: Fd, events: i16, time: Duration) -> Sys<i16> {
 }
 
 /// Waits until one of the descriptors has one of its events, or an error, or the time is over: poll(2).
+///
+/// One that is not open is EBADF. poll(2) returns at once for it, so that whoever waits again would spin.
 pub fn poll_any(watched: &[Watched], time: Duration) -> Sys<()> {
     let mut entries = [libc::pollfd { fd: -1, events: 0, revents: 0 }; POLLED_AT_ONCE];
     for (entry, watched) in entries.iter_mut().zip(watched) {
@@ -36,7 +38,8 @@ pub fn poll_any(watched: &[Watched], time: Duration) -> Sys<()> {
     let mut wait =
         || unsafe { libc::poll(entries.as_mut_ptr(), count as libc::nfds_t, milliseconds(time)) };
     call(Call::Poll, 0, |_| wait() as isize)?;
-    Ok(())
+    let closed = entries[..count].iter().any(|entry| entry.revents & libc::POLLNVAL != 0);
+    if closed { Err(libc::EBADF) } else { Ok(()) }
 }
 
 /// Milliseconds for poll(2), rounded up: to come back early is to come back twice.

@@ -48,7 +48,7 @@ impl Turn<'_> {
             let position = self.meter.position();
             return Err(Error::at(Operation::Wait, Side::None, position, libc::EAGAIN));
         }
-        rest(&Watch::time(left))
+        rest(&Watch::time(left), Side::None)
     }
 
     /// An end answered `EINTR` and is asked again, unless it is too late: a peer that never stops sending
@@ -90,7 +90,7 @@ impl Turn<'_> {
         };
         let watch = watch.within(timeout);
         if patience == Patience::Any || may_wait && patience == Patience::Blocking {
-            return rest(&watch);
+            return rest(&watch, side);
         }
         self.wait = Wait { side, watch };
         Err(error)
@@ -106,7 +106,7 @@ impl Turn<'_> {
         let known = !watch.descriptors().is_empty() || watch.timeout.is_some();
         let waits = patience == Patience::Any || may_wait && patience == Patience::Blocking;
         // Where poll(2) fails, whoever runs this comes back.
-        if known && waits && rest(&watch).is_ok() {
+        if known && waits && rest(&watch, Side::None).is_ok() {
             return Ok(());
         }
         self.wait = Wait { side: Side::None, watch };
@@ -115,6 +115,6 @@ impl Turn<'_> {
 }
 
 /// Waits, but not longer than a cancel may be delayed.
-fn rest(watch: &Watch) -> Result<()> {
-    watch.rest(GLANCE).map_err(|errno| Error::nowhere(Operation::Wait, Side::None, errno))
+fn rest(watch: &Watch, side: Side) -> Result<()> {
+    watch.rest(GLANCE).map_err(|errno| Error::nowhere(Operation::Wait, side, errno))
 }

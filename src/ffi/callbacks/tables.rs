@@ -121,8 +121,9 @@ pub struct sparsestream_source_ops {
     pub lent: Option<unsafe extern "C" fn(opaque: *mut c_void, memory: *mut *const c_void) -> i64>,
     /// Advances the source by `length` bytes of the memory that was lent. Cannot fail.
     pub took: Option<unsafe extern "C" fn(opaque: *mut c_void, length: usize)>,
-    /// Called after a function returned -EAGAIN: sets the descriptors and the time to wait for. NULL: the
-    /// program itself runs the transfer again when the function is ready.
+    /// Called after a function returned -EAGAIN: sets the descriptors and the time to wait for. A descriptor
+    /// that is not open ends a run that waits by itself with -EBADF. NULL: the program itself runs the
+    /// transfer again when the function is ready.
     pub wait:
         Option<unsafe extern "C" fn(opaque: *mut c_void, wait: *mut sparsestream_wait) -> c_int>,
 }
