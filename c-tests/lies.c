@@ -309,6 +309,43 @@ static void a_source_that_ends_elsewhere_than_it_reported_fails(void)
     }
 }
 
+/* A source that ends, and goes on when it is asked again. */
+static int64_t end_twice(void *opaque, void *buffer, size_t length)
+{
+    int *calls = opaque;
+
+    (void) length;
+    *(char *) buffer = 'x';
+    return ++*calls % 2;
+}
+
+static void a_source_that_has_ended_is_not_read_again(void)
+{
+    const struct sparsestream_source_ops ops = { .size = sizeof ops, .read = end_twice };
+    const struct sparsestream_stream_ops stream_ops = { .size = sizeof stream_ops, .recv = end_twice };
+    struct sparsestream_section section = { .size = sizeof section };
+
+    for (int stream = 0; stream < 2; stream++) {
+        struct sparsestream_source *source = NULL;
+        int calls = 0;
+        char byte;
+
+        context("stream %d", stream);
+        if (stream)
+            REQUIRE(sparsestream_source_from_stream(&stream_ops, &calls, &source) == 0);
+        else
+            REQUIRE(sparsestream_source_from_callbacks(&ops, &calls, &source) == 0);
+        CHECK_CODE(sparsestream_source_read(source, &byte, 1), 1);
+        for (int round = 0; round < 3; round++)
+            CHECK_CODE(sparsestream_source_read(source, &byte, 1), 0);
+        CHECK_CODE(sparsestream_source_section(source, &section), 0);
+        CHECK_INT(section.kind, ==, SPARSESTREAM_END);
+        CHECK_CODE(sparsestream_source_finish(source), 0);
+        CHECK_INT(calls, ==, 2);
+        sparsestream_source_free(source);
+    }
+}
+
 /* Nothing ends beyond the largest offset, and whoever tries can go on. */
 static void check_largest_offset(struct sparsestream_sink *sink, bool keeps)
 {
@@ -371,4 +408,5 @@ TESTS(
     CASE(an_end_that_is_aborted_has_failed_for_good),
     CASE(a_descriptor_that_is_closed_is_not_waited_for),
     CASE(a_source_that_ends_elsewhere_than_it_reported_fails),
+    CASE(a_source_that_has_ended_is_not_read_again),
     CASE(nothing_is_written_beyond_the_largest_offset))

@@ -201,7 +201,11 @@ impl Source for TableSource {
         // buffer are writable.
         let count = site.count(most as u64, || unsafe { read(pointer, start.cast(), most) })?;
         match (count, left) {
-            (0, None) => Ok(Next::End),
+            (0, None) => {
+                // It is not asked again.
+                self.section = Some(Current { kind: Kind::End, left: Some(0) });
+                Ok(Next::End)
+            }
             (0, Some(left)) => {
                 Err(Error::EndedEarly { offset: site.offset, expected: site.offset + left })
             }
