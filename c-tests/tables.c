@@ -1107,6 +1107,51 @@ static void note_event(void *opaque, const struct sparsestream_event *event)
     snprintf(trace->text + strlen(trace->text), sizeof trace->text - strlen(trace->text), "%s\n", words);
 }
 
+/* A sink that makes no holes, and a request for none. */
+static void the_trace_says_that_holes_are_written(void)
+{
+    for (int never = 0; never < 2; never++) {
+        struct trace trace = { .events = 0 };
+        struct stand stand;
+
+        context("never %d", never);
+        stand_init(&stand, without_keeps, COUNT(without_keeps));
+        stand_ends(&stand, &end_source_ops, never ? &end_sink_ops : &end_dense_sink_ops);
+        CHECK_CODE(stand_run(&stand, TRANSFER_OPTIONS(.trace = note_event, .opaque = &trace,
+                                                      .sparse = never ? SPARSESTREAM_SPARSE_NEVER : 0)), 0);
+        CHECK_CONTAINS(trace.text, "holes are written\n");
+        stand_end(&stand);
+    }
+}
+
+static void the_trace_names_the_limit_that_ended_a_transfer(void)
+{
+    const struct sparsestream_transfer_options limits[] = {
+        { .size = sizeof *limits, .stall_ms = 50, .trace = note_event },
+        { .size = sizeof *limits, .idle_ms = 50, .trace = note_event },
+    };
+
+    for (size_t i = 0; i < COUNT(limits); i++) {
+        struct trace trace = { .events = 0 };
+        struct sparsestream_transfer_options options = limits[i];
+        struct stand stand;
+        int ends[2];
+
+        context("limit %zu", i);
+        REQUIRE(pipe(ends) == 0);
+        stand_init(&stand, without_keeps, COUNT(without_keeps));
+        stand_ends(&stand, &end_source_ops, &end_sink_ops);
+        sparsestream_source_free(stand.source);
+        stand.source = fd_source(ends[0]);
+        options.opaque = &trace;
+        CHECK_CODE(stand_run(&stand, &options), -ETIMEDOUT);
+        CHECK_CONTAINS(trace.text, i == 0 ? "held up by the limit: stall\n" : "held up by the limit: idle\n");
+        stand_end(&stand);
+        close(ends[0]);
+        close(ends[1]);
+    }
+}
+
 static void the_trace_says_what_was_decided(void)
 {
     static struct trace trace;
@@ -1195,4 +1240,6 @@ TESTS(
     CASE(several_descriptors_are_waited_for),
     CASE(a_buffer_is_the_same_until_it_is_answered_for),
     CASE(the_trace_says_what_was_decided),
+    CASE(the_trace_says_that_holes_are_written),
+    CASE(the_trace_names_the_limit_that_ended_a_transfer),
     CASE(a_length_may_be_only_the_most))

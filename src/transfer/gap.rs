@@ -136,13 +136,19 @@ impl Gap {
         let took = begun.map_or(0, |begun| begun.elapsed().as_micros());
         let took = u64::try_from(took).unwrap_or(u64::MAX);
         let zeros = self.take(length);
-        if self.way != Some(made.way) {
-            self.way = Some(made.way);
-            turn.trace_ends();
-            turn.trace(Event::HoleChosen(made.way));
-        }
+        self.choose(made.way, turn);
         turn.moved(Part::Hole(made.way, zeros), length)?;
         Ok(Done::Worked(STEP_COST.max(took.saturating_mul(ZEROING_COST))))
+    }
+
+    /// Holes are made in this way from here on.
+    #[inline]
+    fn choose(&mut self, way: HoleWay, turn: &mut Turn) {
+        if self.way != Some(way) {
+            self.way = Some(way);
+            turn.trace_ends();
+            turn.trace(Event::HoleChosen(way));
+        }
     }
 
     /// Whether it is written as zeros because it is too short for a hole. The rest of a gap becomes
@@ -169,6 +175,9 @@ impl Gap {
         let length = piece.len() as u64;
         let taken = turn.sink.write(piece)? as u64;
         let taken = turn.taken(Operation::Write, taken, length)?;
+        if !self.holes {
+            self.choose(HoleWay::Written, turn);
+        }
         self.take(taken);
         ladder.moved(Way::Copy, taken, turn)
     }

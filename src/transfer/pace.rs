@@ -1,7 +1,7 @@
 //! How fast a transfer may go and how late an end may be. It is given the time and reads no clock.
 
 use super::options::Options;
-use crate::error::{Error, Result, Side};
+use crate::trace;
 use std::time::{Duration, Instant};
 
 /// How far a transfer may be ahead of its rate.
@@ -18,6 +18,14 @@ impl Limit {
     fn of(ms: u64) -> Self {
         Limit((ms != 0).then(|| Duration::from_millis(ms)))
     }
+}
+
+/// An end is too late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Late {
+    /// The limit that it has passed.
+    pub(super) which: trace::Limit,
+    pub(super) waited_ms: u64,
 }
 
 /// Rate, stall limit and idle limit.
@@ -89,21 +97,20 @@ impl Pace {
         }
     }
 
-    /// How long this side may still be late, if there is a limit; an error if it is too late.
-    pub(super) fn time_left(
-        &self,
-        now: Instant,
-        side: Side,
-        offset: u64,
-    ) -> Result<Option<Duration>> {
+    /// How long an end may still be late, if there is a limit.
+    pub(super) fn time_left(&self, now: Instant) -> std::result::Result<Option<Duration>, Late> {
         let alive = self.last_move.max(self.signs.1);
+        let limits = [
+            (trace::Limit::Stall, self.stall, alive),
+            (trace::Limit::Idle, self.idle, self.last_move),
+        ];
         let mut left = None;
-        for (limit, since) in [(self.stall, alive), (self.idle, self.last_move)] {
+        for (which, limit, since) in limits {
             let Some(limit) = limit.0 else { continue };
             let waited = now.saturating_duration_since(since);
             if waited >= limit {
                 let waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
-                return Err(Error::Late { side, offset, waited_ms });
+                return Err(Late { which, waited_ms });
             }
             left = sooner(left, Some(limit - waited));
         }
@@ -173,12 +180,10 @@ mod tests {
     fn a_sign_of_life_extends_the_stall_limit_and_not_the_idle_limit() {
         let options = Options { stall_ms: 100, idle_ms: 250, ..Options::default() };
         let (mut pace, begun) = pace(options);
-        let left = |pace: &Pace, ms: u32| pace.time_left(begun + ms * MS, Side::Source, 7);
+        let left = |pace: &Pace, ms: u32| pace.time_left(begun + ms * MS);
         assert_eq!(left(&pace, 40), Ok(Some(60 * MS)));
-        assert_eq!(
-            left(&pace, 100),
-            Err(Error::Late { side: Side::Source, offset: 7, waited_ms: 100 })
-        );
+        let late = |which, waited_ms| Err(Late { which, waited_ms });
+        assert_eq!(left(&pace, 100), late(trace::Limit::Stall, 100));
         pace.see_signs(1, begun + 90 * MS);
         assert_eq!(left(&pace, 100), Ok(Some(90 * MS)));
         // The same count is not a new sign.
@@ -186,10 +191,7 @@ mod tests {
         assert!(left(&pace, 190).is_err());
         pace.see_signs(2, begun + 180 * MS);
         assert_eq!(left(&pace, 190), Ok(Some(60 * MS)));
-        assert_eq!(
-            left(&pace, 250),
-            Err(Error::Late { side: Side::Source, offset: 7, waited_ms: 250 })
-        );
+        assert_eq!(left(&pace, 250), late(trace::Limit::Idle, 250));
         pace.progress(begun + 240 * MS);
         assert_eq!(left(&pace, 250), Ok(Some(90 * MS)));
     }
@@ -199,7 +201,7 @@ mod tests {
         let (pace, begun) = pace(Options::default());
         assert!(!pace.needs_time());
         let year = Duration::from_secs(365 * 86400);
-        assert_eq!(pace.time_left(begun + year, Side::Sink, 0), Ok(None));
+        assert_eq!(pace.time_left(begun + year), Ok(None));
         assert_eq!(pace.allowance(begun), Ok(u64::MAX));
     }
 }

@@ -1,7 +1,7 @@
 //! Waiting when an end is not ready.
 
 use super::options::Patience;
-use super::pace::sooner;
+use super::pace::{Late, sooner};
 use super::turn::Turn;
 use crate::error::{Error, Operation, Result, Side};
 use crate::trace::{Event, Limit};
@@ -56,7 +56,15 @@ impl Turn<'_> {
     pub(super) fn is_in_time(&mut self, side: Side) -> Result<()> {
         let now = Instant::now();
         self.see_signs(now);
-        self.pace.time_left(now, side, self.meter.position()).map(drop)
+        self.late_in(now, side).map(drop)
+    }
+
+    /// How long this side may still be late, if there is a limit; an error if it is too late.
+    fn late_in(&mut self, now: Instant, side: Side) -> Result<Option<Duration>> {
+        self.pace.time_left(now).map_err(|Late { which, waited_ms }| {
+            self.trace(Event::Limit(which));
+            Error::Late { side, offset: self.meter.position(), waited_ms }
+        })
     }
 
     /// Waits for an end that answered `EAGAIN` with this error, or has the caller wait: by the same error, and
@@ -75,7 +83,7 @@ impl Turn<'_> {
         self.trace(Event::Waits(side));
         let now = Instant::now();
         self.see_signs(now);
-        let late_in = self.pace.time_left(now, side, self.meter.position())?;
+        let late_in = self.late_in(now, side)?;
         let timeout = sooner(late_in, self.flush_in(now));
         let (watch, may_wait) = match waiting {
             Waiting::Owner if several.is_some() => {
