@@ -249,6 +249,56 @@ static void a_descriptor_that_is_closed_is_not_waited_for(void)
     }
 }
 
+/* Fields for later versions, which must be 0 now. */
+
+struct reserving {
+    struct end end;
+    int32_t section, info;
+};
+
+static int report_reserved_section(void *opaque, struct sparsestream_section *section)
+{
+    const struct reserving *reserving = opaque;
+    const int code = end_source_ops.section(opaque, section);
+
+    section->reserved = reserving->section;
+    return code;
+}
+
+static int report_reserved_info(void *opaque, struct sparsestream_source_info *info)
+{
+    info->reserved = (uint32_t) ((struct reserving *) opaque)->info;
+    return 0;
+}
+
+static void a_field_for_later_versions_is_refused(void)
+{
+    const struct { int32_t section, info; } values[] = { { 0, 0 }, { 1, 0 }, { INT32_MIN, 0 }, { 0, 1 }, { 0, -1 } };
+    struct sparsestream_transfer_options options = { .size = sizeof options, .reserved = 1 };
+
+    for (size_t i = 0; i < COUNT(values); i++) {
+        struct sparsestream_source_ops ops = end_source_ops;
+        struct sparsestream_transfer *refused = NULL;
+        struct reserving reserving = { .section = values[i].section, .info = values[i].info };
+        struct sparsestream_source *source = NULL;
+        struct sparsestream_sink *sink;
+        struct stand stand;
+
+        context("values %zu", i);
+        stand_init(&stand);
+        reserving.end.from = &stand.content;
+        ops.section = report_reserved_section;
+        ops.describe = report_reserved_info;
+        REQUIRE(sparsestream_source_from_callbacks(&ops, &reserving, &source) == 0);
+        sink = end_sink(&stand.to);
+        CHECK_CODE(sparsestream_transfer_new(source, sink, &options, &refused), -EINVAL);
+        CHECK_CONTAINS(sparsestream_last_error(), "options.reserved is 1, but must be 0");
+        stand_open(&stand, source, sink, NULL);
+        CHECK_CODE(sparsestream_transfer_run(stand.transfer, 0), i == 0 ? 0 : -EPROTO);
+        stand_close(&stand);
+    }
+}
+
 /* Lengths. */
 
 struct told {
@@ -407,6 +457,7 @@ TESTS(
     CASE(a_request_that_is_answered_has_failed_for_good),
     CASE(an_end_that_is_aborted_has_failed_for_good),
     CASE(a_descriptor_that_is_closed_is_not_waited_for),
+    CASE(a_field_for_later_versions_is_refused),
     CASE(a_source_that_ends_elsewhere_than_it_reported_fails),
     CASE(a_source_that_has_ended_is_not_read_again),
     CASE(nothing_is_written_beyond_the_largest_offset))

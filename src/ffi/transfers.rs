@@ -309,6 +309,9 @@ unsafe fn whole(options: *const sparsestream_transfer_options) -> Result<(Option
 /// The caller's options as the core's.
 fn core(options: &sparsestream_transfer_options) -> Result<Options> {
     guard::flags(options.flags, SPARSESTREAM_DETECT_ZEROES, "options.flags")?;
+    if options.reserved != 0 {
+        return Err(Error::value("options.reserved", options.reserved, Allowed::Only(&"0")));
+    }
     let sparse = match options.sparse {
         SPARSESTREAM_SPARSE_AUTO => Sparse::Auto,
         SPARSESTREAM_SPARSE_REQUIRED => Sparse::Required,

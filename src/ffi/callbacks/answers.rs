@@ -1,6 +1,8 @@
 //! The answers of the caller's functions, and their words about a failure.
 
 use crate::error::{Error, Operation, Result, Side, lasting};
+use crate::ffi::sections::{self, sparsestream_section};
+use crate::section::Kind;
 use crate::sys::Sys;
 use crate::text::Words;
 use libc::c_int;
@@ -93,6 +95,13 @@ impl Site {
     /// An error at this place.
     pub fn error(self, errno: i32) -> Error {
         Error::at(self.operation, self.side, self.offset, errno)
+    }
+
+    /// The kind of the section that a function has reported.
+    pub fn kind(self, section: &sparsestream_section) -> Result<Kind> {
+        let kind =
+            sections::kind(section.kind).ok_or_else(|| self.nonsense(section.kind.into()))?;
+        if section.reserved == 0 { Ok(kind) } else { Err(self.nonsense(section.reserved.into())) }
     }
 
     /// A length that a function gave: at least one, and the offset behind it is possible.

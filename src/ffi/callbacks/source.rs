@@ -44,6 +44,9 @@ pub fn describe(party: &mut Party, describe: Option<Describe>, flags: u64) -> Re
     if info.flags & !(flags | SPARSESTREAM_WITH_KEEPS) != 0 || info.total < -1 {
         return Err(site.nonsense(if info.total < -1 { info.total } else { signed(info.flags) }));
     }
+    if info.reserved != 0 {
+        return Err(site.nonsense(info.reserved.into()));
+    }
     Ok(Described {
         info: SourceInfo {
             total: u64::try_from(info.total).ok(),
@@ -142,7 +145,7 @@ impl TableSource {
         let pointer = self.party.pointer();
         // SAFETY: the caller promised that its functions may be called with its opaque.
         site.done(|| unsafe { ask(pointer, &raw mut section) })?;
-        let kind = sections::kind(section.kind).ok_or(site.nonsense(section.kind.into()))?;
+        let kind = site.kind(&section)?;
         let left = match (kind, section.length) {
             (Kind::End, _) => Some(0),
             (Kind::Data, -1) => None,

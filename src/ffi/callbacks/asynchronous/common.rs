@@ -213,6 +213,9 @@ fn checked(info: &sparsestream_async_info, site: Site) -> Result<()> {
     if info.flags & !known != 0 {
         return Err(site.nonsense(signed(info.flags)));
     }
+    if info.reserved != 0 {
+        return Err(site.nonsense(info.reserved.into()));
+    }
     if info.total < 0 {
         return Err(site.nonsense(info.total));
     }

@@ -9,7 +9,7 @@ use crate::error::{Error, Operation, Result, Side};
 use crate::ffi::async_ops::{sparsestream_async_ops, sparsestream_async_options};
 use crate::ffi::guard::signed;
 use crate::ffi::options::{SPARSESTREAM_AT_MOST, SPARSESTREAM_IGNORE_MAP};
-use crate::ffi::sections::{self, sparsestream_section};
+use crate::ffi::sections::sparsestream_section;
 use crate::section::Kind;
 use crate::sys::memory::Slab;
 use crate::wait::Waiting;
@@ -63,7 +63,7 @@ impl AsyncSource {
         let pointer = common.party.pointer();
         // SAFETY: the caller promised that its functions may be called with its opaque.
         site.done(|| unsafe { ask(pointer, &raw mut section) })?;
-        let kind = sections::kind(section.kind).ok_or(site.nonsense(section.kind.into()))?;
+        let kind = site.kind(&section)?;
         if kind == Kind::End {
             return Err(Error::EndedEarly { offset: common.at, expected: self.end });
         }
