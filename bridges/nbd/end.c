@@ -185,8 +185,9 @@ int end_advance(void *opaque)
         zeroes_advance(end->zeroes);
     if (failure->error == 0)
         return 0;
+    /* A FLUSH has no offset of its own. */
     sparsestream_set_error(failure->error, end->lost ? operation_of(end->lost_kind) : 0,
-                           end->lost ? end->lost_offset : -1, failure->text);
+                           end->lost && end->lost_kind != OP_FLUSH ? end->lost_offset : -1, failure->text);
     return -failure->error;
 }
 

@@ -3,7 +3,8 @@
  * Block status as sections.
  *
  * The range is asked for in the largest steps. Several steps are under way where the answers are short, so that a large
- * hole costs few round trips. An answer is a hint: where there is none, the range is data.
+ * hole costs few round trips. An answer is a hint: where there is none, the range is data. A server may answer for a small
+ * part of what it is asked. If it does so all the time, reading costs less than asking, so as much as a request reads is data.
  */
 
 #include "internal.h"
@@ -16,6 +17,7 @@ enum {
     STEPS = 16,        /* under way or known */
     FEW_RUNS = 64,     /* an answer from which on no more steps are asked for ahead */
     MOST_RUNS = 65536, /* of one step: the rest of an answer is asked for again */
+    FEW_BYTES = 16,    /* answers one after the other for less than a request reads */
 };
 
 struct run {
@@ -43,6 +45,7 @@ struct map {
     unsigned ahead; /* steps that are asked for at once */
     bool useless;   /* the server does not answer: everything is data */
     bool orphan;    /* not wanted any more: the last answer frees it */
+    unsigned small; /* answers one after the other that were for less than a request reads */
     unsigned asking;
     int error; /* of the connection */
     unsigned first, used;
@@ -140,6 +143,25 @@ static void take_extents(struct op *op, const uint32_t *entries, size_t count)
     }
 }
 
+/* Takes the rest of a range that can be read at once as data, if the answers are that small all the time. */
+static void skip_questions(struct step *step)
+{
+    struct map *map = step->map;
+    int64_t end = step->op.offset + map->export->request_size;
+
+    if (step->known >= end || step->known >= step->end) {
+        map->small = 0;
+        return;
+    }
+    if (map->small < FEW_BYTES) {
+        map->small++;
+        return;
+    }
+    end = end < step->end ? end : step->end;
+    if (add_run(step, end, false))
+        step->known = end;
+}
+
 static void take_answer(struct op *op, int error)
 {
     struct step *step = op->owner;
@@ -158,6 +180,7 @@ static void take_answer(struct op *op, int error)
         map->useless = true;
         return;
     }
+    skip_questions(step);
     if (step->count > FEW_RUNS)
         map->ahead = 1;
     else if (map->ahead < STEPS)

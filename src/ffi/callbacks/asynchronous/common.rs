@@ -140,7 +140,8 @@ impl Common {
     }
 
     pub(super) fn advance(&mut self, replies: &mut VecDeque<Reply>) -> Result<()> {
-        let site = self.party.site(Operation::Wait);
+        let mut site = self.party.site(Operation::Wait);
+        site.offset = self.at;
         let pointer = self.party.pointer();
         if let Some(submit) = self.ops.submit {
             self.requests.hand_out(|request| {

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Which requests a target gets, and in which order, by the log that nbdkit keeps of them. */
+
+#include "servers.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+enum { SIZE = 8 * MiB };
+
+static const struct piece layout[] = { DATA(1 * MiB), HOLE(3 * MiB), DATA(100 * KiB), HOLE(SIZE - 4 * MiB - 100 * KiB) };
+
+/* What the log of a server says of the transfers to it. */
+struct seen {
+    int writes, zeroes, flushes, trims, fua;
+    int open;         /* writes and zeroes that are not answered */
+    int open_at_flush; /* the most of them when a flush came */
+    int after_flush;   /* writes and zeroes that came after the first flush */
+};
+
+/* Each request has one line when it comes, and one with three dots before its name when it is answered. */
+static struct seen read_log(void)
+{
+    FILE *file = fopen("log", "r");
+    struct seen seen = { 0 };
+    char line[512];
+
+    REQUIRE(file != NULL);
+    while (fgets(line, sizeof line, file) != NULL) {
+        const bool answered = strstr(line, " ...Write ") != NULL || strstr(line, " ...Zero ") != NULL;
+        const bool came = strstr(line, " Write ") != NULL || strstr(line, " Zero ") != NULL;
+
+        seen.writes += strstr(line, " Write ") != NULL;
+        seen.zeroes += strstr(line, " Zero ") != NULL;
+        seen.trims += strstr(line, " Trim ") != NULL;
+        seen.fua += strstr(line, " fua=1") != NULL && strstr(line, " Connect ") == NULL;
+        seen.open += came;
+        seen.open -= answered;
+        seen.after_flush += came && seen.flushes > 0;
+        if (strstr(line, " Flush ") != NULL) {
+            seen.flushes++;
+            seen.open_at_flush = seen.open > seen.open_at_flush ? seen.open : seen.open_at_flush;
+        }
+    }
+    fclose(file);
+    return seen;
+}
+
+static struct seen copy(const struct sparsestream_nbd_options *options, const struct sparsestream_nbd_end_options *end,
+                        const char *const *arguments)
+{
+    struct server server;
+    struct seen seen;
+    int from = file_new("from"), to = file_new("to");
+
+    file_lay_out(from, 0, layout, COUNT(layout), 7);
+    file_resize(from, SIZE);
+    file_fill(to, 0, SIZE + 1 * MiB, 3);
+    unlink("log");
+    nbdkit_start(&server, arguments);
+    CHECK_MOVED(move(file_source(from), export_sink(server.uri, options, end), NULL));
+    server_stop(&server);
+    CHECK_INT(file_differs(from, 0, to, end != NULL ? end->offset : 0, SIZE), ==, -1);
+    seen = read_log();
+    CHECK_INT(seen.writes, >, 0);
+    CHECK_INT(seen.open, ==, 0);
+    CHECK_INT(seen.open_at_flush, ==, 0);
+    CHECK_INT(seen.after_flush, ==, 0);
+    CHECK_INT(seen.trims, ==, 0);
+    CHECK_INT(seen.fua, ==, 0);
+    close(from);
+    close(to);
+    return seen;
+}
+
+#define ARGUMENTS(...) ((const char *const[]){ __VA_ARGS__, "logfile=log", NULL })
+
+static void one_flush_comes_after_all_answers(void)
+{
+    const struct seen seen = copy(NULL, NULL, ARGUMENTS("--filter=log", "file", "to"));
+
+    CHECK_INT(seen.flushes, ==, 1);
+    CHECK_INT(seen.zeroes, >, 0);
+}
+
+/* Answers that are late, and in another order, over four connections with one request each. */
+static void one_flush_waits_for_all_connections(void)
+{
+    const struct seen seen =
+        copy(NBD_OPTIONS(.connections = 4, .requests = 1, .request_size = 65536), NULL,
+             ARGUMENTS("--filter=log", "--filter=delay", "file", "to", "wdelay=20ms", "delay-zero=60ms"));
+
+    CHECK_INT(seen.flushes, ==, 1);
+}
+
+static void one_flush_comes_after_zeros_that_are_written(void)
+{
+    struct seen seen = copy(NULL, NULL, ARGUMENTS("--filter=log", "--filter=nozero", "file", "to", "wdelay=5ms",
+                                                  "--filter=delay"));
+
+    CHECK_INT(seen.flushes, ==, 1);
+    CHECK_INT(seen.zeroes, ==, 0);
+    seen = copy(NULL, END_OPTIONS(.zeroes = SPARSESTREAM_NBD_ZEROES_WRITE), ARGUMENTS("--filter=log", "file", "to"));
+    CHECK_INT(seen.flushes, ==, 1);
+    CHECK_INT(seen.zeroes, ==, 0);
+}
+
+static void one_flush_comes_after_blocks_that_are_read_and_written(void)
+{
+    const struct seen seen =
+        copy(NULL, END_OPTIONS(.offset = 5001),
+             ARGUMENTS("--filter=log", "--filter=blocksize-policy", "file", "to", "blocksize-minimum=4096",
+                       "blocksize-preferred=4096", "blocksize-error-policy=error"));
+
+    CHECK_INT(seen.flushes, ==, 1);
+}
+
+static void a_server_that_cannot_flush_is_not_asked_to(void)
+{
+    const struct seen seen =
+        copy(NULL, NULL,
+             ARGUMENTS("--filter=log", "eval", "get_size=echo 9M", "can_write=exit 0",
+                       "pread=dd if=to iflag=skip_bytes,count_bytes skip=$4 count=$3 bs=64k status=none",
+                       "pwrite=dd of=to oflag=seek_bytes seek=$4 conv=notrunc bs=64k status=none"));
+
+    CHECK_INT(seen.flushes, ==, 0);
+}
+
+TESTS(
+    CASE(one_flush_comes_after_all_answers),
+    CASE(one_flush_waits_for_all_connections),
+    CASE(one_flush_comes_after_zeros_that_are_written),
+    CASE(one_flush_comes_after_blocks_that_are_read_and_written),
+    CASE(a_server_that_cannot_flush_is_not_asked_to),
+)
