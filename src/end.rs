@@ -12,7 +12,7 @@
 //! | `ways` | the ways in which data moves past the loop's memory |
 //! | `addressed` | ends that answer to offsets, with several requests under way |
 //! | `introduction` | the report of a peer about its stream |
-//! | `hole` | how a hole was made |
+//! | `hole` | a hole that was made |
 //!
 //! An end has one small trait that is always there ([`Source`] or [`Sink`], with [`End`]), and hands
 //! out a further trait for each thing that it can do besides ([`SourceWays`], [`SinkWays`]). To add an
