@@ -3,7 +3,7 @@
 use super::guard;
 use super::handles::{self, sparsestream_sink, sparsestream_source};
 use super::opaque::Opaque;
-use super::options::{self, Sized0};
+use super::sized::{self, Sized0};
 use crate::channel::channel;
 use libc::c_int;
 
@@ -64,7 +64,7 @@ pub unsafe extern "C" fn sparsestream_channel(
         let source_out = unsafe { guard::handle_output(source, "source") };
         let (sink_out, source_out) = (sink_out?, source_out?);
         // SAFETY: the caller promises a struct of its size.
-        let options = unsafe { options::read(options, "options") }?;
+        let options = unsafe { sized::read(options, "options") }?;
         guard::flags(options.flags, 0, "options.flags")?;
         let (sink, source) = channel(options.capacity)?;
         let sink = handles::new_sink(sink, Opaque::NONE)?;

@@ -1,9 +1,8 @@
 //! Exports: the digest of a file, a device, or a stream of bytes.
 
 use super::callbacks::Observer;
-use super::options::{
-    self, SPARSESTREAM_IGNORE_MAP, Sized0, sparsestream_stats, sparsestream_transfer_options,
-};
+use super::options::{SPARSESTREAM_IGNORE_MAP, sparsestream_stats, sparsestream_transfer_options};
+use super::sized::{self, Sized0};
 use super::{guard, handles};
 use crate::digest::LENGTH;
 use crate::sink::DigestSink;
@@ -53,7 +52,7 @@ pub struct sparsestream_digest_options {
 
 impl Default for sparsestream_digest_options {
     fn default() -> Self {
-        options::zeros()
+        sized::zeros()
     }
 }
 
@@ -93,7 +92,7 @@ pub unsafe extern "C" fn sparsestream_digest(
         // SAFETY: the caller promises NULL or room for a digest, of which bytes are the same.
         let digest = unsafe { guard::output(digest.cast::<[u8; LENGTH]>(), "digest") }?;
         // SAFETY: the caller promises a struct of its size.
-        let options = unsafe { options::read(options, "options") }?;
+        let options = unsafe { sized::read(options, "options") }?;
         guard::flags(options.flags, SPARSESTREAM_IGNORE_MAP, "options.flags")?;
         let range = source::Options {
             offset: guard::unsigned(options.offset, "options.offset")?,

@@ -5,7 +5,8 @@
 use super::callbacks::Observer;
 use super::counted::{Handled, Ref};
 use super::opaque::Opaque;
-use super::options::{self, sparsestream_stats};
+use super::options::sparsestream_stats;
+use super::sized;
 use crate::end::{Sink, Source};
 use crate::error::{Error, Result, Side};
 use crate::transfer::{Control, Options, Patience, Progress, Transfer};
@@ -237,7 +238,7 @@ pub unsafe fn run_whole(
     if !stats.is_null() {
         // A struct that cannot be written is refused before a byte moves.
         // SAFETY: a struct of its size, by the caller's promise.
-        unsafe { options::write(stats, &sparsestream_stats::default(), "stats") }?;
+        unsafe { sized::write(stats, &sparsestream_stats::default(), "stats") }?;
     }
     let mut transfer = Transfer::new(options)?;
     let result = match transfer.run(source, sink, &mut observer, None, Patience::Any) {
@@ -256,7 +257,7 @@ pub unsafe fn run_whole(
     };
     if !stats.is_null() {
         // SAFETY: a struct of its size, by the caller's promise.
-        unsafe { options::write(stats, &transfer.stats().into(), "stats") }?;
+        unsafe { sized::write(stats, &transfer.stats().into(), "stats") }?;
     }
     result
 }

@@ -6,7 +6,8 @@
 //! | room | subject |
 //! |---|---|
 //! | `guard` | the wrapper around every export |
-//! | `options` | size-first structs: reading them from, and writing them to, the caller |
+//! | `sized` | size-first structs: reading them from, and writing them to, the caller |
+//! | `options` | the structs of options, statistics, waits and errors |
 //! | `opaque` | the caller's opaque pointers and their `free` |
 //! | `callbacks` | the caller's functions as sources, sinks and observers |
 //! | `transport` | the caller's functions as a transport of the wire |
@@ -32,6 +33,7 @@ mod opaque;
 pub mod options;
 pub mod sections;
 pub mod sinks;
+mod sized;
 pub mod sources;
 pub mod trace;
 pub mod transfers;

@@ -1,6 +1,7 @@
 //! The caller's opaque pointers, each with a `free` that is called exactly once.
 
-use super::options::{self, Sized0, sparsestream_sink_options, sparsestream_source_options};
+use super::options::{sparsestream_sink_options, sparsestream_source_options};
+use super::sized::{self, Sized0};
 use crate::error::{Error, Result};
 use libc::c_void;
 use std::mem::{offset_of, size_of};
@@ -85,10 +86,10 @@ pub unsafe fn table<T: Freed>(ops: *const T, opaque: *mut c_void) -> Result<(T, 
         return Err(Error::null("ops"));
     }
     // SAFETY: a table of its size, by the caller's promise; `free` lies at this offset.
-    let free = unsafe { options::field::<T, Option<Free>>(ops, T::FREE, "ops") }?.flatten();
+    let free = unsafe { sized::field::<T, Option<Free>>(ops, T::FREE, "ops") }?.flatten();
     let opaque = Opaque { pointer: opaque, free };
     // SAFETY: as promised.
-    let ops = unsafe { options::read(ops, "ops") }?;
+    let ops = unsafe { sized::read(ops, "ops") }?;
     Ok((ops, opaque))
 }
 
@@ -103,11 +104,11 @@ pub unsafe fn options<T: Owning>(options: *const T) -> Result<(T, Opaque)> {
     }
     // SAFETY: a struct of its size, by the caller's promise; the fields lie at these offsets.
     let (free, pointer) = unsafe {
-        let free = options::field::<T, Option<Free>>(options, T::FREE, "options")?;
-        (free.flatten(), options::field::<T, *mut c_void>(options, T::OPAQUE, "options")?)
+        let free = sized::field::<T, Option<Free>>(options, T::FREE, "options")?;
+        (free.flatten(), sized::field::<T, *mut c_void>(options, T::OPAQUE, "options")?)
     };
     let opaque = Opaque { pointer: pointer.unwrap_or(std::ptr::null_mut()), free };
     // SAFETY: as promised.
-    let options = unsafe { options::read(options, "options") }?;
+    let options = unsafe { sized::read(options, "options") }?;
     Ok((options, opaque))
 }

@@ -1,7 +1,7 @@
 //! Exports: where a descriptor's data and holes are.
 
 use super::guard;
-use super::options::{self, Sized0};
+use super::sized::{self, Sized0};
 use crate::section;
 use libc::{c_int, c_void};
 
@@ -94,11 +94,11 @@ pub unsafe extern "C" fn sparsestream_section_at(
 ) -> c_int {
     guard::query(|| {
         // SAFETY: the caller promises a struct of its size.
-        unsafe { options::check(out, "out") }?;
+        unsafe { sized::check(out, "out") }?;
         let offset = guard::unsigned(offset, "offset")?;
         let section = section::section_at(fd, Some(offset))?.into();
         // SAFETY: as above.
-        unsafe { options::write(out, &section, "out") }?;
+        unsafe { sized::write(out, &section, "out") }?;
         Ok(0)
     })
 }

@@ -9,9 +9,10 @@ use super::guard;
 use super::handles::{self, sparsestream_sink};
 use super::opaque::{self, Opaque};
 use super::options::{
-    self, SPARSESTREAM_KNOWN_ZERO, SPARSESTREAM_SYNC, SPARSESTREAM_TRUNCATE,
-    sparsestream_sink_options, sparsestream_wait,
+    SPARSESTREAM_KNOWN_ZERO, SPARSESTREAM_SYNC, SPARSESTREAM_TRUNCATE, sparsestream_sink_options,
+    sparsestream_wait,
 };
+use super::sized;
 use crate::buffer::boxed;
 use crate::end::{Plan, SinkInfo};
 use crate::error::{Error, Operation, Result, Side};
@@ -210,11 +211,11 @@ pub unsafe extern "C" fn sparsestream_sink_announce(
 ) -> c_int {
     guard::code(|| {
         // SAFETY: the caller promises a struct of its size.
-        let given = unsafe { options::read(plan, "plan") }?;
+        let given = unsafe { sized::read(plan, "plan") }?;
         let plan = core_plan(if plan.is_null() { None } else { Some(&given) })?;
         if !info.is_null() {
             // SAFETY: the caller promises a struct of its size.
-            unsafe { options::check(info, "info") }?;
+            unsafe { sized::check(info, "info") }?;
         }
         // SAFETY: the caller promises a live handle or NULL.
         let known = unsafe { handles::with_sink(sink, |sink| sink.open(&plan)) }?;
@@ -223,7 +224,7 @@ pub unsafe extern "C" fn sparsestream_sink_announce(
         }
         if !info.is_null() {
             // SAFETY: as above.
-            unsafe { options::write(info, &known.into(), "info") }?;
+            unsafe { sized::write(info, &known.into(), "info") }?;
         }
         Ok(0)
     })
@@ -246,7 +247,7 @@ pub unsafe extern "C" fn sparsestream_sink_wait(
         // SAFETY: the caller promises a live handle or NULL.
         let known = unsafe { handles::sink_wait(sink) }?;
         // SAFETY: the caller promises a struct of its size.
-        unsafe { options::write(wait, &known.into(), "wait") }?;
+        unsafe { sized::write(wait, &known.into(), "wait") }?;
         Ok(0)
     })
 }

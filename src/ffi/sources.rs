@@ -9,10 +9,10 @@ use super::guard;
 use super::handles::{self, sparsestream_source};
 use super::opaque::{self, Opaque};
 use super::options::{
-    self, SPARSESTREAM_AT_MOST, SPARSESTREAM_IGNORE_MAP, sparsestream_source_options,
-    sparsestream_wait,
+    SPARSESTREAM_AT_MOST, SPARSESTREAM_IGNORE_MAP, sparsestream_source_options, sparsestream_wait,
 };
 use super::sections::sparsestream_section;
+use super::sized;
 use crate::buffer::boxed;
 use crate::end::{Next, Source, SourceInfo};
 use crate::error::{Allowed, Error, Operation, Result, Side};
@@ -145,7 +145,7 @@ pub unsafe extern "C" fn sparsestream_source_section(
 ) -> c_int {
     guard::code(|| {
         // SAFETY: the caller promises a struct of its size.
-        unsafe { options::check(section, "section") }?;
+        unsafe { sized::check(section, "section") }?;
         // SAFETY: the caller promises a live handle or NULL.
         let look = unsafe { handles::with_source(source, |source| source.look()) }?;
         let value = sparsestream_section {
@@ -154,7 +154,7 @@ pub unsafe extern "C" fn sparsestream_source_section(
             ..sparsestream_section::default()
         };
         // SAFETY: as above.
-        unsafe { options::write(section, &value, "section") }?;
+        unsafe { sized::write(section, &value, "section") }?;
         Ok(0)
     })
 }
@@ -174,11 +174,11 @@ pub unsafe extern "C" fn sparsestream_source_describe(
 ) -> c_int {
     guard::code(|| {
         // SAFETY: the caller promises a struct of its size.
-        unsafe { options::check(info, "info") }?;
+        unsafe { sized::check(info, "info") }?;
         // SAFETY: the caller promises a live handle or NULL.
         let known = unsafe { handles::with_source(source, |source| source.open()) }?;
         // SAFETY: as above.
-        unsafe { options::write(info, &known.into(), "info") }?;
+        unsafe { sized::write(info, &known.into(), "info") }?;
         Ok(0)
     })
 }
@@ -199,7 +199,7 @@ pub unsafe extern "C" fn sparsestream_source_wait(
         // SAFETY: the caller promises a live handle or NULL.
         let known = unsafe { handles::source_wait(source) }?;
         // SAFETY: the caller promises a struct of its size.
-        unsafe { options::write(wait, &known.into(), "wait") }?;
+        unsafe { sized::write(wait, &known.into(), "wait") }?;
         Ok(0)
     })
 }

@@ -1,7 +1,7 @@
 //! The events in which a transfer reports its decisions, and the ways in which bytes moved.
 
 use super::guard;
-use super::options::{self, Sized0};
+use super::sized::{self, Sized0};
 use crate::end::HoleWay;
 use crate::error::{Error, Side};
 use crate::trace::{Event, Limit, MapEvent, StageName, Way};
@@ -293,7 +293,7 @@ pub unsafe extern "C" fn sparsestream_event_text(
             return Err(Error::null("event"));
         }
         // SAFETY: the caller promises a struct of its size.
-        let event = unsafe { options::read(event, "event") }?;
+        let event = unsafe { sized::read(event, "event") }?;
         // SAFETY: the caller promises `size` writable bytes.
         let bytes = unsafe { guard::bytes_mut(buffer.cast(), size, "buffer") }?;
         Ok(guard::signed(guard::format(bytes, &Words(&event)) as u64))

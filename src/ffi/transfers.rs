@@ -5,10 +5,11 @@ use super::callbacks::{Observer, StreamSource, TableSink};
 use super::guard;
 use super::handles::{self, sparsestream_sink, sparsestream_source, sparsestream_transfer};
 use super::options::{
-    self, SPARSESTREAM_DETECT_ZEROES, SPARSESTREAM_SPARSE_AUTO, SPARSESTREAM_SPARSE_NEVER,
+    SPARSESTREAM_DETECT_ZEROES, SPARSESTREAM_SPARSE_AUTO, SPARSESTREAM_SPARSE_NEVER,
     SPARSESTREAM_SPARSE_REQUIRED, sparsestream_error, sparsestream_stats,
     sparsestream_transfer_options, sparsestream_wait,
 };
+use super::sized;
 use crate::end::{End, HoleWay};
 use crate::error::{Allowed, Error, Operation, Result, Side};
 use crate::trace::Way;
@@ -40,7 +41,7 @@ pub unsafe extern "C" fn sparsestream_transfer_new(
         // SAFETY: the caller promises NULL or a writable place.
         let out = unsafe { guard::handle_output(transfer, "transfer") }?;
         // SAFETY: the caller promises a struct of its size.
-        let options = unsafe { options::read(options, "options") }?;
+        let options = unsafe { sized::read(options, "options") }?;
         let (core, observer) = (core(&options)?, Observer::new(&options));
         // SAFETY: the caller promises live handles or NULL.
         out.set(unsafe { handles::new_transfer(source, sink, &core, observer) }?);
@@ -114,7 +115,7 @@ pub unsafe extern "C" fn sparsestream_transfer_wait(
         // SAFETY: the caller promises a live handle or NULL.
         let known = unsafe { handles::with_transfer(transfer, |transfer| Ok(transfer.wait())) }?;
         // SAFETY: the caller promises a struct of its size.
-        unsafe { options::write(wait, &known.into(), "wait") }?;
+        unsafe { sized::write(wait, &known.into(), "wait") }?;
         Ok(0)
     })
 }
@@ -134,7 +135,7 @@ pub unsafe extern "C" fn sparsestream_transfer_stats(
         // SAFETY: the caller promises a live handle or NULL.
         let known = unsafe { handles::with_transfer(transfer, |transfer| Ok(transfer.stats())) }?;
         // SAFETY: the caller promises a struct of its size.
-        unsafe { options::write(stats, &known.into(), "stats") }?;
+        unsafe { sized::write(stats, &known.into(), "stats") }?;
         Ok(0)
     })
 }
@@ -154,7 +155,7 @@ pub unsafe extern "C" fn sparsestream_transfer_error(
         // SAFETY: the caller promises a live handle or NULL.
         let known = unsafe { handles::with_transfer(transfer, |transfer| Ok(transfer.error())) }?;
         // SAFETY: the caller promises a struct of its size.
-        unsafe { options::write(error, &known.into(), "error") }?;
+        unsafe { sized::write(error, &known.into(), "error") }?;
         Ok(0)
     })
 }
@@ -302,7 +303,7 @@ pub unsafe extern "C" fn sparsestream_recv_all(
 /// `options` is null or a struct of its size.
 unsafe fn whole(options: *const sparsestream_transfer_options) -> Result<(Options, Observer)> {
     // SAFETY: as promised.
-    let options = unsafe { options::read(options, "options") }?;
+    let options = unsafe { sized::read(options, "options") }?;
     Ok((core(&options)?, Observer::new(&options)))
 }
 

@@ -4,7 +4,8 @@ use super::callbacks::answers::Site;
 use super::guard;
 use super::handles::{self, sparsestream_sink, sparsestream_source};
 use super::opaque::{self, Freed, Opaque};
-use super::options::{self, Sized0, sparsestream_wait};
+use super::options::sparsestream_wait;
+use super::sized::{self, Sized0};
 use super::wire_options::{receiver, sender, sparsestream_wire_options};
 use crate::buffer::boxed;
 use crate::byte_end::ByteEnd;
@@ -101,7 +102,7 @@ pub unsafe extern "C" fn sparsestream_sink_to_transport(
         let out = unsafe { guard::handle_output(sink, "sink") }?;
         let transport = transport?;
         // SAFETY: the caller promises a struct of its size.
-        let options = unsafe { options::read(options, "options") }?;
+        let options = unsafe { sized::read(options, "options") }?;
         let writer = Writer::new(boxed(transport)?, &sender(&options)?)?;
         out.set(handles::new_sink(boxed(writer)?, Opaque::NONE)?);
         Ok(0)
@@ -134,7 +135,7 @@ pub unsafe extern "C" fn sparsestream_source_from_transport(
         let out = unsafe { guard::handle_output(source, "source") }?;
         let transport = transport?;
         // SAFETY: the caller promises a struct of its size.
-        let options = unsafe { options::read(options, "options") }?;
+        let options = unsafe { sized::read(options, "options") }?;
         let reader = Reader::new(boxed(transport)?, &receiver(&options)?)?;
         out.set(handles::new_source(boxed(reader)?, Opaque::NONE)?);
         Ok(0)

@@ -3,7 +3,8 @@
 use super::guard;
 use super::handles::{self, sparsestream_sink, sparsestream_source};
 use super::opaque::Opaque;
-use super::options::{self, SPARSESTREAM_WIRE_SIZES};
+use super::options::SPARSESTREAM_WIRE_SIZES;
+use super::sized;
 use super::wire_options::{
     known, receiver, sender, sparsestream_wire_info, sparsestream_wire_options,
 };
@@ -69,7 +70,7 @@ pub unsafe extern "C" fn sparsestream_sink_to_wire(
         // SAFETY: the caller promises NULL or a writable place.
         let out = unsafe { guard::handle_output(sink, "sink") }?;
         // SAFETY: the caller promises a struct of its size.
-        let options = unsafe { options::read(options, "options") }?;
+        let options = unsafe { sized::read(options, "options") }?;
         let transport = Descriptors::new(way_back(read_fd), Some(write_fd), Side::Sink)?;
         let writer = Writer::new(boxed(transport)?, &sender(&options)?)?;
         out.set(handles::new_sink(boxed(writer)?, Opaque::NONE)?);
@@ -124,7 +125,7 @@ pub unsafe extern "C" fn sparsestream_source_from_wire(
         // SAFETY: the caller promises NULL or a writable place.
         let out = unsafe { guard::handle_output(source, "source") }?;
         // SAFETY: the caller promises a struct of its size.
-        let options = unsafe { options::read(options, "options") }?;
+        let options = unsafe { sized::read(options, "options") }?;
         let transport = Descriptors::new(Some(read_fd), way_back(write_fd), Side::Source)?;
         let reader = Reader::new(boxed(transport)?, &receiver(&options)?)?;
         out.set(handles::new_source(boxed(reader)?, Opaque::NONE)?);
@@ -166,7 +167,7 @@ pub unsafe extern "C" fn sparsestream_source_wire_info(
             Err(_) => sparsestream_wire_info { greeted, ..Default::default() },
         };
         // SAFETY: the caller promises a struct of its size.
-        unsafe { options::write(info, &facts, "info") }?;
+        unsafe { sized::write(info, &facts, "info") }?;
         told.map(|_| 0)
     })
 }
@@ -196,7 +197,7 @@ pub unsafe extern "C" fn sparsestream_wire_describe(
             return Err(Error::null("options"));
         }
         // SAFETY: the caller promises a struct of its size.
-        let mut value = unsafe { options::read(options, "options") }?;
+        let mut value = unsafe { sized::read(options, "options") }?;
         let offset = guard::unsigned(offset, "offset")?;
         let length = guard::unsigned(length, "length")?;
         let found = wire::describe(fd, offset, length)?;
@@ -207,7 +208,7 @@ pub unsafe extern "C" fn sparsestream_wire_describe(
         value.data_bytes = known(found.data_bytes);
         value.identity = found.identity;
         // SAFETY: as above.
-        unsafe { options::write(options, &value, "options") }?;
+        unsafe { sized::write(options, &value, "options") }?;
         Ok(0)
     })
 }

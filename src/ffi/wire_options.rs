@@ -3,8 +3,9 @@
 use super::guard;
 use super::options::{
     SPARSESTREAM_WIRE_CHECKSUM, SPARSESTREAM_WIRE_DIGEST, SPARSESTREAM_WIRE_KEEP,
-    SPARSESTREAM_WIRE_RESTART, SPARSESTREAM_WIRE_RESUME, SPARSESTREAM_WIRE_SIZES, Sized0,
+    SPARSESTREAM_WIRE_RESTART, SPARSESTREAM_WIRE_RESUME, SPARSESTREAM_WIRE_SIZES,
 };
+use super::sized::Sized0;
 use crate::end::{Description, Introduction};
 use crate::error::{Error, Result};
 use crate::wire::proto::frame::{MAX_OFFSET, MAX_PAYLOAD};

@@ -1,8 +1,9 @@
 //! The tables of the caller's functions, and the structs that these functions are given.
 
 use crate::ffi::opaque::{Freed, TABLE_LEAST};
-use crate::ffi::options::{Sized0, sparsestream_wait};
+use crate::ffi::options::sparsestream_wait;
 use crate::ffi::sections::sparsestream_section;
+use crate::ffi::sized::Sized0;
 use libc::{c_int, c_void};
 use std::mem::offset_of;
 

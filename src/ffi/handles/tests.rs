@@ -3,6 +3,7 @@ use crate::end::{
     self, HoleWay, Look, Made, Next, Plan, SinkInfo, SinkWays, SourceInfo, SourceWays,
 };
 use crate::error::Side;
+use crate::ffi::options::sparsestream_transfer_options;
 use crate::section::Kind;
 use crate::wait::Waiting;
 use std::sync::Barrier;
@@ -140,7 +141,7 @@ impl Handles {
         let source = new_source(Box::new(end(gates)), Opaque::NONE).unwrap();
         let sink = new_sink(Box::new(end(None)), Opaque::NONE).unwrap();
         let options = Options { zero_block: 4096, buffer_size: PIECE, ..Options::default() };
-        let observer = Observer::new(&options::sparsestream_transfer_options::default());
+        let observer = Observer::new(&sparsestream_transfer_options::default());
         // SAFETY: both live.
         let transfer = unsafe { new_transfer(source, sink, &options, observer) }.unwrap();
         Handles { source, sink, transfer }

@@ -11,7 +11,7 @@ use crate::ffi::async_ops::{
     sparsestream_async_ops, sparsestream_async_options,
 };
 use crate::ffi::guard::{self, signed};
-use crate::ffi::{opaque, options};
+use crate::ffi::{opaque, sized};
 use crate::sys::memory::Slab;
 use libc::c_void;
 use std::collections::VecDeque;
@@ -49,7 +49,7 @@ impl Common {
         // SAFETY: as promised.
         let (ops, opaque) = unsafe { opaque::table(ops, opaque) }?;
         // SAFETY: as promised.
-        let options = unsafe { options::read(options, "options") }?;
+        let options = unsafe { sized::read(options, "options") }?;
         guard::flags(options.flags, flags, "options.flags")?;
         guard::callback(ops.describe, "ops.describe")?;
         guard::callback(ops.submit, "ops.submit")?;
