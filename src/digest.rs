@@ -53,12 +53,12 @@ struct Content {
 
 impl Content {
     fn add(&mut self, kind: u64, count: u64, hash: &Hash) {
-        let mut hasher = Hasher::new();
-        hasher.update(&self.link);
-        hasher.update(&kind.to_le_bytes());
-        hasher.update(&count.to_le_bytes());
-        hasher.update(hash);
-        self.link = *hasher.finalize().as_bytes();
+        let mut bytes = [0; 2 * LENGTH + 16];
+        bytes[..32].copy_from_slice(&self.link);
+        bytes[32..40].copy_from_slice(&kind.to_le_bytes());
+        bytes[40..48].copy_from_slice(&count.to_le_bytes());
+        bytes[48..].copy_from_slice(hash);
+        self.link = *blake3::hash(&bytes).as_bytes();
     }
 
     fn data(&mut self, count: u64, hash: &Hash) {
@@ -91,11 +91,11 @@ impl Kept {
     /// Ends the range, which is followed by something else at this offset.
     fn close(&mut self, offset: u64) {
         if self.open != 0 {
-            let mut hasher = Hasher::new();
-            hasher.update(&self.link);
-            hasher.update(&offset.wrapping_sub(self.open).to_le_bytes());
-            hasher.update(&self.open.to_le_bytes());
-            self.link = *hasher.finalize().as_bytes();
+            let mut bytes = [0; LENGTH + 16];
+            bytes[..32].copy_from_slice(&self.link);
+            bytes[32..40].copy_from_slice(&offset.wrapping_sub(self.open).to_le_bytes());
+            bytes[40..].copy_from_slice(&self.open.to_le_bytes());
+            self.link = *blake3::hash(&bytes).as_bytes();
             self.open = 0;
         }
     }
@@ -266,12 +266,12 @@ impl Digest {
         content.close();
         let mut kept = self.kept;
         kept.close(self.offset);
-        let mut hasher = Hasher::new();
-        hasher.update(TAG);
-        hasher.update(&content.link);
-        hasher.update(&self.offset.to_le_bytes());
-        hasher.update(&kept.link);
-        *hasher.finalize().as_bytes()
+        let mut bytes = [0; 3 * LENGTH + 8];
+        bytes[..32].copy_from_slice(TAG);
+        bytes[32..64].copy_from_slice(&content.link);
+        bytes[64..72].copy_from_slice(&self.offset.to_le_bytes());
+        bytes[72..].copy_from_slice(&kept.link);
+        *blake3::hash(&bytes).as_bytes()
     }
 
     /// Data, whether or not a kept range is open.

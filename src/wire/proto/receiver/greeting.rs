@@ -10,6 +10,8 @@ use crate::wire::proto::sequence::{Limits, Sequence};
 use crate::wire::proto::{MISUSED, Refused, UNEXPECTED, refused};
 
 impl Receiver {
+    // Once in a conversation, with much on the stack, of which the other frames need nothing.
+    #[inline(never)]
     pub(super) fn greet(&mut self, body: &[u8]) -> std::result::Result<(), Refused> {
         let hello = Hello::parse(body)?;
         self.hello = Some(hello);
@@ -136,6 +138,7 @@ impl Receiver {
         }
     }
 
+    #[inline(never)]
     pub(super) fn begin(&mut self, header: &Header, held: u64) -> std::result::Result<(), Refused> {
         let reason = Reason::of_begin(header.value)?;
         match (header.offset, reason) {
