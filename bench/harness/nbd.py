@@ -13,6 +13,8 @@ BEGIN, END = "<!-- made by bench/nbd -->\n", "<!-- end -->\n"
 # The most wall time, against the best setting of nbdcopy. A row with latency in which the processors are not busy has 0.9.
 BOUNDS = {"1 of 64 takes 300 ms": 1.1, "comb, 2 ms": 1 / 3, "empty 1 TiB, 2 ms": 1 / 5}
 BUSY = 0.9
+# The most memory of this library's command, in MiB: --memory, and a constant.
+PEAK = 64 + 12
 
 
 def medians(runs):
@@ -36,7 +38,10 @@ def lines(results):
                 most = bound(row, best, results["cores"])
                 met = wall <= most * best[0]
                 ratio = f"{wall / best[0]:.2f} (at most {most:.2f}{'' if met else ': **not met**'})"
-            yield (f"| {row} | {tool} | {wall:.2f} | {ratio} | {user:.3f} | {cpu:.2f} | {servers:.2f} | {peak:.0f} |")
+            if tool == "ours":
+                peak = max(run[-1] for run in tools[tool])
+            over = ": **not met**" if tool == "ours" and peak > PEAK else ""
+            yield f"| {row} | {tool} | {wall:.2f} | {ratio} | {user:.3f} | {cpu:.2f} | {servers:.2f} | {peak:.0f}{over} |"
 
 
 def table(results):
