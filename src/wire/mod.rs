@@ -12,6 +12,7 @@
 //! | [`writer`] | a sink that sends frames |
 //! | [`reader`] | a source that receives them |
 //! | `inbox` | bytes that have come in |
+//! | `lasting` | the failure of either end, which lasts |
 //! | [`proof`] | the digest of what a receiver holds |
 //! | [`errno`] | errnos as numbers that mean the same on every machine |
 //!
@@ -19,6 +20,7 @@
 
 pub mod errno;
 mod inbox;
+mod lasting;
 pub mod proof;
 pub mod proto;
 pub mod reader;

@@ -3,6 +3,7 @@
 mod source;
 
 use super::inbox::Inbox;
+use super::lasting::Lasting;
 use super::proof::Proof;
 use super::proto::frame::{MAX_OFFSET, MAX_PAYLOAD, MIN_PAYLOAD, UNKNOWN};
 use super::proto::receiver::{self, Config, Piece, Receiver, Stage};
@@ -148,46 +149,6 @@ impl Reader {
         }
     }
 
-    /// Does something, and keeps its failure: what is broken stays so.
-    #[inline(always)]
-    fn lasting<T>(&mut self, body: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        if self.failed.is_some() {
-            return Err(self.settle(None));
-        }
-        match body(self) {
-            Ok(value) if self.failed.is_none() => Ok(value),
-            // It shows in the midst of something else that answers cannot be sent.
-            result => Err(self.settle(result.err())),
-        }
-    }
-
-    /// Keeps this error, if it is a failure and none was kept before. Returns the one to report.
-    #[cold]
-    fn settle(&mut self, error: Option<Error>) -> Error {
-        if let Some(failed) = &self.failed {
-            return failed.clone();
-        }
-        let error = error.unwrap_or(Error::Internal);
-        if error.is_peers() {
-            // It knows.
-            self.failed = Some(error.clone());
-            self.machine.abandon();
-            self.link.close_now();
-        } else if !error.would_block() && !error.interrupted() {
-            self.fail(error.clone());
-        }
-        error
-    }
-
-    /// Ends it with a failure, which is reported to the sender if that is possible without waiting.
-    fn fail(&mut self, error: Error) {
-        self.failed = Some(error.clone());
-        self.machine.fail(&error);
-        // Its result is not awaited, and would hide the failure that it reports.
-        let _ = self.send_answers();
-        self.link.close_now();
-    }
-
     /// Takes frames until there is something to pass on, or the end.
     #[inline(always)]
     fn advance(&mut self) -> Result<()> {
@@ -318,6 +279,24 @@ impl Reader {
             }
             Err(reader.error(Operation::Read, libc::EINTR))
         })
+    }
+}
+
+impl Lasting for Reader {
+    fn failed(&mut self) -> &mut Option<Error> {
+        &mut self.failed
+    }
+
+    fn abandon(&mut self) {
+        self.machine.abandon();
+        self.link.close_now();
+    }
+
+    fn report(&mut self, error: &Error) {
+        self.machine.fail(error);
+        // Its result is not awaited, and would hide the failure that it reports.
+        let _ = self.send_answers();
+        self.link.close_now();
     }
 }
 

@@ -3,6 +3,7 @@
 mod sink;
 
 use super::inbox::{Inbox, LEAST_ROOM};
+use super::lasting::Lasting;
 use super::milliseconds;
 use super::proto::body::Hello;
 use super::proto::frame::{HEADER, UNKNOWN, VERSION};
@@ -109,45 +110,6 @@ impl Writer {
 
     fn because(&self, operation: Operation, refused: Refused) -> Error {
         refused.error(operation, Side::Sink, self.machine.at())
-    }
-
-    /// Does something, and keeps its failure: what is broken stays so.
-    #[inline(always)]
-    fn lasting<T>(&mut self, body: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        if self.failed.is_some() {
-            return Err(self.settle(None));
-        }
-        match body(self) {
-            Ok(value) if self.failed.is_none() => Ok(value),
-            result => Err(self.settle(result.err())),
-        }
-    }
-
-    /// Keeps this error, if it is a failure and none was kept before. Returns the one to report.
-    #[cold]
-    fn settle(&mut self, error: Option<Error>) -> Error {
-        if let Some(failed) = &self.failed {
-            return failed.clone();
-        }
-        let error = error.unwrap_or(Error::Internal);
-        if error.is_peers() {
-            // It knows.
-            self.failed = Some(error.clone());
-            self.machine.abandon();
-            self.link.close_now();
-        } else if !error.would_block() && !error.interrupted() {
-            self.fail(error.clone());
-        }
-        error
-    }
-
-    /// Ends it with a failure, which is reported to the receiver if that is possible without waiting.
-    fn fail(&mut self, error: Error) {
-        self.failed = Some(error.clone());
-        self.machine.fail(&error);
-        // Its failure would hide the one that it reports.
-        let _ = self.send();
-        self.link.close_now();
     }
 
     /// Sends everything that waits.
@@ -319,6 +281,24 @@ fn hello(options: &WriterOptions, two_way: bool) -> Hello {
 /// supported.
 fn invalid(errno: i32) -> i32 {
     if errno == libc::EOPNOTSUPP { errno } else { libc::EINVAL }
+}
+
+impl Lasting for Writer {
+    fn failed(&mut self) -> &mut Option<Error> {
+        &mut self.failed
+    }
+
+    fn abandon(&mut self) {
+        self.machine.abandon();
+        self.link.close_now();
+    }
+
+    fn report(&mut self, error: &Error) {
+        self.machine.fail(error);
+        // Its failure would hide the one that it reports.
+        let _ = self.send();
+        self.link.close_now();
+    }
 }
 
 impl Peer for Writer {

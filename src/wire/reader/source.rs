@@ -8,6 +8,7 @@ use crate::end::{
 use crate::error::{Error, Operation, Result};
 use crate::pipe::Pipe;
 use crate::section;
+use crate::wire::lasting::Lasting;
 use crate::wire::proto::body::{ANSWERS, CHECKSUM, DIGEST, KEEP};
 use crate::wire::proto::frame::{HEADER, UNKNOWN};
 use crate::wire::proto::receiver::Piece;

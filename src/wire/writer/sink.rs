@@ -5,6 +5,7 @@ use crate::end::{
     Attempt, Extent, Fetch, Held, HoleWay, Lend, Made, Peer, Plan, Sink, SinkInfo, SinkWays,
 };
 use crate::error::{Error, Operation, Result};
+use crate::wire::lasting::Lasting;
 use crate::wire::proto::Refused;
 use crate::wire::proto::frame::HEADER;
 use crate::wire::proto::sender::Stage;
