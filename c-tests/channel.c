@@ -542,9 +542,11 @@ static void many_cross_at_once_and_nobody_spins(void)
     many_open(&many);
     worker = start(work, &many);
     taker = start(take, &many);
-    /* All of them wait. */
-    usleep(200000 * harness_slowness());
-    runs = atomic_load(&many.runs);
+    /* All of them wait, however long it takes to get there. */
+    do {
+        runs = atomic_load(&many.runs);
+        usleep(200000 * harness_slowness());
+    } while (atomic_load(&many.runs) != runs || runs < 2 * LINES);
     before = processor_time();
     usleep(1000000);
     idle = processor_time() - before;
