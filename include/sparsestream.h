@@ -29,10 +29,14 @@
  *     }
  *
  * Each end can be a file descriptor, the caller's functions, the caller's protocol, the library's wire, or a
- * channel to another thread. Offsets and lengths are in bytes, times in milliseconds. Functions return 0 or a
- * count, or a negative errno; sparsestream_last_error() returns the message. Each struct begins with its size: set
- * it to the sizeof of the struct, and set all other fields to zero or to a value. Zero is the default of every
- * field. See sparsestream(3).
+ * channel to another thread. Offsets and lengths are in bytes, times in milliseconds.
+ *
+ * Functions return 0 or a count, or a negative errno; sparsestream_last_error() returns the message. The errnos
+ * of a function are listed in its comment. Each function can also return -ENOTRECOVERABLE, if the library itself
+ * has failed.
+ *
+ * Each struct begins with its size. Set it to the sizeof of the struct, and set every field that you do not need
+ * to zero, which selects its default. See sparsestream(3).
  */
 
 #ifndef SPARSESTREAM_H
@@ -164,13 +168,13 @@ typedef struct sparsestream_error {
      */
     int32_t side;
     /**
-     * 1 if the other end of a wire or of a channel failed and reported it; then `side`, `operation` and
-     * `offset` describe its failure. Otherwise 0.
+     * 1 if `side`, `operation` and `offset` describe a failure that the other end of a wire or of a channel
+     * reported. Otherwise 0.
      */
     int32_t peer;
     /**
-     * The offset of the failure in bytes: in the file or device, or in the stream for any other end. -1 if
-     * no offset applies.
+     * The offset of the failure, in bytes. For a file or a device it counts from the start of the file or
+     * device, and for any other end from the start of the stream. -1 if no offset applies.
      */
     int64_t offset;
     /**
@@ -267,7 +271,8 @@ int sparsestream_version_number(void);
  */
 typedef struct sparsestream_section {
     /**
-     * `sizeof(sparsestream_section)`, set by the side that passes the struct to the other.
+     * `sizeof(sparsestream_section)`. Set it if you pass the struct to the library. If the library passes it
+     * to your function, the library has set it.
      */
     uint64_t size;
     /**
@@ -294,8 +299,8 @@ typedef struct sparsestream_section {
  *
  * `*in_data` is set to true in data and to false in a hole. `*length` is set to the number of bytes from the
  * position to the end of the section; a hole can reach to the end of the file. At or beyond the end, the
- * result is false and 0. A block device, and a file on a file system that does not report holes (see
- * `sparsestream_holes_supported`), is data to its end.
+ * result is false and 0. A block device is data to its end. So is a file on a file system that does not
+ * report holes; see `sparsestream_holes_supported`.
  *
  * Position: restored before the return, also on failure. If that is not possible, the call fails with an
  * error whose operation is `SPARSESTREAM_OPERATION_SEEK`. Other threads, and processes that share the open
@@ -306,9 +311,10 @@ typedef struct sparsestream_section {
  *
  * For a hole, the call also checks the type of the file system, with fstatfs(2). Some file systems include
  * dirty pages in their map of holes: ext2 to ext4, XFS, Btrfs, F2FS, tmpfs, ramfs, EROFS, SquashFS, and
- * overlayfs over a file system that supports FIEMAP. On all others the call writes the file's pages back
- * with fdatasync(2), which may block, and asks again. If that fails, the result is data to the end. The call
- * also does this if lseek(2) fails with an errno that does not concern the medium, such as ENOENT or EPERM.
+ * overlayfs over a file system that supports FIEMAP. On all others the call writes the file's pages back with
+ * fdatasync(2), which may block, and calls lseek(2) again. If fdatasync(2) fails, the result is data to the
+ * end. The call does the same if lseek(2) fails with an errno that does not concern the medium, such as
+ * ENOENT or EPERM.
  *
  * Returns 0, or -EINVAL (an output is NULL), -EBADF (not an open descriptor, or O_PATH), -EISDIR
  * (a directory), -ESPIPE (a pipe, socket, character device or other descriptor with no content to
@@ -374,9 +380,9 @@ int sparsestream_holes_supported(int fd);
 #define SPARSESTREAM_WITH_HOLES (1 << 16)
 
 /**
- * Flag of `sparsestream_source_info`, `sparsestream_sink_info` and `sparsestream_plan`, and of the tables of
- * a source and a stream: the source or the stream may have kept sections, or the sink can keep bytes as they
- * are.
+ * As `SPARSESTREAM_WITH_HOLES`, for kept sections: the source can report them, the sink can keep bytes as
+ * they are, or the stream may have them. It is also a flag of `sparsestream_source_ops` and
+ * `sparsestream_stream_ops`.
  */
 #define SPARSESTREAM_WITH_KEEPS (1 << 17)
 
@@ -423,8 +429,8 @@ typedef struct sparsestream_wait {
      */
     int32_t side;
     /**
-     * The first descriptor of `fds`, or -1 if there is none. If there is no descriptor and no timeout
-     * either, the side is made of functions without `wait`: run the transfer again when they are ready.
+     * The first descriptor of `fds`, or -1 if there is none. If there is also no timeout, the side is made of
+     * functions without `wait`, and only your program knows when they are ready: run the transfer again then.
      */
     int32_t fd;
     /**
@@ -432,8 +438,8 @@ typedef struct sparsestream_wait {
      */
     int32_t events;
     /**
-     * The longest time to wait in milliseconds, as for poll(2): -1 means no limit, and 0 means that it is
-     * ready now. Then try again even if no descriptor is ready, because a limit ends (`stall_ms`,
+     * The longest time to wait in milliseconds, as for poll(2): -1 means no limit, and 0 means do not wait.
+     * When the time has passed, try again even if no descriptor is ready: a limit has ended (`stall_ms`,
      * `idle_ms`), the rate allows more data, or a sign of life is due (`keepalive_ms`).
      */
     int32_t timeout_ms;
@@ -714,8 +720,9 @@ int sparsestream_source_wait(struct sparsestream_source *source,
  * Returns the count, which may be short, or 0 at the end. Returns `SPARSESTREAM_AT_HOLE` or
  * `SPARSESTREAM_AT_KEEP` if a hole or a kept section comes next: `sparsestream_source_section` reports its
  * length, and `sparsestream_source_skip` skips it. Otherwise returns a negative errno: -EINVAL, -EBUSY,
- * -EAGAIN, -EINTR, -ESHUTDOWN (finished or aborted before), -ENODATA (ended early), -EPROTO (a callback gave
- * an invalid answer), or the error of the system or the callback.
+ * -EAGAIN, -EINTR, -ESHUTDOWN (finished or aborted before), -ENODATA (ended early), -EIO (the medium failed,
+ * or the file system returned EAGAIN), -EPROTO (a callback returned an invalid value), or the error of the
+ * system or the callback.
  */
 int64_t sparsestream_source_read(struct sparsestream_source *source,
                                  void *buffer,
@@ -812,10 +819,9 @@ typedef struct sparsestream_sink_options {
      */
     int64_t length;
     /**
-     * Call fsync(2) each time that this many more bytes of data were written; 0 means never. With any other
-     * value, fsync(2) is also called at the end, and each time that something moves and the last call was 5
-     * seconds ago. If the value is at least 65536, at most this many bytes of data are written but not
-     * durable at any time. Regular files and block devices only.
+     * Call fsync(2) after each such number of bytes of data, at the end, and when something moves 5 seconds
+     * or more after the last call; 0 means never. If the value is at least 65536, no more than this many
+     * bytes of data are written but not yet durable at any time. Regular files and block devices only.
      */
     int64_t sync_interval;
     /**
@@ -975,8 +981,11 @@ int sparsestream_sink_to_callbacks(const struct sparsestream_sink_ops *ops,
  *
  * Returns the count, which may be short but is 0 only if `length` is 0, or a negative errno: -EINVAL, -EBUSY
  * (the handle is in use by another call), -EAGAIN, -EINTR, -ESHUTDOWN (finished or aborted before), -EFBIG
- * (beyond `length` of the options or RLIMIT_FSIZE), -EOVERFLOW (beyond the largest offset), -ENOSPC, -EPROTO
- * (a callback gave an invalid answer), or the error of the system or the callback.
+ * (beyond `length` of the options or RLIMIT_FSIZE), -EOVERFLOW (beyond the largest offset), -ENOSPC, -EPERM
+ * (a memfd that is sealed against growing), -EPIPE (the reader has closed its end; SIGPIPE is not raised),
+ * -EIO (the medium failed, or the file system returned EAGAIN or wrote 0 bytes), -EPROTO (a callback returned
+ * an invalid value), or the error of the system or the callback. -EINVAL also means that a part of a block of
+ * a target with O_DIRECT must be preserved, and the target cannot be read.
  */
 int64_t sparsestream_sink_write(struct sparsestream_sink *sink,
                                 const void *buffer,
@@ -1216,9 +1225,9 @@ typedef struct sparsestream_stats {
      */
     uint64_t size;
     /**
-     * The position in the stream, in bytes from its first byte. It includes the bytes that a receiver
-     * already held when the transfer was resumed, and while these are compared, it counts the compared
-     * bytes. It goes back to 0 if the stream starts again.
+     * The position in the stream, in bytes from its first byte. If the transfer was resumed, it includes the
+     * bytes that the receiver already held; while these are being compared, it is the number of bytes
+     * compared so far. It returns to 0 if the stream starts again.
      */
     int64_t position;
     /**
@@ -1285,14 +1294,14 @@ typedef struct sparsestream_transfer_options {
     int32_t sparse;
     /**
      * The block size for `SPARSESTREAM_DETECT_ZEROES`, in bytes: a power of two from 512 to 1048576; 0 means
-     * 65536. Blocks are aligned to this size, counted from the first byte of the stream. A block is shorter
-     * only before a hole, before the end, and where the source was not ready.
+     * 65536. Blocks are aligned to this size, counted from the first byte of the stream. A block is cut short
+     * by a hole, by the end of the stream, and where the source was not ready.
      */
     uint32_t zero_block;
     /**
      * The size of the transfer's buffer in bytes, 4096 to 67108864; 0 means 1048576. With
-     * `SPARSESTREAM_DETECT_ZEROES` it must be at least `zero_block`. Apart from the buffer, a transfer takes
-     * a few hundred bytes, and at most 256 KiB in a pipe of the kernel.
+     * `SPARSESTREAM_DETECT_ZEROES`, a buffer smaller than `zero_block` is enlarged to that size. Apart from
+     * the buffer, a transfer takes a few hundred bytes, and at most 256 KiB in a pipe of the kernel.
      */
     uint64_t buffer_size;
     /**
@@ -1335,9 +1344,9 @@ typedef struct sparsestream_transfer_options {
      */
     int64_t stall_ms;
     /**
-     * The most bytes of data a second, on average; 0 means no limit. Holes do not count. A run that is too
-     * fast waits if its budget is 0. Otherwise it returns -EAGAIN, and `sparsestream_transfer_wait` reports
-     * how long to wait.
+     * The most bytes of data a second, on average; 0 means no limit. Holes do not count. When the limit is
+     * reached, a run with a budget of 0 waits. A run with another budget returns -EAGAIN, and
+     * `sparsestream_transfer_wait` reports how long to wait.
      */
     int64_t rate;
     /**
@@ -1359,8 +1368,8 @@ typedef struct sparsestream_transfer_options {
     int64_t min_hole;
     /**
      * The size of one request in bytes, if several requests are in flight: a power of two from 4096 to
-     * 16777216; 0 means 524288. Several requests are in flight if an end was opened with O_DIRECT or is made
-     * of a `sparsestream_async_ops`. An end may set a smaller limit.
+     * 16777216; 0 means 524288. Several requests are in flight if an end is a descriptor that was opened with
+     * O_DIRECT, or was made from a `sparsestream_async_ops`. An end may set a smaller limit.
      */
     uint64_t request_size;
     /**
@@ -1394,9 +1403,9 @@ int sparsestream_transfer_new(struct sparsestream_source *source,
 /**
  * Starts or continues a transfer.
  *
- * `budget` limits one call, which returns 1 after about this many bytes of work. Data counts with its
- * length, even if it is found to be zeros. A hole or a step of zeroing counts as 4096 bytes, or as 64 bytes
- * for each microsecond if that is more. With a budget, the call never waits for a descriptor, even if the
+ * `budget` limits one call, which returns 1 after about this many bytes of work. Data counts with its length,
+ * even if it is found to be zeros. A hole, or a step of zeroing, counts as 64 bytes for each microsecond that
+ * it takes, but at least as 4096 bytes. With a budget, the call never waits for a descriptor, even if the
  * descriptor is in blocking mode. It does block while a regular file or a block device is read or written,
  * and while a callback blocks, but for no more than one piece.
  *
@@ -1415,11 +1424,14 @@ int sparsestream_transfer_new(struct sparsestream_source *source,
  * end is not ready. After 1 run it again; after -EAGAIN do so when the end is ready (see
  * `sparsestream_transfer_wait`). Any other negative errno ends the transfer, and every later run returns the
  * same errno: -EOPNOTSUPP (the sparse request cannot be met, or the sink does not support kept sections; no
- * byte was moved), -ECANCELED, -ETIMEDOUT (`stall_ms`, `idle_ms`), -ENODATA (the source ended early),
- * -EPROTO (a callback returned an invalid value, or the source is longer than it reported), -EFBIG,
- * -EOVERFLOW (the source ends beyond the largest offset), -ESHUTDOWN (an end was finished or aborted
- * before), -ENOSPC, -ENOMEM (no byte was moved), -EBUSY (another call uses the transfer or one of its ends;
- * the transfer has not ended), or the error of the system or the callback.
+ * byte was moved), -ECANCELED, -ETIMEDOUT (`stall_ms`, `idle_ms`), -ENODATA (the source ended early), -EPROTO
+ * (a callback returned an invalid value, or the source is longer than it reported), -EFBIG, -EOVERFLOW (the
+ * source ends beyond the largest offset), -ESHUTDOWN (an end was finished or aborted before), -ENOSPC, -EPERM
+ * (a memfd that is sealed against growing), -EPIPE (the reader has closed its end; SIGPIPE is not raised),
+ * -EIO (the medium failed, or the file system returned EAGAIN or wrote 0 bytes), -EINVAL (a target with
+ * O_DIRECT cannot be read, and a part of one of its blocks must be preserved; or an argument, and then the
+ * transfer has not ended), -ENOMEM (no byte was moved), -EBUSY (another call uses the transfer or one of its
+ * ends; the transfer has not ended), or the error of the system or the callback.
  */
 int sparsestream_transfer_run(struct sparsestream_transfer *transfer,
                               int64_t budget);
@@ -1937,10 +1949,10 @@ int sparsestream_sink_to_async(const struct sparsestream_async_ops *ops,
                                struct sparsestream_sink **sink);
 
 /**
- * Answers a request of a `sparsestream_async_ops`. `result` is the number of bytes that were read, written
- * or zeroed, or a negative errno. It is 0 for a FLUSH. It may be less than the length of the request, as a
- * multiple of `block`; then the rest is requested again. An answer of 0 to a READ means that the end of the
- * data was reached.
+ * Answers a request of a `sparsestream_async_ops`. `result` is the number of bytes that were read, written or
+ * zeroed, or a negative errno. It is 0 for a FLUSH. If it is less than the length of the request, it must be
+ * a multiple of `block`, and the rest is requested again. For a READ, 0 means that the end of the data was
+ * reached.
  *
  * After this call the end must not use the request or its buffer.
  *
@@ -1971,10 +1983,10 @@ int sparsestream_request_done(struct sparsestream_request *request,
 #define SPARSESTREAM_WIRE_DIGEST 64
 /* Sender only. Let the receiver resume after the bytes that it already holds. */
 #define SPARSESTREAM_WIRE_RESUME 128
-/* If the stream cannot be resumed, start again from its first byte. Without this flag, that is an error at
-   both ends: -ESTALE if the source has another identity, transfer id or length, or if the held bytes
-   differ from it; -EOPNOTSUPP if the sender cannot resume. If the held bytes differ, both ends need the
-   flag. Otherwise the receiver alone needs it. */
+/* If the stream cannot be resumed, start again from its first byte. Both ends need the flag if the held
+   bytes differ from the source; in all other cases only the receiver needs it. Without the flag both ends
+   fail: with -EOPNOTSUPP if the sender cannot resume, and with -ESTALE if the held bytes, or the identity,
+   the transfer id or the length of the source, are not the same. */
 #define SPARSESTREAM_WIRE_RESTART 256
 /* `length`, `source_size`, `source_offset` and `data_bytes` are set. A value of -1 means unknown. */
 #define SPARSESTREAM_WIRE_SIZES 512
@@ -2016,11 +2028,11 @@ typedef struct sparsestream_transport_ops {
      */
     int64_t (*write)(void *opaque, const void *buffer, size_t length);
     /**
-     * Ends the session, for example with the close_notify of TLS. Called when the stream has ended or
-     * failed, or when the handle is freed; not if the constructor failed. Nothing is read or written
-     * afterwards. At the end of a stream it may be called again after -EAGAIN or -EINTR; after a failure it
-     * is called once. Its own failure counts only for a sink without a way back, where nothing else confirms
-     * the stream. It must not close a descriptor that is still used. May be NULL.
+     * Ends the session, for example with the close_notify of TLS. Called when the stream has ended or failed,
+     * or when the handle is freed; not if the constructor failed. Nothing is read or written afterwards. At
+     * the end of a stream it may be called again after -EAGAIN or -EINTR; after a failure it is called once.
+     * A failure of this function is ignored, except for a sink without a way back: there, nothing else
+     * confirms that the stream arrived. It must not close a descriptor that is still used. May be NULL.
      */
     int (*close)(void *opaque);
     /**
@@ -2080,11 +2092,11 @@ typedef struct sparsestream_wire_options {
      */
     uint8_t transfer_id[16];
     /**
-     * Sender: a value that differs for every other source and for every other state of this source; zeros
-     * for none. `sparsestream_wire_describe` makes one. The receiver gets it before it has sent anything, so
-     * put no secret into it unless the transport authenticates the receiver. Receiver, with `resume_offset`:
-     * the identity that came with the held bytes; zeros for any. The library never takes an equal identity
-     * alone as proof of equal content.
+     * Sender: a value that identifies the source and its present state; zeros for none. Another source, or
+     * the same source after a change, must have another value. `sparsestream_wire_describe` makes one. The
+     * receiver gets it before it has sent anything, so put no secret into it unless the transport
+     * authenticates the receiver. Receiver, with `resume_offset`: the identity that came with the held bytes;
+     * zeros for any. The library never takes an equal identity alone as proof of equal content.
      */
     uint8_t identity[32];
     /**
@@ -2226,11 +2238,10 @@ int sparsestream_source_from_transport(const struct sparsestream_transport_ops *
  * received later.
  *
  * `read_fd` is the way back: the sink reads the receiver's answers from it. For a socket, pass the same
- * descriptor twice.
- * The sink finishes with success only if the receiver has reported that everything is stored. If the
- * receiver fails, the sink fails with the receiver's errno, operation, side and offset, and `peer` of
- * `sparsestream_error` is 1. Without a way back, which is `read_fd` -1, success only means that
- * everything was written.
+ * descriptor twice. With a way back, the sink finishes with success only if the receiver has reported that
+ * everything is stored. If the receiver fails, the sink fails with the receiver's errno, operation, side and
+ * offset, and `peer` of `sparsestream_error` is 1. If `read_fd` is -1, there is no way back, and success only
+ * means that everything was written.
  *
  * The sink never waits for a descriptor, whatever its mode, and raises no SIGPIPE. It takes at most 530 KiB
  * of memory. It gathers small pieces, so if you drive it by hand, the last pieces may be sent only when it
@@ -2238,9 +2249,9 @@ int sparsestream_source_from_transport(const struct sparsestream_transport_ops *
  * transfer holds it, and must not be used for anything else until then. If a sink was used and is freed
  * before it was finished, it reports ECANCELED to the receiver.
  *
- * A transfer sends pieces of a file of 64 KiB or more without a copy through memory if `write_fd` is a
- * regular file. For any other `write_fd` it does so under these conditions: there is a way back, `write_fd`
- * is in non-blocking mode, and neither end asked for checksums or the digest. With
+ * If the source is a file, a transfer can send pieces of 64 KiB or more without copying them through memory.
+ * It does so if `write_fd` is a regular file. For any other `write_fd` it does so if there is a way back,
+ * `write_fd` is in non-blocking mode, and neither end asked for checksums or the digest. With
  * `SPARSESTREAM_DETECT_ZEROES` it does so only for blocks that are in the page cache and do not begin with
  * zeros.
  *
@@ -2252,13 +2263,16 @@ int sparsestream_source_from_transport(const struct sparsestream_transport_ops *
  * Kept sections need `SPARSESTREAM_WIRE_KEEP`, or a transfer whose source declares them. A receiver without
  * the flag refuses them with -EOPNOTSUPP.
  *
- * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL: -EINVAL
- * (an argument, an unknown flag, a field for the receiver, sizes that contradict each other,
+ * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL: -EINVAL (an
+ * argument, an unknown flag, a field for the receiver, sizes that contradict each other,
  * `SPARSESTREAM_WIRE_RESUME` without a way back), -EOPNOTSUPP (`SPARSESTREAM_WIRE_RESUME` with
  * `SPARSESTREAM_WIRE_KEEP`), -E2BIG (options from a later version), -EBADF (`write_fd` not open for writing,
  * or `read_fd` not for reading), -EISDIR, -ESPIPE (a block device, or a descriptor that carries no bytes,
- * such as an eventfd), -EPROTOTYPE (a socket that is not a stream socket), -ENOMEM, or the errno of
- * fstat(2), fcntl(2) or getsockopt(2).
+ * such as an eventfd), -EPROTOTYPE (a socket that is not a stream socket), -ENOMEM, or the errno of fstat(2),
+ * fcntl(2) or getsockopt(2). Errors of the stream itself are reported when the sink is used: -ECONNRESET (the
+ * receiver closed the connection without an answer), -EBADMSG (the receiver has stored something else),
+ * -ESTALE, -EPROTO (an answer that breaks the rules), the errno of a read or a write, or the errno that the
+ * receiver reported.
  */
 int sparsestream_sink_to_wire(int write_fd,
                               int read_fd,
@@ -2382,8 +2396,8 @@ typedef struct sparsestream_channel_options {
  * 1). If one end is freed before it was finished, the other fails with ECANCELED. The offset up to which the
  * receiving sink is durable is reported to the sending source.
  *
- * Kept sections must be announced. A transfer does that by itself; when you drive the sink by hand, call
- * `sparsestream_sink_announce`.
+ * Kept sections must be announced, or the sink fails with -EPROTO. A transfer does that by itself; when you
+ * drive the sink by hand, call `sparsestream_sink_announce`.
  *
  * Returns 0 and two handles that the caller frees, or a negative errno with both NULL: -EINVAL (an
  * argument, a flag, the capacity), -E2BIG (options from a later version), -EMFILE, -ENFILE, -ENOMEM, or
@@ -2469,8 +2483,9 @@ typedef struct sparsestream_digest_options {
  * `digest`: -EINVAL (an argument, an unknown flag, an offset beyond the end), -E2BIG (options from a later
  * version), -EBADF, -EISDIR, -ESPIPE (an offset for a pipe, a socket or a character device; or a descriptor
  * without content, such as an eventfd), -EPROTOTYPE (a socket that is not a stream socket), -ENODATA (the
- * descriptor ends before `length` bytes, or became shorter during the call), -ETIMEDOUT, -ENOMEM, the errno
- * that `progress` returned, or the errno of read(2) or lseek(2).
+ * descriptor ends before `length` bytes, or became shorter during the call), -ETIMEDOUT, -ENOMEM, -EPROTO
+ * (`progress` returned a number that is not an errno), the errno that `progress` returned, or the errno of
+ * read(2) or lseek(2), such as -EIO.
  */
 int sparsestream_digest(int fd,
                         const struct sparsestream_digest_options *options,

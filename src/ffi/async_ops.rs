@@ -221,10 +221,10 @@ pub unsafe extern "C" fn sparsestream_sink_to_async(
     })
 }
 
-/// Answers a request of a `sparsestream_async_ops`. `result` is the number of bytes that were read, written
-/// or zeroed, or a negative errno. It is 0 for a FLUSH. It may be less than the length of the request, as a
-/// multiple of `block`; then the rest is requested again. An answer of 0 to a READ means that the end of the
-/// data was reached.
+/// Answers a request of a `sparsestream_async_ops`. `result` is the number of bytes that were read, written or
+/// zeroed, or a negative errno. It is 0 for a FLUSH. If it is less than the length of the request, it must be
+/// a multiple of `block`, and the rest is requested again. For a READ, 0 means that the end of the data was
+/// reached.
 ///
 /// After this call the end must not use the request or its buffer.
 ///

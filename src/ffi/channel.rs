@@ -42,8 +42,8 @@ unsafe impl Sized0 for sparsestream_channel_options {}
 /// 1). If one end is freed before it was finished, the other fails with ECANCELED. The offset up to which the
 /// receiving sink is durable is reported to the sending source.
 ///
-/// Kept sections must be announced. A transfer does that by itself; when you drive the sink by hand, call
-/// `sparsestream_sink_announce`.
+/// Kept sections must be announced, or the sink fails with -EPROTO. A transfer does that by itself; when you
+/// drive the sink by hand, call `sparsestream_sink_announce`.
 ///
 /// Returns 0 and two handles that the caller frees, or a negative errno with both NULL: -EINVAL (an
 /// argument, a flag, the capacity), -E2BIG (options from a later version), -EMFILE, -ENFILE, -ENOMEM, or

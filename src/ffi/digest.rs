@@ -76,8 +76,9 @@ unsafe impl Sized0 for sparsestream_digest_options {}
 /// `digest`: -EINVAL (an argument, an unknown flag, an offset beyond the end), -E2BIG (options from a later
 /// version), -EBADF, -EISDIR, -ESPIPE (an offset for a pipe, a socket or a character device; or a descriptor
 /// without content, such as an eventfd), -EPROTOTYPE (a socket that is not a stream socket), -ENODATA (the
-/// descriptor ends before `length` bytes, or became shorter during the call), -ETIMEDOUT, -ENOMEM, the errno
-/// that `progress` returned, or the errno of read(2) or lseek(2).
+/// descriptor ends before `length` bytes, or became shorter during the call), -ETIMEDOUT, -ENOMEM, -EPROTO
+/// (`progress` returned a number that is not an errno), the errno that `progress` returned, or the errno of
+/// read(2) or lseek(2), such as -EIO.
 ///
 /// # Safety
 /// `options` is NULL or a struct of its `size` whose `progress` may be called with its `opaque`;

@@ -37,10 +37,10 @@ pub const SPARSESTREAM_WIRE_DIGEST: u64 = 64;
 /// Flag of `sparsestream_wire_options`: sender only. Let the receiver resume after the bytes that it already
 /// holds.
 pub const SPARSESTREAM_WIRE_RESUME: u64 = 128;
-/// Flag of `sparsestream_wire_options`: if the stream cannot be resumed, start again from its first byte.
-/// Without this flag, that is an error at both ends: -ESTALE if the source has another identity, transfer id
-/// or length, or if the held bytes differ from it; -EOPNOTSUPP if the sender cannot resume. If the held bytes
-/// differ, both ends need the flag. Otherwise the receiver alone needs it.
+/// Flag of `sparsestream_wire_options`: if the stream cannot be resumed, start again from its first byte. Both
+/// ends need the flag if the held bytes differ from the source; in all other cases only the receiver needs it.
+/// Without the flag both ends fail: with -EOPNOTSUPP if the sender cannot resume, and with -ESTALE if the held
+/// bytes, or the identity, the transfer id or the length of the source, are not the same.
 pub const SPARSESTREAM_WIRE_RESTART: u64 = 256;
 /// Flag of `sparsestream_wire_options`: `length`, `source_size`, `source_offset` and `data_bytes` are set. A
 /// value of -1 means unknown.
@@ -97,10 +97,9 @@ pub struct sparsestream_sink_options {
     /// The most bytes, holes included, that the sink accepts; 0 means that this option sets no limit. A byte
     /// beyond the limit is not written, and the call fails with -EFBIG.
     pub length: i64,
-    /// Call fsync(2) each time that this many more bytes of data were written; 0 means never. With any other
-    /// value, fsync(2) is also called at the end, and each time that something moves and the last call was 5
-    /// seconds ago. If the value is at least 65536, at most this many bytes of data are written but not
-    /// durable at any time. Regular files and block devices only.
+    /// Call fsync(2) after each such number of bytes of data, at the end, and when something moves 5 seconds
+    /// or more after the last call; 0 means never. If the value is at least 65536, no more than this many
+    /// bytes of data are written but not yet durable at any time. Regular files and block devices only.
     pub sync_interval: i64,
     /// Called after each fsync(2) that `sync_interval` or `SPARSESTREAM_SYNC` causes. The file is on the
     /// medium from `offset` of these options to `durable_offset`. A negative errno ends the transfer with
@@ -121,9 +120,9 @@ pub struct sparsestream_stats {
     /// `sizeof(sparsestream_stats)`, set by the caller. For `progress` the library sets it to the size of its
     /// own version of the struct.
     pub size: u64,
-    /// The position in the stream, in bytes from its first byte. It includes the bytes that a receiver
-    /// already held when the transfer was resumed, and while these are compared, it counts the compared
-    /// bytes. It goes back to 0 if the stream starts again.
+    /// The position in the stream, in bytes from its first byte. If the transfer was resumed, it includes the
+    /// bytes that the receiver already held; while these are being compared, it is the number of bytes
+    /// compared so far. It returns to 0 if the stream starts again.
     pub position: i64,
     /// The value of `position` at the end, or -1 if the source does not know it.
     pub total: i64,
@@ -162,12 +161,12 @@ pub struct sparsestream_transfer_options {
     /// One of `SPARSESTREAM_SPARSE_AUTO`, `_REQUIRED`, `_NEVER`.
     pub sparse: i32,
     /// The block size for `SPARSESTREAM_DETECT_ZEROES`, in bytes: a power of two from 512 to 1048576; 0 means
-    /// 65536. Blocks are aligned to this size, counted from the first byte of the stream. A block is shorter
-    /// only before a hole, before the end, and where the source was not ready.
+    /// 65536. Blocks are aligned to this size, counted from the first byte of the stream. A block is cut short
+    /// by a hole, by the end of the stream, and where the source was not ready.
     pub zero_block: u32,
     /// The size of the transfer's buffer in bytes, 4096 to 67108864; 0 means 1048576. With
-    /// `SPARSESTREAM_DETECT_ZEROES` it must be at least `zero_block`. Apart from the buffer, a transfer takes
-    /// a few hundred bytes, and at most 256 KiB in a pipe of the kernel.
+    /// `SPARSESTREAM_DETECT_ZEROES`, a buffer smaller than `zero_block` is enlarged to that size. Apart from
+    /// the buffer, a transfer takes a few hundred bytes, and at most 256 KiB in a pipe of the kernel.
     pub buffer_size: u64,
     /// `progress` is called each time that this many more bytes were moved, and at the end. 0 means that the
     /// number of bytes does not matter.
@@ -200,9 +199,9 @@ pub struct sparsestream_transfer_options {
     /// long time to sync. Choose a limit that allows that, or let the receiver use `sync_interval`. If the
     /// limit ends this wait, the receiver may nevertheless have stored everything.
     pub stall_ms: i64,
-    /// The most bytes of data a second, on average; 0 means no limit. Holes do not count. A run that is too
-    /// fast waits if its budget is 0. Otherwise it returns -EAGAIN, and `sparsestream_transfer_wait` reports
-    /// how long to wait.
+    /// The most bytes of data a second, on average; 0 means no limit. Holes do not count. When the limit is
+    /// reached, a run with a budget of 0 waits. A run with another budget returns -EAGAIN, and
+    /// `sparsestream_transfer_wait` reports how long to wait.
     pub rate: i64,
     /// As `stall_ms`, but signs of life do not start the time again: it limits how long a live peer may move
     /// nothing. 0 means never. Without a wire, the smaller of the two limits applies.
@@ -216,8 +215,8 @@ pub struct sparsestream_transfer_options {
     /// 64 KiB of memory. It has no effect with `SPARSESTREAM_SPARSE_NEVER`.
     pub min_hole: i64,
     /// The size of one request in bytes, if several requests are in flight: a power of two from 4096 to
-    /// 16777216; 0 means 524288. Several requests are in flight if an end was opened with O_DIRECT or is made
-    /// of a `sparsestream_async_ops`. An end may set a smaller limit.
+    /// 16777216; 0 means 524288. Several requests are in flight if an end is a descriptor that was opened with
+    /// O_DIRECT, or was made from a `sparsestream_async_ops`. An end may set a smaller limit.
     pub request_size: u64,
     /// The most requests in flight, 1 to 256; 0 means 16. Such a transfer takes `depth` times `request_size`
     /// bytes of memory in addition to its buffer.
@@ -249,13 +248,13 @@ pub struct sparsestream_wait {
     /// `SPARSESTREAM_SIDE_NONE` means that the transfer waits for nothing, or only for time to pass (a rate
     /// limit).
     pub side: i32,
-    /// The first descriptor of `fds`, or -1 if there is none. If there is no descriptor and no timeout
-    /// either, the side is made of functions without `wait`: run the transfer again when they are ready.
+    /// The first descriptor of `fds`, or -1 if there is none. If there is also no timeout, the side is made of
+    /// functions without `wait`, and only your program knows when they are ready: run the transfer again then.
     pub fd: i32,
     /// The events to wait for on `fd`: POLLIN, POLLOUT, both, or 0.
     pub events: i32,
-    /// The longest time to wait in milliseconds, as for poll(2): -1 means no limit, and 0 means that it is
-    /// ready now. Then try again even if no descriptor is ready, because a limit ends (`stall_ms`,
+    /// The longest time to wait in milliseconds, as for poll(2): -1 means no limit, and 0 means do not wait.
+    /// When the time has passed, try again even if no descriptor is ready: a limit has ended (`stall_ms`,
     /// `idle_ms`), the rate allows more data, or a sign of life is due (`keepalive_ms`).
     pub timeout_ms: i32,
     /// The number of descriptors in `fds`. A `wait` function of a table may leave it 0, and set `fd` and
@@ -321,11 +320,11 @@ pub struct sparsestream_error {
     pub operation: i32,
     /// The side at which it failed: one of `SPARSESTREAM_SIDE_...`.
     pub side: i32,
-    /// 1 if the other end of a wire or of a channel failed and reported it; then `side`, `operation` and
-    /// `offset` describe its failure. Otherwise 0.
+    /// 1 if `side`, `operation` and `offset` describe a failure that the other end of a wire or of a channel
+    /// reported. Otherwise 0.
     pub peer: i32,
-    /// The offset of the failure in bytes: in the file or device, or in the stream for any other end. -1 if
-    /// no offset applies.
+    /// The offset of the failure, in bytes. For a file or a device it counts from the start of the file or
+    /// device, and for any other end from the start of the stream. -1 if no offset applies.
     pub offset: i64,
     /// If the source ended early, the offset at which it should have ended; otherwise -1.
     pub expected: i64,

@@ -18,7 +18,8 @@ pub const SPARSESTREAM_KEEP: i32 = 3;
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_section {
-    /// `sizeof(sparsestream_section)`, set by the side that passes the struct to the other.
+    /// `sizeof(sparsestream_section)`. Set it if you pass the struct to the library. If the library passes it
+    /// to your function, the library has set it.
     pub size: u64,
     /// The offset of its first byte.
     pub offset: i64,
@@ -35,8 +36,8 @@ pub struct sparsestream_section {
 ///
 /// `*in_data` is set to true in data and to false in a hole. `*length` is set to the number of bytes from the
 /// position to the end of the section; a hole can reach to the end of the file. At or beyond the end, the
-/// result is false and 0. A block device, and a file on a file system that does not report holes (see
-/// `sparsestream_holes_supported`), is data to its end.
+/// result is false and 0. A block device is data to its end. So is a file on a file system that does not
+/// report holes; see `sparsestream_holes_supported`.
 ///
 /// Position: restored before the return, also on failure. If that is not possible, the call fails with an
 /// error whose operation is `SPARSESTREAM_OPERATION_SEEK`. Other threads, and processes that share the open
@@ -47,9 +48,10 @@ pub struct sparsestream_section {
 ///
 /// For a hole, the call also checks the type of the file system, with fstatfs(2). Some file systems include
 /// dirty pages in their map of holes: ext2 to ext4, XFS, Btrfs, F2FS, tmpfs, ramfs, EROFS, SquashFS, and
-/// overlayfs over a file system that supports FIEMAP. On all others the call writes the file's pages back
-/// with fdatasync(2), which may block, and asks again. If that fails, the result is data to the end. The call
-/// also does this if lseek(2) fails with an errno that does not concern the medium, such as ENOENT or EPERM.
+/// overlayfs over a file system that supports FIEMAP. On all others the call writes the file's pages back with
+/// fdatasync(2), which may block, and calls lseek(2) again. If fdatasync(2) fails, the result is data to the
+/// end. The call does the same if lseek(2) fails with an errno that does not concern the medium, such as
+/// ENOENT or EPERM.
 ///
 /// Returns 0, or -EINVAL (an output is NULL), -EBADF (not an open descriptor, or O_PATH), -EISDIR
 /// (a directory), -ESPIPE (a pipe, socket, character device or other descriptor with no content to

@@ -127,8 +127,11 @@ pub unsafe extern "C" fn sparsestream_sink_to_stream(
 ///
 /// Returns the count, which may be short but is 0 only if `length` is 0, or a negative errno: -EINVAL, -EBUSY
 /// (the handle is in use by another call), -EAGAIN, -EINTR, -ESHUTDOWN (finished or aborted before), -EFBIG
-/// (beyond `length` of the options or RLIMIT_FSIZE), -EOVERFLOW (beyond the largest offset), -ENOSPC, -EPROTO
-/// (a callback gave an invalid answer), or the error of the system or the callback.
+/// (beyond `length` of the options or RLIMIT_FSIZE), -EOVERFLOW (beyond the largest offset), -ENOSPC, -EPERM
+/// (a memfd that is sealed against growing), -EPIPE (the reader has closed its end; SIGPIPE is not raised),
+/// -EIO (the medium failed, or the file system returned EAGAIN or wrote 0 bytes), -EPROTO (a callback returned
+/// an invalid value), or the error of the system or the callback. -EINVAL also means that a part of a block of
+/// a target with O_DIRECT must be preserved, and the target cannot be read.
 ///
 /// # Safety
 /// `sink` is NULL or a live handle; `buffer` is readable for `length` bytes.

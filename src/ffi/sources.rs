@@ -209,8 +209,9 @@ pub unsafe extern "C" fn sparsestream_source_wait(
 /// Returns the count, which may be short, or 0 at the end. Returns `SPARSESTREAM_AT_HOLE` or
 /// `SPARSESTREAM_AT_KEEP` if a hole or a kept section comes next: `sparsestream_source_section` reports its
 /// length, and `sparsestream_source_skip` skips it. Otherwise returns a negative errno: -EINVAL, -EBUSY,
-/// -EAGAIN, -EINTR, -ESHUTDOWN (finished or aborted before), -ENODATA (ended early), -EPROTO (a callback gave
-/// an invalid answer), or the error of the system or the callback.
+/// -EAGAIN, -EINTR, -ESHUTDOWN (finished or aborted before), -ENODATA (ended early), -EIO (the medium failed,
+/// or the file system returned EAGAIN), -EPROTO (a callback returned an invalid value), or the error of the
+/// system or the callback.
 ///
 /// # Safety
 /// `source` is NULL or a live handle; `buffer` is writable for `length` bytes.

@@ -51,9 +51,9 @@ pub unsafe extern "C" fn sparsestream_transfer_new(
 
 /// Starts or continues a transfer.
 ///
-/// `budget` limits one call, which returns 1 after about this many bytes of work. Data counts with its
-/// length, even if it is found to be zeros. A hole or a step of zeroing counts as 4096 bytes, or as 64 bytes
-/// for each microsecond if that is more. With a budget, the call never waits for a descriptor, even if the
+/// `budget` limits one call, which returns 1 after about this many bytes of work. Data counts with its length,
+/// even if it is found to be zeros. A hole, or a step of zeroing, counts as 64 bytes for each microsecond that
+/// it takes, but at least as 4096 bytes. With a budget, the call never waits for a descriptor, even if the
 /// descriptor is in blocking mode. It does block while a regular file or a block device is read or written,
 /// and while a callback blocks, but for no more than one piece.
 ///
@@ -72,11 +72,14 @@ pub unsafe extern "C" fn sparsestream_transfer_new(
 /// end is not ready. After 1 run it again; after -EAGAIN do so when the end is ready (see
 /// `sparsestream_transfer_wait`). Any other negative errno ends the transfer, and every later run returns the
 /// same errno: -EOPNOTSUPP (the sparse request cannot be met, or the sink does not support kept sections; no
-/// byte was moved), -ECANCELED, -ETIMEDOUT (`stall_ms`, `idle_ms`), -ENODATA (the source ended early),
-/// -EPROTO (a callback returned an invalid value, or the source is longer than it reported), -EFBIG,
-/// -EOVERFLOW (the source ends beyond the largest offset), -ESHUTDOWN (an end was finished or aborted
-/// before), -ENOSPC, -ENOMEM (no byte was moved), -EBUSY (another call uses the transfer or one of its ends;
-/// the transfer has not ended), or the error of the system or the callback.
+/// byte was moved), -ECANCELED, -ETIMEDOUT (`stall_ms`, `idle_ms`), -ENODATA (the source ended early), -EPROTO
+/// (a callback returned an invalid value, or the source is longer than it reported), -EFBIG, -EOVERFLOW (the
+/// source ends beyond the largest offset), -ESHUTDOWN (an end was finished or aborted before), -ENOSPC, -EPERM
+/// (a memfd that is sealed against growing), -EPIPE (the reader has closed its end; SIGPIPE is not raised),
+/// -EIO (the medium failed, or the file system returned EAGAIN or wrote 0 bytes), -EINVAL (a target with
+/// O_DIRECT cannot be read, and a part of one of its blocks must be preserved; or an argument, and then the
+/// transfer has not ended), -ENOMEM (no byte was moved), -EBUSY (another call uses the transfer or one of its
+/// ends; the transfer has not ended), or the error of the system or the callback.
 ///
 /// # Safety
 /// `transfer` is NULL or a live handle.

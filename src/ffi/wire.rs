@@ -23,11 +23,10 @@ use std::time::Duration;
 /// received later.
 ///
 /// `read_fd` is the way back: the sink reads the receiver's answers from it. For a socket, pass the same
-/// descriptor twice.
-/// The sink finishes with success only if the receiver has reported that everything is stored. If the
-/// receiver fails, the sink fails with the receiver's errno, operation, side and offset, and `peer` of
-/// `sparsestream_error` is 1. Without a way back, which is `read_fd` -1, success only means that
-/// everything was written.
+/// descriptor twice. With a way back, the sink finishes with success only if the receiver has reported that
+/// everything is stored. If the receiver fails, the sink fails with the receiver's errno, operation, side and
+/// offset, and `peer` of `sparsestream_error` is 1. If `read_fd` is -1, there is no way back, and success only
+/// means that everything was written.
 ///
 /// The sink never waits for a descriptor, whatever its mode, and raises no SIGPIPE. It takes at most 530 KiB
 /// of memory. It gathers small pieces, so if you drive it by hand, the last pieces may be sent only when it
@@ -35,9 +34,9 @@ use std::time::Duration;
 /// transfer holds it, and must not be used for anything else until then. If a sink was used and is freed
 /// before it was finished, it reports ECANCELED to the receiver.
 ///
-/// A transfer sends pieces of a file of 64 KiB or more without a copy through memory if `write_fd` is a
-/// regular file. For any other `write_fd` it does so under these conditions: there is a way back, `write_fd`
-/// is in non-blocking mode, and neither end asked for checksums or the digest. With
+/// If the source is a file, a transfer can send pieces of 64 KiB or more without copying them through memory.
+/// It does so if `write_fd` is a regular file. For any other `write_fd` it does so if there is a way back,
+/// `write_fd` is in non-blocking mode, and neither end asked for checksums or the digest. With
 /// `SPARSESTREAM_DETECT_ZEROES` it does so only for blocks that are in the page cache and do not begin with
 /// zeros.
 ///
@@ -49,13 +48,16 @@ use std::time::Duration;
 /// Kept sections need `SPARSESTREAM_WIRE_KEEP`, or a transfer whose source declares them. A receiver without
 /// the flag refuses them with -EOPNOTSUPP.
 ///
-/// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL: -EINVAL
-/// (an argument, an unknown flag, a field for the receiver, sizes that contradict each other,
+/// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL: -EINVAL (an
+/// argument, an unknown flag, a field for the receiver, sizes that contradict each other,
 /// `SPARSESTREAM_WIRE_RESUME` without a way back), -EOPNOTSUPP (`SPARSESTREAM_WIRE_RESUME` with
 /// `SPARSESTREAM_WIRE_KEEP`), -E2BIG (options from a later version), -EBADF (`write_fd` not open for writing,
 /// or `read_fd` not for reading), -EISDIR, -ESPIPE (a block device, or a descriptor that carries no bytes,
-/// such as an eventfd), -EPROTOTYPE (a socket that is not a stream socket), -ENOMEM, or the errno of
-/// fstat(2), fcntl(2) or getsockopt(2).
+/// such as an eventfd), -EPROTOTYPE (a socket that is not a stream socket), -ENOMEM, or the errno of fstat(2),
+/// fcntl(2) or getsockopt(2). Errors of the stream itself are reported when the sink is used: -ECONNRESET (the
+/// receiver closed the connection without an answer), -EBADMSG (the receiver has stored something else),
+/// -ESTALE, -EPROTO (an answer that breaks the rules), the errno of a read or a write, or the errno that the
+/// receiver reported.
 ///
 /// # Safety
 /// `options` is NULL or a struct of its `size`; `sink` is NULL or writable.

@@ -38,11 +38,11 @@ pub struct sparsestream_wire_options {
     /// Sender: an id for this transfer, which is sent to the receiver; zeros for none. Receiver, with
     /// `resume_offset`: the id of the transfer that brought the held bytes; zeros for any.
     pub transfer_id: [u8; 16],
-    /// Sender: a value that differs for every other source and for every other state of this source; zeros
-    /// for none. `sparsestream_wire_describe` makes one. The receiver gets it before it has sent anything, so
-    /// put no secret into it unless the transport authenticates the receiver. Receiver, with `resume_offset`:
-    /// the identity that came with the held bytes; zeros for any. The library never takes an equal identity
-    /// alone as proof of equal content.
+    /// Sender: a value that identifies the source and its present state; zeros for none. Another source, or
+    /// the same source after a change, must have another value. `sparsestream_wire_describe` makes one. The
+    /// receiver gets it before it has sent anything, so put no secret into it unless the transport
+    /// authenticates the receiver. Receiver, with `resume_offset`: the identity that came with the held bytes;
+    /// zeros for any. The library never takes an equal identity alone as proof of equal content.
     pub identity: [u8; 32],
     /// With `SPARSESTREAM_WIRE_KEEP`. Sender: the identity of the content to which the kept sections belong;
     /// zeros for none. Receiver: the identity of the content of its target; zeros for any. If the two differ,

@@ -85,7 +85,7 @@ impl Site {
         }
     }
 
-    /// The error of an answer that nothing can be.
+    /// The error of an answer, or of a field that a function set, that breaks a rule.
     #[cold]
     pub fn nonsense(self, answer: i64) -> Error {
         let Site { operation, side, offset } = self;

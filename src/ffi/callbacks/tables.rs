@@ -10,9 +10,9 @@ use std::mem::offset_of;
 /// Flag of `sparsestream_source_info`, `sparsestream_sink_info` and `sparsestream_plan`: the source can
 /// report holes, the sink can make them, or the stream may have them.
 pub const SPARSESTREAM_WITH_HOLES: u64 = 1 << 16;
-/// Flag of `sparsestream_source_info`, `sparsestream_sink_info` and `sparsestream_plan`, and of the tables of
-/// a source and a stream: the source or the stream may have kept sections, or the sink can keep bytes as they
-/// are.
+/// As `SPARSESTREAM_WITH_HOLES`, for kept sections: the source can report them, the sink can keep bytes as
+/// they are, or the stream may have them. It is also a flag of `sparsestream_source_ops` and
+/// `sparsestream_stream_ops`.
 pub const SPARSESTREAM_WITH_KEEPS: u64 = 1 << 17;
 
 /// The properties of a source, known before the first byte. Before it calls `describe` of a table, the
