@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* The command with volumes by name. Arguments: the command, the directory of the bridge. */
+/* The command with volumes by name, and the example of the manual page. Arguments: the command, the directory of the
+ * bridge, the example. */
 
 #include "daemon.h"
 #include "ends.h"
@@ -17,15 +18,17 @@ static const struct piece sparse[] = { DATA(300 * KiB), HOLE(2 * MiB - 300 * KiB
                                        DATA(64 * KiB), HOLE(2 * MiB - 64 * KiB) };
 #define SIZE (8 * MiB)
 
-/* Runs a shell command in which $S is the command and $V the prefix of volumes; its output goes to `output`. */
+/* Runs a shell command in which $S is the command, $V the prefix of volumes, $E the example and $U the daemon's URI; its
+ * output goes to `output`. */
 static int run(const struct daemon *daemon, const char *line, char *output, size_t size)
 {
-    char volumes[256];
+    char volumes[256], uri[256];
     int fd = file_in_memory(), status;
     ssize_t count;
     pid_t pid;
 
     snprintf(volumes, sizeof(volumes), "libvirt+storage:///system?socket=%s#pool/", daemon->socket);
+    snprintf(uri, sizeof(uri), "storage:///system?socket=%s", daemon->socket);
     pid = fork();
     REQUIRE(pid >= 0);
     if (pid == 0) {
@@ -35,6 +38,9 @@ static int run(const struct daemon *daemon, const char *line, char *output, size
         sigprocmask(SIG_SETMASK, &none, NULL);
         setenv("S", harness_argument(0), 1);
         setenv("V", volumes, 1);
+        setenv("U", uri, 1);
+        if (harness_argument(2) != NULL)
+            setenv("E", harness_argument(2), 1);
         if (harness_argument(1) != NULL)
             setenv("LD_LIBRARY_PATH", harness_argument(1), 1);
         dup2(fd, STDOUT_FILENO);
@@ -109,6 +115,22 @@ static void copy_both_ways(void)
     CHECK_RUN(&daemon, "$S copy \"${V}v\" \"${V}w\"", 0);
     check_volume(&daemon, "w", image);
     CHECK_STR(output, "");
+    close(image);
+    daemon_stop(&daemon);
+}
+
+static void example_of_the_page(void)
+{
+    struct daemon daemon;
+    int image = set_up(&daemon, false);
+
+    if (harness_argument(2) == NULL)
+        skip("the example was not named");
+    CHECK_RUN(&daemon, "$E \"$U\" pool v image", 0);
+    CHECK_STR(output, "");
+    check_volume(&daemon, "v", image);
+    CHECK_RUN(&daemon, "$E \"$U\" pool v none", 1);
+    CHECK_CONTAINS(output, "Bad file descriptor");
     close(image);
     daemon_stop(&daemon);
 }
@@ -298,6 +320,7 @@ static void bridge_is_loaded_at_run_time(void)
 
 DAEMON_TESTS(
     CASE(copy_both_ways),
+    CASE(example_of_the_page),
     CASE(copy_of_ranges),
     CASE(send_and_recv),
     CASE(map),
