@@ -27,8 +27,8 @@ static int unix_address(const struct settings *settings, const char *option, con
     if (*path == '\0')
         return usage(settings, wrong, option, text);
     if (strlen(path) >= sizeof(address->sun_path))
-        return usage(settings, "--%s: the path of a Unix socket has at most %zu bytes", option,
-                     sizeof(address->sun_path) - 1);
+        return usage(settings, "--%s: '%s': the path has %zu bytes, and that of a Unix socket at most %zu", option, text,
+                     strlen(path), sizeof(address->sun_path) - 1);
     memcpy(address->sun_path, path, strlen(path));
     return 0;
 }

@@ -126,7 +126,8 @@ int export_check_options(const struct settings *settings, int count, char **oper
                          given[i].tls ? "an NBD URI with TLS (nbds://)" : "an NBD URI or a disk image");
     }
     if (export->memory != 0 && export->memory < export->request_size)
-        return usage(settings, "--memory: %" PRId64 " is less than --request-size", export->memory);
+        return usage(settings, "--memory: %" PRId64 " is less than --request-size, %" PRId64, export->memory,
+                     export->request_size);
     return 0;
 }
 
@@ -163,7 +164,7 @@ static int open_export(const struct settings *settings, const char *name, bool w
     int socket = -1, r;
 
     if (count == sizeof(opened) / sizeof(opened[0]))
-        return fail(EXIT_LOCAL, "%s: too many exports are open", name);
+        return fail(EXIT_LOCAL, "%s: %d exports are open already, the most that this command opens", name, count);
     r = load(name);
     if (r != 0)
         return r;
@@ -209,7 +210,8 @@ static int check_export_range(const struct settings *settings, const char *name,
         return fail_bridge(name, r);
     if (offset <= facts.export_size && length <= facts.export_size - offset)
         return 0;
-    return usage(settings, "--range: %s has %" PRId64 " bytes", name, facts.export_size);
+    return usage(settings, "--range: %" PRId64 ":%" PRId64 " is not within the %" PRId64 " bytes of %s", offset, length,
+                 facts.export_size, name);
 }
 
 int export_source(const struct settings *settings, const char *name, int64_t offset, int64_t length,

@@ -48,6 +48,7 @@ int check_range(const struct settings *settings, const struct target *source)
 {
     int64_t size, rest;
     int r = check_offset(settings, "range", source, settings->offset);
+    char length[24] = "";
 
     if (r != 0 || !settings->ranged)
         return r;
@@ -57,10 +58,13 @@ int check_range(const struct settings *settings, const struct target *source)
     rest = size - source->position;
     if (settings->offset <= rest && settings->length <= rest - settings->offset)
         return 0;
+    if (settings->length != 0)
+        snprintf(length, sizeof(length), "%lld", (long long)settings->length);
     if (source->position > 0)
-        return usage(settings, "--range: %s has %lld bytes from its position on", source->name,
-                     (long long)(rest < 0 ? 0 : rest));
-    return usage(settings, "--range: %s has %lld bytes", source->name, (long long)size);
+        return usage(settings, "--range: %lld:%s is not within the %lld bytes that %s has from its position on",
+                     (long long)settings->offset, length, (long long)(rest < 0 ? 0 : rest), source->name);
+    return usage(settings, "--range: %lld:%s is not within the %lld bytes of %s", (long long)settings->offset, length,
+                 (long long)size, source->name);
 }
 
 int check_room(const struct target *target, int64_t offset, int64_t length)

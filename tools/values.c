@@ -83,7 +83,8 @@ int take_seconds(const struct settings *settings, const char *name, const char *
             thousandths += (*at - '0') * unit;
     *ms = whole * 1000 + thousandths;
     if (at == text || *at != '\0' || *ms < 1 || whole > most)
-        return usage(settings, "--%s: '%s' is not a number of seconds, such as 30 or 0.5", name, text);
+        return usage(settings, "--%s: '%s' is not a number of seconds from 0.001 to %lld, such as 30 or 0.5", name, text,
+                     (long long)most);
     return -1;
 }
 

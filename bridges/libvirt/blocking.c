@@ -64,13 +64,13 @@ static int begin(struct lv_stream *lv, virStreamPtr stream, const options_t *giv
 
     lv_stream_init(lv, stream, failure);
     lv->guarded = true;
-    r = options_read(given, flags, options);
+    r = options_read(given, flags, options, failure);
     if (r == 0)
-        r = options_transfer(options, transfer);
-    if (r == 0 && options->holes != SPARSESTREAM_LIBVIRT_HOLES_AUTO)
-        r = -EINVAL;
+        r = options_transfer(options, transfer, failure);
+    if (r == 0)
+        r = options_only_auto(options, failure);
     if (r < 0)
-        return error_set(failure, r, "the options of the bridge are not valid");
+        return r;
     if (stream == NULL)
         return error_set(failure, -EINVAL, "the stream is NULL");
     return 0;

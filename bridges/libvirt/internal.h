@@ -38,10 +38,12 @@ int error_check(const failure_t *out);
 
 /* options.c */
 
-/* A copy in which all that was not given is 0. Returns 0, -EINVAL or -E2BIG. */
-int options_read(const options_t *given, uint64_t flags, options_t *options);
-/* The transfer's options, with a buffer of one message where nothing else was asked. Returns 0 or -EINVAL. */
-int options_transfer(const options_t *options, struct sparsestream_transfer_options *transfer);
+/* A copy in which all that was not given is 0. Returns 0, -EINVAL or -E2BIG, with `failure`. */
+int options_read(const options_t *given, uint64_t flags, options_t *options, failure_t *failure);
+/* Refuses a way to send holes where holes are not sent to a volume. Returns 0 or -EINVAL. */
+int options_only_auto(const options_t *options, failure_t *failure);
+/* The transfer's options, with a buffer of one message where nothing else was asked. Returns 0, -EINVAL or -E2BIG. */
+int options_transfer(const options_t *options, struct sparsestream_transfer_options *transfer, failure_t *failure);
 
 /* pause.c */
 

@@ -335,16 +335,19 @@ static int job_new(struct sparsestream_source *source, virStreamPtr stream, stru
                    const options_t *given, job_t **out)
 {
     struct sparsestream_transfer_options transfer;
+    failure_t failure;
     options_t options;
     job_t *job;
     int r;
 
-    r = options_read(given, source == NULL ? SPARSESTREAM_LIBVIRT_NO_PAUSE : 0, &options);
+    r = options_read(given, source == NULL ? SPARSESTREAM_LIBVIRT_NO_PAUSE : 0, &options, &failure);
     if (r == 0)
-        r = options_transfer(&options, &transfer);
+        r = options_transfer(&options, &transfer, &failure);
+    if (r == 0)
+        r = options_only_auto(&options, &failure);
     if (r < 0)
         return r;
-    if (options.holes != SPARSESTREAM_LIBVIRT_HOLES_AUTO || virStreamRef(stream) < 0)
+    if (virStreamRef(stream) < 0)
         return -EINVAL;
     job = calloc(1, sizeof(*job));
     if (job == NULL) {

@@ -31,7 +31,8 @@ static int examine(virStorageVolPtr vol, struct volume *volume, failure_t *failu
         || virStorageVolGetInfoFlags(vol, &physical, VIR_STORAGE_VOL_GET_PHYSICAL) < 0)
         return error_take(failure);
     if (physical.allocation > INT64_MAX || stored.allocation > INT64_MAX)
-        return error_set(failure, -EOVERFLOW, "the volume's size is not an offset");
+        return error_set(failure, -EOVERFLOW, "the size of the volume is %llu or %llu bytes, but must be at most %lld",
+                         physical.allocation, stored.allocation, (long long) INT64_MAX);
     volume->file = stored.type == VIR_STORAGE_VOL_FILE;
     volume->size = (int64_t) physical.allocation;
     volume->allocation = (int64_t) stored.allocation;
@@ -43,7 +44,8 @@ static int examine(virStorageVolPtr vol, struct volume *volume, failure_t *failu
 static int check_range(const struct volume *volume, int64_t offset, int64_t *length, failure_t *failure)
 {
     if (offset < 0 || *length < 0 || *length > INT64_MAX - offset)
-        return error_set(failure, -EINVAL, "a range of %lld bytes at %lld", (long long) *length, (long long) offset);
+        return error_set(failure, -EINVAL, "the range has the offset %lld and the length %lld, but both must be 0 or more, "
+                         "and their sum at most %lld", (long long) offset, (long long) *length, (long long) INT64_MAX);
     if (*length == 0 && offset <= volume->size)
         *length = volume->size - offset;
     else if (offset > volume->size || (volume->raw && *length > volume->size - offset))
@@ -302,8 +304,9 @@ int volume_source(virStorageVolPtr vol, int64_t offset, int64_t length, const op
     struct volume_end *end;
     int r;
 
-    if (options->holes != SPARSESTREAM_LIBVIRT_HOLES_AUTO)
-        return error_set(failure, -EINVAL, "`holes` is for uploads");
+    r = options_only_auto(options, failure);
+    if (r < 0)
+        return r;
     r = end_new(vol, offset, length, failure, &end);
     if (r < 0)
         return r;

@@ -12,10 +12,8 @@ static int begin(const options_t *given, uint64_t flags, options_t *options,
     int r;
 
     error_clear(failure);
-    r = options_read(given, flags, options);
-    if (r == 0)
-        r = options_transfer(options, transfer);
-    return r < 0 ? error_set(failure, r, "the options of the bridge are not valid") : 0;
+    r = options_read(given, flags, options, failure);
+    return r < 0 ? r : options_transfer(options, transfer, failure);
 }
 
 int sparsestream_libvirt_sink_to_volume(virStorageVolPtr volume, int64_t offset, int64_t length,

@@ -22,14 +22,17 @@ static int64_t block_size(struct nbd_handle *handle, int kind, int64_t standard)
     return size > 0 ? size : standard;
 }
 
-static int learn_blocks(struct nbd_handle *handle, struct sparsestream_nbd_facts *facts)
+static int learn_blocks(struct nbd_handle *handle, struct sparsestream_nbd_facts *facts, struct failure *failure)
 {
     int64_t minimum = block_size(handle, LIBNBD_SIZE_MINIMUM, 1);
     int64_t preferred = block_size(handle, LIBNBD_SIZE_PREFERRED, 4096);
     int64_t maximum = block_size(handle, LIBNBD_SIZE_MAXIMUM, 32 << 20);
 
     if (minimum > MOST_BLOCK || (minimum & (minimum - 1)) != 0 || maximum < minimum)
-        return -1;
+        return failure_set(failure, EPROTO,
+                           "the server advertises a block size of %lld, which must be a power of two up to %d, and "
+                           "requests of up to %lld bytes, which must be at least as many",
+                           (long long)minimum, MOST_BLOCK, (long long)maximum);
     facts->block_minimum = (uint32_t)minimum;
     facts->block_preferred = (uint32_t)(preferred < minimum ? minimum : preferred);
     facts->block_maximum = (uint32_t)maximum;
@@ -75,13 +78,15 @@ static void plan_requests(export_t *export)
 static int learn(export_t *export)
 {
     struct nbd_handle *handle = export->connections[0].handle;
+    int r;
 
     export->facts = (struct sparsestream_nbd_facts){ .size = sizeof(export->facts) };
     export->facts.export_size = nbd_get_size(handle);
     if (export->facts.export_size < 0)
         return failure_take(&export->failure);
-    if (learn_blocks(handle, &export->facts) < 0)
-        return failure_set(&export->failure, EPROTO, "the server advertises block sizes that cannot be");
+    r = learn_blocks(handle, &export->facts, &export->failure);
+    if (r < 0)
+        return r;
     learn_flags(handle, &export->facts);
     if ((export->facts.flags & SPARSESTREAM_NBD_MULTI_CONN) != 0 && export->address.uri != NULL)
         export->wanted = (unsigned)export->options.connections;
@@ -244,7 +249,7 @@ int sparsestream_nbd_open_socket(int socket, const struct sparsestream_nbd_optio
     const struct address address = { .socket = socket };
 
     if (socket < 0)
-        return refuse(-EINVAL, "socket: is not a descriptor");
+        return refuse(-EINVAL, "socket: %d is not a descriptor", socket);
     if (export == NULL) {
         close(socket);
         return refuse(-EINVAL, "export: is NULL");
@@ -292,7 +297,7 @@ int sparsestream_nbd_tune(struct sparsestream_nbd *export, struct sparsestream_t
     if (export == NULL)
         return refuse(-EINVAL, "export: is NULL");
     if (options == NULL || options->size < sizeof(*options))
-        return refuse(-EINVAL, "options: is NULL, or not the struct of this version");
+        return refuse(-EINVAL, "options: is NULL, or its size is less than %zu", sizeof(*options));
     size = export->state == EXPORT_OPEN ? export->request_size : export->options.request_size;
     while (most > 4096 && most > size)
         most /= 2;

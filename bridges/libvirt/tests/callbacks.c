@@ -287,14 +287,18 @@ static void arguments_are_checked(void)
     CHECK_RESULT(sparsestream_libvirt_send(NULL, stage.stream, NULL, NULL, &failure), -EINVAL, &failure);
     CHECK_RESULT(sparsestream_libvirt_send(source, stage.stream, LIBVIRT_OPTIONS(.flags = 4), NULL, &failure), -EINVAL,
                  &failure);
+    CHECK_CONTAINS(failure.message, "options.flags is 0x4, but may have ");
     CHECK_RESULT(sparsestream_libvirt_send(source, stage.stream, LIBVIRT_OPTIONS(.holes = 1), NULL, &failure), -EINVAL,
                  &failure);
+    CHECK_CONTAINS(failure.message, "options.holes is 1, but must be SPARSESTREAM_LIBVIRT_HOLES_AUTO (0)");
     CHECK_RESULT(sparsestream_libvirt_send(source, stage.stream, &longer.options, NULL, &failure), -E2BIG, &failure);
+    CHECK_CONTAINS(failure.message, "options has a byte that is not 0 at ");
     CHECK_INT(sparsestream_libvirt_send(source, stage.stream, NULL, NULL, &no_size), ==, -EINVAL);
     CHECK_RESULT(sparsestream_libvirt_upload(NULL, 0, 0, source, NULL, NULL, &failure), -EINVAL, &failure);
     CHECK_RESULT(sparsestream_libvirt_upload(stage.volume, 0, 0, NULL, NULL, NULL, &failure), -EINVAL, &failure);
     CHECK_RESULT(sparsestream_libvirt_upload(stage.volume, 0, 0, source, LIBVIRT_OPTIONS(.holes = 4), NULL, &failure),
                  -EINVAL, &failure);
+    CHECK_CONTAINS(failure.message, "options.holes is 4, but must be ");
     sparsestream_source_free(source);
     tear_down(&stage);
 }

@@ -264,6 +264,7 @@ static void arguments_that_cannot_be_are_refused(void)
     CHECK_CODE(sparsestream_nbd_open("nbd://", NULL, NULL), -EINVAL);
     CHECK_CODE(sparsestream_nbd_open_socket(-1, NULL, &export), -EINVAL);
     CHECK_INT(open_now("nbd://x", NBD_OPTIONS(.flags = 1 << 20)), ==, -EINVAL);
+    CHECK_CONTAINS(sparsestream_nbd_last_error(), "0x100000, but may have only: SPARSESTREAM_NBD_NONBLOCK, ");
     CHECK_INT(open_now("nbd://x", NBD_OPTIONS(.connections = 5)), ==, -EINVAL);
     CHECK_CONTAINS(sparsestream_nbd_last_error(), "connections");
     CHECK_INT(open_now("nbd://x", NBD_OPTIONS(.requests = -1)), ==, -EINVAL);
@@ -276,6 +277,9 @@ static void arguments_that_cannot_be_are_refused(void)
     CHECK_CODE(sparsestream_nbd_source(NULL, NULL, &source), -EINVAL);
     CHECK_CODE(sparsestream_nbd_source(export, NULL, NULL), -EINVAL);
     CHECK_CODE(sparsestream_nbd_source(export, END_OPTIONS(.offset = -1), &source), -EINVAL);
+    CHECK_CONTAINS(sparsestream_nbd_last_error(), "options.offset: -1 is not from 0 to ");
+    CHECK_CODE(sparsestream_nbd_source(export, END_OPTIONS(.flags = 6), &source), -EINVAL);
+    CHECK_CONTAINS(sparsestream_nbd_last_error(), "options.flags: 0x6 has 0x6, but may have only: SPARSESTREAM_IGNORE_MAP");
     CHECK_CODE(sparsestream_nbd_source(export, NULL, &source), 0);
     CHECK_CODE(sparsestream_nbd_source(export, NULL, &second), -EBUSY);
     sparsestream_nbd_free(export);
