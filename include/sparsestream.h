@@ -35,8 +35,8 @@
  * of a function are listed in its comment. Each function can also return -ENOTRECOVERABLE, if the library itself
  * has failed.
  *
- * Each struct begins with its size. Set it to the sizeof of the struct, and set every field that you do not need
- * to zero, which selects its default. See sparsestream(3).
+ * Each struct begins with its size. Set it to the sizeof of the struct. In any other field, zero selects the
+ * default. See sparsestream(3).
  */
 
 #ifndef SPARSESTREAM_H
@@ -340,8 +340,8 @@ int sparsestream_section_at(int fd,
 
 /**
  * Calls `callback` for each section of a range, in order. The first and the last section are cut to the
- * range. A `length` of 0 means to the end of the file, as it is at the start of the call. Each boundary
- * between sections takes one lseek(2).
+ * range. A `length` of 0 means to the end that the file has at the start of the call. Each boundary between
+ * sections takes one lseek(2).
  *
  * `callback` returns 0 to continue. Any other value ends the walk and is the result of the call. The
  * callback must not move the file position, throw or longjmp.
@@ -387,8 +387,8 @@ int sparsestream_holes_supported(int fd);
 #define SPARSESTREAM_WITH_KEEPS (1 << 17)
 
 /**
- * Returned by `recv` of a stream and by `sparsestream_source_read` if a hole comes next. It is not a count
- * and not a negative errno.
+ * Returned by `recv` of a stream and by `sparsestream_source_read` if a hole comes next. The value is less
+ * than every negative errno.
  */
 #define SPARSESTREAM_AT_HOLE (-4096)
 
@@ -515,8 +515,8 @@ typedef struct sparsestream_source_info {
      */
     int64_t total;
     /**
-     * The source is fastest if reads end at a multiple of this many bytes; 0 means anywhere. The library
-     * shortens a longer read to end there.
+     * Reads are fastest if they end at a multiple of this many bytes; 0 means that it makes no difference.
+     * The library shortens a longer read to end there.
      */
     uint32_t preferred_block;
     /**
@@ -862,8 +862,8 @@ typedef struct sparsestream_sink_info {
      */
     uint32_t least_block;
     /**
-     * The sink is fastest if writes end at a multiple of this many bytes; 0 means anywhere. The library
-     * shortens a longer write to end there.
+     * Writes are fastest if they end at a multiple of this many bytes; 0 means that it makes no difference.
+     * The library shortens a longer write to end there.
      */
     uint32_t preferred_block;
 } sparsestream_sink_info;
@@ -947,8 +947,8 @@ typedef struct sparsestream_sink_ops {
  * sink writes zeros instead from then on. Between that check and ftruncate(2) no other process may append.
  *
  * The caller owns the descriptor, which must stay open until the sink was freed and no transfer holds it;
- * then `free` of the options is called. Some file systems report an error only at close(2): check its
- * result, or use `SPARSESTREAM_SYNC`, with which the sink reports such an error.
+ * then `free` of the options is called. Some file systems report an error only at close(2). Check the result
+ * of close(2), or use `SPARSESTREAM_SYNC`, so that the sink reports the error.
  *
  * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL: -EINVAL
  * (an argument, an unknown flag, an offset in a file opened with O_APPEND, a block device opened with
@@ -1203,8 +1203,8 @@ int sparsestream_source_from_stream(const struct sparsestream_stream_ops *ops,
 /* Keep holes if both ends can; otherwise write them as zeros. This is the default. */
 #define SPARSESTREAM_SPARSE_AUTO 0
 /* Fail with -EOPNOTSUPP before a byte moves unless the source can report holes and the sink can make them.
-   A source with `SPARSESTREAM_IGNORE_MAP` cannot report holes. If the map of a file system cannot be used
-   any longer in the middle of a transfer, that ends it with -EOPNOTSUPP. */
+   A source with `SPARSESTREAM_IGNORE_MAP` cannot report holes. If the map of the file system becomes
+   unusable during the transfer, the transfer fails with -EOPNOTSUPP. */
 #define SPARSESTREAM_SPARSE_REQUIRED 1
 /* Make no hole; write the holes of the source as zeros. */
 #define SPARSESTREAM_SPARSE_NEVER 2
@@ -1335,8 +1335,9 @@ typedef struct sparsestream_transfer_options {
      * error names the side that was waited for. A sign of life from the other end of a wire starts the time
      * again (`keepalive_ms` of `sparsestream_wire_options`).
      *
-     * The time is checked when `sparsestream_transfer_run` is called and while it waits. A callback that
-     * blocks is not interrupted. Time in which the transfer waits because of `rate` does not count.
+     * The library checks the time when `sparsestream_transfer_run` is called, and while that call waits. A
+     * callback that blocks is not interrupted. Time in which the transfer waits because of `rate` does not
+     * count.
      *
      * A sender over a wire with a way back also waits for the receiver's answer, and the receiver may need a
      * long time to sync. Choose a limit that allows that, or let the receiver use `sync_interval`. If the
@@ -1350,8 +1351,8 @@ typedef struct sparsestream_transfer_options {
      */
     int64_t rate;
     /**
-     * As `stall_ms`, but signs of life do not start the time again: it limits how long a live peer may move
-     * nothing. 0 means never. Without a wire, the smaller of the two limits applies.
+     * As `stall_ms`, but a sign of life does not start the time again. So it also ends a transfer whose peer
+     * is alive but moves nothing. 0 means never. Without a wire, the smaller of the two limits applies.
      */
     int64_t idle_ms;
     /**
@@ -2029,9 +2030,9 @@ typedef struct sparsestream_transport_ops {
     int64_t (*write)(void *opaque, const void *buffer, size_t length);
     /**
      * Ends the session, for example with the close_notify of TLS. Called when the stream has ended or failed,
-     * or when the handle is freed; not if the constructor failed. Nothing is read or written afterwards. At
-     * the end of a stream it may be called again after -EAGAIN or -EINTR; after a failure it is called once.
-     * A failure of this function is ignored, except for a sink without a way back: there, nothing else
+     * or when the handle is freed, but not if the constructor failed. Nothing is read or written afterwards.
+     * At the end of a stream it may be called again after -EAGAIN or -EINTR; after a failure it is called
+     * once. A failure of this function is ignored, except for a sink without a way back: there, nothing else
      * confirms that the stream arrived. It must not close a descriptor that is still used. May be NULL.
      */
     int (*close)(void *opaque);
@@ -2193,8 +2194,8 @@ typedef struct sparsestream_wire_info {
      */
     int32_t answers;
     /**
-     * 1 if the sender's HELLO has come, even if it was refused then; else 0. Set by a call that fails too: a
-     * daemon can then drop a peer that is not a sender, and accept another.
+     * 1 if the sender's HELLO has arrived, even if it was then refused; otherwise 0. It is set even if the
+     * call fails, so that a daemon can drop a peer that is not a sender and accept another.
      */
     int32_t greeted;
 } sparsestream_wire_info;

@@ -55,8 +55,8 @@ pub const SPARSESTREAM_WIRE_KEEP: u64 = 1024;
 /// Sparse request: keep holes if both ends can; otherwise write them as zeros. This is the default.
 pub const SPARSESTREAM_SPARSE_AUTO: i32 = 0;
 /// Sparse request: fail with -EOPNOTSUPP before a byte moves unless the source can report holes and the sink
-/// can make them. A source with `SPARSESTREAM_IGNORE_MAP` cannot report holes. If the map of a file system
-/// cannot be used any longer in the middle of a transfer, that ends it with -EOPNOTSUPP.
+/// can make them. A source with `SPARSESTREAM_IGNORE_MAP` cannot report holes. If the map of the file system
+/// becomes unusable during the transfer, the transfer fails with -EOPNOTSUPP.
 pub const SPARSESTREAM_SPARSE_REQUIRED: i32 = 1;
 /// Sparse request: make no hole; write the holes of the source as zeros.
 pub const SPARSESTREAM_SPARSE_NEVER: i32 = 2;
@@ -192,8 +192,9 @@ pub struct sparsestream_transfer_options {
     /// error names the side that was waited for. A sign of life from the other end of a wire starts the time
     /// again (`keepalive_ms` of `sparsestream_wire_options`).
     ///
-    /// The time is checked when `sparsestream_transfer_run` is called and while it waits. A callback that
-    /// blocks is not interrupted. Time in which the transfer waits because of `rate` does not count.
+    /// The library checks the time when `sparsestream_transfer_run` is called, and while that call waits. A
+    /// callback that blocks is not interrupted. Time in which the transfer waits because of `rate` does not
+    /// count.
     ///
     /// A sender over a wire with a way back also waits for the receiver's answer, and the receiver may need a
     /// long time to sync. Choose a limit that allows that, or let the receiver use `sync_interval`. If the
@@ -203,8 +204,8 @@ pub struct sparsestream_transfer_options {
     /// reached, a run with a budget of 0 waits. A run with another budget returns -EAGAIN, and
     /// `sparsestream_transfer_wait` reports how long to wait.
     pub rate: i64,
-    /// As `stall_ms`, but signs of life do not start the time again: it limits how long a live peer may move
-    /// nothing. 0 means never. Without a wire, the smaller of the two limits applies.
+    /// As `stall_ms`, but a sign of life does not start the time again. So it also ends a transfer whose peer
+    /// is alive but moves nothing. 0 means never. Without a wire, the smaller of the two limits applies.
     pub idle_ms: i64,
     /// Called for each decision of the transfer and of its ends, such as the way in which data moves and how
     /// holes are made. `sparsestream_event_text` turns the event into text. May be NULL.

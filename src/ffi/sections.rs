@@ -106,8 +106,8 @@ pub unsafe extern "C" fn sparsestream_section_at(
 }
 
 /// Calls `callback` for each section of a range, in order. The first and the last section are cut to the
-/// range. A `length` of 0 means to the end of the file, as it is at the start of the call. Each boundary
-/// between sections takes one lseek(2).
+/// range. A `length` of 0 means to the end that the file has at the start of the call. Each boundary between
+/// sections takes one lseek(2).
 ///
 /// `callback` returns 0 to continue. Any other value ends the walk and is the result of the call. The
 /// callback must not move the file position, throw or longjmp.

@@ -30,8 +30,8 @@ use libc::{c_int, c_void};
 /// sink writes zeros instead from then on. Between that check and ftruncate(2) no other process may append.
 ///
 /// The caller owns the descriptor, which must stay open until the sink was freed and no transfer holds it;
-/// then `free` of the options is called. Some file systems report an error only at close(2): check its
-/// result, or use `SPARSESTREAM_SYNC`, with which the sink reports such an error.
+/// then `free` of the options is called. Some file systems report an error only at close(2). Check the result
+/// of close(2), or use `SPARSESTREAM_SYNC`, so that the sink reports the error.
 ///
 /// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL: -EINVAL
 /// (an argument, an unknown flag, an offset in a file opened with O_APPEND, a block device opened with

@@ -20,8 +20,8 @@ use crate::section;
 use crate::source;
 use libc::{c_int, c_void};
 
-/// Returned by `recv` of a stream and by `sparsestream_source_read` if a hole comes next. It is not a count
-/// and not a negative errno.
+/// Returned by `recv` of a stream and by `sparsestream_source_read` if a hole comes next. The value is less
+/// than every negative errno.
 pub const SPARSESTREAM_AT_HOLE: i64 = -4096;
 
 /// As `SPARSESTREAM_AT_HOLE`, but a kept section comes next.

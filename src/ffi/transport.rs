@@ -47,9 +47,9 @@ pub struct sparsestream_transport_ops {
         unsafe extern "C" fn(opaque: *mut c_void, buffer: *const c_void, length: usize) -> i64,
     >,
     /// Ends the session, for example with the close_notify of TLS. Called when the stream has ended or failed,
-    /// or when the handle is freed; not if the constructor failed. Nothing is read or written afterwards. At
-    /// the end of a stream it may be called again after -EAGAIN or -EINTR; after a failure it is called once.
-    /// A failure of this function is ignored, except for a sink without a way back: there, nothing else
+    /// or when the handle is freed, but not if the constructor failed. Nothing is read or written afterwards.
+    /// At the end of a stream it may be called again after -EAGAIN or -EINTR; after a failure it is called
+    /// once. A failure of this function is ignored, except for a sink without a way back: there, nothing else
     /// confirms that the stream arrived. It must not close a descriptor that is still used. May be NULL.
     pub close: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
     /// Called each time that `read`, `write` or `close` has returned -EAGAIN: sets the descriptors and the

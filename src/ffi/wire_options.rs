@@ -99,8 +99,8 @@ pub struct sparsestream_wire_info {
     pub base_identity: [u8; 32],
     /// 1 if the sender waits for the receiver's answer, otherwise 0.
     pub answers: i32,
-    /// 1 if the sender's HELLO has come, even if it was refused then; else 0. Set by a call that fails too: a
-    /// daemon can then drop a peer that is not a sender, and accept another.
+    /// 1 if the sender's HELLO has arrived, even if it was then refused; otherwise 0. It is set even if the
+    /// call fails, so that a daemon can drop a peer that is not a sender and accept another.
     pub greeted: i32,
 }
 

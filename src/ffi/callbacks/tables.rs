@@ -28,8 +28,8 @@ pub struct sparsestream_source_info {
     /// The length of the source in bytes, or -1 if it is not known. A transfer fails if the source ends
     /// before that (-ENODATA) or is longer (-EPROTO).
     pub total: i64,
-    /// The source is fastest if reads end at a multiple of this many bytes; 0 means anywhere. The library
-    /// shortens a longer read to end there.
+    /// Reads are fastest if they end at a multiple of this many bytes; 0 means that it makes no difference.
+    /// The library shortens a longer read to end there.
     pub preferred_block: u32,
     /// Zero.
     pub reserved: u32,
@@ -49,8 +49,8 @@ pub struct sparsestream_sink_info {
     /// and 1 mean any length. The library writes zeros to the parts of a hole before the first and after the
     /// last whole block.
     pub least_block: u32,
-    /// The sink is fastest if writes end at a multiple of this many bytes; 0 means anywhere. The library
-    /// shortens a longer write to end there.
+    /// Writes are fastest if they end at a multiple of this many bytes; 0 means that it makes no difference.
+    /// The library shortens a longer write to end there.
     pub preferred_block: u32,
 }
 
