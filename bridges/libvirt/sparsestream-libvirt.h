@@ -8,16 +8,17 @@
  *         fprintf(stderr, "%s\n", failure.message);
  *     sparsestream_source_free(source);
  *
- * Functions return 0 or a negative errno. A failure that came from libvirt is mapped to an errno by
- * sparsestream_libvirt_errno() and keeps libvirt's words in `sparsestream_libvirt_failure`.
+ * Functions return 0 or a negative errno. For a failure of libvirt, that is the errno of
+ * sparsestream_libvirt_errno(), and `sparsestream_libvirt_failure` has libvirt's message.
  *
- * Signals: libvirt writes to its socket with write(2), which raises SIGPIPE if the daemon has closed the connection.
- * The functions below block SIGPIPE in the calling thread while they are inside libvirt, and consume one that they
- * caused. The thread that runs libvirt's event loop is the application's: it should ignore or block SIGPIPE.
+ * Signals: libvirt writes to its socket with write(2), which raises SIGPIPE if the daemon has closed the
+ * connection. The functions below block SIGPIPE in the calling thread while they are inside libvirt, and remove a
+ * SIGPIPE that they caused. The thread that runs libvirt's event loop is the application's: it should ignore or
+ * block SIGPIPE.
  *
  * Blocking: finish and abort of a libvirt stream are synchronous calls to the daemon. They end when the connection
- * does, so run an event loop in a thread of its own and call virConnectSetKeepAlive(), which closes
- * the connection to a peer that no longer answers.
+ * ends. So run an event loop in a thread of its own, and call virConnectSetKeepAlive(), which closes the
+ * connection to a peer that no longer answers.
  *
  * libvirt prints each error to standard error unless virSetErrorFunc() was called.
  */
@@ -39,17 +40,18 @@ extern "C" {
 /*
  * The errno, positive, for an error of libvirt; 0 for NULL and VIR_ERR_OK.
  *
- * VIR_ERR_SYSTEM_ERROR gives the errno that it carries. EAGAIN, EINTR and what is not an errno become EIO, since a
- * caller would otherwise retry what has failed for good. A connection that is closed gives ECONNRESET.
+ * VIR_ERR_SYSTEM_ERROR gives the errno that it carries. EAGAIN and EINTR become EIO, since a caller would
+ * otherwise retry an operation that has failed for good. So does a number that is not an errno. A connection that
+ * is closed gives ECONNRESET.
  */
 int sparsestream_libvirt_errno(const virError *error);
 
 /* (a) Callbacks for virStreamSparseSendAll(), virStreamSendAll(), virStreamSparseRecvAll() and virStreamRecvAll().
  *
- * `opaque` is the sparsestream_source or sparsestream_sink. They return -1 with errno set, which libvirt puts
- * into its error; libvirt then aborts the stream. The ends are not finished: call sparsestream_sink_finish()
- * after virStreamFinish() has succeeded. They wait for a descriptor that is not ready, in any mode; functions of
- * the caller's own that return -EAGAIN, and name no descriptor, fail with EAGAIN. */
+ * `opaque` is the sparsestream_source or sparsestream_sink. They return -1 with errno set, which libvirt puts into
+ * its error; libvirt then aborts the stream. The ends are not finished: call sparsestream_sink_finish() after
+ * virStreamFinish() has succeeded. They wait for a descriptor that is not ready, in any mode. If a function of the
+ * caller's own returns -EAGAIN and names no descriptor, they fail with EAGAIN. */
 
 /* A virStreamSourceFunc. A hole is read as zeros, for virStreamSendAll(). */
 int sparsestream_libvirt_source_read(virStreamPtr stream, char *data, size_t length, void *source);
@@ -64,8 +66,8 @@ int sparsestream_libvirt_sink_hole(virStreamPtr stream, long long length, void *
 
 /* (b) A stream that virStorageVolUpload(), virStorageVolDownload() or another call of libvirt has opened.
  *
- * The stream is in blocking mode; with one in non-blocking mode they fail with -EINVAL. It is finished or aborted
- * when they return, and is the caller's to free. `stats` and `failure` may be NULL.
+ * The stream must be in blocking mode (-EINVAL). It is finished or aborted when they return, and the caller frees
+ * it. `stats` and `failure` may be NULL.
  *
  * Holes are sent if the stream was opened with VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM; otherwise set `sparse` of the
  * transfer to SPARSESTREAM_SPARSE_NEVER. These functions do not correct the daemon's faults with holes and write
@@ -106,10 +108,10 @@ typedef void (*sparsestream_libvirt_done)(struct sparsestream_libvirt_job *job,
  * Watches a connection, so that its jobs end when it is lost: libvirt itself sends a stream no event then. One
  * watch serves any number of jobs.
  *
- * With `own_callback` 0 it registers a close callback (virConnectRegisterCloseCallback), of which libvirt has one
- * for each connection; -EBUSY if there is one. With 1 it registers none: call sparsestream_libvirt_watch_lost()
- * from yours. Registering makes a call to the daemon and waits for its answer, as unregistering in
- * sparsestream_libvirt_watch_free() does.
+ * If `own_callback` is 0, it registers a close callback (virConnectRegisterCloseCallback). libvirt has only one
+ * for each connection; if there is one already, the call fails with -EBUSY. If `own_callback` is 1, it registers
+ * none: call sparsestream_libvirt_watch_lost() from your own callback. Registering makes a call to the daemon and
+ * waits for its answer, as unregistering in sparsestream_libvirt_watch_free() does.
  *
  * Returns 0 and a handle that the caller frees, or a negative errno: -EINVAL, -EBUSY, -ENOMEM.
  */
@@ -188,14 +190,13 @@ int sparsestream_libvirt_source_from_volume(virStorageVolPtr volume,
                                             struct sparsestream_source **source);
 
 /*
- * Uploads `length` bytes of the source to `offset` of the volume; 0 means up to the volume's end. A source
- * that ends before is -ENODATA, one that is longer is -EFBIG.
+ * Uploads `length` bytes of the source to `offset` of the volume; 0 means up to the volume's end. The call fails
+ * with -ENODATA if the source ends earlier, and with -EFBIG if it is longer.
  *
- * Where the range ends before the end of a volume that is a file, holes are sent as zeros: the daemon would
- * cut the file at each hole. Where the range reaches its end, `holes` decides how old bytes are treated.
- * After the daemon has reported success the end of the range is read back, unless
- * SPARSESTREAM_LIBVIRT_NO_VERIFY is set: the last 4 KiB that are not all zeros, and the size of the file.
- * -EIO if they are not as sent.
+ * If the range ends before the end of a volume that is a file, holes are sent as zeros, because the daemon would
+ * cut the file at each hole. If the range reaches the end, `holes` decides how old bytes are treated. After the
+ * daemon has reported success the end of the range is read back, unless SPARSESTREAM_LIBVIRT_NO_VERIFY is set: the
+ * last 4 KiB that are not all zeros, and the size of the file. -EIO if they are not as sent.
  *
  * The upload has no other protection against write errors: one that the daemon meets in the middle is reported by
  * it, in time or when the stream is finished.
@@ -213,7 +214,8 @@ int sparsestream_libvirt_upload(virStorageVolPtr volume,
 
 /*
  * Downloads `length` bytes from `offset` of the volume into the sink, with its holes; 0 means to the volume's end.
- * A volume that became shorter meanwhile is -ENODATA; libvirt itself reports success then.
+ * If the volume becomes shorter during the download, the call fails with -ENODATA; libvirt itself would report
+ * success.
  *
  * `total` of the progress is known. Where libvirt's event loop runs in another thread, it is held up while the sink
  * is slower than the daemon, for at most a second at a time, unless SPARSESTREAM_LIBVIRT_NO_PAUSE is set.

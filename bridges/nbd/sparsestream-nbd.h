@@ -10,12 +10,12 @@
  *         fprintf(stderr, "%s\n", sparsestream_nbd_last_error());
  *     r = sparsestream_nbd_source(export, NULL, &source);
  *
- * Functions return 0 or a negative errno. sparsestream_nbd_last_error() has the words for the failures of the functions
- * below; a transfer reports its own.
+ * Functions return 0 or a negative errno. sparsestream_nbd_last_error() returns the message of a function below
+ * that failed; a transfer reports its own failures.
  *
- * Threads: an export and its end are used by one thread at a time. The library starts no thread and changes no signal
- * disposition. Nothing waits but sparsestream_nbd_open() and sparsestream_nbd_open_socket(), and what libnbd does to
- * resolve a host name.
+ * Threads: an export and its end are used by one thread at a time. The library starts no thread and changes no
+ * signal disposition. Only sparsestream_nbd_open(), sparsestream_nbd_open_socket() and sparsestream_nbd_map() wait
+ * for the server. libnbd may also wait while it resolves a host name.
  */
 #ifndef SPARSESTREAM_NBD_H
 #define SPARSESTREAM_NBD_H
@@ -164,8 +164,8 @@ int sparsestream_nbd_info(struct sparsestream_nbd *export, struct sparsestream_n
 int sparsestream_nbd_wait(struct sparsestream_nbd *export, struct sparsestream_wait *wait);
 
 /*
- * Reports the sections of a range, in the order of their offsets, without reading: `section` is called with each, of
- * which neighbours differ in kind. `length` 0 means to the end. Waits for the server, at most `timeout_ms` for an
+ * Calls `section` for each section of a range, in the order of their offsets, without reading data. Adjacent
+ * sections differ in kind. A `length` of 0 means to the end. Waits for the server, at most `timeout_ms` for an
  * answer.
  *
  * Returns 0, -EINVAL (an argument, or a range that is not in the export), -ENOMEM, -EBUSY (the export has an end), the
@@ -175,17 +175,18 @@ int sparsestream_nbd_map(struct sparsestream_nbd *export, int64_t offset, int64_
                          int (*section)(void *opaque, const struct sparsestream_section *section), void *opaque);
 
 /*
- * Sets `depth` and `request_size` of a transfer with this export as one end, where they are 0, to the largest that the
- * options of the export allow: up to `requests` on each connection within `memory`. Returns 0 or -EINVAL.
+ * Sets `depth` and `request_size` of the options of a transfer with this export as one end. If they are 0, they
+ * become the largest values that the options of the export allow: up to `requests` on each connection, within
+ * `memory`. Returns 0 or -EINVAL.
  */
 int sparsestream_nbd_tune(struct sparsestream_nbd *export, struct sparsestream_transfer_options *options);
 
 /*
- * Makes a source, or a sink, of an export; only a transfer can use it. The end holds the export, which may be freed
- * before. An export has one end at a time.
+ * Makes a source, or a sink, of an export; only a transfer can use it. The end holds a reference to the export, so
+ * the export may be freed first. An export has one end at a time.
  *
- * A hole of a source is what the server reports to read as zeros. The report is a hint: where it fails, is absent or is
- * finer than the minimum block, the range is read.
+ * A source has a hole where the server reports that a range reads as zeros. The report is a hint: if it fails, is
+ * absent or is finer than the minimum block, the range is read.
  *
  * A sink is written from `offset` on; what lies outside the stream stays as it is. A stream that does not fit is refused
  * with -ENOSPC before a byte moves, if its length is known. Success means that the server has flushed everything to its
@@ -199,7 +200,7 @@ int sparsestream_nbd_source(struct sparsestream_nbd *export, const struct sparse
 int sparsestream_nbd_sink(struct sparsestream_nbd *export, const struct sparsestream_nbd_end_options *options,
                           struct sparsestream_sink **sink);
 
-/* Drops the caller's reference. The connections are closed when no end holds the export either. NULL is allowed. */
+/* Drops the caller's reference. The connections are closed when no end holds the export any more. NULL is allowed. */
 void sparsestream_nbd_free(struct sparsestream_nbd *export);
 
 /* This thread's message for its last call of a function above that failed; "" before the first. Valid until the next
