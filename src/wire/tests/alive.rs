@@ -9,6 +9,8 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 const KEEPALIVE: Duration = Duration::from_millis(5);
+/// How long a receiver waits for a sign of life. A busy machine stops a thread for much longer than KEEPALIVE.
+const PATIENCE_MS: u64 = 1200;
 
 /// One turn of an end that is not done. Returns how long it can be left alone.
 fn waits(moving: &mut Moving) -> Option<Duration> {
@@ -64,18 +66,21 @@ fn late(result: Option<Result<()>>) {
 
 #[test]
 fn a_sender_that_shows_to_be_there_is_not_late() {
-    let most = Duration::from_millis(400);
-    let (result, elapsed) = run_beside_a_slow_source(limits(150, 0), most);
+    let most = Duration::from_millis(2000);
+    let (result, elapsed) = run_beside_a_slow_source(limits(PATIENCE_MS, 0), most);
     late(result);
-    assert!(elapsed >= most + Duration::from_millis(140), "{elapsed:?}");
+    // The last sign may have come some time before.
+    assert!(elapsed >= most + Duration::from_millis(PATIENCE_MS / 2), "{elapsed:?}");
 }
 
 #[test]
 fn a_sender_that_only_shows_to_be_there_is_late_in_the_end() {
-    let (result, elapsed) = run_beside_a_slow_source(limits(150, 300), Duration::from_secs(5));
+    let idle_ms = 2 * PATIENCE_MS;
+    let most = Duration::from_secs(20);
+    let (result, elapsed) = run_beside_a_slow_source(limits(PATIENCE_MS, idle_ms), most);
     late(result);
-    assert!(elapsed >= Duration::from_millis(290), "{elapsed:?}");
-    assert!(elapsed < Duration::from_secs(5), "{elapsed:?}");
+    assert!(elapsed >= Duration::from_millis(idle_ms - 10), "{elapsed:?}");
+    assert!(elapsed < most, "{elapsed:?}");
 }
 
 #[test]
