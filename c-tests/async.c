@@ -568,9 +568,9 @@ static void an_end_that_is_used_by_hand_is_refused_and_asked_for_nothing(void)
     medium_init(&to, 4096, 4096, AT_ONCE, 2);
     ends(&from, &to, &ops, NULL, &source, &sink);
     CHECK_INT(sparsestream_source_read(source, bytes, sizeof bytes), ==, -EOPNOTSUPP);
-    CHECK_CONTAINS(sparsestream_last_error(), "is used by a transfer only");
+    CHECK_CONTAINS(sparsestream_last_error(), "only a transfer can use an end with requests in flight");
     CHECK_INT(sparsestream_sink_write(sink, bytes, sizeof bytes), ==, -EOPNOTSUPP);
-    CHECK_CONTAINS(sparsestream_last_error(), "is used by a transfer only");
+    CHECK_CONTAINS(sparsestream_last_error(), "only a transfer can use an end with requests in flight");
     CHECK_INT(sparsestream_sink_hole(sink, 512), ==, -EOPNOTSUPP);
     CHECK_INT(from.submitted + to.submitted, ==, 0);
     sparsestream_source_free(source);

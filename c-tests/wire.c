@@ -366,7 +366,7 @@ static void a_sender_waits_for_the_answer(void)
     CHECK_INT(wait.events, ==, POLLIN);
     close(from_peer[1]);
     CHECK_CODE(sparsestream_transfer_run(transfer, 0), -ECONNRESET);
-    CHECK_CONTAINS(sparsestream_last_error(), "without its last frame");
+    CHECK_CONTAINS(sparsestream_last_error(), "before it reported a result");
     sparsestream_transfer_free(transfer);
     sparsestream_sink_free(sink);
     sparsestream_source_free(source);

@@ -1,142 +1,19 @@
 //! The errors, with the operation, the side, the offset and the errno of each.
 
 pub use crate::text::Text;
+pub use place::{Operation, Side};
+use rule::Kept;
+pub use rule::{Bound, Rule};
 pub(crate) use shown::Words;
 pub use shown::{Allowed, Given};
-use shown::{Known, PeerWords, Place, SaidWords};
-use std::ffi::CStr;
+use shown::{Flags, Known, PeerWords, Place, SaidWords};
 
+mod place;
+mod rule;
 mod shown;
 
 /// The result of everything that can fail here.
 pub type Result<T> = std::result::Result<T, Error>;
-
-/// The end of a transfer that an error speaks of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(i32)]
-pub enum Side {
-    /// Neither: an argument, or the transfer itself.
-    None = 0,
-    /// Where the stream comes from.
-    Source = 1,
-    /// Where the stream goes.
-    Sink = 2,
-}
-
-impl Side {
-    /// The side in words.
-    #[must_use]
-    pub fn c_name(self) -> &'static CStr {
-        match self {
-            Side::None => c"transfer",
-            Side::Source => c"source",
-            Side::Sink => c"sink",
-        }
-    }
-
-    /// The side in words.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        self.c_name().to_str().unwrap_or_default()
-    }
-}
-
-/// The operation that failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(i32)]
-pub enum Operation {
-    /// Nothing.
-    None = 0,
-    /// An argument or an options struct was checked.
-    Argument = 1,
-    /// A descriptor was examined before its first use.
-    Open = 2,
-    /// The map of data and holes was read.
-    Map = 3,
-    /// A file position was restored.
-    Seek = 4,
-    /// Data was read.
-    Read = 5,
-    /// A part of the source was skipped.
-    Skip = 6,
-    /// Data was written.
-    Write = 7,
-    /// A hole was made.
-    Hole = 8,
-    /// A file's size was set.
-    Truncate = 9,
-    /// Data was made durable.
-    Sync = 10,
-    /// A checkpoint was reported.
-    Checkpoint = 11,
-    /// An end was finished.
-    Finish = 12,
-    /// The sparse request was checked against both ends.
-    Sparse = 13,
-    /// Progress, or a section, was reported.
-    Progress = 14,
-    /// The transfer waited.
-    Wait = 15,
-    /// Memory was asked for.
-    Allocate = 16,
-    /// A section was kept as it is.
-    Keep = 17,
-}
-
-impl Operation {
-    /// Every operation, in the order of its number.
-    pub const ALL: [Operation; 18] = [
-        Operation::None,
-        Operation::Argument,
-        Operation::Open,
-        Operation::Map,
-        Operation::Seek,
-        Operation::Read,
-        Operation::Skip,
-        Operation::Write,
-        Operation::Hole,
-        Operation::Truncate,
-        Operation::Sync,
-        Operation::Checkpoint,
-        Operation::Finish,
-        Operation::Sparse,
-        Operation::Progress,
-        Operation::Wait,
-        Operation::Allocate,
-        Operation::Keep,
-    ];
-
-    /// The operation in words.
-    #[must_use]
-    pub fn c_name(self) -> &'static CStr {
-        match self {
-            Operation::None => c"nothing",
-            Operation::Argument => c"argument",
-            Operation::Open => c"open",
-            Operation::Map => c"map",
-            Operation::Seek => c"seek",
-            Operation::Read => c"read",
-            Operation::Skip => c"skip",
-            Operation::Write => c"write",
-            Operation::Hole => c"hole",
-            Operation::Truncate => c"truncate",
-            Operation::Sync => c"sync",
-            Operation::Checkpoint => c"checkpoint",
-            Operation::Finish => c"finish",
-            Operation::Sparse => c"sparse",
-            Operation::Progress => c"progress",
-            Operation::Wait => c"wait",
-            Operation::Allocate => c"allocate",
-            Operation::Keep => c"keep",
-        }
-    }
-
-    /// The operation in words.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        self.c_name().to_str().unwrap_or_default()
-    }
-}
 
 /// A failure. It can be made and kept where there is no memory: only a text from outside may then be lost.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -220,27 +97,34 @@ pub enum Error {
         why: &'static str,
     },
     /// The source ended before its end.
-    #[error("source: ended early: at offset {offset} instead of {expected}")]
+    #[error(
+        "source: read at offset {offset}: ended early, {expected} was expected: {}",
+        Words(libc::ENODATA)
+    )]
     EndedEarly {
         /// Where it ended.
         offset: u64,
         /// Where it should have ended.
         expected: u64,
     },
-    /// A callback returned an invalid value.
-    #[error(
-        "{}: {} at offset {offset}: the callback returned {answer}, which is not a valid answer: {}",
-        side.name(), operation.name(), Words(libc::EPROTO)
-    )]
-    Nonsense {
-        /// The operation that it was called for.
+    /// A number from a callback, from the other end of a wire or for an end of its own breaks a rule.
+    #[error("{}: {} at offset {offset}: {} is {given}, but must be {}: {}",
+            side.name(), operation.name(), rule.name, Kept(rule, *bound), Words(*errno))]
+    Number {
+        /// The operation that failed.
         operation: Operation,
         /// On which end.
         side: Side,
         /// Where.
         offset: u64,
-        /// The value that it returned.
-        answer: i64,
+        /// The errno that stands for it.
+        errno: i32,
+        /// The rule.
+        rule: &'static Rule,
+        /// The number received.
+        given: i64,
+        /// The number that the rule needs, if it needs one.
+        bound: u64,
     },
     /// An argument, or a field of a struct, has a value that is not allowed.
     #[error("{name} is {}, but must be {allowed}: {}", Given { bits: *bits, signed: *signed }, Words(libc::EINVAL))]
@@ -267,7 +151,7 @@ pub enum Error {
         most: u32,
     },
     /// An argument has flags that are not allowed.
-    #[error("{name} has the unknown flags {unknown:#x}, but {}: {}", Known(*allowed), Words(libc::EINVAL))]
+    #[error("{name} has {}, but may have {}: {}", Flags(*unknown), Known(*allowed), Words(libc::EINVAL))]
     Flags {
         /// The argument.
         name: &'static str,
@@ -275,6 +159,19 @@ pub enum Error {
         unknown: u64,
         /// All flags that are.
         allowed: u64,
+    },
+    /// A struct asks for something that only a later version of the library knows.
+    #[error(
+        "{name} has a byte that is not 0 at {at}, but must be 0 from {known}, the size that this version knows: {}",
+        Words(libc::E2BIG)
+    )]
+    Later {
+        /// The argument.
+        name: &'static str,
+        /// The offset of the byte in the struct.
+        at: u32,
+        /// The size of the struct in this version.
+        known: u32,
     },
     /// An option needs a place or a sync, which a stream of bytes does not have.
     #[error("{}: open: {name} is {value}, but must be 0 for a pipe, a socket or a character device: {}",
@@ -298,7 +195,7 @@ pub enum Error {
         errno: i32,
     },
     /// No byte moved for longer than the limit.
-    #[error("{}: late at offset {offset}: no progress for {waited_ms} ms: {}",
+    #[error("{}: wait at offset {offset}: no progress for {waited_ms} ms: {}",
             side.name(), Words(libc::ETIMEDOUT))]
     Late {
         /// The side that was waited for.
@@ -379,6 +276,7 @@ impl Error {
             | Error::Nowhere { errno, .. }
             | Error::Because { errno, .. }
             | Error::Argument { errno, .. }
+            | Error::Number { errno, .. }
             | Error::TooLong { errno, .. }
             | Error::Said { errno, .. }
             | Error::Peer { errno, .. } => errno,
@@ -386,7 +284,7 @@ impl Error {
             Error::EndedEarly { .. } => libc::ENODATA,
             Error::Unaligned { .. } => libc::EINVAL,
             Error::Unseekable { .. } => libc::ESPIPE,
-            Error::Nonsense { .. } => libc::EPROTO,
+            Error::Later { .. } => libc::E2BIG,
             Error::Late { .. } => libc::ETIMEDOUT,
             Error::Internal => libc::ENOTRECOVERABLE,
         }
@@ -399,7 +297,7 @@ impl Error {
             Error::At { operation, .. }
             | Error::Nowhere { operation, .. }
             | Error::Because { operation, .. }
-            | Error::Nonsense { operation, .. }
+            | Error::Number { operation, .. }
             | Error::Unaligned { operation, .. }
             | Error::Said { operation, .. }
             | Error::Peer { operation, .. } => operation,
@@ -408,7 +306,8 @@ impl Error {
             Error::Argument { .. }
             | Error::Value { .. }
             | Error::Size { .. }
-            | Error::Flags { .. } => Operation::Argument,
+            | Error::Flags { .. }
+            | Error::Later { .. } => Operation::Argument,
             Error::Late { .. } => Operation::Wait,
             Error::Internal => Operation::None,
         }
@@ -421,7 +320,7 @@ impl Error {
             Error::At { side, .. }
             | Error::Nowhere { side, .. }
             | Error::Because { side, .. }
-            | Error::Nonsense { side, .. }
+            | Error::Number { side, .. }
             | Error::Unaligned { side, .. }
             | Error::Late { side, .. }
             | Error::Unseekable { side, .. }
@@ -433,6 +332,7 @@ impl Error {
             | Error::Value { .. }
             | Error::Size { .. }
             | Error::Flags { .. }
+            | Error::Later { .. }
             | Error::Internal => Side::None,
         }
     }
@@ -443,7 +343,7 @@ impl Error {
         match *self {
             Error::At { offset, .. }
             | Error::Because { offset, .. }
-            | Error::Nonsense { offset, .. }
+            | Error::Number { offset, .. }
             | Error::Unaligned { offset, .. }
             | Error::EndedEarly { offset, .. }
             | Error::TooLong { offset, .. }
@@ -455,6 +355,7 @@ impl Error {
             | Error::Value { .. }
             | Error::Size { .. }
             | Error::Flags { .. }
+            | Error::Later { .. }
             | Error::Internal => None,
         }
     }
@@ -546,24 +447,69 @@ mod tests {
 
     #[test]
     fn unknown_flags_are_named_with_those_that_are_known() {
-        let flags =
-            |allowed| Error::Flags { name: "options.flags", unknown: 0x40, allowed }.to_string();
+        let flags = |allowed| {
+            Error::Flags { name: "options.flags", unknown: 0x80_0040, allowed }.to_string()
+        };
         assert_eq!(
             flags(6),
-            "options.flags has the unknown flags 0x40, but only 0x6 are allowed: Invalid argument"
+            "options.flags has SPARSESTREAM_WIRE_DIGEST, 0x800000, but may have only SPARSESTREAM_SYNC, \
+             SPARSESTREAM_TRUNCATE: Invalid argument"
         );
         assert_eq!(
             flags(0),
-            "options.flags has the unknown flags 0x40, but no flag is allowed: Invalid argument"
+            "options.flags has SPARSESTREAM_WIRE_DIGEST, 0x800000, but may have no flag: Invalid argument"
         );
     }
 
     #[test]
     fn an_early_end_names_both_offsets() {
         let error = Error::EndedEarly { offset: 2097152, expected: 4194304 };
-        assert_eq!(error.to_string(), "source: ended early: at offset 2097152 instead of 4194304");
+        assert_eq!(
+            error.to_string(),
+            "source: read at offset 2097152: ended early, 4194304 was expected: No data available"
+        );
         assert_eq!(error.errno(), libc::ENODATA);
         assert_eq!(error.expected(), Some(4194304));
+    }
+
+    #[test]
+    fn a_number_that_breaks_a_rule_is_named_with_those_that_do_not() {
+        static RULES: [(Rule, &str); 6] = [
+            (
+                Rule::new("info.total", Bound::Only("0 or more")),
+                "info.total is 9, but must be 0 or more",
+            ),
+            (Rule::new("its end", Bound::Exactly), "its end is 9, but must be 6"),
+            (Rule::new("its end", Bound::Most), "its end is 9, but must be at most 6"),
+            (Rule::new("its end", Bound::FromOne), "its end is 9, but must be from 1 to 6"),
+            (Rule::new("its end", Bound::ZeroOrLeast), "its end is 9, but must be 0 or at least 6"),
+            (
+                Rule::new("info.flags", Bound::Flags),
+                "info.flags is 9, but must be 0 or any of SPARSESTREAM_SYNC, SPARSESTREAM_TRUNCATE",
+            ),
+        ];
+        for (rule, text) in &RULES {
+            let error = rule.broken((Operation::Open, Side::Sink, 7), libc::EPROTO, 9, 6);
+            assert_eq!(
+                error.to_string(),
+                format!("sink: open at offset 7: {text}: Protocol error")
+            );
+            assert_eq!(
+                (error.errno(), error.operation(), error.side(), error.offset()),
+                (libc::EPROTO, Operation::Open, Side::Sink, Some(7))
+            );
+        }
+    }
+
+    #[test]
+    fn a_struct_of_a_later_version_is_refused_with_the_place_of_its_byte() {
+        let error = Error::Later { name: "options", at: 96, known: 88 };
+        assert_eq!(
+            error.to_string(),
+            "options has a byte that is not 0 at 96, but must be 0 from 88, the size that this version \
+             knows: Argument list too long"
+        );
+        assert_eq!((error.errno(), error.operation()), (libc::E2BIG, Operation::Argument));
     }
 
     #[test]

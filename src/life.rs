@@ -27,7 +27,7 @@ impl Life {
     /// The error of a call that comes after the end.
     #[cold]
     pub fn over(operation: Operation, side: Side, offset: u64) -> Error {
-        let (errno, why) = (libc::ESHUTDOWN, "it was finished or aborted before");
+        let (errno, why) = (libc::ESHUTDOWN, "the end was already finished or aborted");
         Error::Because { operation, side, offset, errno, why }
     }
 

@@ -69,7 +69,7 @@ fuzz_target!(|bytes: &[u8]| {
         }
         Err(_) => {}
     }
-    if let Ok(hello) = Hello::parse(bytes).and_then(|hello| hello.check().map(|()| hello)) {
+    if let Some(hello) = Hello::parse(bytes).ok().filter(|hello| hello.check().is_ok()) {
         let again = Hello::parse(&hello.encode()).expect("our own");
         assert_eq!(hello, again);
         let length = if hello.length == UNKNOWN { 0 } else { hello.length };

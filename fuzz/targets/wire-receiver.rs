@@ -234,13 +234,7 @@ fn bytes(story: &Story) -> Vec<u8> {
 fn error_of(fault: Fault) -> Error {
     match fault {
         Fault::Peer(error) => error,
-        Fault::Refused(refused) => Error::Because {
-            operation: Operation::Read,
-            side: Side::Source,
-            offset: 0,
-            errno: refused.errno,
-            why: refused.why,
-        },
+        Fault::Refused(refused) => refused.error(Operation::Read, Side::Source, 0),
     }
 }
 

@@ -53,7 +53,7 @@ impl ChannelSink {
             state.check_put((operation, self.offset))?;
             let announced = state.announce(Announced::default());
             if matches!(item, Item::Keep(_)) && !announced.keeps {
-                let why = "kept sections were not announced";
+                let why = "kept sections must be announced before the first byte";
                 let errno = libc::EPROTO;
                 let offset = self.offset;
                 return Err(Error::Because { operation, side: Side::Sink, offset, errno, why });

@@ -51,6 +51,8 @@ pub enum Allowed {
     Range(u32, u32),
     /// At most this.
     Most(u64),
+    /// This alone.
+    Exactly(u64),
 }
 
 impl fmt::Display for Allowed {
@@ -60,7 +62,46 @@ impl fmt::Display for Allowed {
             Allowed::ZeroOr(least, most) => write!(f, "0 or from {least} to {most}"),
             Allowed::Range(least, most) => write!(f, "from {least} to {most}"),
             Allowed::Most(most) => write!(f, "at most {most}"),
+            Allowed::Exactly(only) => only.fmt(f),
         }
+    }
+}
+
+/// The flags of the interface, by name. Each has a bit of its own.
+pub(crate) const FLAGS: [(u64, &str); 16] = [
+    (1, "SPARSESTREAM_IGNORE_MAP"),
+    (2, "SPARSESTREAM_SYNC"),
+    (4, "SPARSESTREAM_TRUNCATE"),
+    (8, "SPARSESTREAM_KNOWN_ZERO"),
+    (16, "SPARSESTREAM_DETECT_ZEROES"),
+    (32, "SPARSESTREAM_WIRE_CHECKSUM"),
+    (64, "SPARSESTREAM_WIRE_DIGEST"),
+    (128, "SPARSESTREAM_WIRE_RESUME"),
+    (256, "SPARSESTREAM_WIRE_RESTART"),
+    (512, "SPARSESTREAM_WIRE_SIZES"),
+    (1024, "SPARSESTREAM_WIRE_KEEP"),
+    (1 << 16, "SPARSESTREAM_WITH_HOLES"),
+    (1 << 17, "SPARSESTREAM_WITH_KEEPS"),
+    (1 << 18, "SPARSESTREAM_AT_MOST"),
+    (1 << 20, "SPARSESTREAM_ASYNC_GROWS"),
+    (1 << 21, "SPARSESTREAM_ASYNC_READS"),
+];
+
+/// Flags by name, and the others as a number.
+pub(super) struct Flags(pub(super) u64);
+
+impl fmt::Display for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        let mut between = "";
+        for (bit, name) in FLAGS {
+            if self.0 & bit != 0 {
+                rest &= !bit;
+                write!(f, "{between}{name}")?;
+                between = ", ";
+            }
+        }
+        if rest != 0 { write!(f, "{between}{rest:#x}") } else { Ok(()) }
     }
 }
 
@@ -69,10 +110,7 @@ pub(super) struct Known(pub(super) u64);
 
 impl fmt::Display for Known {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            0 => f.write_str("no flag is allowed"),
-            known => write!(f, "only {known:#x} are allowed"),
-        }
+        if self.0 == 0 { f.write_str("no flag") } else { write!(f, "only {}", Flags(self.0)) }
     }
 }
 
@@ -136,5 +174,44 @@ impl fmt::Display for Words {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut buffer = [0; 96];
         f.write_str(crate::sys::words(self.0, &mut buffer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The flags that the interface defines: its constants of 64 bits.
+    fn defined() -> Vec<(u64, &'static str)> {
+        let sources = [
+            include_str!("../ffi/async_ops.rs"),
+            include_str!("../ffi/callbacks/tables.rs"),
+            include_str!("../ffi/options.rs"),
+        ];
+        let mut flags = Vec::new();
+        for line in sources.iter().flat_map(|source| source.lines()) {
+            let Some((name, value)) = line
+                .strip_prefix("pub const ")
+                .and_then(|line| line.strip_suffix(';')?.split_once(": u64 = "))
+            else {
+                continue;
+            };
+            let bit = match value.strip_prefix("1 << ") {
+                Some(shift) => 1 << shift.parse::<u32>().unwrap(),
+                None => value.parse().unwrap(),
+            };
+            flags.push((bit, name));
+        }
+        flags.sort_unstable();
+        flags
+    }
+
+    #[test]
+    fn every_flag_of_the_interface_has_its_name() {
+        let named: Vec<_> = FLAGS.iter().map(|(bit, name)| (*bit, *name)).collect();
+        assert_eq!(named, defined());
+        for (bit, name) in FLAGS {
+            assert_eq!(Flags(bit).to_string(), name);
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::guard;
 use super::sized::{self, Sized0};
+use crate::error::{Bound, Rule};
 use crate::section;
 use libc::{c_int, c_void};
 
@@ -158,6 +159,12 @@ pub extern "C" fn sparsestream_holes_supported(fd: c_int) -> c_int {
 
 // SAFETY: repr(C), u64 size first, integers only.
 unsafe impl Sized0 for sparsestream_section {}
+
+/// The rule for the kinds that a caller's function may name.
+pub static KIND: Rule = Rule::new(
+    "section.kind",
+    Bound::Only("SPARSESTREAM_END (0), _DATA (1), _HOLE (2) or _KEEP (3)"),
+);
 
 /// The kind of a section that a caller's function named.
 pub fn kind(number: i32) -> Option<section::Kind> {

@@ -72,11 +72,7 @@ pub unsafe fn read<T: Sized0>(pointer: *const T, name: &'static str) -> Result<T
     for at in known..size {
         // SAFETY: at < size, and the caller promises size readable bytes.
         if unsafe { bytes.add(at).read() } != 0 {
-            return Err(Error::argument(
-                name,
-                "asks for something that this version of the library does not know",
-                libc::E2BIG,
-            ));
+            return Err(Error::Later { name, at: at as u32, known: size_of::<T>() as u32 });
         }
     }
     // SAFETY: known bytes are readable at `bytes` and writable in `value`; any pattern is a valid
@@ -165,8 +161,10 @@ mod tests {
         assert_eq!(unsafe { read(pointer, "options") }.unwrap().length, 8192);
         given.tail[15] = 1;
         let pointer = (&raw const given).cast::<sparsestream_source_options>();
+        let known = size_of::<sparsestream_source_options>() as u32;
+        let later = Error::Later { name: "options", at: known + 15, known };
         // SAFETY: as above.
-        assert_eq!(unsafe { read(pointer, "options") }.err().map(|e| e.errno()), Some(libc::E2BIG));
+        assert_eq!(unsafe { read(pointer, "options") }.err(), Some(later));
     }
 
     #[test]

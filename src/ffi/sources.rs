@@ -288,11 +288,7 @@ fn skip(source: &mut dyn Source, length: u64) -> Result<()> {
         }
         return Err(match look.length {
             Some(known) if within => Error::value("length", length, Allowed::Most(known)),
-            _ => Error::argument(
-                "length",
-                "is not 0, but there is nothing to skip here",
-                libc::EINVAL,
-            ),
+            _ => Error::value("length", length, Allowed::Only(&"0 where there is nothing to skip")),
         });
     }
     source.consume(length);

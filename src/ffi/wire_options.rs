@@ -7,7 +7,7 @@ use super::options::{
 };
 use super::sized::Sized0;
 use crate::end::{Description, Introduction};
-use crate::error::{Error, Result};
+use crate::error::{Allowed, Error, Result};
 use crate::wire::proto::frame::{MAX_OFFSET, MAX_PAYLOAD};
 use crate::wire::proto::receiver;
 use crate::wire::reader::{Held, ReaderOptions};
@@ -119,12 +119,11 @@ fn keepalive(options: &sparsestream_wire_options) -> Result<Duration> {
     Ok(Duration::from_millis(milliseconds))
 }
 
-/// Refuses a field that belongs to the other end.
-fn only_zero(zero: bool, name: &'static str) -> Result<()> {
-    if zero {
-        Ok(())
-    } else {
-        Err(Error::argument(name, "belongs to the other end, and must be 0", libc::EINVAL))
+/// Refuses fields that belong to the other end.
+fn only_zeros(fields: &[(i64, &'static str)], allowed: Allowed) -> Result<()> {
+    match fields.iter().find(|(value, _)| *value != 0) {
+        Some((value, name)) => Err(Error::value(name, *value, allowed)),
+        None => Ok(()),
     }
 }
 
@@ -141,11 +140,14 @@ pub(super) fn sender(options: &sparsestream_wire_options) -> Result<WriterOption
             | SPARSESTREAM_WIRE_SIZES,
         "options.flags",
     )?;
-    only_zero(options.max_size == 0, "options.max_size")?;
-    only_zero(options.max_payload == 0, "options.max_payload")?;
-    only_zero(options.resume_fd == 0, "options.resume_fd")?;
-    only_zero(options.resume_offset == 0, "options.resume_offset")?;
-    only_zero(options.resume_fd_offset == 0, "options.resume_fd_offset")?;
+    let receivers = [
+        (options.max_size, "options.max_size"),
+        (options.max_payload.into(), "options.max_payload"),
+        (options.resume_fd.into(), "options.resume_fd"),
+        (options.resume_offset, "options.resume_offset"),
+        (options.resume_fd_offset, "options.resume_fd_offset"),
+    ];
+    only_zeros(&receivers, Allowed::Only(&"0 for a sender"))?;
     let told = |size: i64, name| match size {
         -1 => Ok(None),
         _ => guard::unsigned(size, name).map(Some),
@@ -189,15 +191,14 @@ pub(super) fn receiver(options: &sparsestream_wire_options) -> Result<ReaderOpti
             | SPARSESTREAM_WIRE_RESTART,
         "options.flags",
     )?;
-    for (value, name) in [
+    let senders = [
         (options.length, "options.length"),
         (options.source_size, "options.source_size"),
         (options.source_offset, "options.source_offset"),
         (options.data_bytes, "options.data_bytes"),
         (options.checkpoint_interval, "options.checkpoint_interval"),
-    ] {
-        only_zero(value == 0, name)?;
-    }
+    ];
+    only_zeros(&senders, Allowed::Only(&"0 for a receiver"))?;
     let length = guard::unsigned(options.resume_offset, "options.resume_offset")?;
     let offset = guard::unsigned(options.resume_fd_offset, "options.resume_fd_offset")?;
     let part =

@@ -5,7 +5,7 @@ mod requests;
 use requests::Requests;
 
 use super::growth::Growth;
-use super::place::Place;
+use super::place::{Place, not_there};
 use super::zeroing::Zeroing;
 use super::{Checkpoint, Options};
 use crate::end::{
@@ -205,16 +205,11 @@ impl<C: Checkpoint> FileSink<C> {
 
     /// Whether this many bytes can be kept: only bytes that were there from the start.
     fn can_keep(&self, length: u64) -> Result<()> {
-        match self.place.at().checked_add(length) {
-            Some(end) if end <= self.opened_size => Ok(()),
-            _ => Err(Error::Because {
-                operation: Operation::Keep,
-                side: Side::Sink,
-                offset: self.place.at(),
-                errno: libc::ENODATA,
-                why: "the section to keep ends beyond the file",
-            }),
+        let end = self.place.at().saturating_add(length);
+        if end <= self.opened_size {
+            return Ok(());
         }
+        Err(not_there(self.place.at(), end, self.opened_size))
     }
 }
 

@@ -5,7 +5,7 @@ use super::writeback::Writeback;
 use super::{Checkpoint, Options};
 use crate::direct::{Alignment, BLIND, Part, Writer};
 use crate::end::{Attempt, Extent, Geometry, Reply};
-use crate::error::{Allowed, Error, Operation, Result, Side};
+use crate::error::{Allowed, Bound, Error, Operation, Result, Rule, Side};
 use crate::filesystem::FileSystem;
 use crate::life::Life;
 use crate::pipe::Pipe;
@@ -13,6 +13,29 @@ use crate::queue::{DEPTH, Queue, REQUEST};
 use crate::sys::{self, Fd, FileKind};
 use std::collections::VecDeque;
 use std::time::Instant;
+
+static START: Rule = Rule::new("options.offset", Bound::Most);
+static END: Rule = Rule::new("the end of the bytes", Bound::Most);
+
+/// The error of bytes beyond the limit.
+#[cold]
+fn beyond(
+    rule: &'static Rule,
+    operation: Operation,
+    offset: u64,
+    given: u64,
+    (limit, errno): (u64, i32),
+) -> Error {
+    let given = i64::try_from(given).unwrap_or(i64::MAX);
+    rule.broken((operation, Side::Sink, offset), errno, given, limit)
+}
+
+/// The error of a kept section that ends beyond the old content of a file.
+#[cold]
+pub(super) fn not_there(offset: u64, end: u64, size: u64) -> Error {
+    static KEPT: Rule = Rule::new("the end of the kept section", Bound::Most);
+    beyond(&KEPT, Operation::Keep, offset, end, (size, libc::ENODATA))
+}
 
 /// The place in a regular file or a block device that the next byte goes to.
 #[derive(Debug)]
@@ -56,7 +79,7 @@ impl<C: Checkpoint> Place<C> {
             }
         }
         if at > limit.0 {
-            return Err(Error::at(Operation::Open, Side::Sink, at, limit.1));
+            return Err(beyond(&START, Operation::Open, at, at, limit));
         }
         Ok(Place {
             fd,
@@ -129,11 +152,11 @@ impl<C: Checkpoint> Place<C> {
     /// Whether so much more fits.
     pub(super) fn room(&self, length: u64, operation: Operation) -> Result<()> {
         self.life.check(operation, Side::Sink, self.at)?;
-        let (limit, errno) = self.limit;
-        match self.at.checked_add(length) {
-            Some(end) if end <= limit => Ok(()),
-            _ => Err(Error::at(operation, Side::Sink, self.at, errno)),
+        let end = self.at.saturating_add(length);
+        if end <= self.limit.0 {
+            return Ok(());
         }
+        Err(beyond(&END, operation, self.at, end, self.limit))
     }
 
     /// Refuses a stream of this many bytes that does not fit, before any of it comes.
@@ -338,8 +361,10 @@ impl<C: Checkpoint> Place<C> {
     /// Whether the stream may reach this offset.
     pub(super) fn reach(&self, end: u64, operation: Operation) -> Result<()> {
         self.life.check(operation, Side::Sink, self.at)?;
-        let (limit, errno) = self.limit;
-        if end <= limit { Ok(()) } else { Err(Error::at(operation, Side::Sink, limit, errno)) }
+        if end <= self.limit.0 {
+            return Ok(());
+        }
+        Err(beyond(&END, operation, self.limit.0, end, self.limit))
     }
 
     /// Takes back requests that are done.

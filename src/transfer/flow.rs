@@ -364,7 +364,7 @@ impl Flow {
                 side: Side::Source,
                 offset: turn.meter.position(),
                 errno: libc::EPROTO,
-                why: "the source did not declare that it keeps sections",
+                why: "the source reported a kept section, but had not declared that it may",
             });
         }
         let kept = turn.sink.keep(length)?;

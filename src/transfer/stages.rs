@@ -188,7 +188,11 @@ impl Course {
         let from = turn.source.open()?;
         let Options { sparse, .. } = self.options;
         if sparse == Sparse::Required && !(from.tells_holes && require_map(turn)?) {
-            return Err(unable(Side::Source, Operation::Sparse, "cannot tell its holes"));
+            return Err(unable(
+                Side::Source,
+                Operation::Sparse,
+                "cannot report holes, which are required",
+            ));
         }
         let begins = from.start;
         let plan = Plan {
@@ -198,10 +202,18 @@ impl Course {
         };
         let to = turn.sink.open(&plan)?;
         if sparse == Sparse::Required && !to.makes_holes {
-            return Err(unable(Side::Sink, Operation::Sparse, "cannot make holes"));
+            return Err(unable(
+                Side::Sink,
+                Operation::Sparse,
+                "cannot make holes, which are required",
+            ));
         }
         if from.keeps && !to.keeps {
-            return Err(unable(Side::Sink, Operation::Keep, "cannot keep bytes as they are"));
+            return Err(unable(
+                Side::Sink,
+                Operation::Keep,
+                "cannot keep bytes as they are, which the source may need",
+            ));
         }
         let flow = self.flow(&from, &to, turn)?;
         self.durable = Durable { known: to.durable, begins, length: 0 };

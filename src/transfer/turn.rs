@@ -4,7 +4,7 @@ use super::meter::{Meter, Part};
 use super::observe::Observe;
 use super::pace::Pace;
 use crate::end::{Sink, Source};
-use crate::error::{Error, Operation, Result, Side};
+use crate::error::{Bound, Error, Operation, Result, Rule, Side};
 use crate::trace::Event;
 use crate::wait::{Wait, Watch};
 use std::time::Instant;
@@ -107,12 +107,8 @@ impl Turn<'_> {
     #[inline]
     pub(super) fn came(&self, count: usize, most: usize) -> Result<usize> {
         if count == 0 || count > most {
-            return Err(Error::Nonsense {
-                operation: Operation::Read,
-                side: Side::Source,
-                offset: self.meter.position(),
-                answer: i64::try_from(count).unwrap_or(i64::MAX),
-            });
+            let place = (Operation::Read, Side::Source, self.meter.position());
+            return Err(wrong_count(place, count as u64, most as u64));
         }
         Ok(count)
     }
@@ -122,12 +118,16 @@ impl Turn<'_> {
 #[inline]
 pub(super) fn checked(operation: Operation, count: u64, most: u64, offset: u64) -> Result<u64> {
     if count == 0 || count > most {
-        return Err(Error::Nonsense {
-            operation,
-            side: Side::Sink,
-            offset,
-            answer: i64::try_from(count).unwrap_or(i64::MAX),
-        });
+        return Err(wrong_count((operation, Side::Sink, offset), count, most));
     }
     Ok(count)
+}
+
+static COUNT: Rule = Rule::new("the number of bytes that the end reported", Bound::FromOne);
+
+/// The error of a count that an end cannot have moved.
+#[cold]
+pub(super) fn wrong_count(place: (Operation, Side, u64), count: u64, most: u64) -> Error {
+    let given = i64::try_from(count).unwrap_or(i64::MAX);
+    COUNT.broken(place, libc::EPROTO, given, most)
 }

@@ -7,7 +7,7 @@ use super::lasting::Lasting;
 use super::proof::Proof;
 use super::proto::frame::{MAX_OFFSET, MAX_PAYLOAD, MIN_PAYLOAD, UNKNOWN};
 use super::proto::receiver::{self, Config, Piece, Receiver, Stage};
-use super::proto::{Input, Refused};
+use super::proto::{Input, Refused, refused};
 use super::transport::{Link, Transport, Wants};
 use crate::end::{End, Extent, Peer};
 use crate::error::{Allowed, Error, Operation, Result, Side};
@@ -142,10 +142,9 @@ impl Reader {
             Some(length) if length != UNKNOWN && offset < length => {
                 Error::EndedEarly { offset, expected: length }
             }
-            Some(_) | None => self.because(Refused {
-                why: "the stream was cut off before its end",
-                errno: libc::ENODATA,
-            }),
+            Some(_) | None => {
+                self.because(refused("the stream was cut off before its end", libc::ENODATA))
+            }
         }
     }
 

@@ -8,10 +8,10 @@ use super::milliseconds;
 use super::proto::body::Hello;
 use super::proto::frame::{HEADER, UNKNOWN, VERSION};
 use super::proto::sender::{self, Config, Sender, Stage};
-use super::proto::{Input, Refused};
+use super::proto::{Input, Refused, Why, refused};
 use super::transport::{Link, Transport, Wants};
 use crate::end::{Description, End, Peer};
-use crate::error::{Error, Operation, Result, Side};
+use crate::error::{Allowed, Bound, Error, Operation, Result, Side};
 use crate::sys::Sys;
 use crate::wait::Waiting;
 use std::time::{Duration, Instant};
@@ -80,10 +80,13 @@ impl Writer {
         if !transport.writes() {
             return Err(Error::argument("transport", "cannot be written", libc::EINVAL));
         }
+        if options.resume && options.keep {
+            let why = "has SPARSESTREAM_WIRE_RESUME and SPARSESTREAM_WIRE_KEEP, but a stream with kept \
+                       sections cannot be resumed";
+            return Err(Error::argument("options.flags", why, libc::EOPNOTSUPP));
+        }
         let hello = hello(options, two_way);
-        hello.check().map_err(|malformed| {
-            Error::argument("options", malformed.why(), invalid(malformed.errno()))
-        })?;
+        hello.check().map_err(|refused| unfit(refused, 0))?;
         let config = Config {
             hello,
             restart: options.restart,
@@ -169,9 +172,8 @@ impl Writer {
             match self.machine.handle_input(self.inbox.bytes()) {
                 Ok(Input::Taken(count)) => self.inbox.take(count),
                 Ok(Input::Incomplete(_)) if self.inbox.ended() => {
-                    let why = "the receiver is gone without its last frame";
-                    let refused = Refused { why, errno: libc::ECONNRESET };
-                    return Err(self.because(operation, refused));
+                    let why = "the receiver closed the connection before it reported a result";
+                    return Err(self.because(operation, refused(why, libc::ECONNRESET)));
                 }
                 Ok(Input::Incomplete(_)) => match self.inbox.fill(&mut *self.link) {
                     Ok(()) | Err(libc::EINTR) => {}
@@ -215,8 +217,8 @@ impl Writer {
         match self.machine.stage() {
             Stage::Open => Ok(()),
             Stage::Comparing(_) => {
-                let why = "what the receiver holds was not compared";
-                Err(self.because(operation, Refused { why, errno: libc::EINVAL }))
+                let why = "the bytes that the receiver holds were not compared";
+                Err(self.because(operation, refused(why, libc::EINVAL)))
             }
             Stage::New | Stage::Greeting | Stage::Ending | Stage::Finished | Stage::Failed => {
                 Err(self.error(operation, libc::ESHUTDOWN))
@@ -277,10 +279,16 @@ fn hello(options: &WriterOptions, two_way: bool) -> Hello {
     }
 }
 
-/// The errno of options that cannot be used: EINVAL, unless it is a combination that is not
-/// supported.
-fn invalid(errno: i32) -> i32 {
-    if errno == libc::EOPNOTSUPP { errno } else { libc::EINVAL }
+/// The error of options that cannot be used for this stream.
+fn unfit(refused: Refused, offset: u64) -> Error {
+    match refused.why {
+        Why::Words(_) => refused.error(Operation::Open, Side::Sink, offset),
+        Why::Number { rule, given, bound } => {
+            let exactly = rule.bound == Bound::Exactly;
+            let allowed = if exactly { Allowed::Exactly(bound) } else { Allowed::Most(bound) };
+            Error::value(rule.name, given, allowed)
+        }
+    }
 }
 
 impl Lasting for Writer {

@@ -1,6 +1,6 @@
 //! The answers of the caller's functions, and their words about a failure.
 
-use crate::error::{Error, Operation, Result, Side, lasting};
+use crate::error::{Bound, Error, Operation, Result, Rule, Side, lasting};
 use crate::ffi::sections::{self, sparsestream_section};
 use crate::section::Kind;
 use crate::sys::Sys;
@@ -39,6 +39,13 @@ fn spoken() -> Option<Said> {
     if SPOKEN.replace(false) { SAID.take() } else { None }
 }
 
+static COUNT: Rule = Rule::new("the callback's result", Bound::Most);
+static SOME: Rule = Rule::new("the callback's result", Bound::FromOne);
+static ERRNO: Rule =
+    Rule::new("the callback's result", Bound::Only("a count, or from -4095 to -1 for an errno"));
+static RESERVED: Rule = Rule::new("section.reserved", Bound::Exactly);
+static LENGTH: Rule = Rule::new("the length that the callback set", Bound::FromOne);
+
 /// The place at which a function is called.
 #[derive(Clone, Copy)]
 pub struct Site {
@@ -60,7 +67,7 @@ impl Site {
     /// Calls a function that answers a count of at least one.
     pub fn some(self, most: u64, call: impl FnOnce() -> i64) -> Result<u64> {
         match self.count(most, call)? {
-            0 => Err(self.nonsense(0)),
+            0 => Err(self.broken(&SOME, 0, most)),
             count => Ok(count),
         }
     }
@@ -80,16 +87,16 @@ impl Site {
     pub fn check(self, answer: i64, most: u64) -> Result<u64> {
         match u64::try_from(answer) {
             Ok(count) if count <= most => Ok(count),
-            Ok(_) => Err(self.nonsense(answer)),
+            Ok(_) => Err(self.broken(&COUNT, answer, most)),
             Err(_) => Err(self.failed(answer)),
         }
     }
 
     /// The error of an answer, or of a field that a function set, that breaks a rule.
     #[cold]
-    pub fn nonsense(self, answer: i64) -> Error {
+    pub fn broken(self, rule: &'static Rule, given: i64, bound: u64) -> Error {
         let Site { operation, side, offset } = self;
-        Error::Nonsense { operation, side, offset, answer }
+        rule.broken((operation, side, offset), libc::EPROTO, given, bound)
     }
 
     /// An error at this place.
@@ -99,9 +106,13 @@ impl Site {
 
     /// The kind of the section that a function has reported.
     pub fn kind(self, section: &sparsestream_section) -> Result<Kind> {
-        let kind =
-            sections::kind(section.kind).ok_or_else(|| self.nonsense(section.kind.into()))?;
-        if section.reserved == 0 { Ok(kind) } else { Err(self.nonsense(section.reserved.into())) }
+        let kind = sections::kind(section.kind)
+            .ok_or_else(|| self.broken(&sections::KIND, section.kind.into(), 0))?;
+        if section.reserved == 0 {
+            Ok(kind)
+        } else {
+            Err(self.broken(&RESERVED, section.reserved.into(), 0))
+        }
     }
 
     /// A length that a function gave: at least one, and the offset behind it is possible.
@@ -110,12 +121,14 @@ impl Site {
             .ok()
             .filter(|length| *length != 0)
             .filter(|length| i64::try_from(self.offset.saturating_add(*length)).is_ok())
-            .ok_or_else(|| self.nonsense(length))
+            .ok_or_else(|| {
+                self.broken(&LENGTH, length, (i64::MAX as u64).saturating_sub(self.offset))
+            })
     }
 
     #[cold]
     fn failed(self, answer: i64) -> Error {
-        let Some(errno) = errno(answer) else { return self.nonsense(answer) };
+        let Some(errno) = errno(answer) else { return self.broken(&ERRNO, answer, 0) };
         let error = self.error(errno);
         match spoken() {
             Some(said) if said.errno == errno && !error.would_block() && !error.interrupted() => {

@@ -2,7 +2,7 @@
 
 use super::answers::Site;
 use super::party::{Ending, Party, cut};
-use super::source::both;
+use super::source::{FLAGS, MEMORY, both};
 use super::tables::{
     SPARSESTREAM_WITH_HOLES, SPARSESTREAM_WITH_KEEPS, sparsestream_plan, sparsestream_sink_info,
     sparsestream_sink_ops, sparsestream_stream_ops,
@@ -107,7 +107,7 @@ impl TableSink {
         }
         // More than the table has functions for cannot be.
         if info.flags & !able != 0 {
-            return Err(site.nonsense(signed(info.flags)));
+            return Err(site.broken(&FLAGS, signed(info.flags), able));
         }
         Ok(Announced {
             info: SinkInfo {
@@ -244,7 +244,7 @@ impl Lend for TableSink {
             return Ok(None);
         }
         if memory.is_null() {
-            return Err(site.nonsense(signed(length)));
+            return Err(site.broken(&MEMORY, signed(length), 0));
         }
         // SAFETY: not null, and the caller promises that its memory is writable for the length that it
         // answered until another of its functions is called.

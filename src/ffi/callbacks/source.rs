@@ -6,7 +6,7 @@ use super::tables::{
     sparsestream_source_ops,
 };
 use crate::end::{End, Lent, Look, Next, Peer, Rewind, Source, SourceInfo, SourceWays};
-use crate::error::{Error, Operation, Result, Side};
+use crate::error::{Bound, Error, Operation, Result, Rule, Side};
 use crate::ffi::guard::{self, signed};
 use crate::ffi::opaque;
 use crate::ffi::sections::{self, sparsestream_section};
@@ -26,6 +26,12 @@ pub struct Described {
     pub preferred: u64,
 }
 
+pub(super) static FLAGS: Rule = Rule::new("info.flags", Bound::Flags);
+static RESERVED: Rule = Rule::new("info.reserved", Bound::Exactly);
+static TOTAL: Rule = Rule::new("info.total", Bound::Only("-1 or more"));
+pub(super) static MEMORY: Rule =
+    Rule::new("the length of memory at NULL that the callback lends", Bound::Exactly);
+
 /// Asks for the properties of a source; `flags` are those of its table.
 pub fn describe(party: &mut Party, describe: Option<Describe>, flags: u64) -> Result<Described> {
     let site = party.touch(Operation::Open)?;
@@ -41,11 +47,15 @@ pub fn describe(party: &mut Party, describe: Option<Describe>, flags: u64) -> Re
         site.done(|| unsafe { describe(pointer, &raw mut info) })?;
     }
     // More than the table has functions for cannot be.
-    if info.flags & !(flags | SPARSESTREAM_WITH_KEEPS) != 0 || info.total < -1 {
-        return Err(site.nonsense(if info.total < -1 { info.total } else { signed(info.flags) }));
+    let able = flags | SPARSESTREAM_WITH_KEEPS;
+    if info.flags & !able != 0 {
+        return Err(site.broken(&FLAGS, signed(info.flags), able));
+    }
+    if info.total < -1 {
+        return Err(site.broken(&TOTAL, info.total, 0));
     }
     if info.reserved != 0 {
-        return Err(site.nonsense(info.reserved.into()));
+        return Err(site.broken(&RESERVED, info.reserved.into(), 0));
     }
     Ok(Described {
         info: SourceInfo {
@@ -266,7 +276,7 @@ impl Lent for TableSource {
             return Ok(&[]);
         }
         if memory.is_null() {
-            return Err(site.nonsense(signed(length)));
+            return Err(site.broken(&MEMORY, signed(length), 0));
         }
         self.lending = true;
         let length = left.map_or(length, |left| length.min(left)) as usize;

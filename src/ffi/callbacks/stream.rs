@@ -4,7 +4,7 @@ use super::party::{Ending, Party};
 use super::source::{Described, describe, report_durable};
 use super::tables::{SPARSESTREAM_WITH_HOLES, SPARSESTREAM_WITH_KEEPS, sparsestream_stream_ops};
 use crate::end::{End, Look, Next, Peer, Source, SourceInfo, SourceWays};
-use crate::error::{Error, Operation, Result, Side};
+use crate::error::{Bound, Error, Operation, Result, Rule, Side};
 use crate::ffi::guard;
 use crate::ffi::opaque;
 use crate::ffi::sources::{SPARSESTREAM_AT_HOLE, SPARSESTREAM_AT_KEEP};
@@ -12,6 +12,11 @@ use crate::section::Kind;
 use crate::wait::Waiting;
 use libc::c_void;
 use std::time::Instant;
+
+static HOLES: Rule =
+    Rule::new("the result of recv", Bound::Only("another one, because the table has no recv_hole"));
+static KEEPS: Rule =
+    Rule::new("the result of recv", Bound::Only("another one, because the table has no recv_keep"));
 
 /// The knowledge about the part of a stream that comes next.
 #[derive(Debug, Clone, Copy)]
@@ -55,11 +60,11 @@ impl StreamSource {
     /// Receives the length of the section that comes next.
     fn receive(&mut self, kind: Kind) -> Result<()> {
         let site = self.party.touch(Operation::Skip)?;
-        let (receive, at) = match kind {
-            Kind::Keep => (self.ops.recv_keep, SPARSESTREAM_AT_KEEP),
-            _ => (self.ops.recv_hole, SPARSESTREAM_AT_HOLE),
+        let (receive, at, rule) = match kind {
+            Kind::Keep => (self.ops.recv_keep, SPARSESTREAM_AT_KEEP, &KEEPS),
+            _ => (self.ops.recv_hole, SPARSESTREAM_AT_HOLE, &HOLES),
         };
-        let receive = receive.ok_or_else(|| site.nonsense(at))?;
+        let receive = receive.ok_or_else(|| site.broken(rule, at, 0))?;
         let mut length = 0;
         let pointer = self.party.pointer();
         // SAFETY: the caller promised that its functions may be called with its stream.

@@ -2,9 +2,10 @@
 
 use super::FileSink;
 use crate::end::{Addressable, Ask, Geometry, HoleWay, Reply, Request};
-use crate::error::{Error, Operation, Result, Side};
+use crate::error::{Error, Operation, Result};
 use crate::section::Kind;
 use crate::sink::Checkpoint;
+use crate::sink::place::not_there;
 use crate::sys;
 use std::collections::VecDeque;
 
@@ -60,13 +61,7 @@ impl<C: Checkpoint> Addressable for FileSink<C> {
         };
         self.place.reach(end, operation)?;
         if kind == Kind::Keep && end > self.opened_size {
-            return Err(Error::Because {
-                operation,
-                side: Side::Sink,
-                offset: self.place.at(),
-                errno: libc::ENODATA,
-                why: "the section to keep ends beyond the file",
-            });
+            return Err(not_there(self.place.at(), end, self.opened_size));
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use super::port::{Port, Rest};
 use super::watched::Watched;
 use crate::end::{Addressable, Ask, Reply, Request};
 use crate::error::{Error, Operation, Result, Side, lasting};
-use crate::transfer::turn::Turn;
+use crate::transfer::turn::{Turn, wrong_count};
 
 /// The token of the request for the block that is filled in part.
 pub(super) const TAIL: u64 = u64::MAX;
@@ -72,9 +72,8 @@ impl Window {
         let piece = &mut self.queue[index];
         let count = result?;
         if count > request.length {
-            let (operation, offset) = (operation(request.ask), request.offset);
-            let answer = i64::try_from(count).unwrap_or(i64::MAX);
-            return Err(Error::Nonsense { operation, side, offset, answer });
+            let place = (operation(request.ask), side, request.offset);
+            return Err(wrong_count(place, count, request.length));
         }
         match request.ask {
             Ask::Read => {

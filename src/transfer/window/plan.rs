@@ -133,7 +133,7 @@ impl Window {
                 side: Side::Source,
                 offset: self.queue.planned(),
                 errno: libc::EPROTO,
-                why: "the source did not declare that it keeps sections",
+                why: "the source reported a kept section, but had not declared that it may",
             });
         }
         if kind == Kind::Hole && !self.kinds.holes {

@@ -2,7 +2,7 @@
 
 use super::piece::Piece;
 use crate::end::{Addressable, Ask, Geometry, Request};
-use crate::error::{Error, Operation, Result, Side};
+use crate::error::{Bound, Operation, Result, Rule, Side};
 use crate::sys::memory::Slab;
 
 /// The largest block that an end may ask for.
@@ -17,6 +17,16 @@ pub(super) enum Rest {
     /// A part that cannot be had: the source has ended.
     Ended,
 }
+
+static BLOCK: Rule =
+    Rule::new("the block of the end", Bound::Only("a power of two from 1 to 65536"));
+static MEMORY: Rule = Rule::new(
+    "the alignment of memory for the end",
+    Bound::Only("a power of two, at most its block"),
+);
+static REQUEST: Rule = Rule::new("the largest request of the end", Bound::Least);
+static ZERO: Rule = Rule::new("the largest request for zeros of the end", Bound::Least);
+static DEPTH: Rule = Rule::new("the number of requests of the end", Bound::Only("1 or more"));
 
 /// An addressable end.
 #[derive(Debug)]
@@ -39,14 +49,18 @@ impl Port {
         let Geometry { block, memory, request, zero, depth, .. } = geometry;
         let aligned = |value: u64| value.is_power_of_two() && value <= MOST;
         let memory_fits = aligned(memory) && memory <= block;
-        if !aligned(block) || !memory_fits || request < block || zero < block || depth == 0 {
-            return Err(Error::Because {
-                operation: Operation::Open,
-                side,
-                offset: geometry.at,
-                errno: libc::EINVAL,
-                why: "the end describes itself with numbers that cannot be",
-            });
+        for (sound, rule, given) in [
+            (aligned(block), &BLOCK, block),
+            (memory_fits, &MEMORY, memory),
+            (request >= block, &REQUEST, request),
+            (zero >= block, &ZERO, zero),
+            (depth > 0, &DEPTH, depth as u64),
+        ] {
+            if !sound {
+                let place = (Operation::Open, side, geometry.at);
+                let given = i64::try_from(given).unwrap_or(i64::MAX);
+                return Err(rule.broken(place, libc::EINVAL, given, block));
+            }
         }
         geometry.request -= request % block;
         geometry.zero -= zero % block;

@@ -3,7 +3,17 @@
 use super::frame::{
     MAX_OFFSET, MAX_PAYLOAD, MIN_PAYLOAD, Malformed, Put, Result, Take, UNKNOWN, VERSION,
 };
+use super::{Refused, broken};
 use crate::digest::{Hash, LENGTH};
+use crate::error::{Bound, Rule};
+
+static LEAST_VERSION: Rule = Rule::new("the oldest version that the peer accepts", Bound::FromOne);
+static UNKNOWN_FEATURES: Rule =
+    Rule::new("the set of required features that are not known here", Bound::Exactly);
+static LARGEST_PAYLOAD: Rule = Rule::new("the largest payload of the peer", Bound::FromOne);
+static SOURCE_SIZE: Rule = Rule::new("source_size", Bound::Most);
+static RANGE_END: Rule = Rule::new("the end of the range (source_offset + length)", Bound::Most);
+static DATA_BYTES: Rule = Rule::new("data_bytes", Bound::Most);
 
 /// Feature: the receiver answers.
 pub const ANSWERS: u64 = 1;
@@ -100,35 +110,44 @@ impl Hello {
     }
 
     /// Refuses what no receiver of this version can accept.
-    pub fn check(&self) -> Result<()> {
-        if self.least_version == 0 || self.least_version > self.version.min(VERSION) {
-            return Err(Malformed::Version);
+    pub fn check(&self) -> std::result::Result<(), Refused> {
+        let version = self.version.min(VERSION);
+        if self.least_version == 0 || self.least_version > version {
+            let (errno, least) = (libc::EPROTONOSUPPORT, self.least_version.into());
+            return Err(broken(&LEAST_VERSION, errno, least, version.into()));
         }
-        if self.required & !FEATURES != 0 {
-            return Err(Malformed::Features);
+        let unknown = self.required & !FEATURES;
+        if unknown != 0 {
+            return Err(broken(&UNKNOWN_FEATURES, libc::EPROTONOSUPPORT, unknown, 0));
         }
         if self.required & RESUME != 0 {
-            return Err(Malformed::MisplacedResume);
+            return Err(Malformed::MisplacedResume.into());
         }
         if self.required & KEEP != 0 && self.optional & RESUME != 0 {
-            return Err(Malformed::KeepAndResume);
+            return Err(Malformed::KeepAndResume.into());
         }
         if !(1..=MAX_PAYLOAD).contains(&self.max_payload) {
-            return Err(Malformed::Payload);
+            let (given, most) = (self.max_payload.into(), MAX_PAYLOAD.into());
+            return Err(broken(&LARGEST_PAYLOAD, libc::EPROTO, given, most));
         }
         self.check_sizes()
     }
 
-    fn check_sizes(&self) -> Result<()> {
+    fn check_sizes(&self) -> std::result::Result<(), Refused> {
         let known = |size: u64| (size != UNKNOWN).then_some(size);
         let (length, source) = (known(self.length), known(self.source_size));
-        let data = known(self.data_bytes);
-        let end = self.source_offset.checked_add(length.unwrap_or(0));
-        let sound = end
-            .is_some_and(|end| end <= MAX_OFFSET && source.is_none_or(|size| end <= size))
-            && source.is_none_or(|size| size <= MAX_OFFSET)
-            && data.is_none_or(|data| data <= length.or(source).unwrap_or(MAX_OFFSET));
-        if sound { Ok(()) } else { Err(Malformed::Sizes) }
+        let data = known(self.data_bytes).unwrap_or(0);
+        let end = self.source_offset.saturating_add(length.unwrap_or(0));
+        for (rule, given, most) in [
+            (&SOURCE_SIZE, source.unwrap_or(0), MAX_OFFSET),
+            (&RANGE_END, end, source.unwrap_or(MAX_OFFSET)),
+            (&DATA_BYTES, data, length.or(source).unwrap_or(MAX_OFFSET)),
+        ] {
+            if given > most {
+                return Err(broken(rule, libc::EPROTO, given, most));
+            }
+        }
+        Ok(())
     }
 }
 

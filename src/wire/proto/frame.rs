@@ -73,7 +73,6 @@ pub enum Malformed {
     MisplacedResume,
     KeepAndResume,
     Payload,
-    Sizes,
     Offer,
     Text,
 }
@@ -83,23 +82,26 @@ impl Malformed {
     #[must_use]
     pub fn why(self) -> &'static str {
         match self {
-            Malformed::Magic => "this is not a frame of a sparse stream",
+            Malformed::Magic => "the bytes are not a frame of a sparse stream",
             Malformed::HeaderChecksum => "a header's checksum is wrong",
-            Malformed::BodyChecksum => "a checksum is wrong",
-            Malformed::Type => "a frame of an unknown type",
-            Malformed::BodyLength => "a frame's body has an impossible length",
+            Malformed::BodyChecksum => "the checksum of a frame is wrong",
+            Malformed::Type => "a frame has an unknown type that must be known",
+            Malformed::BodyLength => {
+                "the body of a frame has a length that is not allowed for its type"
+            }
             Malformed::PayloadLength => "a frame has more data than is allowed",
-            Malformed::Empty => "a frame of length zero",
-            Malformed::Range => "a frame beyond every offset",
-            Malformed::Unused => "a field that must be zero is not",
-            Malformed::Version => "the peer speaks no version that is known here",
-            Malformed::Features => "a feature is required that is not there",
+            Malformed::Empty => "a frame has the length 0",
+            Malformed::Range => "a frame ends beyond the largest offset",
+            Malformed::Unused => "a field that must be zero is not zero",
+            Malformed::Version => "the version of ACCEPT was not offered in HELLO",
+            Malformed::Features => "the features of ACCEPT do not match those of HELLO",
             Malformed::MisplacedResume => "resuming cannot be required",
-            Malformed::KeepAndResume => "a stream with kept parts cannot be resumed",
-            Malformed::Payload => "an impossible limit of the payload",
-            Malformed::Sizes => "sizes that contradict each other",
-            Malformed::Offer => "an impossible offer to resume",
-            Malformed::Text => "an error's text has an impossible length",
+            Malformed::KeepAndResume => "a stream with kept sections cannot be resumed",
+            Malformed::Payload => "the largest payload of ACCEPT is not from 4096 to 4194304",
+            Malformed::Offer => {
+                "the offer to resume of ACCEPT is beyond the stream, or was not agreed"
+            }
+            Malformed::Text => "the text of ERROR has a length that is not allowed",
         }
     }
 
@@ -119,7 +121,6 @@ impl Malformed {
             | Malformed::Unused
             | Malformed::MisplacedResume
             | Malformed::Payload
-            | Malformed::Sizes
             | Malformed::Offer
             | Malformed::Text => libc::EPROTO,
         }

@@ -40,7 +40,7 @@ mod silence;
 mod tests;
 mod unsent;
 
-use crate::error::{Error, Operation, Side};
+use crate::error::{Error, Operation, Rule, Side};
 use frame::Malformed;
 
 /// The nature of the bytes given to a machine.
@@ -58,9 +58,25 @@ pub enum Input {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused {
     /// In words.
-    pub why: &'static str,
+    pub why: Why,
     /// The errno that stands for it.
     pub errno: i32,
+}
+
+/// The reason for a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// In words.
+    Words(&'static str),
+    /// A number that breaks a rule.
+    Number {
+        /// The rule.
+        rule: &'static Rule,
+        /// The number received.
+        given: u64,
+        /// The number that the rule needs, if it needs one.
+        bound: u64,
+    },
 }
 
 impl Refused {
@@ -68,18 +84,30 @@ impl Refused {
     #[must_use]
     pub fn error(self, operation: Operation, side: Side, offset: u64) -> Error {
         let Refused { why, errno } = self;
-        Error::Because { operation, side, offset, errno, why }
+        match why {
+            Why::Words(why) => Error::Because { operation, side, offset, errno, why },
+            Why::Number { rule, given, bound } => {
+                let given = i64::try_from(given).unwrap_or(i64::MAX);
+                rule.broken((operation, side, offset), errno, given, bound)
+            }
+        }
     }
 }
 
 impl From<Malformed> for Refused {
     fn from(malformed: Malformed) -> Self {
-        Refused { why: malformed.why(), errno: malformed.errno() }
+        refused(malformed.why(), malformed.errno())
     }
 }
 
-fn refused(why: &'static str, errno: i32) -> Refused {
-    Refused { why, errno }
+#[cold]
+pub(super) const fn refused(why: &'static str, errno: i32) -> Refused {
+    Refused { why: Why::Words(why), errno }
+}
+
+#[cold]
+fn broken(rule: &'static Rule, errno: i32, given: u64, bound: u64) -> Refused {
+    Refused { why: Why::Number { rule, given, bound }, errno }
 }
 
 /// The reason why a conversation ends.
@@ -114,6 +142,7 @@ impl From<Malformed> for Fault {
     }
 }
 
-const UNEXPECTED: Refused = Refused { why: "a frame out of place", errno: libc::EPROTO };
-const DAMAGED: Refused = Refused { why: "the digest of what came is wrong", errno: libc::EBADMSG };
-const MISUSED: Refused = Refused { why: "a call out of place", errno: libc::EINVAL };
+const UNEXPECTED: Refused =
+    refused("a frame is not allowed at this point of the stream", libc::EPROTO);
+const DAMAGED: Refused = refused("the digest of the received bytes is wrong", libc::EBADMSG);
+const MISUSED: Refused = refused("a call is not allowed at this point of the stream", libc::EINVAL);

@@ -210,7 +210,7 @@ impl Receiver {
             Frame::Whole(header, body) => {
                 self.accept(&header, body)?;
                 if self.stage == Stage::Ended && bytes.len() > header.whole() {
-                    let why = "something follows the end of the stream";
+                    let why = "bytes follow the end of the stream";
                     return Err(refused(why, libc::EPROTO).into());
                 }
                 Ok(Input::Taken(header.whole()))

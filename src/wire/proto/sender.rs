@@ -17,11 +17,14 @@ use super::frame::{self, Frame, HEADER, Header, Kind, UNKNOWN};
 use super::queue::Queue;
 use super::silence::Silence;
 use super::unsent::Unsent;
-use super::{Fault, Input, MISUSED, Refused, UNEXPECTED, refused};
+use super::{Fault, Input, MISUSED, Refused, UNEXPECTED, broken, refused};
 use crate::digest::{Digest, Hash, LENGTH};
-use crate::error::{Error, Result};
+use crate::error::{Bound, Error, Result, Rule};
 use std::time::Duration;
 use time::Checkpoint;
+
+static LENGTH_OPTION: Rule = Rule::new("options.length", Bound::Exactly);
+static ENDS: Rule = Rule::new("the end of the stream", Bound::Exactly);
 
 /// Room that is kept for frames that the machine adds by itself: CHECKPOINT, KEEPALIVE, END, ERROR.
 const RESERVE: usize = 512;
@@ -182,7 +185,7 @@ impl Sender {
         }
         if let Some(length) = length {
             if hello.length != UNKNOWN && hello.length != length {
-                return Err(refused("is not the length of what is sent", libc::EINVAL));
+                return Err(broken(&LENGTH_OPTION, libc::EINVAL, hello.length, length));
             }
             hello.length = length;
         }
@@ -250,7 +253,7 @@ impl Sender {
             }
             (Kind::Status, Stage::Ending) if self.queue.waits() == 0 => {
                 if header.offset != self.at || body::digest(body)? != self.root() {
-                    let why = "the receiver has stored something else";
+                    let why = "the receiver reports another digest or length than was sent";
                     return Err(refused(why, libc::EBADMSG).into());
                 }
                 self.stage = Stage::Finished;
@@ -289,7 +292,10 @@ impl Sender {
             self.digest = Digest::default();
             Reason::Content
         } else {
-            return Err(refused("what the receiver holds differs from the source", libc::ESTALE));
+            return Err(refused(
+                "the bytes that the receiver holds differ from the source",
+                libc::ESTALE,
+            ));
         };
         let header = Header::new(Kind::Begin, self.at, u64::from(reason.code()));
         self.queue.push(&header.encode());
@@ -321,7 +327,7 @@ impl Sender {
             return Err(MISUSED);
         }
         if self.at != self.expected() {
-            return Err(refused("the stream ends early", libc::ENODATA));
+            return Err(broken(&ENDS, libc::ENODATA, self.at, self.expected()));
         }
         let end = End { digest: self.root(), ..self.counts };
         self.push_with_body(Kind::End, self.at, &end.encode());

@@ -3,7 +3,17 @@
 
 use super::body::{End, Hello};
 use super::frame::{Header, MAX_OFFSET, Malformed, UNKNOWN};
-use super::{Refused, refused};
+use super::{Refused, broken};
+use crate::error::{Bound, Rule};
+
+static LENGTH: Rule = Rule::new("the length of the stream", Bound::Most);
+static PAYLOAD: Rule = Rule::new("the payload of a frame", Bound::Most);
+static OFFSET: Rule = Rule::new("the offset of a frame", Bound::Exactly);
+static END: Rule = Rule::new("the end of a frame", Bound::Most);
+static ANNOUNCED: Rule = Rule::new("the length of the ended stream", Bound::Exactly);
+static DATA: Rule = Rule::new("the number of bytes of data in END", Bound::Exactly);
+static HOLES: Rule = Rule::new("the number of bytes of holes in END", Bound::Exactly);
+static KEPT: Rule = Rule::new("the number of kept bytes in END", Bound::Exactly);
 
 /// The receiver's limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +43,7 @@ impl Sequence {
             payload: limits.payload.min(hello.max_payload),
         };
         if length != UNKNOWN && length > limits.size {
-            return Err(refused("the stream is longer than is allowed", libc::EFBIG));
+            return Err(broken(&LENGTH, libc::EFBIG, length, limits.size));
         }
         Ok(Sequence { limits, length, start: 0, at: 0, counts: End::default() })
     }
@@ -58,7 +68,8 @@ impl Sequence {
     /// DATA.
     pub fn data(&mut self, header: &Header) -> Result<(), Refused> {
         if header.length > self.limits.payload {
-            return Err(Malformed::PayloadLength.into());
+            let (errno, most) = (Malformed::PayloadLength.errno(), self.limits.payload);
+            return Err(broken(&PAYLOAD, errno, header.length.into(), most.into()));
         }
         let length = u64::from(header.length);
         self.advance(header.offset, length)?;
@@ -85,34 +96,40 @@ impl Sequence {
         if header.offset == self.at {
             return Ok(());
         }
-        Err(refused("a frame's offset is not where the stream is", libc::EPROTO))
+        Err(broken(&OFFSET, libc::EPROTO, header.offset, self.at))
     }
 
     /// END, whose counts must be those of what came.
     pub fn end(&self, header: &Header, end: &End) -> Result<(), Refused> {
         self.here(header)?;
         if self.length != UNKNOWN && self.at != self.length {
-            return Err(refused("the stream ends before its announced length", libc::EPROTO));
+            return Err(broken(&ANNOUNCED, libc::EPROTO, self.at, self.length));
         }
-        if (End { digest: self.counts.digest, ..*end }) != self.counts {
-            return Err(refused("the end counts other bytes than came", libc::EPROTO));
+        for (rule, given, came) in [
+            (&DATA, end.data_bytes, self.counts.data_bytes),
+            (&HOLES, end.hole_bytes, self.counts.hole_bytes),
+            (&KEPT, end.keep_bytes, self.counts.keep_bytes),
+        ] {
+            if given != came {
+                return Err(broken(rule, libc::EPROTO, given, came));
+            }
         }
         Ok(())
     }
 
     fn advance(&mut self, offset: u64, length: u64) -> Result<(), Refused> {
         if offset != self.at {
-            return Err(refused("a frame's offset is not where the stream is", libc::EPROTO));
+            return Err(broken(&OFFSET, libc::EPROTO, offset, self.at));
         }
         if length == 0 {
             return Err(Malformed::Empty.into());
         }
         let end = offset.checked_add(length).ok_or(Malformed::Range)?;
         if self.length != UNKNOWN && end > self.length {
-            return Err(refused("a frame ends beyond the announced length", libc::EPROTO));
+            return Err(broken(&END, libc::EPROTO, end, self.length));
         }
         if end > self.limits.size {
-            return Err(refused("the stream is longer than is allowed", libc::EFBIG));
+            return Err(broken(&LENGTH, libc::EFBIG, end, self.limits.size));
         }
         self.at = end;
         Ok(())

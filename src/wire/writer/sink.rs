@@ -1,12 +1,11 @@
 //! The writer as a sink: sections become frames.
 
-use super::{PAYLOAD, Writer, invalid};
+use super::{PAYLOAD, Writer, unfit};
 use crate::end::{
     Attempt, Extent, Fetch, Held, HoleWay, Lend, Made, Peer, Plan, Sink, SinkInfo, SinkWays,
 };
-use crate::error::{Error, Operation, Result};
+use crate::error::{Operation, Result};
 use crate::wire::lasting::Lasting;
-use crate::wire::proto::Refused;
 use crate::wire::proto::frame::HEADER;
 use crate::wire::proto::sender::Stage;
 use std::time::Instant;
@@ -46,9 +45,7 @@ impl Sink for Writer {
     fn open(&mut self, plan: &Plan) -> Result<SinkInfo> {
         let held = self.lasting(|writer| {
             let announced = writer.machine.announce(plan.total, plan.keeps);
-            announced.map_err(|Refused { why, errno }| {
-                Error::argument("options.length", why, invalid(errno))
-            })?;
+            announced.map_err(|refused| unfit(refused, 0))?;
             writer.greet()?;
             Ok(match writer.machine.stage() {
                 Stage::Comparing(offer) => offer.length,

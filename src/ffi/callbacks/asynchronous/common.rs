@@ -5,7 +5,7 @@ use super::super::party::{Ending, Party};
 use super::super::tables::{SPARSESTREAM_WITH_HOLES, SPARSESTREAM_WITH_KEEPS};
 use super::requests::Requests;
 use crate::end::{Ask, Geometry, Reply, Request};
-use crate::error::{Error, Operation, Result, Side};
+use crate::error::{Allowed, Bound, Error, Operation, Result, Rule, Side};
 use crate::ffi::async_ops::{
     SPARSESTREAM_ASYNC_GROWS, SPARSESTREAM_ASYNC_READS, sparsestream_async_info,
     sparsestream_async_ops, sparsestream_async_options,
@@ -92,8 +92,7 @@ impl Common {
         let (offset, total) = (self.start, info.total as u64);
         let begins_beyond = offset > total && info.flags & SPARSESTREAM_ASYNC_GROWS == 0;
         if begins_beyond || offset > total && self.side == Side::Source {
-            let why = "starts beyond the end";
-            return Err(Error::argument("options.offset", why, libc::EINVAL));
+            return Err(Error::value("options.offset", offset, Allowed::Most(total)));
         }
         self.requests = Requests::new(info.depth as usize)?;
         self.refused
@@ -190,7 +189,7 @@ impl Common {
             side: self.side,
             offset: self.at,
             errno: libc::EOPNOTSUPP,
-            why: "an end of requests is used by a transfer only",
+            why: "only a transfer can use an end with requests in flight",
         })
     }
 }
@@ -204,33 +203,38 @@ impl Drop for Common {
     }
 }
 
+static FLAGS: Rule = Rule::new("info.flags", Bound::Flags);
+static RESERVED: Rule = Rule::new("info.reserved", Bound::Exactly);
+static TOTAL: Rule = Rule::new("info.total", Bound::Only("0 or more"));
+static BLOCK: Rule = Rule::new("info.block", Bound::Only("a power of two from 1 to 65536"));
+static MEMORY: Rule =
+    Rule::new("info.memory", Bound::Only("a power of two that is at most info.block"));
+static REQUEST: Rule = Rule::new("info.request_size", Bound::ZeroOrLeast);
+static ZERO: Rule = Rule::new("info.zero_size", Bound::ZeroOrLeast);
+static DEPTH_RULE: Rule = Rule::new("info.depth", Bound::Only("1 or more"));
+
 /// Refuses properties that cannot be.
 fn checked(info: &sparsestream_async_info, site: Site) -> Result<()> {
     let known = SPARSESTREAM_WITH_HOLES
         | SPARSESTREAM_WITH_KEEPS
         | SPARSESTREAM_ASYNC_GROWS
         | SPARSESTREAM_ASYNC_READS;
-    let least = |value: i64| value == 0 || value >= i64::from(info.block);
-    if info.flags & !known != 0 {
-        return Err(site.nonsense(signed(info.flags)));
-    }
-    if info.reserved != 0 {
-        return Err(site.nonsense(info.reserved.into()));
-    }
-    if info.total < 0 {
-        return Err(site.nonsense(info.total));
-    }
-    if !info.block.is_power_of_two() || info.block > 65536 {
-        return Err(site.nonsense(info.block.into()));
-    }
-    if !info.memory.is_power_of_two() || info.memory > info.block {
-        return Err(site.nonsense(info.memory.into()));
-    }
-    if !least(info.request_size) || !least(info.zero_size) {
-        return Err(site.nonsense(info.request_size.min(info.zero_size)));
-    }
-    if info.depth == 0 {
-        return Err(site.nonsense(0));
+    let block = i64::from(info.block);
+    let least = |value: i64| value == 0 || value >= block;
+    let two = |value: u32, most: u32| value.is_power_of_two() && value <= most;
+    for (sound, rule, given, bound) in [
+        (info.flags & !known == 0, &FLAGS, signed(info.flags), known),
+        (info.reserved == 0, &RESERVED, info.reserved.into(), 0),
+        (info.total >= 0, &TOTAL, info.total, 0),
+        (two(info.block, 65536), &BLOCK, block, 0),
+        (two(info.memory, info.block), &MEMORY, info.memory.into(), 0),
+        (least(info.request_size), &REQUEST, info.request_size, info.block.into()),
+        (least(info.zero_size), &ZERO, info.zero_size, info.block.into()),
+        (info.depth > 0, &DEPTH_RULE, info.depth.into(), 0),
+    ] {
+        if !sound {
+            return Err(site.broken(rule, given, bound));
+        }
     }
     Ok(())
 }

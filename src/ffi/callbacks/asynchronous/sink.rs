@@ -5,7 +5,7 @@ use super::common::Common;
 use crate::end::{
     Addressable, Ask, End, Geometry, HoleWay, Made, Plan, Reply, Request, Sink, SinkInfo, SinkWays,
 };
-use crate::error::{Error, Operation, Result, Side};
+use crate::error::{Bound, Error, Operation, Result, Rule, Side};
 use crate::ffi::async_ops::{
     SPARSESTREAM_ASYNC_GROWS, SPARSESTREAM_ASYNC_READS, sparsestream_async_ops,
     sparsestream_async_options,
@@ -17,6 +17,9 @@ use crate::sys::memory::Slab;
 use crate::wait::Waiting;
 use libc::c_void;
 use std::collections::VecDeque;
+
+static END: Rule = Rule::new("the end of the bytes", Bound::Most);
+static KEPT: Rule = Rule::new("the end of the kept section", Bound::Most);
 
 /// How far the end of a sink has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
@@ -173,17 +176,17 @@ impl Addressable for AsyncSink {
     fn reach(&mut self, kind: Kind, end: u64) -> Result<()> {
         let (limit, errno) = self.limit();
         if end > limit {
-            return Err(Error::at(Operation::Write, Side::Sink, limit, errno));
+            return Err(END.broken(
+                (Operation::Write, Side::Sink, limit),
+                errno,
+                signed(end),
+                limit,
+            ));
         }
         let total = self.common.info.map_or(0, |info| info.total as u64);
         if kind == Kind::Keep && end > total {
-            return Err(Error::Because {
-                operation: Operation::Keep,
-                side: Side::Sink,
-                offset: self.common.at,
-                errno: libc::ENODATA,
-                why: "the section to keep ends beyond the end",
-            });
+            let place = (Operation::Keep, Side::Sink, self.common.at);
+            return Err(KEPT.broken(place, libc::ENODATA, signed(end), total));
         }
         Ok(())
     }

@@ -43,11 +43,11 @@ impl Receiver {
             return Ok(());
         }
         if !self.config.keep {
-            let why = "the stream keeps parts of the target, which the receiver was not set up for";
+            let why = "the stream has kept sections, which the receiver does not accept";
             return Err(refused(why, libc::EOPNOTSUPP));
         }
         if self.config.base != [0; 32] && self.config.base != hello.base {
-            return Err(refused("the stream is on top of another base", libc::ESTALE));
+            return Err(refused("the base of the stream is not that of the target", libc::ESTALE));
         }
         Ok(())
     }
@@ -62,8 +62,12 @@ impl Receiver {
             features |= hello.optional & wanted & OPTIONAL;
         }
         for (wanted, feature, why) in [
-            (self.config.checksum, CHECKSUM, "the sender gives no payload checksums"),
-            (self.config.digest, DIGEST, "the sender gives no digest"),
+            (
+                self.config.checksum,
+                CHECKSUM,
+                "the sender sends no checksums, which the receiver requires",
+            ),
+            (self.config.digest, DIGEST, "the sender sends no digest, which the receiver requires"),
         ] {
             if wanted && features & feature == 0 {
                 return Err(refused(why, libc::EOPNOTSUPP));
@@ -84,7 +88,11 @@ impl Receiver {
             || differs(&held.identity, &hello.identity)
             || hello.length != UNKNOWN && held.length > hello.length
         {
-            (Reason::Identity, "the source has changed", libc::ESTALE)
+            (
+                Reason::Identity,
+                "the identity, transfer id or length of the source is not that of the held bytes",
+                libc::ESTALE,
+            )
         } else if features & (RESUME | DIGEST) != RESUME | DIGEST {
             (Reason::Unable, "the sender cannot resume", libc::EOPNOTSUPP)
         } else {
@@ -133,7 +141,9 @@ impl Receiver {
                 self.answer(&hello, Reason::Content, 0, &[0; LENGTH]);
                 Ok(())
             }
-            (Stage::Proving(_), _) => Err(refused("less is held than was recorded", libc::ENODATA)),
+            (Stage::Proving(_), _) => {
+                Err(refused("fewer bytes are held than resume_offset", libc::ENODATA))
+            }
             _ => Err(MISUSED),
         }
     }
@@ -150,7 +160,7 @@ impl Receiver {
                 }
                 self.digest = Some(Digest::default());
             }
-            (0, _) => return Err(refused("what is held differs from the source", libc::ESTALE)),
+            (0, _) => return Err(refused("the held bytes differ from the source", libc::ESTALE)),
             _ => return Err(UNEXPECTED),
         }
         self.stage = Stage::Open;

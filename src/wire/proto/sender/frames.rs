@@ -2,9 +2,12 @@
 
 use super::time::Checkpoint;
 use super::{RESERVE, Sender, Stage};
+use crate::error::{Bound, Rule};
 use crate::wire::proto::body::{CHECKSUM, DIGEST, KEEP};
 use crate::wire::proto::frame::{HEADER, Header, Kind, MAX_OFFSET, UNKNOWN};
-use crate::wire::proto::{MISUSED, Refused, refused};
+use crate::wire::proto::{MISUSED, Refused, broken, refused};
+
+static LENGTH: Rule = Rule::new("the length of the stream", Bound::Most);
 
 impl Sender {
     /// Whether a frame with this many bytes can be added, beside those that the machine adds by itself.
@@ -31,14 +34,12 @@ impl Sender {
 
     /// Refuses a section that ends beyond what was announced.
     pub fn check(&self, length: u64) -> std::result::Result<(), Refused> {
-        let (most, why, errno) = match self.config.hello.length {
-            UNKNOWN => (MAX_OFFSET, "the stream ends beyond every offset", libc::EOVERFLOW),
-            announced => (announced, "the stream is longer than was announced", libc::EFBIG),
+        let (most, errno) = match self.config.hello.length {
+            UNKNOWN => (MAX_OFFSET, libc::EOVERFLOW),
+            announced => (announced, libc::EFBIG),
         };
-        match self.at.checked_add(length) {
-            Some(end) if end <= most => Ok(()),
-            Some(_) | None => Err(refused(why, errno)),
-        }
+        let end = self.at.saturating_add(length);
+        if end <= most { Ok(()) } else { Err(broken(&LENGTH, errno, end, most)) }
     }
 
     /// Between two frames, in the stream: adds a CHECKPOINT if one is due. The caller has checked for
@@ -186,7 +187,7 @@ impl Sender {
     pub fn keep(&mut self, length: u64) -> std::result::Result<(), Refused> {
         self.check(length)?;
         if self.features & KEEP == 0 {
-            return Err(refused("the stream was announced without kept parts", libc::EPROTO));
+            return Err(refused("the stream was announced without kept sections", libc::EPROTO));
         }
         self.between()?;
         self.queue.push(&Header::new(Kind::Keep, self.at, length).encode());
