@@ -279,8 +279,8 @@ static void a_daemon_that_does_not_answer(void)
 static void a_daemon_that_stops(void)
 {
     static const char *const commands[] = {
-        "copy --timeout=0.5 --rate=1M \"${V}v\" back", "copy --timeout=0.5 --rate=1M image \"${V}v\"",
-        "send --timeout=0.5 --rate=1M \"${V}v\" | cat >stream; exit ${PIPESTATUS[0]}",
+        "copy --timeout=0.5 --rate=300K \"${V}v\" back", "copy --timeout=0.5 --rate=300K image \"${V}v\"",
+        "send --timeout=0.5 --rate=300K \"${V}v\" | cat >stream; exit ${PIPESTATUS[0]}",
         "check --timeout=0.5 image \"${V}v\"", "checksum --timeout=0.5 \"${V}v\"",
     };
     struct daemon daemon;
