@@ -7,19 +7,6 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { SIZE = 8 * MiB };
-
-static const struct piece layout[] = { DATA(1 * MiB), HOLE(3 * MiB), DATA(100 * KiB), HOLE(SIZE - 4 * MiB - 100 * KiB) };
-
-static int image(const char *name)
-{
-    int fd = file_new(name);
-
-    file_lay_out(fd, 0, layout, COUNT(layout), 7);
-    file_resize(fd, SIZE);
-    return fd;
-}
-
 /* A server of the file `from` whose block status is what this script prints. */
 static void serve(struct server *server, const char *script)
 {
@@ -49,7 +36,7 @@ static void block_status_that_is_odd_does_not_change_the_bytes(void)
         /* Not on the boundary of any block. */
         "echo 0 1048577; echo 1048577 3000000 hole,zero; echo 4048577 4M",
     };
-    int from = image("from"), to = file_new("to");
+    int from = sparse_image("from"), to = file_new("to");
 
     for (size_t i = 0; i < COUNT(scripts); i++) {
         struct server server;
@@ -58,8 +45,8 @@ static void block_status_that_is_odd_does_not_change_the_bytes(void)
         file_resize(to, 0);
         serve(&server, scripts[i]);
         CHECK_MOVED(move(export_source(server.uri, NULL, NULL), file_sink(to), NULL));
-        CHECK_INT(file_size(to), ==, SIZE);
-        CHECK_INT(file_differs(from, 0, to, 0, SIZE), ==, -1);
+        CHECK_INT(file_size(to), ==, SPARSE_SIZE);
+        CHECK_INT(file_differs(from, 0, to, 0, SPARSE_SIZE), ==, -1);
         server_stop(&server);
     }
     context("%s", "");
@@ -73,7 +60,7 @@ static void a_server_that_answers_for_little_is_not_asked_for_all(void)
     struct server server;
     struct outcome outcome;
     int64_t begun;
-    int from = image("from"), to = file_new("to");
+    int from = sparse_image("from"), to = file_new("to");
 
     NBDKIT(&server, "--filter=delay", "eval", "get_size=echo 8M", "can_extents=exit 0", "extents=echo $4 4096",
            "pread=dd if=from iflag=skip_bytes,count_bytes skip=$4 count=$3 bs=64k status=none", "delay-extents=15ms");
@@ -81,13 +68,14 @@ static void a_server_that_answers_for_little_is_not_asked_for_all(void)
     outcome = move(export_source(server.uri, NULL, NULL), file_sink(to), NULL);
     CHECK_MOVED(outcome);
     CHECK_INT(harness_now() - begun, <, 10000 * harness_slowness());
-    CHECK_INT(file_differs(from, 0, to, 0, SIZE), ==, -1);
+    CHECK_INT(file_differs(from, 0, to, 0, SPARSE_SIZE), ==, -1);
     server_stop(&server);
     close(from);
     close(to);
 }
 
-static void a_server_that_dies_at_the_flush_is_an_error_at_the_end(void)
+/* Copies 1 MiB to a server that runs `flush` at the flush. The error is at the end. */
+static int fail_at_flush(const char *flush, int64_t stall_ms, int32_t *operation)
 {
     struct server server;
     struct outcome outcome;
@@ -95,29 +83,29 @@ static void a_server_that_dies_at_the_flush_is_an_error_at_the_end(void)
 
     file_fill(from, 0, 1 * MiB, 1);
     NBDKIT(&server, "eval", "get_size=echo 64M", "can_write=exit 0", "can_flush=exit 0", "pread=head -c $3 /dev/zero",
-           "pwrite=cat > /dev/null", "flush=kill -9 $PPID");
-    outcome = move(file_source(from), export_sink(server.uri, NULL, NULL), NULL);
-    CHECK(outcome.r == -ECONNRESET || outcome.r == -EPIPE);
-    CHECK_INT(outcome.error.operation, ==, SPARSESTREAM_OPERATION_SYNC);
+           "pwrite=cat > /dev/null", flush);
+    outcome = move(file_source(from), export_sink(server.uri, NULL, NULL), TRANSFER(.stall_ms = stall_ms));
     CHECK_INT(outcome.error.offset, ==, 1 * MiB);
+    *operation = outcome.error.operation;
     server_kill(&server);
     close(from);
+    return outcome.r;
+}
+
+static void a_server_that_dies_at_the_flush_is_an_error_at_the_end(void)
+{
+    int32_t operation;
+    int r = fail_at_flush("flush=kill -9 $PPID", 0, &operation);
+
+    CHECK(r == -ECONNRESET || r == -EPIPE);
+    CHECK_INT(operation, ==, SPARSESTREAM_OPERATION_SYNC);
 }
 
 static void a_server_that_stops_at_the_flush_is_noticed_by_the_stall_limit(void)
 {
-    struct server server;
-    struct outcome outcome;
-    int from = file_new("from");
+    int32_t operation;
 
-    file_fill(from, 0, 1 * MiB, 1);
-    NBDKIT(&server, "eval", "get_size=echo 64M", "can_write=exit 0", "can_flush=exit 0", "pread=head -c $3 /dev/zero",
-           "pwrite=cat > /dev/null", "flush=kill -STOP $PPID; sleep 1");
-    outcome = move(file_source(from), export_sink(server.uri, NULL, NULL), TRANSFER(.stall_ms = 500));
-    CHECK_INT(outcome.r, ==, -ETIMEDOUT);
-    CHECK_INT(outcome.error.offset, ==, 1 * MiB);
-    server_kill(&server);
-    close(from);
+    CHECK_INT(fail_at_flush("flush=kill -STOP $PPID; sleep 1", 500, &operation), ==, -ETIMEDOUT);
 }
 
 TESTS(

@@ -8,26 +8,13 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { SIZE = 8 * MiB };
-
-static const struct piece layout[] = { DATA(1 * MiB), HOLE(3 * MiB), DATA(100 * KiB), HOLE(SIZE - 4 * MiB - 100 * KiB) };
-
-static int image(const char *name)
-{
-    int fd = file_new(name);
-
-    file_lay_out(fd, 0, layout, COUNT(layout), 7);
-    file_resize(fd, SIZE);
-    return fd;
-}
-
 static void check_file(const char *name, int image)
 {
     int fd = open(name, O_RDONLY | O_CLOEXEC);
 
     REQUIRE(fd >= 0);
-    CHECK_INT(file_size(fd), ==, SIZE);
-    CHECK_INT(file_differs(image, 0, fd, 0, SIZE), ==, -1);
+    CHECK_INT(file_size(fd), ==, SPARSE_SIZE);
+    CHECK_INT(file_differs(image, 0, fd, 0, SPARSE_SIZE), ==, -1);
     close(fd);
 }
 
@@ -58,14 +45,14 @@ static void a_server_that_limits_its_rate_is_waited_for(void)
 {
     struct server server;
     int64_t begun;
-    int from = image("from"), to = file_new("to");
+    int from = sparse_image("from"), to = file_new("to");
 
     /* 1.1 MiB of data at 16 Mbit/s is more than half a second; its bucket lends some of it. */
     NBDKIT(&server, "--filter=rate", "file", "from", "rate=16M", "burstiness=0.1");
     begun = harness_now();
     CHECK_MOVED(move(export_source(server.uri, NULL, NULL), file_sink(to), TRANSFER(.stall_ms = 20000)));
     CHECK_INT(harness_now() - begun, >, 200);
-    CHECK_INT(file_differs(from, 0, to, 0, SIZE), ==, -1);
+    CHECK_INT(file_differs(from, 0, to, 0, SPARSE_SIZE), ==, -1);
     server_stop(&server);
     close(from);
     close(to);
@@ -76,22 +63,22 @@ static void an_export_that_is_larger_than_its_file_is_moved(void)
 {
     struct server server;
     struct outcome outcome;
-    int from = image("from"), to = file_new("to");
+    int from = sparse_image("from"), to = file_new("to");
 
-    file_resize(from, SIZE - 1000);
+    file_resize(from, SPARSE_SIZE - 1000);
     NBDKIT(&server, "--filter=truncate", "file", "from", "round-up=65536");
     outcome = move(export_source(server.uri, NULL, NULL), file_sink(to), NULL);
     CHECK_MOVED(outcome);
-    file_resize(from, SIZE);
+    file_resize(from, SPARSE_SIZE);
     check_file("to", from);
     CHECK_INT(outcome.stats.hole_bytes, >, 6 * MiB);
     server_stop(&server);
-    file_fill(to, 0, SIZE, 3);
-    file_resize(to, SIZE - 1000);
+    file_fill(to, 0, SPARSE_SIZE, 3);
+    file_resize(to, SPARSE_SIZE - 1000);
     NBDKIT(&server, "--filter=truncate", "file", "to", "round-up=65536");
     CHECK_MOVED(move(file_source(from), export_sink(server.uri, NULL, NULL), NULL));
     server_stop(&server);
-    CHECK_INT(file_differs(from, 0, to, 0, SIZE - 1000), ==, -1);
+    CHECK_INT(file_differs(from, 0, to, 0, SPARSE_SIZE - 1000), ==, -1);
     close(from);
     close(to);
 }
@@ -99,13 +86,13 @@ static void an_export_that_is_larger_than_its_file_is_moved(void)
 static void an_export_that_is_smaller_than_its_file_keeps_the_rest(void)
 {
     struct server server;
-    int from = image("from"), to = file_new("to");
+    int from = sparse_image("from"), to = file_new("to");
 
-    file_fill(to, 0, 2 * SIZE, 3);
+    file_fill(to, 0, 2 * SPARSE_SIZE, 3);
     NBDKIT(&server, "--filter=truncate", "file", "to", "truncate=8M");
     CHECK_MOVED(move(file_source(from), export_sink(server.uri, NULL, NULL), NULL));
-    CHECK_INT(file_differs(from, 0, to, 0, SIZE), ==, -1);
-    CHECK_INT(file_differs_from_pattern(to, SIZE, SIZE, 3, 0), ==, -1);
+    CHECK_INT(file_differs(from, 0, to, 0, SPARSE_SIZE), ==, -1);
+    CHECK_INT(file_differs_from_pattern(to, SPARSE_SIZE, SPARSE_SIZE, 3, 0), ==, -1);
     server_stop(&server);
     close(from);
     close(to);
@@ -114,7 +101,7 @@ static void an_export_that_is_smaller_than_its_file_keeps_the_rest(void)
 static void a_server_is_reached_over_tcp(void)
 {
     struct server server;
-    int from = image("from"), to = file_new("to");
+    int from = sparse_image("from"), to = file_new("to");
 
     nbdkit_start_tcp(&server, free_port(), (const char *const[]){ "file", "from", NULL });
     CHECK_MOVED(move(export_source(server.uri, NULL, NULL), file_sink(to), NULL));
@@ -127,7 +114,7 @@ static void a_server_is_reached_over_tcp(void)
 static void a_server_is_reached_over_vsock(void)
 {
     struct server server;
-    int from = image("from"), to = file_new("to");
+    int from = sparse_image("from"), to = file_new("to");
 
     nbdkit_start_vsock(&server, 10000 + (int)(getpid() % 50000), (const char *const[]){ "file", "from", NULL });
     CHECK_MOVED(move(export_source(server.uri, NULL, NULL), file_sink(to), NULL));
@@ -140,7 +127,7 @@ static void a_server_is_reached_over_vsock(void)
 static void nbdcopy_reads_what_was_written(void)
 {
     struct server server;
-    int from = image("from");
+    int from = sparse_image("from");
 
     NBDKIT(&server, "memory", "8M");
     CHECK_MOVED(move(file_source(from), export_sink(server.uri, NULL, NULL), NULL));
@@ -171,7 +158,7 @@ static void a_client_in_python_reads_what_was_written(void)
     const char *const pythons[] = { "python3", "/usr/bin/python3" };
     struct server server;
     const char *python = NULL;
-    int from = image("from");
+    int from = sparse_image("from");
 
     for (size_t i = 0; i < COUNT(pythons) && python == NULL; i++) {
         if (RUN("sh", "-c", "command -v \"$0\" >/dev/null && \"$0\" -c 'import nbd'", pythons[i]) == 0)

@@ -8,11 +8,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { SIZE = 8 * MiB };
-
-static const struct piece layout[] = { DATA(1 * MiB), HOLE(3 * MiB), DATA(100 * KiB), HOLE(SIZE - 4 * MiB - 100 * KiB) };
-
-/* What the log of a server says of the transfers to it. */
+/* The requests of transfers to a server, as its log counts them. */
 struct seen {
     int writes, zeroes, flushes, trims, fua;
     int open;         /* writes and zeroes that are not answered */
@@ -53,16 +49,14 @@ static struct seen copy(const struct sparsestream_nbd_options *options, const st
 {
     struct server server;
     struct seen seen;
-    int from = file_new("from"), to = file_new("to");
+    int from = sparse_image("from"), to = file_new("to");
 
-    file_lay_out(from, 0, layout, COUNT(layout), 7);
-    file_resize(from, SIZE);
-    file_fill(to, 0, SIZE + 1 * MiB, 3);
+    file_fill(to, 0, SPARSE_SIZE + 1 * MiB, 3);
     unlink("log");
     nbdkit_start(&server, arguments);
     CHECK_MOVED(move(file_source(from), export_sink(server.uri, options, end), NULL));
     server_stop(&server);
-    CHECK_INT(file_differs(from, 0, to, end != NULL ? end->offset : 0, SIZE), ==, -1);
+    CHECK_INT(file_differs(from, 0, to, end != NULL ? end->offset : 0, SPARSE_SIZE), ==, -1);
     seen = read_log();
     CHECK_INT(seen.writes, >, 0);
     CHECK_INT(seen.open, ==, 0);

@@ -219,6 +219,17 @@ void server_kill(struct server *server)
     server->pid = 0;
 }
 
+int sparse_image(const char *name)
+{
+    static const struct piece layout[] = { DATA(1 * MiB), HOLE(3 * MiB), DATA(100 * KiB),
+                                           HOLE(SPARSE_SIZE - 4 * MiB - 100 * KiB) };
+    int fd = file_new(name);
+
+    file_lay_out(fd, 0, layout, COUNT(layout), 7);
+    file_resize(fd, SPARSE_SIZE);
+    return fd;
+}
+
 struct sparsestream_nbd *open_export(const char *uri, const struct sparsestream_nbd_options *options)
 {
     struct sparsestream_nbd *export = NULL;

@@ -46,6 +46,10 @@ int run_program(const char *const *arguments);
 #define END_OPTIONS(...) \
     (&(struct sparsestream_nbd_end_options) { .size = sizeof(struct sparsestream_nbd_end_options), __VA_ARGS__ })
 
+/* A new file of SPARSE_SIZE bytes: data, a hole, data, and a hole at the end. */
+enum { SPARSE_SIZE = 8 * MiB };
+int sparse_image(const char *name);
+
 /* An export that must open. */
 struct sparsestream_nbd *open_export(const char *uri, const struct sparsestream_nbd_options *options);
 struct sparsestream_source *export_source(const char *uri, const struct sparsestream_nbd_options *options,
