@@ -577,7 +577,7 @@ static void an_end_that_is_used_by_hand_is_refused_and_asked_for_nothing(void)
     sparsestream_sink_free(sink);
     CHECK_INT(from.frees, ==, 1);
     CHECK_INT(to.frees, ==, 1);
-    /* What was refused need not be aborted. */
+    /* An end that was refused need not be aborted. */
     from.aborted = to.aborted = 1;
     medium_end(&from);
     medium_end(&to);

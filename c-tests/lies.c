@@ -359,7 +359,7 @@ static void a_source_that_ends_elsewhere_than_it_reported_fails(void)
     }
 }
 
-/* A source that ends, and goes on when it is asked again. */
+/* A source that returns data again after its end. */
 static int64_t end_twice(void *opaque, void *buffer, size_t length)
 {
     int *calls = opaque;
@@ -396,7 +396,7 @@ static void a_source_that_has_ended_is_not_read_again(void)
     }
 }
 
-/* Nothing ends beyond the largest offset, and whoever tries can go on. */
+/* A hole that would end beyond the largest offset is refused, and the sink stays usable. */
 static void check_largest_offset(struct sparsestream_sink *sink, bool keeps)
 {
     const char bytes[2] = "x";

@@ -2241,7 +2241,7 @@ int sparsestream_source_from_transport(const struct sparsestream_transport_ops *
  * `read_fd` is the way back: the sink reads the receiver's answers from it. For a socket, pass the same
  * descriptor twice. With a way back, the sink finishes with success only if the receiver has reported that
  * everything is stored. If the receiver fails, the sink fails with the receiver's errno, operation, side and
- * offset, and `peer` of `sparsestream_error` is 1. If `read_fd` is -1, there is no way back, and success only
+ * offset, and `peer` of `sparsestream_error` is 1. If `read_fd` is -1, the receiver cannot answer, and success only
  * means that everything was written.
  *
  * The sink never waits for a descriptor, whatever its mode, and raises no SIGPIPE. It takes at most 530 KiB

@@ -26,7 +26,7 @@ static int examine(struct target *end)
     return standard_examine(end);
 }
 
-/* The errno for a socket is that of a device that is gone. */
+/* open(2) of a socket fails with ENXIO, as for a device that was removed. */
 static int fail_open(const char *path, int error)
 {
     struct stat st;

@@ -30,8 +30,8 @@ static ssize_t read_attribute(int fd, const char *name, char **value)
 }
 
 /*
- * What a mode without its access list may grant: the mode of a file that has one shows the mask in the place of the
- * group's permissions, which may be fewer.
+ * The permissions that a copy without the access list may grant. In the mode of a file with a list, the group's bits show
+ * the mask of the list, and the group itself may have fewer permissions.
  */
 static mode_t without_list(mode_t mode, const char *value, ssize_t size)
 {
@@ -45,7 +45,7 @@ static mode_t without_list(mode_t mode, const char *value, ssize_t size)
     return mode & ~(mode_t)070;
 }
 
-/* What the source grants by its mode alone. */
+/* The permissions that the mode of the source grants by itself. */
 static mode_t granted_by(const struct target *source)
 {
     mode_t mode = source->st.st_mode & PERMISSIONS;

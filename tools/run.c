@@ -37,7 +37,7 @@ static void on_event(void *opaque, const sparsestream_event *event)
 
     if (watching->settings->verbose)
         show_event(watching->settings, event);
-    /* To make a file durable may take longer than the limit, and is no matter of the volume. */
+    /* Making the target durable may take longer than the limit, and does not depend on the volume. */
     if (event->kind == SPARSESTREAM_EVENT_STAGE) {
         if (event->what == SPARSESTREAM_STAGE_FINISH_SINK && watching->volume == watching->names->source)
             deadline_clear();

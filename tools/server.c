@@ -203,7 +203,7 @@ static void read_messages(int fd, char *text, size_t room)
             *at = ' ';
 }
 
-/* A wait of the program's own, which is no longer than --timeout. */
+/* A wait of this program in milliseconds, at most --timeout. */
 static int64_t at_most(const struct image *image, int64_t ms)
 {
     return image->timeout_ms != 0 && image->timeout_ms < ms ? image->timeout_ms : ms;

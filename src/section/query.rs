@@ -40,7 +40,7 @@ fn section_reconsidered(
     first: Sys<Section>,
     position: &Position,
 ) -> Result<Section> {
-    // What is in the cache may be written back, and a thread can be cancelled there.
+    // The query may write cached data back, and the thread could be cancelled there.
     let _cancellation = sys::Cancellation::disable();
     position.around(|| {
         let (mut belief, mut trail) = (Belief::Unasked, Trail::default());

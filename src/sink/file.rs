@@ -337,7 +337,7 @@ impl<C: Checkpoint> End for FileSink<C> {
 
     fn abort(&mut self, error: &Error) {
         self.place.queue.end(error);
-        // What the parent of this process goes on with is not cut.
+        // A child made by fork must not cut the file that its parent still writes.
         if !self.place.over() && !self.place.queue.is_foreign() {
             // The stream has failed already, and that is the error to report.
             let _ = self.cut_padding(self.place.at());

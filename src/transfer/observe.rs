@@ -1,4 +1,4 @@
-//! What an observer of a transfer is shown: counts, sections, events.
+//! The counts, sections and events that an observer of a transfer receives.
 
 use crate::end::HoleWay;
 use crate::section::Section;

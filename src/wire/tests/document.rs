@@ -41,7 +41,8 @@ pub fn types() -> BTreeMap<String, u8> {
 
 /// The numbers of a list such as "DATA, HOLE, 13 to 127, 0".
 fn numbers(list: &str, types: &BTreeMap<String, u8>) -> Vec<u8> {
-    let number = |word: &str| word.parse::<u8>().unwrap_or_else(|_| panic!("{word} is no number"));
+    let number =
+        |word: &str| word.parse::<u8>().unwrap_or_else(|_| panic!("{word} is not a number"));
     list.split(", ")
         .flat_map(|word| match (types.get(word), word.split_once(" to ")) {
             (Some(known), _) => *known..=*known,

@@ -6,7 +6,7 @@ use crate::wire::tests::document;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-/// What a machine did with a frame.
+/// The effect of a frame on a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Seen {
     /// Refused with EPROTO.
