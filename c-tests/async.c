@@ -557,6 +557,46 @@ static void a_description_that_cannot_be_is_refused(void)
     }
 }
 
+static size_t at_first_advance;
+
+static int advance_counts(void *opaque)
+{
+    struct medium *medium = opaque;
+
+    if (at_first_advance == 0)
+        at_first_advance = medium->waiting_count;
+    return advance(opaque);
+}
+
+static void a_transfer_begins_with_the_requests_that_an_end_asks_for(void)
+{
+    static const struct {
+        uint32_t source, sink;
+        size_t begun;
+    } cases[] = { { 0, 0, 8 }, { 2, 0, 2 }, { 0, 3, 3 }, { 5, 4, 4 }, { 100, 0, 8 } };
+    struct sparsestream_async_ops counting = ops;
+
+    counting.advance = advance_counts;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct medium from, to;
+        struct sparsestream_source *source;
+        struct sparsestream_sink *sink;
+
+        context("case %zu", i);
+        medium_init(&from, 65536, 65536, LATE, 1);
+        medium_init(&to, 65536, 65536, LATE, 2);
+        from.info.begin_depth = cases[i].source;
+        to.info.begin_depth = cases[i].sink;
+        at_first_advance = 0;
+        ends(&from, &to, &counting, NULL, &source, &sink);
+        CHECK_INT(run(source, sink, NULL), ==, 0);
+        CHECK_INT(at_first_advance, ==, cases[i].begun);
+        CHECK_INT(memcmp(from.bytes, to.bytes, 65536), ==, 0);
+        medium_end(&from);
+        medium_end(&to);
+    }
+}
+
 static void an_end_that_is_used_by_hand_is_refused_and_asked_for_nothing(void)
 {
     struct medium from, to;
@@ -678,5 +718,6 @@ TESTS(CASE(every_habit_of_both_ends_gives_the_same_bytes),
       CASE(a_write_beyond_a_fixed_end_is_refused_before_it_is_submitted),
       CASE(arguments_are_checked_and_the_opaque_is_freed),
       CASE(a_description_that_cannot_be_is_refused),
+      CASE(a_transfer_begins_with_the_requests_that_an_end_asks_for),
       CASE(an_end_that_is_used_by_hand_is_refused_and_asked_for_nothing),
       CASE(the_words_of_an_end_reach_the_caller_and_the_other_end))

@@ -1786,9 +1786,11 @@ typedef struct sparsestream_async_info {
      */
     uint32_t depth;
     /**
-     * Zero.
+     * The requests in flight with which a transfer begins. It doubles them, up to `depth`, as long as that
+     * makes it faster. 0, the default, means 32. Of two ends the smaller number counts. Set it if requests
+     * that are not needed cost the other side much.
      */
-    uint32_t reserved;
+    uint32_t begin_depth;
 } sparsestream_async_info;
 
 /**

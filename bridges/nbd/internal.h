@@ -24,6 +24,11 @@ enum {
     MOST_DEPTH = 256,
     /* Offsets and lengths of any server are multiples of at most this. */
     MOST_BLOCK = 65536,
+    /*
+     * The requests that a transfer with TLS begins with. This thread encrypts for all of them, and the threads of a near server
+     * that is given more at once take the processor away from it.
+     */
+    BEGIN_ENCRYPTED = 8,
 };
 
 /* The most bytes of one request without a payload: what 32 bits hold, whatever the minimum block. */

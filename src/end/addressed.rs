@@ -24,6 +24,8 @@ pub struct Geometry {
     pub zero: u64,
     /// The most requests that may be under way.
     pub depth: usize,
+    /// How many are under way at the beginning; 0 for as many as usual.
+    pub begin: usize,
     /// A sink: it grows with what is written, and everything beyond `size` reads zero. If not, nothing can
     /// be written beyond `size`.
     pub grows: bool,

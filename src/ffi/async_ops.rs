@@ -52,8 +52,10 @@ pub struct sparsestream_async_info {
     pub memory: u32,
     /// The most requests in flight, 1 to 256. Default: 16. A transfer may use fewer.
     pub depth: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The requests in flight with which a transfer begins. It doubles them, up to `depth`, as long as that
+    /// makes it faster. 0, the default, means 32. Of two ends the smaller number counts. Set it if requests
+    /// that are not needed cost the other side much.
+    pub begin_depth: u32,
 }
 
 /// A request. The library owns it and does not move it. From `submit` to `sparsestream_request_done` the end

@@ -353,6 +353,7 @@ impl<C: Checkpoint> Place<C> {
             request: REQUEST,
             zero: i64::MAX as u64,
             depth: DEPTH,
+            begin: 0,
             grows,
             reads: direct.readable(),
         })

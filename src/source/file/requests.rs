@@ -21,6 +21,7 @@ impl Addressable for FileSource {
             request: REQUEST,
             zero: REQUEST,
             depth: DEPTH,
+            begin: 0,
             grows: false,
             reads: true,
         })

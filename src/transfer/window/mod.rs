@@ -101,6 +101,7 @@ impl Window {
         let grain = ports().map(Port::block).max().unwrap_or(1);
         let depth = ports().map(|port| port.geometry.depth).max().unwrap_or(1);
         let depth = depth.min(options.depth as usize).max(1);
+        let begin = ports().filter_map(Port::begin).min();
         let none = || Error::nowhere(Operation::Allocate, Side::None, libc::ENOMEM);
         // Room for a read that is rounded outward, and for data that moves to another place in its block.
         let length = usize::try_from(grid.piece() + 2 * grain).map_err(|_| none())?;
@@ -117,7 +118,7 @@ impl Window {
             to,
             kinds,
             grid,
-            queue: Queue::new(slabs, begun).ok_or_else(none)?,
+            queue: Queue::new(slabs, begin, begun).ok_or_else(none)?,
             replies,
             gap: Gap::default(),
             source_ended: false,

@@ -72,6 +72,11 @@ impl Port {
         self.geometry.block
     }
 
+    /// How many requests are under way at the beginning, if the end asks for that.
+    pub(super) fn begin(&self) -> Option<usize> {
+        (self.geometry.begin > 0).then_some(self.geometry.begin)
+    }
+
     /// Whether no more requests may be under way.
     pub(super) fn is_full(&self) -> bool {
         self.in_flight >= self.geometry.depth

@@ -28,12 +28,13 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// No pieces, and memory for them; `None` if there is no memory. The stream is at `begun`.
-    pub(super) fn new(slabs: Vec<Slab>, begun: u64) -> Option<Self> {
+    /// No pieces, and memory for them, of which some are used at the beginning; `None` if there is no memory. The stream
+    /// is at `begun`.
+    pub(super) fn new(slabs: Vec<Slab>, begin: Option<usize>, begun: u64) -> Option<Self> {
         let most = slabs.len() * PIECES_PER_SLAB;
         let mut pieces = VecDeque::new();
         pieces.try_reserve_exact(most).ok()?;
-        let room = Room::new(slabs.len());
+        let room = Room::new(slabs.len(), begin);
         Some(Queue { pieces, most, first: 0, planned: begun, slabs, room, looked: 0 })
     }
 

@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-/// The pieces at the beginning.
+/// The pieces at the beginning, unless an end asks for others.
 const FIRST: usize = 32;
 
 /// A piece is overtaken when this many times the limit have begun after it.
@@ -45,6 +45,8 @@ enum Trial {
 
 #[derive(Debug)]
 pub(super) struct Room {
+    /// The limit at the beginning, and the least.
+    first: usize,
     limit: usize,
     /// The pieces that there is memory for.
     most: usize,
@@ -59,9 +61,12 @@ pub(super) struct Room {
 }
 
 impl Room {
-    pub(super) fn new(most: usize) -> Self {
+    /// Memory for the most pieces, of which this many are used at the beginning.
+    pub(super) fn new(most: usize, begin: Option<usize>) -> Self {
+        let first = begin.unwrap_or(FIRST).min(most);
         Room {
-            limit: most.min(FIRST),
+            first,
+            limit: first,
             most,
             used: 0,
             trial: Trial::Begun { cold: true },
@@ -105,7 +110,7 @@ impl Room {
             Holds::Overtaken => {}
         }
         self.returned += 1;
-        if self.most > FIRST && self.returned >= self.limit {
+        if self.most > self.first && self.returned >= self.limit {
             self.measure(now());
         }
     }
@@ -142,7 +147,7 @@ impl Room {
             Trial::Doubled { again, .. } if *again => *again = false,
             Trial::Doubled { before, .. } => {
                 let usual = *before;
-                self.limit = (self.limit / 2).max(self.most.min(FIRST));
+                self.limit = (self.limit / 2).max(self.first);
                 self.trial = Trial::Pause { left: self.pause, usual };
                 self.pause = (self.pause * 2).min(LONGEST_PAUSE);
             }
@@ -188,14 +193,24 @@ mod tests {
 
     #[test]
     fn few_pieces_are_enough_where_more_are_not_faster() {
-        let (mut room, mut now) = (Room::new(256), Instant::now());
+        let (mut room, mut now) = (Room::new(256, None), Instant::now());
         let limit = run(&mut room, &mut now, 1000, |_| 4000);
         assert!(limit <= 2 * FIRST, "{limit}");
     }
 
     #[test]
+    fn an_end_may_begin_with_fewer() {
+        let (mut room, mut now) = (Room::new(256, Some(4)), Instant::now());
+        assert_eq!(run(&mut room, &mut now, 1, |_| 1000), 4);
+        let limit = run(&mut room, &mut now, 1000, |_| 4000);
+        assert!((4..=8).contains(&limit), "{limit}");
+        let limit = run(&mut room, &mut now, 20000, |held| held as u64 * 50);
+        assert_eq!(limit, 256);
+    }
+
+    #[test]
     fn long_answers_have_as_many_as_there_is_memory_for() {
-        let (mut room, mut now) = (Room::new(256), Instant::now());
+        let (mut room, mut now) = (Room::new(256, None), Instant::now());
         // 20 ms for each.
         let limit = run(&mut room, &mut now, 300, |held| held as u64 * 50);
         assert_eq!(limit, 256);
@@ -203,7 +218,7 @@ mod tests {
 
     #[test]
     fn answers_that_become_long_later_are_noticed() {
-        let (mut room, mut now) = (Room::new(256), Instant::now());
+        let (mut room, mut now) = (Room::new(256, None), Instant::now());
         run(&mut room, &mut now, 2000, |_| 4000);
         let limit = run(&mut room, &mut now, 20000, |held| held as u64 * 50);
         assert_eq!(limit, 256);
@@ -212,7 +227,7 @@ mod tests {
     /// The rates of a near server whose threads and memory are cold at first.
     #[test]
     fn a_slow_beginning_is_not_taken_for_an_effect_of_more_pieces() {
-        let (mut room, mut now) = (Room::new(256), Instant::now());
+        let (mut room, mut now) = (Room::new(256, None), Instant::now());
         let mut fill = |ms, rate| run(&mut room, &mut now, ms, |_| rate);
         fill(16, 2000);
         let limit = fill(1000, 6000);
@@ -222,7 +237,7 @@ mod tests {
     /// Each doubling begins with memory that was never touched: one slow rate.
     #[test]
     fn one_slow_rate_does_not_end_the_growth() {
-        let (mut room, mut now) = (Room::new(256), Instant::now());
+        let (mut room, mut now) = (Room::new(256, None), Instant::now());
         let (mut begun, mut seen) = (now, 0);
         for _ in 0..250 {
             if room.limit != seen {
@@ -236,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_full_link_ends_the_growth() {
-        let (mut room, mut now) = (Room::new(256), Instant::now());
+        let (mut room, mut now) = (Room::new(256, None), Instant::now());
         // 2 ms for each, and 16,000 a second at most: 32 in flight fill it.
         let limit = run(&mut room, &mut now, 200, |held| (held as u64 * 500).min(16000));
         assert!((32..=64).contains(&limit), "{limit}");
@@ -244,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_piece_that_was_overtaken_makes_room() {
-        let mut room = Room::new(256);
+        let mut room = Room::new(256, None);
         while room.admits() {
             room.took(Instant::now);
         }
@@ -258,7 +273,7 @@ mod tests {
 
     #[test]
     fn little_memory_is_used_whole() {
-        let mut room = Room::new(3);
+        let mut room = Room::new(3, None);
         for _ in 0..3 {
             assert!(room.admits());
             room.took(Instant::now);

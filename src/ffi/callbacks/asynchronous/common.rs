@@ -117,6 +117,7 @@ impl Common {
             request: limit(info.request_size),
             zero: limit(info.zero_size),
             depth: info.depth as usize,
+            begin: info.begin_depth as usize,
             grows: info.flags & SPARSESTREAM_ASYNC_GROWS != 0,
             reads: info.flags & SPARSESTREAM_ASYNC_READS != 0,
         })
@@ -204,7 +205,6 @@ impl Drop for Common {
 }
 
 static FLAGS: Rule = Rule::new("info.flags", Bound::Flags);
-static RESERVED: Rule = Rule::new("info.reserved", Bound::Exactly);
 static TOTAL: Rule = Rule::new("info.total", Bound::Only("0 or more"));
 static BLOCK: Rule = Rule::new("info.block", Bound::Only("a power of two from 1 to 65536"));
 static MEMORY: Rule =
@@ -224,7 +224,6 @@ fn checked(info: &sparsestream_async_info, site: Site) -> Result<()> {
     let two = |value: u32, most: u32| value.is_power_of_two() && value <= most;
     for (sound, rule, given, bound) in [
         (info.flags & !known == 0, &FLAGS, signed(info.flags), known),
-        (info.reserved == 0, &RESERVED, info.reserved.into(), 0),
         (info.total >= 0, &TOTAL, info.total, 0),
         (two(info.block, 65536), &BLOCK, block, 0),
         (two(info.memory, info.block), &MEMORY, info.memory.into(), 0),
