@@ -120,7 +120,18 @@ impl Addressable for Memory {
     fn describe(&mut self) -> Result<Geometry> {
         let Habits { block, memory, request, depth, reads, grows, .. } = self.habits;
         let (at, size) = (self.at + self.place, self.size);
-        Ok(Geometry { at, size, block, memory, request, zero: 1 << 40, depth, begin: 0, grows, reads })
+        Ok(Geometry {
+            at,
+            size,
+            block,
+            memory,
+            request,
+            zero: 1 << 40,
+            depth,
+            begin: 0,
+            grows,
+            reads,
+        })
     }
 
     fn submit(&mut self, request: Request) {
