@@ -2,13 +2,13 @@
 /*
  * libsparsestream-nbd: the export of an NBD server as an end of a sparsestream transfer.
  *
- *     struct sparsestream_nbd *export;
+ *     struct sparsestream_nbd *nbd;
  *     struct sparsestream_source *source;
  *
- *     r = sparsestream_nbd_open("nbd://server/disk", NULL, &export);
+ *     r = sparsestream_nbd_open("nbd://server/disk", NULL, &nbd);
  *     if (r < 0)
  *         fprintf(stderr, "%s\n", sparsestream_nbd_last_error());
- *     r = sparsestream_nbd_source(export, NULL, &source);
+ *     r = sparsestream_nbd_source(nbd, NULL, &source);
  *
  * Functions return 0 or a negative errno. sparsestream_nbd_last_error() returns the message of a function below
  * that failed; a transfer reports its own failures.
@@ -139,13 +139,13 @@ typedef struct sparsestream_nbd_end_options {
 /*
  * Opens the export of a URI: nbd://, nbds:// (TLS), nbd+unix://, nbds+unix://, nbd+vsock://, nbds+vsock://.
  *
- * Returns 0 and an export in `*export` that the caller frees, or a negative errno with `*export` NULL: -EINVAL (an
+ * Returns 0 and an export in `*nbd` that the caller frees, or a negative errno with `*nbd` NULL: -EINVAL (an
  * argument), -E2BIG (a struct from a later version), -ENOMEM, -ETIMEDOUT (`timeout_ms`), -ENOTSUP (libnbd was built
  * without what the URI asks for), -EPROTO (the server refused, or does not speak NBD), -ECONNREFUSED and the other
  * errnos of connect(2).
  */
 int sparsestream_nbd_open(const char *uri, const struct sparsestream_nbd_options *options,
-                          struct sparsestream_nbd **export);
+                          struct sparsestream_nbd **nbd);
 
 /*
  * Opens an export over a connected stream socket, with one connection.
@@ -153,15 +153,15 @@ int sparsestream_nbd_open(const char *uri, const struct sparsestream_nbd_options
  * The socket belongs to the export, which closes it, whether this succeeds or fails. Returns as sparsestream_nbd_open().
  */
 int sparsestream_nbd_open_socket(int socket, const struct sparsestream_nbd_options *options,
-                                 struct sparsestream_nbd **export);
+                                 struct sparsestream_nbd **nbd);
 
 /* Reports the properties of the export. Returns 0, -EINVAL, -EAGAIN (SPARSESTREAM_NBD_NONBLOCK: not connected
  * yet; see sparsestream_nbd_wait()), or the errno for which the connection failed. */
-int sparsestream_nbd_info(struct sparsestream_nbd *export, struct sparsestream_nbd_facts *facts);
+int sparsestream_nbd_info(struct sparsestream_nbd *nbd, struct sparsestream_nbd_facts *facts);
 
 /* Sets the descriptors and the time to wait for after sparsestream_nbd_info() has returned -EAGAIN. Returns 0 or
  * -EINVAL. */
-int sparsestream_nbd_wait(struct sparsestream_nbd *export, struct sparsestream_wait *wait);
+int sparsestream_nbd_wait(struct sparsestream_nbd *nbd, struct sparsestream_wait *wait);
 
 /*
  * Calls `section` for each section of a range, in the order of their offsets, without reading data. Adjacent
@@ -171,7 +171,7 @@ int sparsestream_nbd_wait(struct sparsestream_nbd *export, struct sparsestream_w
  * Returns 0, -EINVAL (an argument, or a range that is not in the export), -ENOMEM, -EBUSY (the export has an end), the
  * errno of the connection, or the negative errno that `section` returned, which ends it.
  */
-int sparsestream_nbd_map(struct sparsestream_nbd *export, int64_t offset, int64_t length,
+int sparsestream_nbd_map(struct sparsestream_nbd *nbd, int64_t offset, int64_t length,
                          int (*section)(void *opaque, const struct sparsestream_section *section), void *opaque);
 
 /*
@@ -179,7 +179,7 @@ int sparsestream_nbd_map(struct sparsestream_nbd *export, int64_t offset, int64_
  * become the largest values that the options of the export allow: up to `requests` on each connection, within
  * `memory`. Returns 0 or -EINVAL.
  */
-int sparsestream_nbd_tune(struct sparsestream_nbd *export, struct sparsestream_transfer_options *options);
+int sparsestream_nbd_tune(struct sparsestream_nbd *nbd, struct sparsestream_transfer_options *options);
 
 /*
  * Makes a source, or a sink, of an export; only a transfer can use it. The end holds a reference to the export, so
@@ -195,13 +195,13 @@ int sparsestream_nbd_tune(struct sparsestream_nbd *export, struct sparsestream_t
  * Return 0 and a handle that the caller frees, or a negative errno: -EINVAL, -E2BIG, -ENOMEM, -EBUSY (the export has an
  * end), -EROFS (a sink of an export that is known to be read-only).
  */
-int sparsestream_nbd_source(struct sparsestream_nbd *export, const struct sparsestream_nbd_end_options *options,
+int sparsestream_nbd_source(struct sparsestream_nbd *nbd, const struct sparsestream_nbd_end_options *options,
                             struct sparsestream_source **source);
-int sparsestream_nbd_sink(struct sparsestream_nbd *export, const struct sparsestream_nbd_end_options *options,
+int sparsestream_nbd_sink(struct sparsestream_nbd *nbd, const struct sparsestream_nbd_end_options *options,
                           struct sparsestream_sink **sink);
 
 /* Drops the caller's reference. The connections are closed when no end holds the export any more. NULL is allowed. */
-void sparsestream_nbd_free(struct sparsestream_nbd *export);
+void sparsestream_nbd_free(struct sparsestream_nbd *nbd);
 
 /* This thread's message for its last call of a function above that failed; "" before the first. Valid until the next
  * such call of this thread. */
