@@ -22,8 +22,9 @@ CHECK_PACKAGES_OPTIONAL = valgrind:valgrind strace:strace xfsprogs:mkfs.xfs btrf
     libgnutls28-dev libnbd-dev libnbd-bin:nbdcopy nbdkit:nbdkit qemu-utils:qemu-nbd gnutls-bin:certtool python3-libnbd \
     acl:setfacl attr:setfattr
 
-# For `make packages`.
-PACKAGES_PACKAGES = dpkg-dev:dpkg-buildpackage debhelper:dh lintian:lintian debootstrap:debootstrap rpm:rpmbuild rpmlint:rpmlint
+# For `make packages`, beside Debian's own Rust, the same as for the oldest: only one of its versions can be installed.
+PACKAGES_PACKAGES = dpkg-dev:dpkg-buildpackage debhelper:dh libnbd-dev libvirt-dev lintian:lintian debootstrap:debootstrap \
+    iproute2:ip rpm:rpmbuild rpmlint:rpmlint
 
 # The oldest Rust that Cargo.toml allows, as Debian 12 has it; it is called by its path beside any other.
 OLDEST_RUST_PACKAGES = 'rustc-web=1.85*:/usr/bin/rustc' 'cargo-web=1.85*:/usr/bin/cargo' 'libstd-rust-web-dev=1.85*'
@@ -76,7 +77,8 @@ packages: packages-deps ## make the tarball and the packages of the last commit,
 
 .PHONY: packages-deps
 packages-deps:
-	@build-aux/install-deps --rust $(CHECK_PACKAGES) --optional $(PACKAGES_PACKAGES)
+	@build-aux/install-deps --optional $(OLDEST_RUST_PACKAGES)
+	@CARGO=/usr/bin/cargo build-aux/install-deps --rust $(CHECK_PACKAGES) --optional $(PACKAGES_PACKAGES)
 
 .PHONY: header
 header: ## write include/sparsestream.h from src/ffi
