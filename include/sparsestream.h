@@ -31,12 +31,12 @@
  * Each end can be a file descriptor, the caller's functions, the caller's protocol, the library's wire, or a
  * channel to another thread. Offsets and lengths are in bytes, times in milliseconds.
  *
- * Functions return 0 or a count, or a negative errno; sparsestream_last_error() returns the message. The errnos
- * of a function are listed in its comment. Each function can also return -ENOTRECOVERABLE, if the library itself
- * has failed.
+ * Functions return 0 or a count, or a negative errno; sparsestream_last_error() returns the message. The comment
+ * of a function lists its errnos. Each function can also return -ENOTRECOVERABLE if the library itself has
+ * failed.
  *
- * Each struct begins with its size. Set it to the sizeof of the struct. In any other field, zero selects the
- * default. See sparsestream(3).
+ * Each struct begins with the field `size`. Set it to the sizeof of the struct. In any other field, zero selects
+ * the default. See sparsestream(3).
  */
 
 #ifndef SPARSESTREAM_H
@@ -156,7 +156,7 @@ typedef struct sparsestream_error {
      */
     uint64_t size;
     /**
-     * The errno, positive; 0 when nothing has failed.
+     * The errno, positive; 0 if nothing has failed.
      */
     int32_t code;
     /**
@@ -182,7 +182,8 @@ typedef struct sparsestream_error {
      */
     int64_t expected;
     /**
-     * The same as text, ended by a NUL byte: side, operation, offset, and the system's text for the errno.
+     * The failure as text, ended by a NUL byte: side, operation, offset, and the system's text for the errno.
+     * If `peer` is 1, it begins with "peer: ".
      */
     char message[512];
 } sparsestream_error;
@@ -201,16 +202,17 @@ const char *sparsestream_last_error(void);
  * Adds details to the failure that a callback is about to return. Call it in the callback, on its thread,
  * just before the return.
  *
- * `error` is a positive errno; the callback must return its negative value. If it returns something else, or
- * -EAGAIN or -EINTR, the details are dropped. `operation` is one of `SPARSESTREAM_OPERATION_...`, or 0 for
- * the operation for which the callback was called. `offset` is the offset of the failure in the stream, or
- * -1 for the current position. `text` may be NULL. The library keeps its first 255 bytes, and replaces each
- * character that could confuse a terminal by a question mark.
+ * `error` is a positive errno; the callback must return its negative value. If the callback returns another
+ * number, or if `error` is EAGAIN or EINTR, the details are dropped. `operation` is one of
+ * `SPARSESTREAM_OPERATION_...`, or 0 for the operation for which the callback was called. `offset` is the
+ * offset of the failure in the stream, or -1 for the current position. `text` may be NULL. The library keeps
+ * its first 255 bytes, and replaces each character that could confuse a terminal by a question mark.
  *
- * This works in the functions of tables. In progress, section and checkpoint callbacks it has no effect.
+ * The function works in callbacks that belong to a table. It has no effect in `progress`, `section` and
+ * `checkpoint` callbacks of options.
  *
- * Returns 0, or -EINVAL (`error` is not from 1 to 4095, `operation` is not one of these, or `offset` is less
- * than -1).
+ * Returns 0, or -EINVAL (`error` is not from 1 to 4095, `operation` is not one of
+ * `SPARSESTREAM_OPERATION_...`, or `offset` is less than -1).
  */
 int sparsestream_set_error(int error,
                            int operation,
@@ -302,18 +304,18 @@ typedef struct sparsestream_section {
  * result is false and 0. A block device is data to its end. So is a file on a file system that does not
  * report holes; see `sparsestream_holes_supported`.
  *
- * Position: restored before the return, also on failure. If that is not possible, the call fails with an
- * error whose operation is `SPARSESTREAM_OPERATION_SEEK`. Other threads, and processes that share the open
- * file, must not use the position during the call. On failure the outputs are not changed.
+ * Position: restored before the return, even on failure. If that is not possible, the call fails with the
+ * operation `SPARSESTREAM_OPERATION_SEEK`. Other threads, and processes that share the open file, must not
+ * use the position during the call. On failure the outputs are not changed.
  *
  * The call asks the file system with lseek(2), SEEK_DATA and SEEK_HOLE, at most ten times. The answer may be
- * outdated as soon as it is given. Where the file system contradicts itself, the result is data.
+ * outdated when it arrives. If the answers of the file system contradict each other, the result is data.
  *
  * For a hole, the call also checks the type of the file system, with fstatfs(2). Some file systems include
  * dirty pages in their map of holes: ext2 to ext4, XFS, Btrfs, F2FS, tmpfs, ramfs, EROFS, SquashFS, and
  * overlayfs over a file system that supports FIEMAP. On all others the call writes the file's pages back with
- * fdatasync(2), which may block, and calls lseek(2) again. If fdatasync(2) fails, the result is data to the
- * end. The call does the same if lseek(2) fails with an errno that does not concern the medium, such as
+ * fdatasync(2), which may block, and asks again. If fdatasync(2) fails, the result is data to the end. The
+ * call also asks again in this way if lseek(2) fails with an errno that does not concern the medium, such as
  * ENOENT or EPERM.
  *
  * Returns 0, or -EINVAL (an output is NULL), -EBADF (not an open descriptor, or O_PATH), -EISDIR
@@ -331,7 +333,7 @@ int sparsestream_in_data(int fd,
  *
  * Position: as with `sparsestream_in_data`.
  *
- * Returns 0 or the errors of `sparsestream_in_data`. -EINVAL also means that `offset` is negative or that
+ * Returns 0 or the errors of `sparsestream_in_data`. -EINVAL can also mean that `offset` is negative or that
  * the `size` of `out` is not valid.
  */
 int sparsestream_section_at(int fd,
@@ -349,8 +351,8 @@ int sparsestream_section_at(int fd,
  * Position: as with `sparsestream_in_data`. It moves during the walk.
  *
  * Returns 0 at the end of the range or of the file, the value that the callback returned, or the errors of
- * `sparsestream_in_data`. -EINVAL also means that `offset` or `length` is negative or that `callback` is
- * NULL. The value of a callback leaves no message.
+ * `sparsestream_in_data`. -EINVAL can also mean that `offset` or `length` is negative or that `callback` is
+ * NULL. A value that the callback returned leaves no message.
  */
 int sparsestream_map(int fd,
                      int64_t offset,
@@ -361,8 +363,8 @@ int sparsestream_map(int fd,
 /**
  * Reports whether the file system can report holes in this file. Position: as with `sparsestream_in_data`.
  *
- * 1 means that the file system reports a map. It may still store no holes; then the map has data only. 0
- * means that it has no map, or that this is a block device: everything is data.
+ * 1 means that the file system has a map. It may nevertheless store no holes; then the map has only data. 0
+ * means that there is no map, as for a block device: everything is data.
  *
  * Returns 1, 0, or the errors of `sparsestream_in_data`.
  */
@@ -429,8 +431,9 @@ typedef struct sparsestream_wait {
      */
     int32_t side;
     /**
-     * The first descriptor of `fds`, or -1 if there is none. If there is also no timeout, the side is made of
-     * functions without `wait`, and only your program knows when they are ready: run the transfer again then.
+     * The first descriptor of `fds`, or -1 if there is none. If `timeout_ms` is also -1, a callback of that
+     * side returned -EAGAIN, and its table has no `wait`: only the program knows when to run the transfer
+     * again.
      */
     int32_t fd;
     /**
@@ -484,8 +487,8 @@ typedef struct sparsestream_plan {
 /**
  * Flags: `flags` of `sparsestream_source_options`.
  */
-/* Read the whole range as data, and do not ask the file system for holes. Only
-   `SPARSESTREAM_DETECT_ZEROES` finds holes then. */
+/* Read the whole range as data, and do not ask the file system for holes. With this flag, only
+   `SPARSESTREAM_DETECT_ZEROES` finds holes. */
 #define SPARSESTREAM_IGNORE_MAP 1
 /* Read at most `length` bytes. A source that ends earlier is not an error. */
 #define SPARSESTREAM_AT_MOST (1 << 18)
@@ -496,9 +499,9 @@ typedef struct sparsestream_plan {
 typedef struct sparsestream_source sparsestream_source;
 
 /**
- * The properties of a source, known before the first byte. Before it calls `describe` of a table, the
- * library sets all fields to the values that follow from the table; `describe` changes those that differ.
- * Before you call `sparsestream_source_describe`, set `size`.
+ * The properties of a source, known before the first byte. Before the library calls `describe` of a table, it
+ * sets all fields to the values that follow from the table; `describe` changes those that differ. Before you
+ * call `sparsestream_source_describe`, set `size`.
  */
 typedef struct sparsestream_source_info {
     /**
@@ -543,8 +546,8 @@ typedef struct sparsestream_source_options {
      */
     int64_t offset;
     /**
-     * The number of bytes to read; 0 means to the end. A source that ends before that is an error
-     * (-ENODATA), unless `SPARSESTREAM_AT_MOST` is set.
+     * The number of bytes to read; 0 means to the end. A source that ends before that fails with -ENODATA,
+     * unless `SPARSESTREAM_AT_MOST` is set.
      */
     int64_t length;
     /**
@@ -559,16 +562,16 @@ typedef struct sparsestream_source_options {
 } sparsestream_source_options;
 
 /**
- * A source made of the caller's functions.
+ * A source that is made from the caller's functions. Only `read` is always required.
  *
  * Each function gets the `opaque` that was passed with the table, and returns 0 or a count, or a negative
- * errno. `sparsestream_set_error` adds details to the errno. Two errnos do not end the transfer: after
- * -EAGAIN (not ready) the same call is made again later, and after -EINTR at once, with the same arguments.
+ * errno. `sparsestream_set_error` can add details to the errno. Two errnos do not end the transfer: the
+ * library repeats a call with the same arguments later after -EAGAIN (not ready), and at once after -EINTR.
  * Do not return them for the failure of a remote peer, because the call would be repeated for ever.
  *
  * The functions run on the thread that drives the source, with thread cancellation disabled. They must not
  * throw, longjmp, call pthread_exit or enable cancellation. They must not use the handle that they serve
- * (-EBUSY). All functions except `read` may be NULL.
+ * (-EBUSY).
  */
 typedef struct sparsestream_source_ops {
     /**
@@ -585,30 +588,31 @@ typedef struct sparsestream_source_ops {
      */
     uint64_t flags;
     /**
-     * Reports the next section: sets `kind` and `length`. `offset` is the position of the source. At the
-     * end, the kind is `SPARSESTREAM_END`. Called once for each section; the library then reads or skips all
-     * of it. NULL: the source is all data.
+     * Reports the next section: sets `kind` and `length`, which is -1 for data of unknown length. The library
+     * has set `offset` to the position of the source. At the end, the kind is `SPARSESTREAM_END`. Called once
+     * for each section; the library then reads or skips all of it. Requires `skip`. NULL: the source is all
+     * data.
      */
     int (*section)(void *opaque, struct sparsestream_section *section);
     /**
      * Reads at most `length` bytes of data and advances the source. Returns the count, which may be short,
      * or 0 at the end. After -EAGAIN the call is repeated with the same buffer, which stays valid until
-     * then. Required.
+     * then.
      */
     int64_t (*read)(void *opaque, void *buffer, size_t length);
     /**
      * Advances the source by at most `length` bytes of the hole or the kept section that `section` reported.
-     * Returns the count, at least 1. Required if `section` is set.
+     * Returns the count, at least 1. Requires `section`.
      */
     int64_t (*skip)(void *opaque, int64_t length);
     /**
-     * Reports the properties of the source. Called before the first byte, possibly more than once. It
-     * changes only the fields of `info` that must differ.
+     * Reports the properties of the source: changes the fields of `info` that differ. Called before the first
+     * byte, possibly more than once.
      */
     int (*describe)(void *opaque, struct sparsestream_source_info *info);
     /**
-     * Called after everything was moved and the sink was finished. Called again while it returns -EAGAIN;
-     * any other result is final.
+     * Called after everything was moved and the sink was finished. Called again while it returns -EAGAIN or
+     * -EINTR; any other result is final.
      */
     int (*finish)(void *opaque);
     /**
@@ -627,48 +631,52 @@ typedef struct sparsestream_source_ops {
     /**
      * Lends the next data if it is already in memory: sets `*memory` to it and returns its length. Returns 0
      * if the data must be read. The memory must not change until `took` was called for all of it, or the
-     * source was finished or aborted. Required if `took` is set.
+     * source was finished or aborted. Requires `took`.
      */
     int64_t (*lent)(void *opaque, const void **memory);
     /**
-     * Advances the source by `length` bytes of the memory that was lent. Cannot fail.
+     * Advances the source by `length` bytes of the memory that was lent. Cannot fail. Requires `lent`.
      */
     void (*took)(void *opaque, size_t length);
     /**
-     * Called after a function returned -EAGAIN: sets the descriptors and the time to wait for. A descriptor
-     * that is not open ends a run that waits by itself with -EBADF. NULL: the program itself runs the
-     * transfer again when the function is ready.
+     * Called after a function returned -EAGAIN: sets the descriptors and the time to wait for. A run that
+     * waits by itself fails with -EBADF if one of the descriptors is not open. NULL: the program itself runs
+     * the transfer again when the function is ready.
      */
     int (*wait)(void *opaque, struct sparsestream_wait *wait);
 } sparsestream_source_ops;
 
 /**
- * Makes a source that reads a descriptor. A regular file or a block device is read by offset, and its file
- * position is not used. A pipe, a socket or a character device is read in order.
+ * Makes a source that reads a descriptor. A regular file or a block device is read by offset, whatever its
+ * file position. A pipe, a socket or a character device is read in order.
  *
- * The end of the source is fixed by this call. Bytes that are appended to a file later are not read. If the
- * file shrinks, the source ends early, which is an error (-ENODATA). Files of /proc and /sys, whose size is
- * not known, are read to their end.
+ * The end of a file is fixed by this call. Bytes that are appended later are not read. If the file becomes
+ * shorter, the source ends early and fails with -ENODATA. Files of /proc and /sys, whose size is not known,
+ * are read to their end.
  *
- * The caller owns the descriptor, which must stay open until the source was freed and no transfer holds it;
- * then `free` of the options is called.
+ * The caller owns the descriptor, which must stay open until the source was freed and no transfer holds it.
+ * Then `free` of the options is called.
  *
- * Position: the search for holes moves it. It is restored when the source has ended, and when it is
- * finished, aborted or freed.
+ * Position: the search for holes moves the file position. It is restored when the source has ended, and when
+ * the source is finished, aborted or freed.
  *
  * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
- * -EINVAL (an argument, an unknown flag, a range that starts beyond the end), -E2BIG (options from a later
- * version), -EBADF (not open for reading), -EISDIR, -ESPIPE (an offset for a pipe, a socket or a character
- * device; or a descriptor without content, such as an eventfd), -EPROTOTYPE (a socket that is not a stream
- * socket), -ENODATA (the range ends beyond the end), -ENOMEM, or the errno of fstat(2), fcntl(2) or
- * ioctl(2).
+ *
+ * - -EINVAL: an argument is invalid, a flag is unknown, or the range starts beyond the end;
+ * - -E2BIG: the options are from a later version;
+ * - -EBADF: the descriptor is not open for reading; -EISDIR: it is a directory;
+ * - -ESPIPE: an offset for a pipe, a socket or a character device; or a descriptor without content, such as an
+ *   eventfd;
+ * - -EPROTOTYPE: a socket that is not a stream socket;
+ * - -ENODATA: the range ends beyond the end;
+ * - -ENOMEM, or the errno of fstat(2), fcntl(2) or ioctl(2).
  */
 int sparsestream_source_from_fd(int fd,
                                 const struct sparsestream_source_options *options,
                                 struct sparsestream_source **source);
 
 /**
- * Makes a source of the caller's functions; see `sparsestream_source_ops`.
+ * Makes a source from the caller's functions; see `sparsestream_source_ops`.
  *
  * `ops` is copied. `opaque` must be valid until `ops->free` is called with it. That happens exactly once:
  * after the source was freed and no transfer holds it, or before this call returns a failure. It does not
@@ -683,10 +691,10 @@ int sparsestream_source_from_callbacks(const struct sparsestream_source_ops *ops
 
 /**
  * Reports the next section: its kind, and the number of bytes from the current position to its end. `offset`
- * is always 0. At the end of the source, the kind is `SPARSESTREAM_END` and the length 0.
+ * is always 0. At the end of the source, the kind is `SPARSESTREAM_END` and the length is 0.
  *
- * For a stream, a pipe, a socket, a character device or a wire, the length of data is -1 unless it is known,
- * and `SPARSESTREAM_DATA` may be reported although the next read finds the end.
+ * For a stream, a pipe, a socket, a character device or a wire, the length of data is -1 unless it is known.
+ * If it is -1, the next read may also return 0, the end.
  *
  * Returns 0 or a negative errno: -EINVAL, -EBUSY (the handle is in use by another call), -EAGAIN (not known
  * yet; see `sparsestream_source_wait`), -EINTR, -ESHUTDOWN, -ENODATA (ended early), or the error of the
@@ -697,7 +705,7 @@ int sparsestream_source_section(struct sparsestream_source *source,
 
 /**
  * Reports the properties of a source: its length, if it is known, and which kinds of section it may have.
- * For a source made of functions, this calls `describe`.
+ * For a source that is made from functions, this calls `describe`.
  *
  * Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, -EINTR, -ESHUTDOWN, or the error of the
  * system or the callback.
@@ -731,19 +739,19 @@ int64_t sparsestream_source_read(struct sparsestream_source *source,
 /**
  * Advances the source by `length` bytes without reading them. The bytes must lie within one hole or one kept
  * section. In a regular file or a block device, they may also be data. Pipes, sockets and character devices
- * cannot skip. For a source made of functions, `skip` is called at the next call.
+ * cannot skip (-ESPIPE). For a source that is made from functions, the library calls `skip` at the next call.
  *
  * Returns 0 or a negative errno: -EINVAL (negative, or beyond the section), -ESPIPE, -ESHUTDOWN,
- * -EBUSY, -EAGAIN, or the error of the system or the callback.
+ * -EBUSY, -EAGAIN, -EINTR, or the error of the system or the callback.
  */
 int sparsestream_source_skip(struct sparsestream_source *source,
                              int64_t length);
 
 /**
  * Finishes the source after its end was reached: restores the position of a descriptor, or calls `finish` of
- * a table and returns its result. Call it once, and again while it returns -EAGAIN.
+ * a table and returns its result. Call it once, and again while it returns -EAGAIN or -EINTR.
  *
- * Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, or the error of the system or the
+ * Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, -EINTR, or the error of the system or the
  * callback.
  */
 int sparsestream_source_finish(struct sparsestream_source *source);
@@ -763,12 +771,12 @@ int sparsestream_source_abort(struct sparsestream_source *source,
  * Frees the caller's handle, which must not be used again. NULL is allowed.
  *
  * A transfer holds its source until the transfer is freed, so handles may be freed in any order. The source
- * itself is freed with the last handle that holds it. Then a stream on which `recv` was called, and which
- * was neither finished nor aborted, is aborted with ECANCELED, and `free` of the table or the options is
- * called. Descriptors stay open.
+ * itself is freed with the last handle that holds it. Then a stream or table that was used, but neither
+ * finished nor aborted, is aborted with ECANCELED, and `free` of the table or the options is called.
+ * Descriptors stay open.
  *
- * If a call uses the source at that time, for example because one of its own functions calls this, the
- * source is not freed, and the thread's message reports EBUSY.
+ * If another call uses the source, for example because one of its own functions calls this, the source is
+ * not freed, and the thread's message reports EBUSY.
  */
 void sparsestream_source_free(struct sparsestream_source *source);
 
@@ -786,7 +794,7 @@ void sparsestream_source_free(struct sparsestream_source *source);
    other kinds of descriptor the flag has no effect. */
 #define SPARSESTREAM_TRUNCATE 4
 /* The target already reads as zeros wherever the stream has a hole, for example because it was just
-   created. The sink then leaves these ranges alone. If the target does not read as zeros there, its old
+   created. The sink then does not touch these ranges. If the target does not read as zeros there, its old
    bytes remain. The flag has no effect where holes are written as zeros anyway. */
 #define SPARSESTREAM_KNOWN_ZERO 8
 
@@ -819,15 +827,16 @@ typedef struct sparsestream_sink_options {
      */
     int64_t length;
     /**
-     * Call fsync(2) after each such number of bytes of data, at the end, and when something moves 5 seconds
-     * or more after the last call; 0 means never. If the value is at least 65536, no more than this many
-     * bytes of data are written but not yet durable at any time. Regular files and block devices only.
+     * Call fsync(2) each time that this many more bytes of data were written, and at the end; 0 means never.
+     * It is also called if something moves 5 seconds or more after the last call. With a value of at least
+     * 65536, at most this many bytes of data are at any time written but not yet durable. Regular files and
+     * block devices only.
      */
     int64_t sync_interval;
     /**
-     * Called after each fsync(2) that `sync_interval` or `SPARSESTREAM_SYNC` causes. The file is on the
-     * medium from `offset` of these options to `durable_offset`. A negative errno ends the transfer with
-     * that error (-EIO for -EAGAIN and -EINTR). May be NULL.
+     * Called after each fsync(2) that `sync_interval` or `SPARSESTREAM_SYNC` causes. The bytes of the file
+     * from `offset` of these options to `durable_offset` are on the medium. A negative errno ends the transfer
+     * with that error (-EIO for -EAGAIN and -EINTR). May be NULL.
      */
     int (*checkpoint)(void *opaque, int64_t durable_offset);
     /**
@@ -842,7 +851,7 @@ typedef struct sparsestream_sink_options {
 } sparsestream_sink_options;
 
 /**
- * The properties of a sink. Before it calls `announce` of a table, the library sets all fields to the values
+ * The properties of a sink. Before the library calls `announce` of a table, it sets all fields to the values
  * that follow from the table; `announce` changes those that differ. Before you call
  * `sparsestream_sink_announce`, set `size`.
  */
@@ -869,8 +878,8 @@ typedef struct sparsestream_sink_info {
 } sparsestream_sink_info;
 
 /**
- * A sink made of the caller's functions. The rules of `sparsestream_source_ops` apply. All functions except
- * `write` may be NULL.
+ * A sink that is made from the caller's functions. The rules of `sparsestream_source_ops` apply. Only `write`
+ * is always required.
  */
 typedef struct sparsestream_sink_ops {
     /**
@@ -884,13 +893,13 @@ typedef struct sparsestream_sink_ops {
     void (*free)(void *opaque);
     /**
      * Writes at most `length` bytes of data. Returns the count, which may be short but not 0. After -EAGAIN
-     * the call is repeated with the same buffer, which stays valid until then. Required.
+     * the call is repeated with the same buffer, which stays valid until then.
      */
     int64_t (*write)(void *opaque, const void *buffer, size_t length);
     /**
      * Makes a hole of at most `length` bytes, which must read as zeros afterwards. Returns the count, at
-     * least 1. A function that would take long should do a part and return. NULL: zeros are passed to
-     * `write` instead.
+     * least 1. If the whole hole would take long, make a part of it. NULL: zeros are passed to `write`
+     * instead.
      */
     int64_t (*hole)(void *opaque, int64_t length);
     /**
@@ -899,15 +908,15 @@ typedef struct sparsestream_sink_ops {
      */
     int64_t (*keep)(void *opaque, int64_t length);
     /**
-     * Announces the stream. Called before the first byte, possibly more than once. The function refuses the
-     * stream with an errno, or changes the fields of `info` that must differ.
+     * Announces the stream. Called before the first byte, possibly more than once. To refuse the stream,
+     * return a negative errno. Otherwise change the fields of `info` that differ.
      */
     int (*announce)(void *opaque,
                     const struct sparsestream_plan *plan,
                     struct sparsestream_sink_info *info);
     /**
      * Called after everything was written. Report any remaining failure here. Called again while it returns
-     * -EAGAIN; any other result is final.
+     * -EAGAIN or -EINTR; any other result is final.
      */
     int (*finish)(void *opaque);
     /**
@@ -915,18 +924,18 @@ typedef struct sparsestream_sink_ops {
      */
     void (*abort)(void *opaque, int error);
     /**
-     * Returns the number of bytes from the start of the stream that are on the medium. Must be fast. NULL:
-     * the number is not known.
+     * Returns the number of bytes from the start of the stream that are on the medium. Called after each step
+     * of a transfer, so it must be fast. NULL: the number is not known.
      */
     int64_t (*durable)(void *opaque);
     /**
      * Lends memory for the next data: sets `*memory` to it and returns its length, or 0 if there is none.
-     * The memory must stay valid until `committed` or another function is called. Required if `committed` is
-     * set.
+     * The memory must stay valid until `committed` or another function is called. Requires `committed`.
      */
     int64_t (*lend)(void *opaque, void **memory);
     /**
      * The first `length` bytes of the memory that was lent now hold data, and count as written. Cannot fail.
+     * Requires `lend`.
      */
     void (*committed)(void *opaque, size_t length);
     /**
@@ -939,31 +948,38 @@ typedef struct sparsestream_sink_ops {
  * Makes a sink that writes to a descriptor. A regular file or a block device is written by offset, and its
  * file position is not used and not changed. A pipe, a socket or a character device is written in order.
  *
- * A hole reads as zeros afterwards, also over old content. A regular file gets its exact size when the sink
- * is finished, also if the stream ends with a hole. It is made shorter only with `SPARSESTREAM_TRUNCATE`.
+ * A hole reads as zeros afterwards, whatever the target held before. A regular file gets its exact size when
+ * the sink is finished, even if the stream ends with a hole. It becomes shorter only with
+ * `SPARSESTREAM_TRUNCATE`.
  *
  * A regular file that was opened with O_APPEND is written from the end that it has when the sink is made. A
  * hole is made with ftruncate(2), after the size was checked again. If another process has appended, the
- * sink writes zeros instead from then on. Between that check and ftruncate(2) no other process may append.
+ * sink writes zeros instead from then on. No other process may append between that check and ftruncate(2),
+ * because that call could remove its bytes.
  *
- * The caller owns the descriptor, which must stay open until the sink was freed and no transfer holds it;
- * then `free` of the options is called. Some file systems report an error only at close(2). Check the result
+ * The caller owns the descriptor, which must stay open until the sink was freed and no transfer holds it.
+ * Then `free` of the options is called. Some file systems report an error only at close(2). Check the result
  * of close(2), or use `SPARSESTREAM_SYNC`, so that the sink reports the error.
  *
- * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL: -EINVAL
- * (an argument, an unknown flag, an offset in a file opened with O_APPEND, a block device opened with
- * O_APPEND), -E2BIG (options from a later version), -EBADF (not open for writing), -EISDIR, -ESPIPE (an
- * offset or a request to sync for a pipe, a socket or a character device; or a descriptor without content,
- * such as an eventfd), -EPROTOTYPE (a socket that is not a stream socket), -EFBIG (the offset lies beyond
- * RLIMIT_FSIZE), -ENOSPC (the offset lies beyond a device's end), -EPERM (a sealed memfd), -ENOMEM, or the
- * errno of fstat(2), fcntl(2) or ioctl(2).
+ * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
+ *
+ * - -EINVAL: an argument is invalid, or a flag is unknown; or a file opened with O_APPEND has an offset or is a
+ *   block device;
+ * - -E2BIG: the options are from a later version;
+ * - -EBADF: the descriptor is not open for writing; -EISDIR: it is a directory;
+ * - -ESPIPE: an offset or a request to sync for a pipe, a socket or a character device; or a descriptor without
+ *   content, such as an eventfd;
+ * - -EPROTOTYPE: a socket that is not a stream socket;
+ * - -EFBIG: the offset is beyond RLIMIT_FSIZE; -ENOSPC: it is beyond the end of a device;
+ * - -EPERM: a sealed memfd;
+ * - -ENOMEM, or the errno of fstat(2), fcntl(2) or ioctl(2).
  */
 int sparsestream_sink_to_fd(int fd,
                             const struct sparsestream_sink_options *options,
                             struct sparsestream_sink **sink);
 
 /**
- * Makes a sink of the caller's functions; see `sparsestream_sink_ops`.
+ * Makes a sink from the caller's functions; see `sparsestream_sink_ops`.
  *
  * `ops` is copied. `opaque` must be valid until `ops->free` is called with it. That happens exactly once:
  * after the sink was freed and no transfer holds it, or before this call returns a failure. It does not
@@ -979,13 +995,19 @@ int sparsestream_sink_to_callbacks(const struct sparsestream_sink_ops *ops,
 /**
  * Writes at most `length` bytes of `buffer` and advances the sink by the number that it returns.
  *
- * Returns the count, which may be short but is 0 only if `length` is 0, or a negative errno: -EINVAL, -EBUSY
- * (the handle is in use by another call), -EAGAIN, -EINTR, -ESHUTDOWN (finished or aborted before), -EFBIG
- * (beyond `length` of the options or RLIMIT_FSIZE), -EOVERFLOW (beyond the largest offset), -ENOSPC, -EPERM
- * (a memfd that is sealed against growing), -EPIPE (the reader has closed its end; SIGPIPE is not raised),
- * -EIO (the medium failed, or the file system returned EAGAIN or wrote 0 bytes), -EPROTO (a callback returned
- * an invalid value), or the error of the system or the callback. -EINVAL also means that a part of a block of
- * a target with O_DIRECT must be preserved, and the target cannot be read.
+ * Returns the count, which may be short but is 0 only if `length` is 0, or a negative errno:
+ *
+ * - -EINVAL: an argument is invalid; or the rest of a block of a target with O_DIRECT must be preserved, and
+ *   the target cannot be read;
+ * - -EBUSY: the handle is in use by another call;
+ * - -EAGAIN (not ready), -EINTR;
+ * - -ESHUTDOWN: the sink was finished or aborted before;
+ * - -EFBIG: beyond `length` of the options or RLIMIT_FSIZE; -EOVERFLOW: beyond the largest offset;
+ * - -ENOSPC; -EPERM: a memfd that is sealed against growing;
+ * - -EPIPE: the reader has closed its end; SIGPIPE is not raised;
+ * - -EIO: the medium failed, or the file system returned EAGAIN or wrote 0 bytes;
+ * - -EPROTO: a callback returned an invalid value;
+ * - or the error of the system or the callback.
  */
 int64_t sparsestream_sink_write(struct sparsestream_sink *sink,
                                 const void *buffer,
@@ -993,7 +1015,7 @@ int64_t sparsestream_sink_write(struct sparsestream_sink *sink,
 
 /**
  * Makes a hole of at most `length` bytes and advances the sink by the number that it returns. The hole reads
- * as zeros when the sink is finished. A large hole over old content is made in steps.
+ * as zeros after the sink was finished. A large hole over old content is made in steps.
  *
  * Returns the count, which may be short but is 0 only if `length` is 0, or a negative errno: -EOPNOTSUPP
  * (this sink cannot make holes: write zeros), and those of `sparsestream_sink_write`.
@@ -1014,8 +1036,8 @@ int64_t sparsestream_sink_keep(struct sparsestream_sink *sink,
 
 /**
  * Announces a stream to a sink, which may refuse it, and reports the properties of the sink. A transfer does
- * this by itself. For a sink that is driven by hand it is optional, and must come before the first byte. A
- * NULL `plan` announces any length, with holes. `info` may be NULL.
+ * this by itself. For a sink that is driven by hand, the call is optional and must come before the first
+ * byte. A `plan` of NULL announces a stream of any length, with holes. `info` may be NULL.
  *
  * Returns 0 or a negative errno: -EINVAL, -E2BIG, -EBUSY, -EAGAIN, -EINTR, -ESHUTDOWN, -EFBIG or -ENOSPC
  * (too long), -EOPNOTSUPP (the plan has kept sections, and the sink does not support them), or the error of
@@ -1027,8 +1049,8 @@ int sparsestream_sink_announce(struct sparsestream_sink *sink,
 
 /**
  * Reports what to wait for after a call on this sink returned -EAGAIN. At any other time the sink is ready:
- * there is no descriptor, and `timeout_ms` is 0. A sink of a wire with `keepalive_ms` may report a longer
- * `timeout_ms`, after which a call must be made on it so that it can send a sign of life.
+ * there is no descriptor, and `timeout_ms` is 0. For a wire with `keepalive_ms`, `timeout_ms` may also be the
+ * time until the next sign of life is due: then call the sink again.
  *
  * Returns 0 or a negative errno: -EINVAL, -EBUSY.
  */
@@ -1037,10 +1059,10 @@ int sparsestream_sink_wait(struct sparsestream_sink *sink,
 
 /**
  * Ends the sink with success: sets the size of a regular file, syncs it if that was requested, or calls
- * `finish` of a table. The stream has succeeded only if this call does. Call it once, and again while it
- * returns -EAGAIN.
+ * `finish` of a table. The stream has succeeded only if this call succeeds. Call it once, and again while it
+ * returns -EAGAIN or -EINTR.
  *
- * Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, -EFBIG, -ENOSPC, or the error of the
+ * Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, -EINTR, -EFBIG, -ENOSPC, or the error of the
  * system or the callback.
  */
 int sparsestream_sink_finish(struct sparsestream_sink *sink);
@@ -1060,12 +1082,12 @@ int sparsestream_sink_abort(struct sparsestream_sink *sink,
  * Frees the caller's handle, which must not be used again. NULL is allowed.
  *
  * A transfer holds its sink until the transfer is freed, so handles may be freed in any order. The sink
- * itself is freed with the last handle that holds it. Then a stream on which `send` or `send_hole` was
- * called, and which was neither finished nor aborted, is aborted with ECANCELED, and `free` of the table or
- * the options is called. Descriptors stay open.
+ * itself is freed with the last handle that holds it. Then a stream or table that was used, but neither
+ * finished nor aborted, is aborted with ECANCELED, and `free` of the table or the options is called.
+ * Descriptors stay open. The call does not finish the sink.
  *
- * If a call uses the sink at that time, for example because one of its own functions calls this, the sink is
- * not freed, and the thread's message reports EBUSY.
+ * If another call uses the sink, for example because one of its own functions calls this, the sink is not
+ * freed, and the thread's message reports EBUSY.
  */
 void sparsestream_sink_free(struct sparsestream_sink *sink);
 
@@ -1103,8 +1125,8 @@ typedef struct sparsestream_stream_ops {
     uint64_t preferred;
     /**
      * Sends at most `length` bytes of data. Returns the count, which may be short but not 0. After -EAGAIN
-     * the call is repeated with the same buffer, which stays valid until then. If the peer has hung up
-     * (EPIPE), read its reason and return that errno.
+     * the call is repeated with the same buffer, which stays valid until then. If the peer has closed the
+     * connection (EPIPE), read the reason that it sent, and return that errno.
      */
     int64_t (*send)(void *stream, const void *buffer, size_t length);
     /**
@@ -1146,13 +1168,14 @@ typedef struct sparsestream_stream_ops {
     /**
      * Called after everything was moved. A sink sends the end of the stream, waits for the peer's answer,
      * and returns it (0 or a negative errno). A source reports to the peer that everything was received and
-     * stored, if the protocol can do that. Called again while it returns -EAGAIN; any other result is final.
+     * stored, if the protocol can do that. Called again while it returns -EAGAIN or -EINTR; any other result
+     * is final.
      */
     int (*finish)(void *stream);
     /**
-     * The stream failed with `error`, a positive errno: report that to the peer if this is possible without
-     * a long wait. During the call, `sparsestream_last_error` returns the message.
-     * If the stream was used at all, exactly one of `finish` and `abort` is called, once.
+     * The stream failed with `error`, a positive errno, or was cancelled (ECANCELED). Report the failure to
+     * the peer if that is possible without a long wait. During the call, `sparsestream_last_error` returns
+     * the message. If the stream was used at all, exactly one of `finish` and `abort` is called, once.
      */
     void (*abort)(void *stream, int error);
     /**
@@ -1166,7 +1189,7 @@ typedef struct sparsestream_stream_ops {
 } sparsestream_stream_ops;
 
 /**
- * Makes a sink of the caller's protocol; see `sparsestream_stream_ops`. Ownership and `free` are as with
+ * Makes a sink from the caller's protocol; see `sparsestream_stream_ops`. Ownership and `free` are as with
  * `sparsestream_sink_to_callbacks`.
  *
  * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
@@ -1177,7 +1200,7 @@ int sparsestream_sink_to_stream(const struct sparsestream_stream_ops *ops,
                                 struct sparsestream_sink **sink);
 
 /**
- * Makes a source of the caller's protocol; see `sparsestream_stream_ops`. Ownership and `free` are as with
+ * Makes a source from the caller's protocol; see `sparsestream_stream_ops`. Ownership and `free` are as with
  * `sparsestream_source_from_callbacks`.
  *
  * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
@@ -1226,12 +1249,12 @@ typedef struct sparsestream_stats {
     uint64_t size;
     /**
      * The position in the stream, in bytes from its first byte. If the transfer was resumed, it includes the
-     * bytes that the receiver already held; while these are being compared, it is the number of bytes
-     * compared so far. It returns to 0 if the stream starts again.
+     * bytes that the receiver already held; while these are compared, it is the number of bytes compared so
+     * far. It returns to 0 if the stream starts again.
      */
     int64_t position;
     /**
-     * The value of `position` at the end, or -1 if the source does not know it.
+     * The value of `position` at the end, or -1 if the source does not know it, or before the first run.
      */
     int64_t total;
     /**
@@ -1275,9 +1298,9 @@ typedef struct sparsestream_stats {
 /**
  * The options of a transfer. Zero-initialise it and set `size`; NULL means all defaults.
  *
- * The callbacks run on the thread that runs the transfer. On that transfer they may call
- * `sparsestream_transfer_cancel` and `sparsestream_transfer_fail` only. They must not throw, longjmp, or
- * free a handle that is in use.
+ * The callbacks run on the thread that runs the transfer. The only functions that they may call on that
+ * transfer are `sparsestream_transfer_cancel` and `sparsestream_transfer_fail`. They must not throw, longjmp,
+ * or free a handle that is in use.
  */
 typedef struct sparsestream_transfer_options {
     /**
@@ -1294,14 +1317,15 @@ typedef struct sparsestream_transfer_options {
     int32_t sparse;
     /**
      * The block size for `SPARSESTREAM_DETECT_ZEROES`, in bytes: a power of two from 512 to 1048576; 0 means
-     * 65536. Blocks are aligned to this size, counted from the first byte of the stream. A block is cut short
-     * by a hole, by the end of the stream, and where the source was not ready.
+     * 65536. Blocks begin at multiples of this size, counted from the first byte of the stream. A block is
+     * shorter only before a hole, before the end, and where the source was not ready.
      */
     uint32_t zero_block;
     /**
      * The size of the transfer's buffer in bytes, 4096 to 67108864; 0 means 1048576. With
-     * `SPARSESTREAM_DETECT_ZEROES`, a buffer smaller than `zero_block` is enlarged to that size. Apart from
-     * the buffer, a transfer takes a few hundred bytes, and at most 256 KiB in a pipe of the kernel.
+     * `SPARSESTREAM_DETECT_ZEROES`, a buffer smaller than `zero_block` is enlarged to that size. In addition,
+     * a transfer takes a few hundred bytes, at most 256 KiB in a pipe of the kernel, and the memory that
+     * `min_hole` and `depth` require.
      */
     uint64_t buffer_size;
     /**
@@ -1332,8 +1356,8 @@ typedef struct sparsestream_transfer_options {
     void *opaque;
     /**
      * The transfer fails with -ETIMEDOUT if it moves no byte for this many milliseconds; 0 means never. The
-     * error names the side that was waited for. A sign of life from the other end of a wire starts the time
-     * again (`keepalive_ms` of `sparsestream_wire_options`).
+     * side of the error is the end that the transfer waited for. A sign of life from the other end of a wire
+     * restarts the time (`keepalive_ms` of `sparsestream_wire_options`).
      *
      * The library checks the time when `sparsestream_transfer_run` is called, and while that call waits. A
      * callback that blocks is not interrupted. Time in which the transfer waits because of `rate` does not
@@ -1345,14 +1369,14 @@ typedef struct sparsestream_transfer_options {
      */
     int64_t stall_ms;
     /**
-     * The most bytes of data a second, on average; 0 means no limit. Holes do not count. When the limit is
-     * reached, a run with a budget of 0 waits. A run with another budget returns -EAGAIN, and
+     * The most bytes of data in a second, on average; 0 means no limit. Holes do not count. When the limit is
+     * reached, a run with a budget of 0 waits. A run with a greater budget returns -EAGAIN, and
      * `sparsestream_transfer_wait` reports how long to wait.
      */
     int64_t rate;
     /**
-     * As `stall_ms`, but a sign of life does not start the time again. So it also ends a transfer whose peer
-     * is alive but moves nothing. 0 means never. Without a wire, the smaller of the two limits applies.
+     * As `stall_ms`, but a sign of life does not restart the time. So this limit also ends a transfer whose
+     * peer is alive but moves nothing. 0 means never. Without a wire, the smaller of the two limits applies.
      */
     int64_t idle_ms;
     /**
@@ -1374,8 +1398,8 @@ typedef struct sparsestream_transfer_options {
      */
     uint64_t request_size;
     /**
-     * The most requests in flight, 1 to 256; 0 means 16. Such a transfer takes `depth` times `request_size`
-     * bytes of memory in addition to its buffer.
+     * The most requests in flight, 1 to 256; 0 means 16. Such a transfer takes the memory of `depth` plus one
+     * requests, and of two blocks for each of them, in addition to its buffer.
      */
     uint32_t depth;
     /**
@@ -1387,10 +1411,10 @@ typedef struct sparsestream_transfer_options {
 /**
  * Makes a transfer from a source to a sink. Nothing moves before it is run.
  *
- * The transfer holds both ends until it is freed, so the caller may free its handles of them at any time
- * after this call. Until the transfer has ended, the ends must not be used in any other way. If the transfer
- * was run at least once, each end gets exactly one finish or abort, at the latest when the transfer is
- * freed.
+ * The transfer holds both ends until it is freed, so the caller may free its own handles of the ends at any
+ * time after this call. Until the transfer has ended, the ends must not be used in any other way. If the
+ * transfer was run at least once, each end gets exactly one finish or abort, at the latest when the transfer
+ * is freed.
  *
  * Returns 0 and a handle in `*transfer` that the caller frees, or a negative errno with
  * `*transfer` NULL: -EINVAL (an argument, an unknown flag or sparse request), -E2BIG (options from
@@ -1404,35 +1428,47 @@ int sparsestream_transfer_new(struct sparsestream_source *source,
 /**
  * Starts or continues a transfer.
  *
- * `budget` limits one call, which returns 1 after about this many bytes of work. Data counts with its length,
- * even if it is found to be zeros. A hole, or a step of zeroing, counts as 64 bytes for each microsecond that
+ * `budget` limits one call, which returns 1 after about this many bytes of work. Each byte of data counts,
+ * even if it is found to be zero. A hole, or a step of zeroing, counts as 64 bytes for each microsecond that
  * it takes, but at least as 4096 bytes. With a budget, the call never waits for a descriptor, even if the
- * descriptor is in blocking mode. It does block while a regular file or a block device is read or written,
- * and while a callback blocks, but for no more than one piece.
+ * descriptor is in blocking mode. It does block while it reads or writes one piece of a regular file or a
+ * block device, and while a callback blocks.
  *
  * A `budget` of 0 means to run to the end. The call then waits, with poll(2), for descriptors in blocking
- * mode. It returns -EAGAIN only for descriptors in non-blocking mode and for callbacks.
+ * mode, and for callbacks whose table has `wait`. It returns -EAGAIN only for descriptors in non-blocking
+ * mode and for other callbacks.
  *
  * Position: the position of a source file moves while its holes are searched, and is restored when the
  * transfer has ended.
  *
  * Descriptors: a transfer from a descriptor or a wire into a file or a block device may open one pipe,
- * close-on-exec. It closes the pipe when it ends or is freed, and works without it if none can be opened. A
- * file that is sent to a socket or a pipe in non-blocking mode should not change before the other end has
+ * close-on-exec. It closes the pipe when it ends or is freed, and works without a pipe if none can be opened.
+ * A file that is sent to a socket or a pipe in non-blocking mode should not change before the other end has
  * read the data, because the kernel may send the pages of the file itself.
  *
- * Returns 0 if everything was moved and both ends are finished, 1 if the budget is used up, or -EAGAIN if an
- * end is not ready. After 1 run it again; after -EAGAIN do so when the end is ready (see
- * `sparsestream_transfer_wait`). Any other negative errno ends the transfer, and every later run returns the
- * same errno: -EOPNOTSUPP (the sparse request cannot be met, or the sink does not support kept sections; no
- * byte was moved), -ECANCELED, -ETIMEDOUT (`stall_ms`, `idle_ms`), -ENODATA (the source ended early), -EPROTO
- * (a callback returned an invalid value, or the source is longer than it reported), -EFBIG, -EOVERFLOW (the
- * source ends beyond the largest offset), -ESHUTDOWN (an end was finished or aborted before), -ENOSPC, -EPERM
- * (a memfd that is sealed against growing), -EPIPE (the reader has closed its end; SIGPIPE is not raised),
- * -EIO (the medium failed, or the file system returned EAGAIN or wrote 0 bytes), -EINVAL (a target with
- * O_DIRECT cannot be read, and a part of one of its blocks must be preserved; or an argument, and then the
- * transfer has not ended), -ENOMEM (no byte was moved), -EBUSY (another call uses the transfer or one of its
- * ends; the transfer has not ended), or the error of the system or the callback.
+ * Returns one of these:
+ *
+ * - 0: everything was moved, and both ends are finished;
+ * - 1: the budget is used up; run the transfer again;
+ * - -EAGAIN: an end is not ready; run the transfer again when it is (see `sparsestream_transfer_wait`);
+ * - -EBUSY: another call uses the transfer or one of its ends; the transfer has not ended;
+ * - -EINVAL: an argument is invalid, and the transfer has not ended; or the transfer has failed, because the
+ *   rest of a block of a target with O_DIRECT must be preserved, and the target cannot be read.
+ *
+ * Any other negative errno means that the transfer has failed. Every later run returns the same errno:
+ *
+ * - -EOPNOTSUPP: the sparse request cannot be met, or the sink does not support kept sections; no byte was
+ *   moved;
+ * - -ENOMEM: no memory for the buffer; no byte was moved;
+ * - -ECANCELED; -ETIMEDOUT: `stall_ms` or `idle_ms`;
+ * - -ENODATA: the source ended early;
+ * - -EPROTO: a callback returned an invalid value, or the source is longer than it reported;
+ * - -EFBIG: beyond `length` of the sink's options or RLIMIT_FSIZE; -EOVERFLOW: beyond the largest offset;
+ * - -ENOSPC; -EPERM: a memfd that is sealed against growing;
+ * - -EPIPE: the reader has closed its end; SIGPIPE is not raised;
+ * - -EIO: the medium failed, or the file system returned EAGAIN or wrote 0 bytes;
+ * - -ESHUTDOWN: an end was finished or aborted before;
+ * - or the error of the system or the callback.
  */
 int sparsestream_transfer_run(struct sparsestream_transfer *transfer,
                               int64_t budget);
@@ -1468,10 +1504,10 @@ int sparsestream_transfer_error(struct sparsestream_transfer *transfer,
 /**
  * Asks the transfer to end with -ECANCELED. Any thread and a signal handler may call this at any time before
  * the handle is freed. A running transfer ends after its current step, or within 100 ms if it waits. A
- * transfer that is not running ends when it is next run. If the transfer has already ended, the call has no
- * effect.
+ * transfer that is not running ends when it is run the next time. The call has no effect on a transfer that
+ * has ended or whose sink is finished.
  *
- * Returns 0, or -EINVAL (NULL). It does not change the thread's message, so that a signal handler may call
+ * Returns 0, or -EINVAL (NULL). The call does not change the thread's message, so a signal handler may make
  * it.
  */
 int sparsestream_transfer_cancel(struct sparsestream_transfer *transfer);
@@ -1479,12 +1515,11 @@ int sparsestream_transfer_cancel(struct sparsestream_transfer *transfer);
 /**
  * Asks the transfer to end with `error`, a positive errno, and with `text` in its message. Use it if the
  * program knows why the transfer must fail, for example because a connection was lost. The request takes
- * effect as with `sparsestream_transfer_cancel`. The first error counts, and a cancel before or after it
- * does not change it. EAGAIN and EINTR become EIO. `text` may be NULL; the library keeps its first 255
- * bytes.
+ * effect as with `sparsestream_transfer_cancel`. Only the first such error counts, and a cancel does not
+ * change it. EAGAIN and EINTR become EIO. `text` may be NULL; the library keeps its first 255 bytes.
  *
- * Any thread may call this, also while the transfer runs, and so may its callbacks. A signal handler may
- * not.
+ * Any thread may call this, even while the transfer runs, and so may the callbacks of the transfer. A signal
+ * handler may not.
  *
  * Returns 0 or -EINVAL (NULL, or `error` is not from 1 to 4095).
  */
@@ -1496,8 +1531,8 @@ int sparsestream_transfer_fail(struct sparsestream_transfer *transfer,
  * Frees a transfer. NULL is allowed.
  *
  * If the transfer was run and has not ended, its sink is aborted, and then its source. An end that another
- * call is using is aborted after that call. Then the transfer releases its sink and its source. An end whose
- * handle the caller has already freed is freed now.
+ * call is using is aborted after that call. Then the transfer releases both ends: an end whose handle the
+ * caller has already freed is freed with it. The call waits for requests to files that are in flight.
  *
  * If another call uses the transfer, for example because one of its callbacks calls this, the transfer is
  * not freed, and the thread's message reports EBUSY.
@@ -1510,17 +1545,17 @@ void sparsestream_transfer_free(struct sparsestream_transfer *transfer);
  */
 
 /**
- * Sends a source over the caller's protocol: makes a sink of the stream, runs a transfer to its end, and
- * frees both. The caller keeps the source.
+ * Sends a source over the caller's protocol: makes a sink from the stream, runs a transfer to its end, and
+ * frees that sink and the transfer. The caller keeps the source.
  *
- * The call blocks. It waits with poll(2) for the descriptors of both ends, also for those in non-blocking
- * mode, and for the descriptors that `wait` of the table reports. If the table has no `wait`, a function
- * that returns -EAGAIN ends the call with that error. For an event loop use the transfer functions.
+ * The call blocks. It waits with poll(2) for the descriptors of both ends, in blocking and in non-blocking
+ * mode, and for the descriptors that `wait` of the table reports. If a function returns -EAGAIN and the table
+ * has no `wait`, the call fails with -EAGAIN. For an event loop use the transfer functions.
  *
- * Before it returns, the call makes exactly one call of `finish` or `abort` of `ops`, and then exactly one
- * of `free`. There are two exceptions. If the table is of a later version or lacks `send`, only `free` is
- * called. If the table is NULL or its `size` is not valid, no function is called. `stats` may be NULL; if
- * the transfer was started, it is also filled on failure.
+ * The library calls exactly one of `finish` and `abort` of `ops`, and then `free` exactly once. There are two
+ * exceptions. If the table is of a later version or lacks `send`, only `free` is called. If the table is NULL
+ * or its `size` is not valid, no function is called. `stats` may be NULL; if the transfer was started, it is
+ * filled even on failure.
  *
  * Returns 0, or the errors of `sparsestream_transfer_new` and `sparsestream_transfer_run`.
  */
@@ -1531,9 +1566,9 @@ int sparsestream_send_all(struct sparsestream_source *source,
                           struct sparsestream_stats *stats);
 
 /**
- * Receives the caller's protocol into a sink: makes a source of the stream, runs a transfer to its end, and
- * frees both. The caller keeps the sink. The table must have `recv`. Everything else is as with
- * `sparsestream_send_all`.
+ * Receives the caller's protocol into a sink: makes a source from the stream, runs a transfer to its end, and
+ * frees that source and the transfer. The caller keeps the sink. The table must have `recv`. Everything else
+ * is as with `sparsestream_send_all`.
  *
  * Returns 0, or the errors of `sparsestream_transfer_new` and `sparsestream_transfer_run`.
  */
@@ -1669,7 +1704,7 @@ typedef struct sparsestream_event {
      */
     int64_t position;
     /**
-     * One of `SPARSESTREAM_EVENT_...`, which describes the other fields. The fields that it does not mention
+     * One of `SPARSESTREAM_EVENT_...`, which defines the other fields. Fields that have no meaning for the kind
      * are 0.
      */
     int32_t kind;
@@ -1695,8 +1730,8 @@ typedef struct sparsestream_event {
  * Writes an event as text into a buffer, for example "splice declined, next is copy: Invalid argument". The
  * text is cut to fit and ended by a NUL byte. It may change with each version.
  *
- * Returns the length of the whole text without the NUL byte, as snprintf(3), or -EINVAL (an argument is
- * NULL). Any thread may call this.
+ * Returns the length of the whole text without the NUL byte, as snprintf(3) does, or -EINVAL (`event` is
+ * NULL, or `buffer` is NULL and `size` is not 0). Any thread may call this.
  */
 int64_t sparsestream_event_text(const struct sparsestream_event *event,
                                 char *buffer,
@@ -1740,9 +1775,10 @@ const char *sparsestream_hole_way_name(int way);
 /* The end grows when it is written beyond `total`, and reads as zeros there. Without this flag a write
    beyond `total` fails with -ENOSPC and is not submitted. */
 #define SPARSESTREAM_ASYNC_GROWS (1 << 20)
-/* A sink that also accepts `SPARSESTREAM_REQUEST_READ`. The library uses it to preserve the rest of a
-   block in which the stream, or a kept section, begins or ends. Without this flag such a stream is refused
-   with -EINVAL. */
+/* A sink that also accepts `SPARSESTREAM_REQUEST_READ`, which the library uses to preserve the rest of a
+   block of which the stream writes only a part. Without this flag and with a `block` greater than 1, the
+   library refuses such a stream (-EINVAL) and any stream with kept sections (-EOPNOTSUPP) before a byte
+   moves. */
 #define SPARSESTREAM_ASYNC_READS (1 << 21)
 
 /**
@@ -1782,7 +1818,8 @@ typedef struct sparsestream_async_info {
      */
     uint32_t memory;
     /**
-     * The most requests in flight, 1 to 256. Default: 16. A transfer may use fewer.
+     * The most requests in flight, at least 1; a value above 256 means 256. Default: 16. A transfer may use
+     * fewer.
      */
     uint32_t depth;
     /**
@@ -1811,7 +1848,7 @@ typedef struct sparsestream_request {
      */
     int32_t reserved;
     /**
-     * The offset of the first byte in the end.
+     * The offset, in the end, of the first byte.
      */
     int64_t offset;
     /**
@@ -1829,8 +1866,8 @@ typedef struct sparsestream_request {
 } sparsestream_request;
 
 /**
- * An end made of the caller's functions, with several requests in flight, each at its own offset. It suits a
- * network block protocol, for example.
+ * An end that is made from the caller's functions, with several requests in flight, each at its own offset.
+ * It suits a network block protocol, for example.
  *
  * Each function gets the `opaque` that was passed with the table. All functions except `free` and `abort`
  * return 0 or a negative errno. They run on the thread that runs the transfer, one at a time, and must not
@@ -1855,14 +1892,15 @@ typedef struct sparsestream_async_ops {
      */
     int (*describe)(void *opaque, struct sparsestream_async_info *info);
     /**
-     * Reports the memory that contains all buffers, `length` bytes at `start`, so that it can be registered.
-     * Called before the first request. The memory stays valid until the end was finished or aborted.
+     * Receives the memory that contains all buffers, `length` bytes at `start`, so that the end can register
+     * it. Called before the first request. The memory stays valid until the end was finished or aborted. The
+     * library ignores the result.
      */
     int (*memory)(void *opaque, void *start, size_t length);
     /**
-     * Accepts a request, which must be answered with `sparsestream_request_done`, at once or later. If it
-     * returns a negative errno, the request was not accepted and has failed with that errno. After -EAGAIN
-     * the request is submitted again after the next `advance`.
+     * Accepts a request, which must be answered with `sparsestream_request_done`, at once or later. If the
+     * function returns -EAGAIN, the request is submitted again after the next `advance`. Any other negative
+     * errno means that the request was not accepted and has failed with that errno.
      */
     int (*submit)(void *opaque, struct sparsestream_request *request);
     /**
@@ -1873,22 +1911,23 @@ typedef struct sparsestream_async_ops {
     /**
      * Sink with `SPARSESTREAM_ASYNC_GROWS`: sets the final size of the end. The last write may have been
      * rounded up to a block, so the size may be less than the number of bytes written. Called when no
-     * request is in flight, and again while it returns -EAGAIN.
+     * request is in flight, and again while it returns -EAGAIN. NULL: the end keeps the size that results
+     * from the writes.
      */
     int (*set_size)(void *opaque, int64_t bytes);
     /**
-     * Sets the descriptors and the time to wait for before `advance`, or a function that returned -EAGAIN,
-     * is called again. NULL: the program itself runs the transfer again when the end is ready.
+     * Sets the descriptors and the time to wait for. After the wait, the library calls `advance`, or again the
+     * function that returned -EAGAIN. NULL: the program itself runs the transfer again when the end is ready.
      */
     int (*wait)(void *opaque, struct sparsestream_wait *wait);
     /**
      * Sends and receives as much as is possible without waiting. Called after requests were submitted, and
-     * when the wait is over. -EAGAIN and -EINTR are not failures; another errno ends the transfer.
+     * when the wait is over. -EAGAIN and -EINTR are not failures; any other errno ends the transfer.
      */
     int (*advance)(void *opaque);
     /**
      * Called after everything was moved; no request is in flight. Report any remaining failure here. Called
-     * again while it returns -EAGAIN; any other result is final.
+     * again while it returns -EAGAIN or -EINTR; any other result is final.
      */
     int (*finish)(void *opaque);
     /**
@@ -1953,15 +1992,15 @@ int sparsestream_sink_to_async(const struct sparsestream_async_ops *ops,
 
 /**
  * Answers a request of a `sparsestream_async_ops`. `result` is the number of bytes that were read, written or
- * zeroed, or a negative errno. It is 0 for a FLUSH. If it is less than the length of the request, it must be
- * a multiple of `block`, and the rest is requested again. For a READ, 0 means that the end of the data was
+ * zeroed, 0 for a FLUSH, or a negative errno. A number that is less than the length of the request must be a
+ * multiple of `block`; the library then requests the rest. For a READ, 0 means that the end of the data was
  * reached.
  *
  * After this call the end must not use the request or its buffer.
  *
  * Every function of the table may call this, and so may any other thread between `submit` and the return of
- * `finish` or `abort`. The library sees the answer at its next call of `advance`. So another thread must
- * then make a descriptor of `wait` ready.
+ * `finish` or `abort`. The library sees the answer at its next call of `advance`. Therefore another thread
+ * must also make a descriptor of `wait` ready.
  *
  * Returns 0, or a negative errno without any effect: -EINVAL (NULL), -EALREADY (the request is not in
  * flight).
@@ -1977,35 +2016,35 @@ int sparsestream_request_done(struct sparsestream_request *request,
 /**
  * Flags: `flags` of `sparsestream_wire_options`.
  */
-/* Each DATA frame carries the CRC-32C of its payload. Either end can ask for it. A receiver without a way
-   back cannot ask: it refuses a stream that has no checksums (-EOPNOTSUPP). */
+/* Each DATA frame carries the CRC-32C of its payload. Either end can request this. A receiver without a
+   way back cannot request it: it refuses a stream without checksums (-EOPNOTSUPP). */
 #define SPARSESTREAM_WIRE_CHECKSUM 32
 /* The sender sends a digest of the whole stream, holes included, at checkpoints and at the end, and the
-   receiver compares it. The digest has 32 bytes and is made with BLAKE3. A receiver asks for it in the
-   same way as for `SPARSESTREAM_WIRE_CHECKSUM`. */
+   receiver compares it. The digest has 32 bytes and is made with BLAKE3. A receiver requests it in the
+   same way as `SPARSESTREAM_WIRE_CHECKSUM`. */
 #define SPARSESTREAM_WIRE_DIGEST 64
 /* Sender only. Let the receiver resume after the bytes that it already holds. */
 #define SPARSESTREAM_WIRE_RESUME 128
 /* If the stream cannot be resumed, start again from its first byte. Both ends need the flag if the held
    bytes differ from the source; in all other cases only the receiver needs it. Without the flag both ends
-   fail: with -EOPNOTSUPP if the sender cannot resume, and with -ESTALE if the held bytes, or the identity,
-   the transfer id or the length of the source, are not the same. */
+   fail: with -EOPNOTSUPP if the sender cannot resume, and with -ESTALE if the held bytes, the identity,
+   the transfer id or the length differ. */
 #define SPARSESTREAM_WIRE_RESTART 256
 /* `length`, `source_size`, `source_offset` and `data_bytes` are set. A value of -1 means unknown. */
 #define SPARSESTREAM_WIRE_SIZES 512
 /* Sender: the stream may have kept sections. The flag is not needed if a transfer drives the sink and its
-   source declares them. Receiver: accept a stream with kept sections. Without the flag it is refused
-   (-EOPNOTSUPP), because the result is right only if the target had the right content before. Such a
-   stream cannot be resumed. */
+   source declares kept sections. Receiver: accept a stream with kept sections. Without the flag the
+   receiver refuses such a stream (-EOPNOTSUPP), because the result is right only if the target had the
+   right content before. A stream with kept sections cannot be resumed. */
 #define SPARSESTREAM_WIRE_KEEP 1024
 
 /**
- * A transport made of the caller's functions: a TLS session, an SSH channel, or anything else that delivers
- * bytes in order.
+ * A transport that is made from the caller's functions: a TLS session, an SSH channel, or anything else that
+ * delivers bytes in order.
  *
  * Each function gets the `opaque` that was passed with the table. The functions must not wait. A function
  * that is not ready returns -EAGAIN and is called again later; after -EINTR it is called again at once.
- * `sparsestream_set_error` adds details to an errno. The functions run on the thread that drives the handle.
+ * `sparsestream_set_error` can add details to an errno. The functions run on the thread that drives the handle.
  * They must not throw, longjmp, or use the handle that they serve.
  */
 typedef struct sparsestream_transport_ops {
@@ -2014,7 +2053,7 @@ typedef struct sparsestream_transport_ops {
      */
     uint64_t size;
     /**
-     * Called exactly once with the `opaque`, after the handle was freed and no transfer holds it, or when
+     * Called exactly once with the `opaque`: after the handle was freed and no transfer holds it, or when
      * the constructor fails. May be NULL.
      */
     void (*free)(void *opaque);
@@ -2033,9 +2072,10 @@ typedef struct sparsestream_transport_ops {
     /**
      * Ends the session, for example with the close_notify of TLS. Called when the stream has ended or failed,
      * or when the handle is freed, but not if the constructor failed. Nothing is read or written afterwards.
-     * At the end of a stream it may be called again after -EAGAIN or -EINTR; after a failure it is called
-     * once. A failure of this function is ignored, except for a sink without a way back: there, nothing else
-     * confirms that the stream arrived. It must not close a descriptor that is still used. May be NULL.
+     * At the end of a stream it is called again while it returns -EAGAIN or -EINTR; after a failure it is
+     * called only once. A failure of this function is ignored, except for a sink without a way back, where
+     * nothing else confirms that the stream arrived. It must not close a descriptor that is still used. May
+     * be NULL.
      */
     int (*close)(void *opaque);
     /**
@@ -2097,7 +2137,7 @@ typedef struct sparsestream_wire_options {
     /**
      * Sender: a value that identifies the source and its present state; zeros for none. Another source, or
      * the same source after a change, must have another value. `sparsestream_wire_describe` makes one. The
-     * receiver gets it before it has sent anything, so put no secret into it unless the transport
+     * receiver gets the value before it has sent anything, so do not put a secret into it unless the transport
      * authenticates the receiver. Receiver, with `resume_offset`: the identity that came with the held bytes;
      * zeros for any. The library never takes an equal identity alone as proof of equal content.
      */
@@ -2116,8 +2156,8 @@ typedef struct sparsestream_wire_options {
     /**
      * This end sends a sign of life if it has sent nothing for this many milliseconds; 0 means never. It
      * does so while the transfer runs or waits, and `timeout_ms` of `sparsestream_wait` reports when the
-     * next one is due. At the other end a sign of life counts for `stall_ms`, but not for `idle_ms`. A
-     * receiver that reads back held bytes always sends one each second.
+     * next one is due. A sign of life restarts `stall_ms` of the other end, but not `idle_ms`. A receiver
+     * that reads back held bytes always sends one each second.
      */
     int64_t keepalive_ms;
     /**
@@ -2130,8 +2170,8 @@ typedef struct sparsestream_wire_options {
      */
     uint32_t max_payload;
     /**
-     * Receiver, with `resume_offset`: the file or block device that has the held bytes. They are read back
-     * if the sender has the same source. It must stay open until the source is freed.
+     * Receiver, with `resume_offset`: the file or block device that has the held bytes, which are read back
+     * if the sender has the same source. The descriptor must stay open until the source is freed.
      */
     int32_t resume_fd;
     /**
@@ -2196,8 +2236,8 @@ typedef struct sparsestream_wire_info {
      */
     int32_t answers;
     /**
-     * 1 if the sender's HELLO has arrived, even if it was then refused; otherwise 0. It is set even if the
-     * call fails, so that a daemon can drop a peer that is not a sender and accept another.
+     * 1 if the sender's HELLO has arrived, even if it was then refused; otherwise 0. This field is set even
+     * if the call fails, so that a daemon can drop a peer that is not a sender and accept another.
      */
     int32_t greeted;
 } sparsestream_wire_info;
@@ -2207,7 +2247,7 @@ typedef struct sparsestream_wire_info {
  *
  * `ops` is copied. `opaque` must be valid until `ops->free` is called with it. That happens exactly once:
  * after the sink was freed and no transfer holds it, or before this call returns a failure. It does not
- * happen if `ops` is NULL or its `size` is not valid. Unless `output_fd` offers a descriptor, data is copied
+ * happen if `ops` is NULL or its `size` is not valid. Unless `output_fd` returns a descriptor, data is copied
  * once more than with `sparsestream_sink_to_wire`.
  *
  * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL: -EINVAL
@@ -2223,7 +2263,7 @@ int sparsestream_sink_to_transport(const struct sparsestream_transport_ops *ops,
  * As `sparsestream_source_from_wire`, but receives the frames through the caller's functions. Ownership and
  * `free` are as with `sparsestream_sink_to_transport`.
  *
- * For such a source, `sparsestream_source_wire_info` does not wait but returns -EAGAIN;
+ * For such a source, `sparsestream_source_wire_info` never waits: it returns -EAGAIN, and
  * `sparsestream_source_wait` reports what to wait for.
  *
  * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
@@ -2243,8 +2283,8 @@ int sparsestream_source_from_transport(const struct sparsestream_transport_ops *
  * `read_fd` is the way back: the sink reads the receiver's answers from it. For a socket, pass the same
  * descriptor twice. With a way back, the sink finishes with success only if the receiver has reported that
  * everything is stored. If the receiver fails, the sink fails with the receiver's errno, operation, side and
- * offset, and `peer` of `sparsestream_error` is 1. If `read_fd` is -1, the receiver cannot answer, and success only
- * means that everything was written.
+ * offset, and `peer` of `sparsestream_error` is 1. If `read_fd` is -1, the receiver cannot answer, and success
+ * only means that everything was written.
  *
  * The sink never waits for a descriptor, whatever its mode, and raises no SIGPIPE. It takes at most 530 KiB
  * of memory. It gathers small pieces, so if you drive it by hand, the last pieces may be sent only when it
@@ -2252,30 +2292,39 @@ int sparsestream_source_from_transport(const struct sparsestream_transport_ops *
  * transfer holds it, and must not be used for anything else until then. If a sink was used and is freed
  * before it was finished, it reports ECANCELED to the receiver.
  *
- * If the source is a file, a transfer can send pieces of 64 KiB or more without copying them through memory.
- * It does so if `write_fd` is a regular file. For any other `write_fd` it does so if there is a way back,
- * `write_fd` is in non-blocking mode, and neither end asked for checksums or the digest. With
- * `SPARSESTREAM_DETECT_ZEROES` it does so only for blocks that are in the page cache and do not begin with
- * zeros.
+ * If the source is a file, a transfer can send pieces of 64 KiB or more without a copy through memory under
+ * these conditions:
+ *
+ * - neither end requested checksums or the digest;
+ * - `write_fd` is a regular file, or is in non-blocking mode and there is a way back;
+ * - with `SPARSESTREAM_DETECT_ZEROES`, the piece is in the page cache and does not begin with zeros.
  *
  * With `SPARSESTREAM_WIRE_RESUME` a transfer must drive the sink. It reads the part of the source that the
  * receiver holds, compares the digests, and resumes after that part. If the digests differ, the transfer
- * ends with -ESTALE. It starts again instead if both ends have `SPARSESTREAM_WIRE_RESTART` and the source
+ * fails with -ESTALE. It starts again instead if both ends have `SPARSESTREAM_WIRE_RESTART` and the source
  * can go back to its start.
  *
  * Kept sections need `SPARSESTREAM_WIRE_KEEP`, or a transfer whose source declares them. A receiver without
  * the flag refuses them with -EOPNOTSUPP.
  *
- * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL: -EINVAL (an
- * argument, an unknown flag, a field for the receiver, sizes that contradict each other,
- * `SPARSESTREAM_WIRE_RESUME` without a way back), -EOPNOTSUPP (`SPARSESTREAM_WIRE_RESUME` with
- * `SPARSESTREAM_WIRE_KEEP`), -E2BIG (options from a later version), -EBADF (`write_fd` not open for writing,
- * or `read_fd` not for reading), -EISDIR, -ESPIPE (a block device, or a descriptor that carries no bytes,
- * such as an eventfd), -EPROTOTYPE (a socket that is not a stream socket), -ENOMEM, or the errno of fstat(2),
- * fcntl(2) or getsockopt(2). Errors of the stream itself are reported when the sink is used: -ECONNRESET (the
- * receiver closed the connection without an answer), -EBADMSG (the receiver has stored something else),
- * -ESTALE, -EPROTO (an answer that breaks the rules), the errno of a read or a write, or the errno that the
- * receiver reported.
+ * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
+ *
+ * - -EINVAL: an argument is invalid, a flag is unknown, a field for the receiver is set, sizes contradict each
+ *   other, or `SPARSESTREAM_WIRE_RESUME` without a way back;
+ * - -EOPNOTSUPP: `SPARSESTREAM_WIRE_RESUME` with `SPARSESTREAM_WIRE_KEEP`;
+ * - -E2BIG: the options are from a later version;
+ * - -EBADF: `write_fd` is not open for writing, or `read_fd` is not open for reading;
+ * - -EISDIR: a descriptor is a directory; -EPROTOTYPE: it is a socket that is not a stream socket;
+ * - -ESPIPE: it is a block device, or carries no bytes, such as an eventfd;
+ * - -ENOMEM, or the errno of fstat(2), fcntl(2) or getsockopt(2).
+ *
+ * Errors of the stream itself are reported when the sink is used:
+ *
+ * - -ECONNRESET: the receiver closed the connection without an answer;
+ * - -EBADMSG: the receiver has stored different content;
+ * - -ESTALE: the held bytes differ from the source;
+ * - -EPROTO: an answer breaks the rules;
+ * - or the errno of a read or a write, or the errno that the receiver reported.
  */
 int sparsestream_sink_to_wire(int write_fd,
                               int read_fd,
@@ -2291,15 +2340,18 @@ int sparsestream_sink_to_wire(int write_fd,
  * it is aborted, it reports the failure. If `write_fd` is -1, a sender that waits for an answer is refused
  * with -ENOTCONN.
  *
- * The source checks everything that it receives. A stream that breaks the rules, is longer than `max_size`
- * or was damaged is an error, and nothing wrong reaches the sink. There is one exception: the checksum of a
- * frame comes after its data, so the sink may already have received the data of a damaged frame. A stream
- * that is cut off fails with -ENODATA. The source never waits for a descriptor. It takes at most 270 KiB of
- * memory.
+ * The source checks everything that it receives. It fails if the stream breaks the rules, is longer than
+ * `max_size` or was damaged, and no invalid frame reaches the sink. There is one exception: data may be passed
+ * to the sink before its checksum was verified, so the sink may already have received the data of a damaged
+ * frame. A stream that is cut off fails with -ENODATA. The source never waits for a descriptor. It takes at
+ * most 270 KiB of memory.
  *
  * A transfer moves pieces of 64 KiB or more to a file or a block device without a copy through memory under
- * these conditions: `read_fd` is a pipe, a regular file or in non-blocking mode, neither end asked for
- * checksums or the digest, and the transfer does not use `SPARSESTREAM_DETECT_ZEROES`.
+ * these conditions:
+ *
+ * - neither end requested checksums or the digest;
+ * - `read_fd` is a pipe or a regular file, or is in non-blocking mode;
+ * - the transfer does not use `SPARSESTREAM_DETECT_ZEROES`.
  *
  * To resume an earlier transfer, set `resume_offset`, `resume_fd`, `resume_fd_offset` and `identity`. Then
  * call `sparsestream_source_wire_info`, and make the sink begin at the `start` that it reports. If the
@@ -2310,12 +2362,20 @@ int sparsestream_sink_to_wire(int write_fd,
  * `checkpoint` of `sparsestream_sink_options`).
  *
  * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
- * -EINVAL (an argument, an unknown flag, a field for the sender), and the errors of
- * `sparsestream_sink_to_wire`. Errors of the stream itself are reported when the source is used: -EPROTO (a
- * frame that breaks the rules), -EBADMSG (a checksum or the digest is wrong), -EMSGSIZE (more data in a
- * frame than `max_payload`), -EFBIG, -ENODATA, -EPROTONOSUPPORT (an unknown version or feature), -EOPNOTSUPP
- * (the sender does not support checksums, the digest or resuming), -ENOTCONN, -ESTALE (the source has
- * changed), -EAGAIN, -EINTR, the errno of a read, or the errno that the sender reported.
+ * -EINVAL (an argument is invalid, a flag is unknown, or a field for the sender is set), and the errors of
+ * `sparsestream_sink_to_wire`. Errors of the stream itself are reported when the source is used:
+ *
+ * - -EPROTO: a frame breaks the rules;
+ * - -EBADMSG: a checksum or the digest is wrong;
+ * - -EMSGSIZE: a frame has more data than `max_payload`, or than the sender announced;
+ * - -EFBIG: the stream is longer than `max_size`, or than announced;
+ * - -ENODATA: the stream was cut off;
+ * - -EPROTONOSUPPORT: an unknown version or feature;
+ * - -EOPNOTSUPP: the sender does not support checksums, the digest or resuming, which this end requires; or
+ *   the stream has kept sections, which this end does not accept;
+ * - -ENOTCONN: the sender waits for an answer, and there is no way back;
+ * - -ESTALE: the source has changed, or the kept sections belong to another base;
+ * - -EAGAIN, -EINTR, the errno of a read, or the errno that the sender reported.
  */
 int sparsestream_source_from_wire(int read_fd,
                                   int write_fd,
@@ -2326,11 +2386,12 @@ int sparsestream_source_from_wire(int read_fd,
  * Reports the properties of the stream, before its first byte is read. The first call receives them from the
  * sender. If `resume_offset` is set, it also reads back the held bytes.
  *
- * If `read_fd` is in blocking mode, the call waits with poll(2). Otherwise it returns -EAGAIN; call it again
- * when `read_fd` is readable. One call handles at most 16,384 frames and 64 MiB of held bytes. If that is
- * not enough, it returns -EINTR in either mode; call it again at once.
+ * If `read_fd` is in blocking mode, the call waits with poll(2). Otherwise it returns -EAGAIN, and
+ * `sparsestream_source_wait` reports what to wait for before the call is repeated. One call handles at most
+ * 16,384 frames and 64 MiB of held bytes, and waits at most 16 times, for a second each time. If that is not
+ * enough, it returns -EINTR in either mode: call it again at once.
  *
- * If the call fails, it sets `greeted` of `info`, and the other fields to zero.
+ * A call that fails sets `greeted` of `info`, and all other fields to zero.
  *
  * Returns 0 or a negative errno: -EINVAL (not a source of a wire, or an argument), -EBUSY, -EAGAIN, -EINTR,
  * and the errors of the stream (see `sparsestream_source_from_wire`).
@@ -2339,10 +2400,10 @@ int sparsestream_source_wire_info(struct sparsestream_source *source,
                                   struct sparsestream_wire_info *info);
 
 /**
- * Fills the options of a sender for a file or a block device. Sets `SPARSESTREAM_WIRE_SIZES`, the sizes, and
- * `identity`; the other fields are not changed. To find `data_bytes`, it walks along the map of holes. The
- * identity is made of the device, inode, size and modification time of a file, or of the number and size of
- * a block device.
+ * Fills the options of a sender for a file or a block device: sets `SPARSESTREAM_WIRE_SIZES`, the sizes and
+ * `identity`, and changes no other field. To find `data_bytes`, it walks along the map of holes. The identity
+ * consists of the device, inode, size and modification time of a file, or of the number and size of a block
+ * device.
  *
  * `offset` and `length` are the range that will be sent, in bytes; a length of 0 means to the end. Position:
  * as with `sparsestream_in_data`. It moves during the call.
@@ -2381,8 +2442,8 @@ typedef struct sparsestream_channel_options {
 
 /**
  * Makes a channel: the stream that is written to `*sink` can be read from `*source`. Two threads may use the
- * two ends at the same time, each end by one call at a time. So a worker can do the file I/O while an event
- * loop serves the stream.
+ * two ends at the same time; each end serves one call at a time. So a worker can do the file I/O while an
+ * event loop serves the stream.
  *
  * The channel passes on data, holes, kept sections and the total length. It holds at most `capacity` bytes
  * of data and 256 sections.
@@ -2392,14 +2453,15 @@ typedef struct sparsestream_channel_options {
  * which is readable (POLLIN) while that end is ready. Use it only with poll(2), epoll(7) and similar: do not
  * read, write or close it. The library closes it when both ends are freed.
  *
- * Finishing the sink returns -EAGAIN until the source was finished. So both transfers have the same result.
- * Nothing can be written any more after the first finish (-ESHUTDOWN). A source that is finished before it
- * was read to its end makes the sink fail with EPIPE.
- * A failure is passed on in both directions, with its errno and its text (`peer` of `sparsestream_error` is
- * 1). If one end is freed before it was finished, the other fails with ECANCELED. The offset up to which the
- * receiving sink is durable is reported to the sending source.
+ * `sparsestream_sink_finish` returns -EAGAIN until the source was finished, so both transfers have the same
+ * result. After its first call, a write to the sink fails with -ESHUTDOWN. If the source is finished before
+ * it was read to its end, the sink fails with -EPIPE.
  *
- * Kept sections must be announced, or the sink fails with -EPROTO. A transfer does that by itself; when you
+ * If one end fails, the other fails with the same errno and message, and `peer` of `sparsestream_error` is 1.
+ * If one end is freed before it was finished, the other fails with -ECANCELED. The channel also passes durable
+ * offsets back: from the sink at the end of the second transfer to the source at the beginning of the first.
+ *
+ * Kept sections must be announced, or the sink fails with -EPROTO. A transfer announces them by itself. If you
  * drive the sink by hand, call `sparsestream_sink_announce`.
  *
  * Returns 0 and two handles that the caller frees, or a negative errno with both NULL: -EINVAL (an
@@ -2470,25 +2532,31 @@ typedef struct sparsestream_digest_options {
 
 /**
  * Computes the sparse tree digest of a file or a block device, or of the bytes that a pipe, a socket or a
- * character device delivers until its end. docs/digest.md defines it: a chain of BLAKE3 hashes. It is not
- * feasible to make two contents with the same digest. A hole has the same digest as the same number of zero
- * bytes, and takes the same time whatever its length.
+ * character device delivers until its end. The digest is a chain of BLAKE3 hashes, which docs/digest.md
+ * defines. It is not feasible to make two contents with the same digest. A hole has the same digest as the
+ * same number of zero bytes, and takes the same time whatever its length.
  *
  * The digest depends only on the content of the range, and not on its offset in the file.
  *
- * The call blocks: it waits with poll(2) for a descriptor that is not ready, also if the descriptor is in
+ * The call blocks: it waits with poll(2) for a descriptor that is not ready, even if the descriptor is in
  * non-blocking mode. It takes 256 KiB of memory.
  *
  * Position: as with `sparsestream_in_data`. It moves during the call. A pipe, a socket or a character device
  * is read to its end, or up to `length` bytes.
  *
- * Returns 0 and `SPARSESTREAM_DIGEST_SIZE` bytes in `digest`, or a negative errno, without a change of
- * `digest`: -EINVAL (an argument, an unknown flag, an offset beyond the end), -E2BIG (options from a later
- * version), -EBADF, -EISDIR, -ESPIPE (an offset for a pipe, a socket or a character device; or a descriptor
- * without content, such as an eventfd), -EPROTOTYPE (a socket that is not a stream socket), -ENODATA (the
- * descriptor ends before `length` bytes, or became shorter during the call), -ETIMEDOUT, -ENOMEM, -EPROTO
- * (`progress` returned a number that is not an errno), the errno that `progress` returned, or the errno of
- * read(2) or lseek(2), such as -EIO.
+ * Returns 0 and `SPARSESTREAM_DIGEST_SIZE` bytes in `digest`. On failure it does not change `digest`, and
+ * returns a negative errno:
+ *
+ * - -EINVAL: an argument is invalid, a flag is unknown, or the offset is beyond the end;
+ * - -E2BIG: the options are from a later version;
+ * - -EBADF: the descriptor is not open for reading; -EISDIR: it is a directory;
+ * - -ESPIPE: an offset for a pipe, a socket or a character device; or a descriptor without content, such as an
+ *   eventfd;
+ * - -EPROTOTYPE: a socket that is not a stream socket;
+ * - -ENODATA: the descriptor ended before `length` bytes, or became shorter during the call;
+ * - -ETIMEDOUT: no byte arrived for `stall_ms`;
+ * - -ENOMEM; -EPROTO: `progress` returned a number that is not an errno;
+ * - or the errno that `progress` returned, or that of read(2) or lseek(2), such as -EIO.
  */
 int sparsestream_digest(int fd,
                         const struct sparsestream_digest_options *options,

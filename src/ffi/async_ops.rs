@@ -23,9 +23,10 @@ pub const SPARSESTREAM_REQUEST_FLUSH: i32 = 4;
 /// Flag of `sparsestream_async_info`: the end grows when it is written beyond `total`, and reads as zeros
 /// there. Without this flag a write beyond `total` fails with -ENOSPC and is not submitted.
 pub const SPARSESTREAM_ASYNC_GROWS: u64 = 1 << 20;
-/// Flag of `sparsestream_async_info`: a sink that also accepts `SPARSESTREAM_REQUEST_READ`. The library uses
-/// it to preserve the rest of a block in which the stream, or a kept section, begins or ends. Without this
-/// flag such a stream is refused with -EINVAL.
+/// Flag of `sparsestream_async_info`: a sink that also accepts `SPARSESTREAM_REQUEST_READ`, which the library
+/// uses to preserve the rest of a block of which the stream writes only a part. Without this flag and with a
+/// `block` greater than 1, the library refuses such a stream (-EINVAL) and any stream with kept sections
+/// (-EOPNOTSUPP) before a byte moves.
 pub const SPARSESTREAM_ASYNC_READS: u64 = 1 << 21;
 
 /// The properties of an end with requests in flight. The library sets `size` and the defaults, and `describe`
@@ -50,7 +51,8 @@ pub struct sparsestream_async_info {
     pub block: u32,
     /// Addresses of buffers are multiples of this power of two, at most `block`. Default: 1.
     pub memory: u32,
-    /// The most requests in flight, 1 to 256. Default: 16. A transfer may use fewer.
+    /// The most requests in flight, at least 1; a value above 256 means 256. Default: 16. A transfer may use
+    /// fewer.
     pub depth: u32,
     /// The requests in flight with which a transfer begins. It doubles them, up to `depth`, as long as that
     /// makes it faster. 0, the default, means 32. Of two ends the smaller number counts. Set it if requests
@@ -69,7 +71,7 @@ pub struct sparsestream_request {
     pub kind: i32,
     /// Zero.
     pub reserved: i32,
-    /// The offset of the first byte in the end.
+    /// The offset, in the end, of the first byte.
     pub offset: i64,
     /// The length in bytes; 0 for a FLUSH.
     pub length: i64,
@@ -79,8 +81,8 @@ pub struct sparsestream_request {
     pub user: *mut c_void,
 }
 
-/// An end made of the caller's functions, with several requests in flight, each at its own offset. It suits a
-/// network block protocol, for example.
+/// An end that is made from the caller's functions, with several requests in flight, each at its own offset.
+/// It suits a network block protocol, for example.
 ///
 /// Each function gets the `opaque` that was passed with the table. All functions except `free` and `abort`
 /// return 0 or a negative errno. They run on the thread that runs the transfer, one at a time, and must not
@@ -101,14 +103,15 @@ pub struct sparsestream_async_ops {
     pub describe: Option<
         unsafe extern "C" fn(opaque: *mut c_void, info: *mut sparsestream_async_info) -> c_int,
     >,
-    /// Reports the memory that contains all buffers, `length` bytes at `start`, so that it can be registered.
-    /// Called before the first request. The memory stays valid until the end was finished or aborted.
+    /// Receives the memory that contains all buffers, `length` bytes at `start`, so that the end can register
+    /// it. Called before the first request. The memory stays valid until the end was finished or aborted. The
+    /// library ignores the result.
     pub memory: Option<
         unsafe extern "C" fn(opaque: *mut c_void, start: *mut c_void, length: usize) -> c_int,
     >,
-    /// Accepts a request, which must be answered with `sparsestream_request_done`, at once or later. If it
-    /// returns a negative errno, the request was not accepted and has failed with that errno. After -EAGAIN
-    /// the request is submitted again after the next `advance`.
+    /// Accepts a request, which must be answered with `sparsestream_request_done`, at once or later. If the
+    /// function returns -EAGAIN, the request is submitted again after the next `advance`. Any other negative
+    /// errno means that the request was not accepted and has failed with that errno.
     pub submit: Option<
         unsafe extern "C" fn(opaque: *mut c_void, request: *mut sparsestream_request) -> c_int,
     >,
@@ -119,17 +122,18 @@ pub struct sparsestream_async_ops {
     >,
     /// Sink with `SPARSESTREAM_ASYNC_GROWS`: sets the final size of the end. The last write may have been
     /// rounded up to a block, so the size may be less than the number of bytes written. Called when no
-    /// request is in flight, and again while it returns -EAGAIN.
+    /// request is in flight, and again while it returns -EAGAIN. NULL: the end keeps the size that results
+    /// from the writes.
     pub set_size: Option<unsafe extern "C" fn(opaque: *mut c_void, bytes: i64) -> c_int>,
-    /// Sets the descriptors and the time to wait for before `advance`, or a function that returned -EAGAIN,
-    /// is called again. NULL: the program itself runs the transfer again when the end is ready.
+    /// Sets the descriptors and the time to wait for. After the wait, the library calls `advance`, or again the
+    /// function that returned -EAGAIN. NULL: the program itself runs the transfer again when the end is ready.
     pub wait:
         Option<unsafe extern "C" fn(opaque: *mut c_void, wait: *mut sparsestream_wait) -> c_int>,
     /// Sends and receives as much as is possible without waiting. Called after requests were submitted, and
-    /// when the wait is over. -EAGAIN and -EINTR are not failures; another errno ends the transfer.
+    /// when the wait is over. -EAGAIN and -EINTR are not failures; any other errno ends the transfer.
     pub advance: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
     /// Called after everything was moved; no request is in flight. Report any remaining failure here. Called
-    /// again while it returns -EAGAIN; any other result is final.
+    /// again while it returns -EAGAIN or -EINTR; any other result is final.
     pub finish: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
     /// The stream failed with `error`, a positive errno. During the call, `sparsestream_last_error` returns
     /// the message. Every request must be answered, with any result, before this function returns; the memory
@@ -224,15 +228,15 @@ pub unsafe extern "C" fn sparsestream_sink_to_async(
 }
 
 /// Answers a request of a `sparsestream_async_ops`. `result` is the number of bytes that were read, written or
-/// zeroed, or a negative errno. It is 0 for a FLUSH. If it is less than the length of the request, it must be
-/// a multiple of `block`, and the rest is requested again. For a READ, 0 means that the end of the data was
+/// zeroed, 0 for a FLUSH, or a negative errno. A number that is less than the length of the request must be a
+/// multiple of `block`; the library then requests the rest. For a READ, 0 means that the end of the data was
 /// reached.
 ///
 /// After this call the end must not use the request or its buffer.
 ///
 /// Every function of the table may call this, and so may any other thread between `submit` and the return of
-/// `finish` or `abort`. The library sees the answer at its next call of `advance`. So another thread must
-/// then make a descriptor of `wait` ready.
+/// `finish` or `abort`. The library sees the answer at its next call of `advance`. Therefore another thread
+/// must also make a descriptor of `wait` ready.
 ///
 /// Returns 0, or a negative errno without any effect: -EINVAL (NULL), -EALREADY (the request is not in
 /// flight).

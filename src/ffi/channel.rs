@@ -24,8 +24,8 @@ pub struct sparsestream_channel_options {
 unsafe impl Sized0 for sparsestream_channel_options {}
 
 /// Makes a channel: the stream that is written to `*sink` can be read from `*source`. Two threads may use the
-/// two ends at the same time, each end by one call at a time. So a worker can do the file I/O while an event
-/// loop serves the stream.
+/// two ends at the same time; each end serves one call at a time. So a worker can do the file I/O while an
+/// event loop serves the stream.
 ///
 /// The channel passes on data, holes, kept sections and the total length. It holds at most `capacity` bytes
 /// of data and 256 sections.
@@ -35,14 +35,15 @@ unsafe impl Sized0 for sparsestream_channel_options {}
 /// which is readable (POLLIN) while that end is ready. Use it only with poll(2), epoll(7) and similar: do not
 /// read, write or close it. The library closes it when both ends are freed.
 ///
-/// Finishing the sink returns -EAGAIN until the source was finished. So both transfers have the same result.
-/// Nothing can be written any more after the first finish (-ESHUTDOWN). A source that is finished before it
-/// was read to its end makes the sink fail with EPIPE.
-/// A failure is passed on in both directions, with its errno and its text (`peer` of `sparsestream_error` is
-/// 1). If one end is freed before it was finished, the other fails with ECANCELED. The offset up to which the
-/// receiving sink is durable is reported to the sending source.
+/// `sparsestream_sink_finish` returns -EAGAIN until the source was finished, so both transfers have the same
+/// result. After its first call, a write to the sink fails with -ESHUTDOWN. If the source is finished before
+/// it was read to its end, the sink fails with -EPIPE.
 ///
-/// Kept sections must be announced, or the sink fails with -EPROTO. A transfer does that by itself; when you
+/// If one end fails, the other fails with the same errno and message, and `peer` of `sparsestream_error` is 1.
+/// If one end is freed before it was finished, the other fails with -ECANCELED. The channel also passes durable
+/// offsets back: from the sink at the end of the second transfer to the source at the beginning of the first.
+///
+/// Kept sections must be announced, or the sink fails with -EPROTO. A transfer announces them by itself. If you
 /// drive the sink by hand, call `sparsestream_sink_announce`.
 ///
 /// Returns 0 and two handles that the caller frees, or a negative errno with both NULL: -EINVAL (an

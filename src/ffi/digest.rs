@@ -60,25 +60,31 @@ impl Default for sparsestream_digest_options {
 unsafe impl Sized0 for sparsestream_digest_options {}
 
 /// Computes the sparse tree digest of a file or a block device, or of the bytes that a pipe, a socket or a
-/// character device delivers until its end. docs/digest.md defines it: a chain of BLAKE3 hashes. It is not
-/// feasible to make two contents with the same digest. A hole has the same digest as the same number of zero
-/// bytes, and takes the same time whatever its length.
+/// character device delivers until its end. The digest is a chain of BLAKE3 hashes, which docs/digest.md
+/// defines. It is not feasible to make two contents with the same digest. A hole has the same digest as the
+/// same number of zero bytes, and takes the same time whatever its length.
 ///
 /// The digest depends only on the content of the range, and not on its offset in the file.
 ///
-/// The call blocks: it waits with poll(2) for a descriptor that is not ready, also if the descriptor is in
+/// The call blocks: it waits with poll(2) for a descriptor that is not ready, even if the descriptor is in
 /// non-blocking mode. It takes 256 KiB of memory.
 ///
 /// Position: as with `sparsestream_in_data`. It moves during the call. A pipe, a socket or a character device
 /// is read to its end, or up to `length` bytes.
 ///
-/// Returns 0 and `SPARSESTREAM_DIGEST_SIZE` bytes in `digest`, or a negative errno, without a change of
-/// `digest`: -EINVAL (an argument, an unknown flag, an offset beyond the end), -E2BIG (options from a later
-/// version), -EBADF, -EISDIR, -ESPIPE (an offset for a pipe, a socket or a character device; or a descriptor
-/// without content, such as an eventfd), -EPROTOTYPE (a socket that is not a stream socket), -ENODATA (the
-/// descriptor ends before `length` bytes, or became shorter during the call), -ETIMEDOUT, -ENOMEM, -EPROTO
-/// (`progress` returned a number that is not an errno), the errno that `progress` returned, or the errno of
-/// read(2) or lseek(2), such as -EIO.
+/// Returns 0 and `SPARSESTREAM_DIGEST_SIZE` bytes in `digest`. On failure it does not change `digest`, and
+/// returns a negative errno:
+///
+/// - -EINVAL: an argument is invalid, a flag is unknown, or the offset is beyond the end;
+/// - -E2BIG: the options are from a later version;
+/// - -EBADF: the descriptor is not open for reading; -EISDIR: it is a directory;
+/// - -ESPIPE: an offset for a pipe, a socket or a character device; or a descriptor without content, such as an
+///   eventfd;
+/// - -EPROTOTYPE: a socket that is not a stream socket;
+/// - -ENODATA: the descriptor ended before `length` bytes, or became shorter during the call;
+/// - -ETIMEDOUT: no byte arrived for `stall_ms`;
+/// - -ENOMEM; -EPROTO: `progress` returned a number that is not an errno;
+/// - or the errno that `progress` returned, or that of read(2) or lseek(2), such as -EIO.
 ///
 /// # Safety
 /// `options` is NULL or a struct of its `size` whose `progress` may be called with its `opaque`;

@@ -63,16 +63,17 @@ pub extern "C" fn sparsestream_last_error() -> *const c_char {
 /// Adds details to the failure that a callback is about to return. Call it in the callback, on its thread,
 /// just before the return.
 ///
-/// `error` is a positive errno; the callback must return its negative value. If it returns something else, or
-/// -EAGAIN or -EINTR, the details are dropped. `operation` is one of `SPARSESTREAM_OPERATION_...`, or 0 for
-/// the operation for which the callback was called. `offset` is the offset of the failure in the stream, or
-/// -1 for the current position. `text` may be NULL. The library keeps its first 255 bytes, and replaces each
-/// character that could confuse a terminal by a question mark.
+/// `error` is a positive errno; the callback must return its negative value. If the callback returns another
+/// number, or if `error` is EAGAIN or EINTR, the details are dropped. `operation` is one of
+/// `SPARSESTREAM_OPERATION_...`, or 0 for the operation for which the callback was called. `offset` is the
+/// offset of the failure in the stream, or -1 for the current position. `text` may be NULL. The library keeps
+/// its first 255 bytes, and replaces each character that could confuse a terminal by a question mark.
 ///
-/// This works in the functions of tables. In progress, section and checkpoint callbacks it has no effect.
+/// The function works in callbacks that belong to a table. It has no effect in `progress`, `section` and
+/// `checkpoint` callbacks of options.
 ///
-/// Returns 0, or -EINVAL (`error` is not from 1 to 4095, `operation` is not one of these, or `offset` is less
-/// than -1).
+/// Returns 0, or -EINVAL (`error` is not from 1 to 4095, `operation` is not one of
+/// `SPARSESTREAM_OPERATION_...`, or `offset` is less than -1).
 ///
 /// # Safety
 /// `text` is NULL or a string.

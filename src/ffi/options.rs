@@ -9,7 +9,7 @@ use std::mem::size_of;
 use std::time::Duration;
 
 /// Flag of `sparsestream_source_options`: read the whole range as data, and do not ask the file system for
-/// holes. Only `SPARSESTREAM_DETECT_ZEROES` finds holes then.
+/// holes. With this flag, only `SPARSESTREAM_DETECT_ZEROES` finds holes.
 pub const SPARSESTREAM_IGNORE_MAP: u64 = 1;
 /// Flag of `sparsestream_source_options`: read at most `length` bytes. A source that ends earlier is not an
 /// error.
@@ -20,19 +20,19 @@ pub const SPARSESTREAM_SYNC: u64 = 2;
 /// longer file keeps its tail. For other kinds of descriptor the flag has no effect.
 pub const SPARSESTREAM_TRUNCATE: u64 = 4;
 /// Flag of `sparsestream_sink_options`: the target already reads as zeros wherever the stream has a hole, for
-/// example because it was just created. The sink then leaves these ranges alone. If the target does not read
+/// example because it was just created. The sink then does not touch these ranges. If the target does not read
 /// as zeros there, its old bytes remain. The flag has no effect where holes are written as zeros anyway.
 pub const SPARSESTREAM_KNOWN_ZERO: u64 = 8;
 /// Flag of `sparsestream_transfer_options`: pass blocks of data that are all zeros to the sink as holes.
 pub const SPARSESTREAM_DETECT_ZEROES: u64 = 16;
 
 /// Flag of `sparsestream_wire_options`: each DATA frame carries the CRC-32C of its payload. Either end can
-/// ask for it. A receiver without a way back cannot ask: it refuses a stream that has no checksums
+/// request this. A receiver without a way back cannot request it: it refuses a stream without checksums
 /// (-EOPNOTSUPP).
 pub const SPARSESTREAM_WIRE_CHECKSUM: u64 = 32;
 /// Flag of `sparsestream_wire_options`: the sender sends a digest of the whole stream, holes included, at
 /// checkpoints and at the end, and the receiver compares it. The digest has 32 bytes and is made with BLAKE3.
-/// A receiver asks for it in the same way as for `SPARSESTREAM_WIRE_CHECKSUM`.
+/// A receiver requests it in the same way as `SPARSESTREAM_WIRE_CHECKSUM`.
 pub const SPARSESTREAM_WIRE_DIGEST: u64 = 64;
 /// Flag of `sparsestream_wire_options`: sender only. Let the receiver resume after the bytes that it already
 /// holds.
@@ -40,16 +40,16 @@ pub const SPARSESTREAM_WIRE_RESUME: u64 = 128;
 /// Flag of `sparsestream_wire_options`: if the stream cannot be resumed, start again from its first byte. Both
 /// ends need the flag if the held bytes differ from the source; in all other cases only the receiver needs it.
 /// Without the flag both ends fail: with -EOPNOTSUPP if the sender cannot resume, and with -ESTALE if the held
-/// bytes, or the identity, the transfer id or the length of the source, are not the same.
+/// bytes, the identity, the transfer id or the length differ.
 pub const SPARSESTREAM_WIRE_RESTART: u64 = 256;
 /// Flag of `sparsestream_wire_options`: `length`, `source_size`, `source_offset` and `data_bytes` are set. A
 /// value of -1 means unknown.
 pub const SPARSESTREAM_WIRE_SIZES: u64 = 512;
 
 /// Flag of `sparsestream_wire_options`: sender: the stream may have kept sections. The flag is not needed if
-/// a transfer drives the sink and its source declares them. Receiver: accept a stream with kept sections.
-/// Without the flag it is refused (-EOPNOTSUPP), because the result is right only if the target had the right
-/// content before. Such a stream cannot be resumed.
+/// a transfer drives the sink and its source declares kept sections. Receiver: accept a stream with kept
+/// sections. Without the flag the receiver refuses such a stream (-EOPNOTSUPP), because the result is right
+/// only if the target had the right content before. A stream with kept sections cannot be resumed.
 pub const SPARSESTREAM_WIRE_KEEP: u64 = 1024;
 
 /// Sparse request: keep holes if both ends can; otherwise write them as zeros. This is the default.
@@ -72,8 +72,8 @@ pub struct sparsestream_source_options {
     pub flags: u64,
     /// The offset of the first byte to read. Must be 0 for a pipe, a socket or a character device.
     pub offset: i64,
-    /// The number of bytes to read; 0 means to the end. A source that ends before that is an error
-    /// (-ENODATA), unless `SPARSESTREAM_AT_MOST` is set.
+    /// The number of bytes to read; 0 means to the end. A source that ends before that fails with -ENODATA,
+    /// unless `SPARSESTREAM_AT_MOST` is set.
     pub length: i64,
     /// Passed to `free`. It must be valid until `free` is called.
     pub opaque: *mut c_void,
@@ -97,13 +97,14 @@ pub struct sparsestream_sink_options {
     /// The most bytes, holes included, that the sink accepts; 0 means that this option sets no limit. A byte
     /// beyond the limit is not written, and the call fails with -EFBIG.
     pub length: i64,
-    /// Call fsync(2) after each such number of bytes of data, at the end, and when something moves 5 seconds
-    /// or more after the last call; 0 means never. If the value is at least 65536, no more than this many
-    /// bytes of data are written but not yet durable at any time. Regular files and block devices only.
+    /// Call fsync(2) each time that this many more bytes of data were written, and at the end; 0 means never.
+    /// It is also called if something moves 5 seconds or more after the last call. With a value of at least
+    /// 65536, at most this many bytes of data are at any time written but not yet durable. Regular files and
+    /// block devices only.
     pub sync_interval: i64,
-    /// Called after each fsync(2) that `sync_interval` or `SPARSESTREAM_SYNC` causes. The file is on the
-    /// medium from `offset` of these options to `durable_offset`. A negative errno ends the transfer with
-    /// that error (-EIO for -EAGAIN and -EINTR). May be NULL.
+    /// Called after each fsync(2) that `sync_interval` or `SPARSESTREAM_SYNC` causes. The bytes of the file
+    /// from `offset` of these options to `durable_offset` are on the medium. A negative errno ends the transfer
+    /// with that error (-EIO for -EAGAIN and -EINTR). May be NULL.
     pub checkpoint: Option<unsafe extern "C" fn(opaque: *mut c_void, durable_offset: i64) -> c_int>,
     /// Passed to `checkpoint` and `free`. It must be valid until `free` is called.
     pub opaque: *mut c_void,
@@ -121,10 +122,10 @@ pub struct sparsestream_stats {
     /// own version of the struct.
     pub size: u64,
     /// The position in the stream, in bytes from its first byte. If the transfer was resumed, it includes the
-    /// bytes that the receiver already held; while these are being compared, it is the number of bytes
-    /// compared so far. It returns to 0 if the stream starts again.
+    /// bytes that the receiver already held; while these are compared, it is the number of bytes compared so
+    /// far. It returns to 0 if the stream starts again.
     pub position: i64,
-    /// The value of `position` at the end, or -1 if the source does not know it.
+    /// The value of `position` at the end, or -1 if the source does not know it, or before the first run.
     pub total: i64,
     /// Bytes that the sink took as data from this transfer.
     pub data_bytes: i64,
@@ -148,9 +149,9 @@ pub struct sparsestream_stats {
 
 /// The options of a transfer. Zero-initialise it and set `size`; NULL means all defaults.
 ///
-/// The callbacks run on the thread that runs the transfer. On that transfer they may call
-/// `sparsestream_transfer_cancel` and `sparsestream_transfer_fail` only. They must not throw, longjmp, or
-/// free a handle that is in use.
+/// The callbacks run on the thread that runs the transfer. The only functions that they may call on that
+/// transfer are `sparsestream_transfer_cancel` and `sparsestream_transfer_fail`. They must not throw, longjmp,
+/// or free a handle that is in use.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sparsestream_transfer_options {
@@ -161,12 +162,13 @@ pub struct sparsestream_transfer_options {
     /// One of `SPARSESTREAM_SPARSE_AUTO`, `_REQUIRED`, `_NEVER`.
     pub sparse: i32,
     /// The block size for `SPARSESTREAM_DETECT_ZEROES`, in bytes: a power of two from 512 to 1048576; 0 means
-    /// 65536. Blocks are aligned to this size, counted from the first byte of the stream. A block is cut short
-    /// by a hole, by the end of the stream, and where the source was not ready.
+    /// 65536. Blocks begin at multiples of this size, counted from the first byte of the stream. A block is
+    /// shorter only before a hole, before the end, and where the source was not ready.
     pub zero_block: u32,
     /// The size of the transfer's buffer in bytes, 4096 to 67108864; 0 means 1048576. With
-    /// `SPARSESTREAM_DETECT_ZEROES`, a buffer smaller than `zero_block` is enlarged to that size. Apart from
-    /// the buffer, a transfer takes a few hundred bytes, and at most 256 KiB in a pipe of the kernel.
+    /// `SPARSESTREAM_DETECT_ZEROES`, a buffer smaller than `zero_block` is enlarged to that size. In addition,
+    /// a transfer takes a few hundred bytes, at most 256 KiB in a pipe of the kernel, and the memory that
+    /// `min_hole` and `depth` require.
     pub buffer_size: u64,
     /// `progress` is called each time that this many more bytes were moved, and at the end. 0 means that the
     /// number of bytes does not matter.
@@ -189,8 +191,8 @@ pub struct sparsestream_transfer_options {
     /// transfer is freed.
     pub opaque: *mut c_void,
     /// The transfer fails with -ETIMEDOUT if it moves no byte for this many milliseconds; 0 means never. The
-    /// error names the side that was waited for. A sign of life from the other end of a wire starts the time
-    /// again (`keepalive_ms` of `sparsestream_wire_options`).
+    /// side of the error is the end that the transfer waited for. A sign of life from the other end of a wire
+    /// restarts the time (`keepalive_ms` of `sparsestream_wire_options`).
     ///
     /// The library checks the time when `sparsestream_transfer_run` is called, and while that call waits. A
     /// callback that blocks is not interrupted. Time in which the transfer waits because of `rate` does not
@@ -200,12 +202,12 @@ pub struct sparsestream_transfer_options {
     /// long time to sync. Choose a limit that allows that, or let the receiver use `sync_interval`. If the
     /// limit ends this wait, the receiver may nevertheless have stored everything.
     pub stall_ms: i64,
-    /// The most bytes of data a second, on average; 0 means no limit. Holes do not count. When the limit is
-    /// reached, a run with a budget of 0 waits. A run with another budget returns -EAGAIN, and
+    /// The most bytes of data in a second, on average; 0 means no limit. Holes do not count. When the limit is
+    /// reached, a run with a budget of 0 waits. A run with a greater budget returns -EAGAIN, and
     /// `sparsestream_transfer_wait` reports how long to wait.
     pub rate: i64,
-    /// As `stall_ms`, but a sign of life does not start the time again. So it also ends a transfer whose peer
-    /// is alive but moves nothing. 0 means never. Without a wire, the smaller of the two limits applies.
+    /// As `stall_ms`, but a sign of life does not restart the time. So this limit also ends a transfer whose
+    /// peer is alive but moves nothing. 0 means never. Without a wire, the smaller of the two limits applies.
     pub idle_ms: i64,
     /// Called for each decision of the transfer and of its ends, such as the way in which data moves and how
     /// holes are made. `sparsestream_event_text` turns the event into text. May be NULL.
@@ -219,8 +221,8 @@ pub struct sparsestream_transfer_options {
     /// 16777216; 0 means 524288. Several requests are in flight if an end is a descriptor that was opened with
     /// O_DIRECT, or was made from a `sparsestream_async_ops`. An end may set a smaller limit.
     pub request_size: u64,
-    /// The most requests in flight, 1 to 256; 0 means 16. Such a transfer takes `depth` times `request_size`
-    /// bytes of memory in addition to its buffer.
+    /// The most requests in flight, 1 to 256; 0 means 16. Such a transfer takes the memory of `depth` plus one
+    /// requests, and of two blocks for each of them, in addition to its buffer.
     pub depth: u32,
     /// Zero.
     pub reserved: u32,
@@ -249,8 +251,9 @@ pub struct sparsestream_wait {
     /// `SPARSESTREAM_SIDE_NONE` means that the transfer waits for nothing, or only for time to pass (a rate
     /// limit).
     pub side: i32,
-    /// The first descriptor of `fds`, or -1 if there is none. If there is also no timeout, the side is made of
-    /// functions without `wait`, and only your program knows when they are ready: run the transfer again then.
+    /// The first descriptor of `fds`, or -1 if there is none. If `timeout_ms` is also -1, a callback of that
+    /// side returned -EAGAIN, and its table has no `wait`: only the program knows when to run the transfer
+    /// again.
     pub fd: i32,
     /// The events to wait for on `fd`: POLLIN, POLLOUT, both, or 0.
     pub events: i32,
@@ -315,7 +318,7 @@ impl From<Wait> for sparsestream_wait {
 pub struct sparsestream_error {
     /// `sizeof(sparsestream_error)`, set by the caller.
     pub size: u64,
-    /// The errno, positive; 0 when nothing has failed.
+    /// The errno, positive; 0 if nothing has failed.
     pub code: i32,
     /// The operation that failed: one of `SPARSESTREAM_OPERATION_...`.
     pub operation: i32,
@@ -329,7 +332,8 @@ pub struct sparsestream_error {
     pub offset: i64,
     /// If the source ended early, the offset at which it should have ended; otherwise -1.
     pub expected: i64,
-    /// The same as text, ended by a NUL byte: side, operation, offset, and the system's text for the errno.
+    /// The failure as text, ended by a NUL byte: side, operation, offset, and the system's text for the errno.
+    /// If `peer` is 1, it begins with "peer: ".
     pub message: [libc::c_char; 512],
 }
 

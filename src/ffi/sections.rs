@@ -40,18 +40,18 @@ pub struct sparsestream_section {
 /// result is false and 0. A block device is data to its end. So is a file on a file system that does not
 /// report holes; see `sparsestream_holes_supported`.
 ///
-/// Position: restored before the return, also on failure. If that is not possible, the call fails with an
-/// error whose operation is `SPARSESTREAM_OPERATION_SEEK`. Other threads, and processes that share the open
-/// file, must not use the position during the call. On failure the outputs are not changed.
+/// Position: restored before the return, even on failure. If that is not possible, the call fails with the
+/// operation `SPARSESTREAM_OPERATION_SEEK`. Other threads, and processes that share the open file, must not
+/// use the position during the call. On failure the outputs are not changed.
 ///
 /// The call asks the file system with lseek(2), SEEK_DATA and SEEK_HOLE, at most ten times. The answer may be
-/// outdated as soon as it is given. Where the file system contradicts itself, the result is data.
+/// outdated when it arrives. If the answers of the file system contradict each other, the result is data.
 ///
 /// For a hole, the call also checks the type of the file system, with fstatfs(2). Some file systems include
 /// dirty pages in their map of holes: ext2 to ext4, XFS, Btrfs, F2FS, tmpfs, ramfs, EROFS, SquashFS, and
 /// overlayfs over a file system that supports FIEMAP. On all others the call writes the file's pages back with
-/// fdatasync(2), which may block, and calls lseek(2) again. If fdatasync(2) fails, the result is data to the
-/// end. The call does the same if lseek(2) fails with an errno that does not concern the medium, such as
+/// fdatasync(2), which may block, and asks again. If fdatasync(2) fails, the result is data to the end. The
+/// call also asks again in this way if lseek(2) fails with an errno that does not concern the medium, such as
 /// ENOENT or EPERM.
 ///
 /// Returns 0, or -EINVAL (an output is NULL), -EBADF (not an open descriptor, or O_PATH), -EISDIR
@@ -84,7 +84,7 @@ pub unsafe extern "C" fn sparsestream_in_data(
 ///
 /// Position: as with `sparsestream_in_data`.
 ///
-/// Returns 0 or the errors of `sparsestream_in_data`. -EINVAL also means that `offset` is negative or that
+/// Returns 0 or the errors of `sparsestream_in_data`. -EINVAL can also mean that `offset` is negative or that
 /// the `size` of `out` is not valid.
 ///
 /// # Safety
@@ -116,8 +116,8 @@ pub unsafe extern "C" fn sparsestream_section_at(
 /// Position: as with `sparsestream_in_data`. It moves during the walk.
 ///
 /// Returns 0 at the end of the range or of the file, the value that the callback returned, or the errors of
-/// `sparsestream_in_data`. -EINVAL also means that `offset` or `length` is negative or that `callback` is
-/// NULL. The value of a callback leaves no message.
+/// `sparsestream_in_data`. -EINVAL can also mean that `offset` or `length` is negative or that `callback` is
+/// NULL. A value that the callback returned leaves no message.
 ///
 /// # Safety
 /// `callback` may be called with `opaque`.
@@ -148,8 +148,8 @@ pub unsafe extern "C" fn sparsestream_map(
 
 /// Reports whether the file system can report holes in this file. Position: as with `sparsestream_in_data`.
 ///
-/// 1 means that the file system reports a map. It may still store no holes; then the map has data only. 0
-/// means that it has no map, or that this is a block device: everything is data.
+/// 1 means that the file system has a map. It may nevertheless store no holes; then the map has only data. 0
+/// means that there is no map, as for a block device: everything is data.
 ///
 /// Returns 1, 0, or the errors of `sparsestream_in_data`.
 #[unsafe(no_mangle)]

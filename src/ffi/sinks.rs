@@ -22,24 +22,31 @@ use libc::{c_int, c_void};
 /// Makes a sink that writes to a descriptor. A regular file or a block device is written by offset, and its
 /// file position is not used and not changed. A pipe, a socket or a character device is written in order.
 ///
-/// A hole reads as zeros afterwards, also over old content. A regular file gets its exact size when the sink
-/// is finished, also if the stream ends with a hole. It is made shorter only with `SPARSESTREAM_TRUNCATE`.
+/// A hole reads as zeros afterwards, whatever the target held before. A regular file gets its exact size when
+/// the sink is finished, even if the stream ends with a hole. It becomes shorter only with
+/// `SPARSESTREAM_TRUNCATE`.
 ///
 /// A regular file that was opened with O_APPEND is written from the end that it has when the sink is made. A
 /// hole is made with ftruncate(2), after the size was checked again. If another process has appended, the
-/// sink writes zeros instead from then on. Between that check and ftruncate(2) no other process may append.
+/// sink writes zeros instead from then on. No other process may append between that check and ftruncate(2),
+/// because that call could remove its bytes.
 ///
-/// The caller owns the descriptor, which must stay open until the sink was freed and no transfer holds it;
-/// then `free` of the options is called. Some file systems report an error only at close(2). Check the result
+/// The caller owns the descriptor, which must stay open until the sink was freed and no transfer holds it.
+/// Then `free` of the options is called. Some file systems report an error only at close(2). Check the result
 /// of close(2), or use `SPARSESTREAM_SYNC`, so that the sink reports the error.
 ///
-/// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL: -EINVAL
-/// (an argument, an unknown flag, an offset in a file opened with O_APPEND, a block device opened with
-/// O_APPEND), -E2BIG (options from a later version), -EBADF (not open for writing), -EISDIR, -ESPIPE (an
-/// offset or a request to sync for a pipe, a socket or a character device; or a descriptor without content,
-/// such as an eventfd), -EPROTOTYPE (a socket that is not a stream socket), -EFBIG (the offset lies beyond
-/// RLIMIT_FSIZE), -ENOSPC (the offset lies beyond a device's end), -EPERM (a sealed memfd), -ENOMEM, or the
-/// errno of fstat(2), fcntl(2) or ioctl(2).
+/// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
+///
+/// - -EINVAL: an argument is invalid, or a flag is unknown; or a file opened with O_APPEND has an offset or is a
+///   block device;
+/// - -E2BIG: the options are from a later version;
+/// - -EBADF: the descriptor is not open for writing; -EISDIR: it is a directory;
+/// - -ESPIPE: an offset or a request to sync for a pipe, a socket or a character device; or a descriptor without
+///   content, such as an eventfd;
+/// - -EPROTOTYPE: a socket that is not a stream socket;
+/// - -EFBIG: the offset is beyond RLIMIT_FSIZE; -ENOSPC: it is beyond the end of a device;
+/// - -EPERM: a sealed memfd;
+/// - -ENOMEM, or the errno of fstat(2), fcntl(2) or ioctl(2).
 ///
 /// # Safety
 /// `options` is NULL or a struct of its `size`; `sink` is NULL or writable.
@@ -71,7 +78,7 @@ pub unsafe extern "C" fn sparsestream_sink_to_fd(
     })
 }
 
-/// Makes a sink of the caller's functions; see `sparsestream_sink_ops`.
+/// Makes a sink from the caller's functions; see `sparsestream_sink_ops`.
 ///
 /// `ops` is copied. `opaque` must be valid until `ops->free` is called with it. That happens exactly once:
 /// after the sink was freed and no transfer holds it, or before this call returns a failure. It does not
@@ -99,7 +106,7 @@ pub unsafe extern "C" fn sparsestream_sink_to_callbacks(
     })
 }
 
-/// Makes a sink of the caller's protocol; see `sparsestream_stream_ops`. Ownership and `free` are as with
+/// Makes a sink from the caller's protocol; see `sparsestream_stream_ops`. Ownership and `free` are as with
 /// `sparsestream_sink_to_callbacks`.
 ///
 /// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
@@ -125,13 +132,19 @@ pub unsafe extern "C" fn sparsestream_sink_to_stream(
 
 /// Writes at most `length` bytes of `buffer` and advances the sink by the number that it returns.
 ///
-/// Returns the count, which may be short but is 0 only if `length` is 0, or a negative errno: -EINVAL, -EBUSY
-/// (the handle is in use by another call), -EAGAIN, -EINTR, -ESHUTDOWN (finished or aborted before), -EFBIG
-/// (beyond `length` of the options or RLIMIT_FSIZE), -EOVERFLOW (beyond the largest offset), -ENOSPC, -EPERM
-/// (a memfd that is sealed against growing), -EPIPE (the reader has closed its end; SIGPIPE is not raised),
-/// -EIO (the medium failed, or the file system returned EAGAIN or wrote 0 bytes), -EPROTO (a callback returned
-/// an invalid value), or the error of the system or the callback. -EINVAL also means that a part of a block of
-/// a target with O_DIRECT must be preserved, and the target cannot be read.
+/// Returns the count, which may be short but is 0 only if `length` is 0, or a negative errno:
+///
+/// - -EINVAL: an argument is invalid; or the rest of a block of a target with O_DIRECT must be preserved, and
+///   the target cannot be read;
+/// - -EBUSY: the handle is in use by another call;
+/// - -EAGAIN (not ready), -EINTR;
+/// - -ESHUTDOWN: the sink was finished or aborted before;
+/// - -EFBIG: beyond `length` of the options or RLIMIT_FSIZE; -EOVERFLOW: beyond the largest offset;
+/// - -ENOSPC; -EPERM: a memfd that is sealed against growing;
+/// - -EPIPE: the reader has closed its end; SIGPIPE is not raised;
+/// - -EIO: the medium failed, or the file system returned EAGAIN or wrote 0 bytes;
+/// - -EPROTO: a callback returned an invalid value;
+/// - or the error of the system or the callback.
 ///
 /// # Safety
 /// `sink` is NULL or a live handle; `buffer` is readable for `length` bytes.
@@ -154,7 +167,7 @@ pub unsafe extern "C" fn sparsestream_sink_write(
 }
 
 /// Makes a hole of at most `length` bytes and advances the sink by the number that it returns. The hole reads
-/// as zeros when the sink is finished. A large hole over old content is made in steps.
+/// as zeros after the sink was finished. A large hole over old content is made in steps.
 ///
 /// Returns the count, which may be short but is 0 only if `length` is 0, or a negative errno: -EOPNOTSUPP
 /// (this sink cannot make holes: write zeros), and those of `sparsestream_sink_write`.
@@ -197,8 +210,8 @@ pub unsafe extern "C" fn sparsestream_sink_keep(sink: *mut sparsestream_sink, le
 }
 
 /// Announces a stream to a sink, which may refuse it, and reports the properties of the sink. A transfer does
-/// this by itself. For a sink that is driven by hand it is optional, and must come before the first byte. A
-/// NULL `plan` announces any length, with holes. `info` may be NULL.
+/// this by itself. For a sink that is driven by hand, the call is optional and must come before the first
+/// byte. A `plan` of NULL announces a stream of any length, with holes. `info` may be NULL.
 ///
 /// Returns 0 or a negative errno: -EINVAL, -E2BIG, -EBUSY, -EAGAIN, -EINTR, -ESHUTDOWN, -EFBIG or -ENOSPC
 /// (too long), -EOPNOTSUPP (the plan has kept sections, and the sink does not support them), or the error of
@@ -234,8 +247,8 @@ pub unsafe extern "C" fn sparsestream_sink_announce(
 }
 
 /// Reports what to wait for after a call on this sink returned -EAGAIN. At any other time the sink is ready:
-/// there is no descriptor, and `timeout_ms` is 0. A sink of a wire with `keepalive_ms` may report a longer
-/// `timeout_ms`, after which a call must be made on it so that it can send a sign of life.
+/// there is no descriptor, and `timeout_ms` is 0. For a wire with `keepalive_ms`, `timeout_ms` may also be the
+/// time until the next sign of life is due: then call the sink again.
 ///
 /// Returns 0 or a negative errno: -EINVAL, -EBUSY.
 ///
@@ -280,10 +293,10 @@ impl From<SinkInfo> for sparsestream_sink_info {
 }
 
 /// Ends the sink with success: sets the size of a regular file, syncs it if that was requested, or calls
-/// `finish` of a table. The stream has succeeded only if this call does. Call it once, and again while it
-/// returns -EAGAIN.
+/// `finish` of a table. The stream has succeeded only if this call succeeds. Call it once, and again while it
+/// returns -EAGAIN or -EINTR.
 ///
-/// Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, -EFBIG, -ENOSPC, or the error of the
+/// Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, -EINTR, -EFBIG, -ENOSPC, or the error of the
 /// system or the callback.
 ///
 /// # Safety
@@ -328,12 +341,12 @@ pub unsafe extern "C" fn sparsestream_sink_abort(
 /// Frees the caller's handle, which must not be used again. NULL is allowed.
 ///
 /// A transfer holds its sink until the transfer is freed, so handles may be freed in any order. The sink
-/// itself is freed with the last handle that holds it. Then a stream on which `send` or `send_hole` was
-/// called, and which was neither finished nor aborted, is aborted with ECANCELED, and `free` of the table or
-/// the options is called. Descriptors stay open.
+/// itself is freed with the last handle that holds it. Then a stream or table that was used, but neither
+/// finished nor aborted, is aborted with ECANCELED, and `free` of the table or the options is called.
+/// Descriptors stay open. The call does not finish the sink.
 ///
-/// If a call uses the sink at that time, for example because one of its own functions calls this, the sink is
-/// not freed, and the thread's message reports EBUSY.
+/// If another call uses the sink, for example because one of its own functions calls this, the sink is not
+/// freed, and the thread's message reports EBUSY.
 ///
 /// # Safety
 /// `sink` is NULL or a live handle.

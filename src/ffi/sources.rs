@@ -27,25 +27,29 @@ pub const SPARSESTREAM_AT_HOLE: i64 = -4096;
 /// As `SPARSESTREAM_AT_HOLE`, but a kept section comes next.
 pub const SPARSESTREAM_AT_KEEP: i64 = -4097;
 
-/// Makes a source that reads a descriptor. A regular file or a block device is read by offset, and its file
-/// position is not used. A pipe, a socket or a character device is read in order.
+/// Makes a source that reads a descriptor. A regular file or a block device is read by offset, whatever its
+/// file position. A pipe, a socket or a character device is read in order.
 ///
-/// The end of the source is fixed by this call. Bytes that are appended to a file later are not read. If the
-/// file shrinks, the source ends early, which is an error (-ENODATA). Files of /proc and /sys, whose size is
-/// not known, are read to their end.
+/// The end of a file is fixed by this call. Bytes that are appended later are not read. If the file becomes
+/// shorter, the source ends early and fails with -ENODATA. Files of /proc and /sys, whose size is not known,
+/// are read to their end.
 ///
-/// The caller owns the descriptor, which must stay open until the source was freed and no transfer holds it;
-/// then `free` of the options is called.
+/// The caller owns the descriptor, which must stay open until the source was freed and no transfer holds it.
+/// Then `free` of the options is called.
 ///
-/// Position: the search for holes moves it. It is restored when the source has ended, and when it is
-/// finished, aborted or freed.
+/// Position: the search for holes moves the file position. It is restored when the source has ended, and when
+/// the source is finished, aborted or freed.
 ///
 /// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
-/// -EINVAL (an argument, an unknown flag, a range that starts beyond the end), -E2BIG (options from a later
-/// version), -EBADF (not open for reading), -EISDIR, -ESPIPE (an offset for a pipe, a socket or a character
-/// device; or a descriptor without content, such as an eventfd), -EPROTOTYPE (a socket that is not a stream
-/// socket), -ENODATA (the range ends beyond the end), -ENOMEM, or the errno of fstat(2), fcntl(2) or
-/// ioctl(2).
+///
+/// - -EINVAL: an argument is invalid, a flag is unknown, or the range starts beyond the end;
+/// - -E2BIG: the options are from a later version;
+/// - -EBADF: the descriptor is not open for reading; -EISDIR: it is a directory;
+/// - -ESPIPE: an offset for a pipe, a socket or a character device; or a descriptor without content, such as an
+///   eventfd;
+/// - -EPROTOTYPE: a socket that is not a stream socket;
+/// - -ENODATA: the range ends beyond the end;
+/// - -ENOMEM, or the errno of fstat(2), fcntl(2) or ioctl(2).
 ///
 /// # Safety
 /// `options` is NULL or a struct of its `size`; `source` is NULL or writable.
@@ -74,7 +78,7 @@ pub unsafe extern "C" fn sparsestream_source_from_fd(
     })
 }
 
-/// Makes a source of the caller's functions; see `sparsestream_source_ops`.
+/// Makes a source from the caller's functions; see `sparsestream_source_ops`.
 ///
 /// `ops` is copied. `opaque` must be valid until `ops->free` is called with it. That happens exactly once:
 /// after the source was freed and no transfer holds it, or before this call returns a failure. It does not
@@ -102,7 +106,7 @@ pub unsafe extern "C" fn sparsestream_source_from_callbacks(
     })
 }
 
-/// Makes a source of the caller's protocol; see `sparsestream_stream_ops`. Ownership and `free` are as with
+/// Makes a source from the caller's protocol; see `sparsestream_stream_ops`. Ownership and `free` are as with
 /// `sparsestream_source_from_callbacks`.
 ///
 /// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source`
@@ -127,10 +131,10 @@ pub unsafe extern "C" fn sparsestream_source_from_stream(
 }
 
 /// Reports the next section: its kind, and the number of bytes from the current position to its end. `offset`
-/// is always 0. At the end of the source, the kind is `SPARSESTREAM_END` and the length 0.
+/// is always 0. At the end of the source, the kind is `SPARSESTREAM_END` and the length is 0.
 ///
-/// For a stream, a pipe, a socket, a character device or a wire, the length of data is -1 unless it is known,
-/// and `SPARSESTREAM_DATA` may be reported although the next read finds the end.
+/// For a stream, a pipe, a socket, a character device or a wire, the length of data is -1 unless it is known.
+/// If it is -1, the next read may also return 0, the end.
 ///
 /// Returns 0 or a negative errno: -EINVAL, -EBUSY (the handle is in use by another call), -EAGAIN (not known
 /// yet; see `sparsestream_source_wait`), -EINTR, -ESHUTDOWN, -ENODATA (ended early), or the error of the
@@ -160,7 +164,7 @@ pub unsafe extern "C" fn sparsestream_source_section(
 }
 
 /// Reports the properties of a source: its length, if it is known, and which kinds of section it may have.
-/// For a source made of functions, this calls `describe`.
+/// For a source that is made from functions, this calls `describe`.
 ///
 /// Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, -EINTR, -ESHUTDOWN, or the error of the
 /// system or the callback.
@@ -239,10 +243,10 @@ pub unsafe extern "C" fn sparsestream_source_read(
 
 /// Advances the source by `length` bytes without reading them. The bytes must lie within one hole or one kept
 /// section. In a regular file or a block device, they may also be data. Pipes, sockets and character devices
-/// cannot skip. For a source made of functions, `skip` is called at the next call.
+/// cannot skip (-ESPIPE). For a source that is made from functions, the library calls `skip` at the next call.
 ///
 /// Returns 0 or a negative errno: -EINVAL (negative, or beyond the section), -ESPIPE, -ESHUTDOWN,
-/// -EBUSY, -EAGAIN, or the error of the system or the callback.
+/// -EBUSY, -EAGAIN, -EINTR, or the error of the system or the callback.
 ///
 /// # Safety
 /// `source` is NULL or a live handle.
@@ -296,9 +300,9 @@ fn skip(source: &mut dyn Source, length: u64) -> Result<()> {
 }
 
 /// Finishes the source after its end was reached: restores the position of a descriptor, or calls `finish` of
-/// a table and returns its result. Call it once, and again while it returns -EAGAIN.
+/// a table and returns its result. Call it once, and again while it returns -EAGAIN or -EINTR.
 ///
-/// Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, or the error of the system or the
+/// Returns 0 or a negative errno: -EINVAL, -EBUSY, -EAGAIN, -EINTR, or the error of the system or the
 /// callback.
 ///
 /// # Safety
@@ -343,12 +347,12 @@ pub unsafe extern "C" fn sparsestream_source_abort(
 /// Frees the caller's handle, which must not be used again. NULL is allowed.
 ///
 /// A transfer holds its source until the transfer is freed, so handles may be freed in any order. The source
-/// itself is freed with the last handle that holds it. Then a stream on which `recv` was called, and which
-/// was neither finished nor aborted, is aborted with ECANCELED, and `free` of the table or the options is
-/// called. Descriptors stay open.
+/// itself is freed with the last handle that holds it. Then a stream or table that was used, but neither
+/// finished nor aborted, is aborted with ECANCELED, and `free` of the table or the options is called.
+/// Descriptors stay open.
 ///
-/// If a call uses the source at that time, for example because one of its own functions calls this, the
-/// source is not freed, and the thread's message reports EBUSY.
+/// If another call uses the source, for example because one of its own functions calls this, the source is
+/// not freed, and the thread's message reports EBUSY.
 ///
 /// # Safety
 /// `source` is NULL or a live handle.

@@ -107,7 +107,7 @@ pub struct sparsestream_event {
     pub size: u64,
     /// The position in the stream, in bytes.
     pub position: i64,
-    /// One of `SPARSESTREAM_EVENT_...`, which describes the other fields. The fields that it does not mention
+    /// One of `SPARSESTREAM_EVENT_...`, which defines the other fields. Fields that have no meaning for the kind
     /// are 0.
     pub kind: i32,
     /// A number whose meaning depends on the kind.
@@ -277,8 +277,8 @@ impl Display for Words<'_> {
 /// Writes an event as text into a buffer, for example "splice declined, next is copy: Invalid argument". The
 /// text is cut to fit and ended by a NUL byte. It may change with each version.
 ///
-/// Returns the length of the whole text without the NUL byte, as snprintf(3), or -EINVAL (an argument is
-/// NULL). Any thread may call this.
+/// Returns the length of the whole text without the NUL byte, as snprintf(3) does, or -EINVAL (`event` is
+/// NULL, or `buffer` is NULL and `size` is not 0). Any thread may call this.
 ///
 /// # Safety
 /// `event` is NULL or a struct of its `size`; `buffer` is writable for `size` bytes.

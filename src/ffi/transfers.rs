@@ -18,10 +18,10 @@ use libc::{c_char, c_int, c_void};
 
 /// Makes a transfer from a source to a sink. Nothing moves before it is run.
 ///
-/// The transfer holds both ends until it is freed, so the caller may free its handles of them at any time
-/// after this call. Until the transfer has ended, the ends must not be used in any other way. If the transfer
-/// was run at least once, each end gets exactly one finish or abort, at the latest when the transfer is
-/// freed.
+/// The transfer holds both ends until it is freed, so the caller may free its own handles of the ends at any
+/// time after this call. Until the transfer has ended, the ends must not be used in any other way. If the
+/// transfer was run at least once, each end gets exactly one finish or abort, at the latest when the transfer
+/// is freed.
 ///
 /// Returns 0 and a handle in `*transfer` that the caller frees, or a negative errno with
 /// `*transfer` NULL: -EINVAL (an argument, an unknown flag or sparse request), -E2BIG (options from
@@ -51,35 +51,47 @@ pub unsafe extern "C" fn sparsestream_transfer_new(
 
 /// Starts or continues a transfer.
 ///
-/// `budget` limits one call, which returns 1 after about this many bytes of work. Data counts with its length,
-/// even if it is found to be zeros. A hole, or a step of zeroing, counts as 64 bytes for each microsecond that
+/// `budget` limits one call, which returns 1 after about this many bytes of work. Each byte of data counts,
+/// even if it is found to be zero. A hole, or a step of zeroing, counts as 64 bytes for each microsecond that
 /// it takes, but at least as 4096 bytes. With a budget, the call never waits for a descriptor, even if the
-/// descriptor is in blocking mode. It does block while a regular file or a block device is read or written,
-/// and while a callback blocks, but for no more than one piece.
+/// descriptor is in blocking mode. It does block while it reads or writes one piece of a regular file or a
+/// block device, and while a callback blocks.
 ///
 /// A `budget` of 0 means to run to the end. The call then waits, with poll(2), for descriptors in blocking
-/// mode. It returns -EAGAIN only for descriptors in non-blocking mode and for callbacks.
+/// mode, and for callbacks whose table has `wait`. It returns -EAGAIN only for descriptors in non-blocking
+/// mode and for other callbacks.
 ///
 /// Position: the position of a source file moves while its holes are searched, and is restored when the
 /// transfer has ended.
 ///
 /// Descriptors: a transfer from a descriptor or a wire into a file or a block device may open one pipe,
-/// close-on-exec. It closes the pipe when it ends or is freed, and works without it if none can be opened. A
-/// file that is sent to a socket or a pipe in non-blocking mode should not change before the other end has
+/// close-on-exec. It closes the pipe when it ends or is freed, and works without a pipe if none can be opened.
+/// A file that is sent to a socket or a pipe in non-blocking mode should not change before the other end has
 /// read the data, because the kernel may send the pages of the file itself.
 ///
-/// Returns 0 if everything was moved and both ends are finished, 1 if the budget is used up, or -EAGAIN if an
-/// end is not ready. After 1 run it again; after -EAGAIN do so when the end is ready (see
-/// `sparsestream_transfer_wait`). Any other negative errno ends the transfer, and every later run returns the
-/// same errno: -EOPNOTSUPP (the sparse request cannot be met, or the sink does not support kept sections; no
-/// byte was moved), -ECANCELED, -ETIMEDOUT (`stall_ms`, `idle_ms`), -ENODATA (the source ended early), -EPROTO
-/// (a callback returned an invalid value, or the source is longer than it reported), -EFBIG, -EOVERFLOW (the
-/// source ends beyond the largest offset), -ESHUTDOWN (an end was finished or aborted before), -ENOSPC, -EPERM
-/// (a memfd that is sealed against growing), -EPIPE (the reader has closed its end; SIGPIPE is not raised),
-/// -EIO (the medium failed, or the file system returned EAGAIN or wrote 0 bytes), -EINVAL (a target with
-/// O_DIRECT cannot be read, and a part of one of its blocks must be preserved; or an argument, and then the
-/// transfer has not ended), -ENOMEM (no byte was moved), -EBUSY (another call uses the transfer or one of its
-/// ends; the transfer has not ended), or the error of the system or the callback.
+/// Returns one of these:
+///
+/// - 0: everything was moved, and both ends are finished;
+/// - 1: the budget is used up; run the transfer again;
+/// - -EAGAIN: an end is not ready; run the transfer again when it is (see `sparsestream_transfer_wait`);
+/// - -EBUSY: another call uses the transfer or one of its ends; the transfer has not ended;
+/// - -EINVAL: an argument is invalid, and the transfer has not ended; or the transfer has failed, because the
+///   rest of a block of a target with O_DIRECT must be preserved, and the target cannot be read.
+///
+/// Any other negative errno means that the transfer has failed. Every later run returns the same errno:
+///
+/// - -EOPNOTSUPP: the sparse request cannot be met, or the sink does not support kept sections; no byte was
+///   moved;
+/// - -ENOMEM: no memory for the buffer; no byte was moved;
+/// - -ECANCELED; -ETIMEDOUT: `stall_ms` or `idle_ms`;
+/// - -ENODATA: the source ended early;
+/// - -EPROTO: a callback returned an invalid value, or the source is longer than it reported;
+/// - -EFBIG: beyond `length` of the sink's options or RLIMIT_FSIZE; -EOVERFLOW: beyond the largest offset;
+/// - -ENOSPC; -EPERM: a memfd that is sealed against growing;
+/// - -EPIPE: the reader has closed its end; SIGPIPE is not raised;
+/// - -EIO: the medium failed, or the file system returned EAGAIN or wrote 0 bytes;
+/// - -ESHUTDOWN: an end was finished or aborted before;
+/// - or the error of the system or the callback.
 ///
 /// # Safety
 /// `transfer` is NULL or a live handle.
@@ -165,10 +177,10 @@ pub unsafe extern "C" fn sparsestream_transfer_error(
 
 /// Asks the transfer to end with -ECANCELED. Any thread and a signal handler may call this at any time before
 /// the handle is freed. A running transfer ends after its current step, or within 100 ms if it waits. A
-/// transfer that is not running ends when it is next run. If the transfer has already ended, the call has no
-/// effect.
+/// transfer that is not running ends when it is run the next time. The call has no effect on a transfer that
+/// has ended or whose sink is finished.
 ///
-/// Returns 0, or -EINVAL (NULL). It does not change the thread's message, so that a signal handler may call
+/// Returns 0, or -EINVAL (NULL). The call does not change the thread's message, so a signal handler may make
 /// it.
 ///
 /// # Safety
@@ -183,12 +195,11 @@ pub unsafe extern "C" fn sparsestream_transfer_cancel(
 
 /// Asks the transfer to end with `error`, a positive errno, and with `text` in its message. Use it if the
 /// program knows why the transfer must fail, for example because a connection was lost. The request takes
-/// effect as with `sparsestream_transfer_cancel`. The first error counts, and a cancel before or after it
-/// does not change it. EAGAIN and EINTR become EIO. `text` may be NULL; the library keeps its first 255
-/// bytes.
+/// effect as with `sparsestream_transfer_cancel`. Only the first such error counts, and a cancel does not
+/// change it. EAGAIN and EINTR become EIO. `text` may be NULL; the library keeps its first 255 bytes.
 ///
-/// Any thread may call this, also while the transfer runs, and so may its callbacks. A signal handler may
-/// not.
+/// Any thread may call this, even while the transfer runs, and so may the callbacks of the transfer. A signal
+/// handler may not.
 ///
 /// Returns 0 or -EINVAL (NULL, or `error` is not from 1 to 4095).
 ///
@@ -215,8 +226,8 @@ pub unsafe extern "C" fn sparsestream_transfer_fail(
 /// Frees a transfer. NULL is allowed.
 ///
 /// If the transfer was run and has not ended, its sink is aborted, and then its source. An end that another
-/// call is using is aborted after that call. Then the transfer releases its sink and its source. An end whose
-/// handle the caller has already freed is freed now.
+/// call is using is aborted after that call. Then the transfer releases both ends: an end whose handle the
+/// caller has already freed is freed with it. The call waits for requests to files that are in flight.
 ///
 /// If another call uses the transfer, for example because one of its callbacks calls this, the transfer is
 /// not freed, and the thread's message reports EBUSY.
@@ -229,17 +240,17 @@ pub unsafe extern "C" fn sparsestream_transfer_free(transfer: *mut sparsestream_
     guard::quiet(|| unsafe { handles::free_transfer(transfer) });
 }
 
-/// Sends a source over the caller's protocol: makes a sink of the stream, runs a transfer to its end, and
-/// frees both. The caller keeps the source.
+/// Sends a source over the caller's protocol: makes a sink from the stream, runs a transfer to its end, and
+/// frees that sink and the transfer. The caller keeps the source.
 ///
-/// The call blocks. It waits with poll(2) for the descriptors of both ends, also for those in non-blocking
-/// mode, and for the descriptors that `wait` of the table reports. If the table has no `wait`, a function
-/// that returns -EAGAIN ends the call with that error. For an event loop use the transfer functions.
+/// The call blocks. It waits with poll(2) for the descriptors of both ends, in blocking and in non-blocking
+/// mode, and for the descriptors that `wait` of the table reports. If a function returns -EAGAIN and the table
+/// has no `wait`, the call fails with -EAGAIN. For an event loop use the transfer functions.
 ///
-/// Before it returns, the call makes exactly one call of `finish` or `abort` of `ops`, and then exactly one
-/// of `free`. There are two exceptions. If the table is of a later version or lacks `send`, only `free` is
-/// called. If the table is NULL or its `size` is not valid, no function is called. `stats` may be NULL; if
-/// the transfer was started, it is also filled on failure.
+/// The library calls exactly one of `finish` and `abort` of `ops`, and then `free` exactly once. There are two
+/// exceptions. If the table is of a later version or lacks `send`, only `free` is called. If the table is NULL
+/// or its `size` is not valid, no function is called. `stats` may be NULL; if the transfer was started, it is
+/// filled even on failure.
 ///
 /// Returns 0, or the errors of `sparsestream_transfer_new` and `sparsestream_transfer_run`.
 ///
@@ -269,9 +280,9 @@ pub unsafe extern "C" fn sparsestream_send_all(
     })
 }
 
-/// Receives the caller's protocol into a sink: makes a source of the stream, runs a transfer to its end, and
-/// frees both. The caller keeps the sink. The table must have `recv`. Everything else is as with
-/// `sparsestream_send_all`.
+/// Receives the caller's protocol into a sink: makes a source from the stream, runs a transfer to its end, and
+/// frees that source and the transfer. The caller keeps the sink. The table must have `recv`. Everything else
+/// is as with `sparsestream_send_all`.
 ///
 /// Returns 0, or the errors of `sparsestream_transfer_new` and `sparsestream_transfer_run`.
 ///

@@ -19,19 +19,19 @@ use libc::{c_int, c_void};
 use std::mem::offset_of;
 use std::time::Duration;
 
-/// A transport made of the caller's functions: a TLS session, an SSH channel, or anything else that delivers
-/// bytes in order.
+/// A transport that is made from the caller's functions: a TLS session, an SSH channel, or anything else that
+/// delivers bytes in order.
 ///
 /// Each function gets the `opaque` that was passed with the table. The functions must not wait. A function
 /// that is not ready returns -EAGAIN and is called again later; after -EINTR it is called again at once.
-/// `sparsestream_set_error` adds details to an errno. The functions run on the thread that drives the handle.
+/// `sparsestream_set_error` can add details to an errno. The functions run on the thread that drives the handle.
 /// They must not throw, longjmp, or use the handle that they serve.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_transport_ops {
     /// `sizeof(sparsestream_transport_ops)`.
     pub size: u64,
-    /// Called exactly once with the `opaque`, after the handle was freed and no transfer holds it, or when
+    /// Called exactly once with the `opaque`: after the handle was freed and no transfer holds it, or when
     /// the constructor fails. May be NULL.
     pub free: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
     /// Reads at most `length` bytes; `length` is never 0. Returns the count, 0 at the orderly end of the
@@ -48,9 +48,10 @@ pub struct sparsestream_transport_ops {
     >,
     /// Ends the session, for example with the close_notify of TLS. Called when the stream has ended or failed,
     /// or when the handle is freed, but not if the constructor failed. Nothing is read or written afterwards.
-    /// At the end of a stream it may be called again after -EAGAIN or -EINTR; after a failure it is called
-    /// once. A failure of this function is ignored, except for a sink without a way back: there, nothing else
-    /// confirms that the stream arrived. It must not close a descriptor that is still used. May be NULL.
+    /// At the end of a stream it is called again while it returns -EAGAIN or -EINTR; after a failure it is
+    /// called only once. A failure of this function is ignored, except for a sink without a way back, where
+    /// nothing else confirms that the stream arrived. It must not close a descriptor that is still used. May
+    /// be NULL.
     pub close: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
     /// Called each time that `read`, `write` or `close` has returned -EAGAIN: sets the descriptors and the
     /// time to wait for. Report POLLOUT even after `read` if a TLS session must write before it can read.
@@ -78,7 +79,7 @@ unsafe impl Freed for sparsestream_transport_ops {
 ///
 /// `ops` is copied. `opaque` must be valid until `ops->free` is called with it. That happens exactly once:
 /// after the sink was freed and no transfer holds it, or before this call returns a failure. It does not
-/// happen if `ops` is NULL or its `size` is not valid. Unless `output_fd` offers a descriptor, data is copied
+/// happen if `ops` is NULL or its `size` is not valid. Unless `output_fd` returns a descriptor, data is copied
 /// once more than with `sparsestream_sink_to_wire`.
 ///
 /// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL: -EINVAL
@@ -112,7 +113,7 @@ pub unsafe extern "C" fn sparsestream_sink_to_transport(
 /// As `sparsestream_source_from_wire`, but receives the frames through the caller's functions. Ownership and
 /// `free` are as with `sparsestream_sink_to_transport`.
 ///
-/// For such a source, `sparsestream_source_wire_info` does not wait but returns -EAGAIN;
+/// For such a source, `sparsestream_source_wire_info` never waits: it returns -EAGAIN, and
 /// `sparsestream_source_wait` reports what to wait for.
 ///
 /// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:

@@ -25,8 +25,8 @@ use std::time::Duration;
 /// `read_fd` is the way back: the sink reads the receiver's answers from it. For a socket, pass the same
 /// descriptor twice. With a way back, the sink finishes with success only if the receiver has reported that
 /// everything is stored. If the receiver fails, the sink fails with the receiver's errno, operation, side and
-/// offset, and `peer` of `sparsestream_error` is 1. If `read_fd` is -1, the receiver cannot answer, and success only
-/// means that everything was written.
+/// offset, and `peer` of `sparsestream_error` is 1. If `read_fd` is -1, the receiver cannot answer, and success
+/// only means that everything was written.
 ///
 /// The sink never waits for a descriptor, whatever its mode, and raises no SIGPIPE. It takes at most 530 KiB
 /// of memory. It gathers small pieces, so if you drive it by hand, the last pieces may be sent only when it
@@ -34,30 +34,39 @@ use std::time::Duration;
 /// transfer holds it, and must not be used for anything else until then. If a sink was used and is freed
 /// before it was finished, it reports ECANCELED to the receiver.
 ///
-/// If the source is a file, a transfer can send pieces of 64 KiB or more without copying them through memory.
-/// It does so if `write_fd` is a regular file. For any other `write_fd` it does so if there is a way back,
-/// `write_fd` is in non-blocking mode, and neither end asked for checksums or the digest. With
-/// `SPARSESTREAM_DETECT_ZEROES` it does so only for blocks that are in the page cache and do not begin with
-/// zeros.
+/// If the source is a file, a transfer can send pieces of 64 KiB or more without a copy through memory under
+/// these conditions:
+///
+/// - neither end requested checksums or the digest;
+/// - `write_fd` is a regular file, or is in non-blocking mode and there is a way back;
+/// - with `SPARSESTREAM_DETECT_ZEROES`, the piece is in the page cache and does not begin with zeros.
 ///
 /// With `SPARSESTREAM_WIRE_RESUME` a transfer must drive the sink. It reads the part of the source that the
 /// receiver holds, compares the digests, and resumes after that part. If the digests differ, the transfer
-/// ends with -ESTALE. It starts again instead if both ends have `SPARSESTREAM_WIRE_RESTART` and the source
+/// fails with -ESTALE. It starts again instead if both ends have `SPARSESTREAM_WIRE_RESTART` and the source
 /// can go back to its start.
 ///
 /// Kept sections need `SPARSESTREAM_WIRE_KEEP`, or a transfer whose source declares them. A receiver without
 /// the flag refuses them with -EOPNOTSUPP.
 ///
-/// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL: -EINVAL (an
-/// argument, an unknown flag, a field for the receiver, sizes that contradict each other,
-/// `SPARSESTREAM_WIRE_RESUME` without a way back), -EOPNOTSUPP (`SPARSESTREAM_WIRE_RESUME` with
-/// `SPARSESTREAM_WIRE_KEEP`), -E2BIG (options from a later version), -EBADF (`write_fd` not open for writing,
-/// or `read_fd` not for reading), -EISDIR, -ESPIPE (a block device, or a descriptor that carries no bytes,
-/// such as an eventfd), -EPROTOTYPE (a socket that is not a stream socket), -ENOMEM, or the errno of fstat(2),
-/// fcntl(2) or getsockopt(2). Errors of the stream itself are reported when the sink is used: -ECONNRESET (the
-/// receiver closed the connection without an answer), -EBADMSG (the receiver has stored something else),
-/// -ESTALE, -EPROTO (an answer that breaks the rules), the errno of a read or a write, or the errno that the
-/// receiver reported.
+/// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
+///
+/// - -EINVAL: an argument is invalid, a flag is unknown, a field for the receiver is set, sizes contradict each
+///   other, or `SPARSESTREAM_WIRE_RESUME` without a way back;
+/// - -EOPNOTSUPP: `SPARSESTREAM_WIRE_RESUME` with `SPARSESTREAM_WIRE_KEEP`;
+/// - -E2BIG: the options are from a later version;
+/// - -EBADF: `write_fd` is not open for writing, or `read_fd` is not open for reading;
+/// - -EISDIR: a descriptor is a directory; -EPROTOTYPE: it is a socket that is not a stream socket;
+/// - -ESPIPE: it is a block device, or carries no bytes, such as an eventfd;
+/// - -ENOMEM, or the errno of fstat(2), fcntl(2) or getsockopt(2).
+///
+/// Errors of the stream itself are reported when the sink is used:
+///
+/// - -ECONNRESET: the receiver closed the connection without an answer;
+/// - -EBADMSG: the receiver has stored different content;
+/// - -ESTALE: the held bytes differ from the source;
+/// - -EPROTO: an answer breaks the rules;
+/// - or the errno of a read or a write, or the errno that the receiver reported.
 ///
 /// # Safety
 /// `options` is NULL or a struct of its `size`; `sink` is NULL or writable.
@@ -88,15 +97,18 @@ pub unsafe extern "C" fn sparsestream_sink_to_wire(
 /// it is aborted, it reports the failure. If `write_fd` is -1, a sender that waits for an answer is refused
 /// with -ENOTCONN.
 ///
-/// The source checks everything that it receives. A stream that breaks the rules, is longer than `max_size`
-/// or was damaged is an error, and nothing wrong reaches the sink. There is one exception: the checksum of a
-/// frame comes after its data, so the sink may already have received the data of a damaged frame. A stream
-/// that is cut off fails with -ENODATA. The source never waits for a descriptor. It takes at most 270 KiB of
-/// memory.
+/// The source checks everything that it receives. It fails if the stream breaks the rules, is longer than
+/// `max_size` or was damaged, and no invalid frame reaches the sink. There is one exception: data may be passed
+/// to the sink before its checksum was verified, so the sink may already have received the data of a damaged
+/// frame. A stream that is cut off fails with -ENODATA. The source never waits for a descriptor. It takes at
+/// most 270 KiB of memory.
 ///
 /// A transfer moves pieces of 64 KiB or more to a file or a block device without a copy through memory under
-/// these conditions: `read_fd` is a pipe, a regular file or in non-blocking mode, neither end asked for
-/// checksums or the digest, and the transfer does not use `SPARSESTREAM_DETECT_ZEROES`.
+/// these conditions:
+///
+/// - neither end requested checksums or the digest;
+/// - `read_fd` is a pipe or a regular file, or is in non-blocking mode;
+/// - the transfer does not use `SPARSESTREAM_DETECT_ZEROES`.
 ///
 /// To resume an earlier transfer, set `resume_offset`, `resume_fd`, `resume_fd_offset` and `identity`. Then
 /// call `sparsestream_source_wire_info`, and make the sink begin at the `start` that it reports. If the
@@ -107,12 +119,20 @@ pub unsafe extern "C" fn sparsestream_sink_to_wire(
 /// `checkpoint` of `sparsestream_sink_options`).
 ///
 /// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
-/// -EINVAL (an argument, an unknown flag, a field for the sender), and the errors of
-/// `sparsestream_sink_to_wire`. Errors of the stream itself are reported when the source is used: -EPROTO (a
-/// frame that breaks the rules), -EBADMSG (a checksum or the digest is wrong), -EMSGSIZE (more data in a
-/// frame than `max_payload`), -EFBIG, -ENODATA, -EPROTONOSUPPORT (an unknown version or feature), -EOPNOTSUPP
-/// (the sender does not support checksums, the digest or resuming), -ENOTCONN, -ESTALE (the source has
-/// changed), -EAGAIN, -EINTR, the errno of a read, or the errno that the sender reported.
+/// -EINVAL (an argument is invalid, a flag is unknown, or a field for the sender is set), and the errors of
+/// `sparsestream_sink_to_wire`. Errors of the stream itself are reported when the source is used:
+///
+/// - -EPROTO: a frame breaks the rules;
+/// - -EBADMSG: a checksum or the digest is wrong;
+/// - -EMSGSIZE: a frame has more data than `max_payload`, or than the sender announced;
+/// - -EFBIG: the stream is longer than `max_size`, or than announced;
+/// - -ENODATA: the stream was cut off;
+/// - -EPROTONOSUPPORT: an unknown version or feature;
+/// - -EOPNOTSUPP: the sender does not support checksums, the digest or resuming, which this end requires; or
+///   the stream has kept sections, which this end does not accept;
+/// - -ENOTCONN: the sender waits for an answer, and there is no way back;
+/// - -ESTALE: the source has changed, or the kept sections belong to another base;
+/// - -EAGAIN, -EINTR, the errno of a read, or the errno that the sender reported.
 ///
 /// # Safety
 /// `options` is NULL or a struct of its `size`; `source` is NULL or writable.
@@ -138,11 +158,12 @@ pub unsafe extern "C" fn sparsestream_source_from_wire(
 /// Reports the properties of the stream, before its first byte is read. The first call receives them from the
 /// sender. If `resume_offset` is set, it also reads back the held bytes.
 ///
-/// If `read_fd` is in blocking mode, the call waits with poll(2). Otherwise it returns -EAGAIN; call it again
-/// when `read_fd` is readable. One call handles at most 16,384 frames and 64 MiB of held bytes. If that is
-/// not enough, it returns -EINTR in either mode; call it again at once.
+/// If `read_fd` is in blocking mode, the call waits with poll(2). Otherwise it returns -EAGAIN, and
+/// `sparsestream_source_wait` reports what to wait for before the call is repeated. One call handles at most
+/// 16,384 frames and 64 MiB of held bytes, and waits at most 16 times, for a second each time. If that is not
+/// enough, it returns -EINTR in either mode: call it again at once.
 ///
-/// If the call fails, it sets `greeted` of `info`, and the other fields to zero.
+/// A call that fails sets `greeted` of `info`, and all other fields to zero.
 ///
 /// Returns 0 or a negative errno: -EINVAL (not a source of a wire, or an argument), -EBUSY, -EAGAIN, -EINTR,
 /// and the errors of the stream (see `sparsestream_source_from_wire`).
@@ -174,10 +195,10 @@ pub unsafe extern "C" fn sparsestream_source_wire_info(
     })
 }
 
-/// Fills the options of a sender for a file or a block device. Sets `SPARSESTREAM_WIRE_SIZES`, the sizes, and
-/// `identity`; the other fields are not changed. To find `data_bytes`, it walks along the map of holes. The
-/// identity is made of the device, inode, size and modification time of a file, or of the number and size of
-/// a block device.
+/// Fills the options of a sender for a file or a block device: sets `SPARSESTREAM_WIRE_SIZES`, the sizes and
+/// `identity`, and changes no other field. To find `data_bytes`, it walks along the map of holes. The identity
+/// consists of the device, inode, size and modification time of a file, or of the number and size of a block
+/// device.
 ///
 /// `offset` and `length` are the range that will be sent, in bytes; a length of 0 means to the end. Position:
 /// as with `sparsestream_in_data`. It moves during the call.

@@ -40,7 +40,7 @@ pub struct sparsestream_wire_options {
     pub transfer_id: [u8; 16],
     /// Sender: a value that identifies the source and its present state; zeros for none. Another source, or
     /// the same source after a change, must have another value. `sparsestream_wire_describe` makes one. The
-    /// receiver gets it before it has sent anything, so put no secret into it unless the transport
+    /// receiver gets the value before it has sent anything, so do not put a secret into it unless the transport
     /// authenticates the receiver. Receiver, with `resume_offset`: the identity that came with the held bytes;
     /// zeros for any. The library never takes an equal identity alone as proof of equal content.
     pub identity: [u8; 32],
@@ -53,16 +53,16 @@ pub struct sparsestream_wire_options {
     pub checkpoint_interval: i64,
     /// This end sends a sign of life if it has sent nothing for this many milliseconds; 0 means never. It
     /// does so while the transfer runs or waits, and `timeout_ms` of `sparsestream_wait` reports when the
-    /// next one is due. At the other end a sign of life counts for `stall_ms`, but not for `idle_ms`. A
-    /// receiver that reads back held bytes always sends one each second.
+    /// next one is due. A sign of life restarts `stall_ms` of the other end, but not `idle_ms`. A receiver
+    /// that reads back held bytes always sends one each second.
     pub keepalive_ms: i64,
     /// Receiver: the most bytes, holes included, that it accepts; 0 means that this option sets no limit. A
     /// longer stream is refused with -EFBIG: at once if its length was announced, otherwise at the limit.
     pub max_size: i64,
     /// Receiver: the most bytes of data that it accepts in one frame, 4096 to 4194304; 0 means 4194304.
     pub max_payload: u32,
-    /// Receiver, with `resume_offset`: the file or block device that has the held bytes. They are read back
-    /// if the sender has the same source. It must stay open until the source is freed.
+    /// Receiver, with `resume_offset`: the file or block device that has the held bytes, which are read back
+    /// if the sender has the same source. The descriptor must stay open until the source is freed.
     pub resume_fd: i32,
     /// Receiver: the number of bytes, from the start of the stream, that it holds from an earlier transfer
     /// and that are durable; 0 for none.
@@ -99,8 +99,8 @@ pub struct sparsestream_wire_info {
     pub base_identity: [u8; 32],
     /// 1 if the sender waits for the receiver's answer, otherwise 0.
     pub answers: i32,
-    /// 1 if the sender's HELLO has arrived, even if it was then refused; otherwise 0. It is set even if the
-    /// call fails, so that a daemon can drop a peer that is not a sender and accept another.
+    /// 1 if the sender's HELLO has arrived, even if it was then refused; otherwise 0. This field is set even
+    /// if the call fails, so that a daemon can drop a peer that is not a sender and accept another.
     pub greeted: i32,
 }
 

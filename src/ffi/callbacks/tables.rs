@@ -15,9 +15,9 @@ pub const SPARSESTREAM_WITH_HOLES: u64 = 1 << 16;
 /// `sparsestream_stream_ops`.
 pub const SPARSESTREAM_WITH_KEEPS: u64 = 1 << 17;
 
-/// The properties of a source, known before the first byte. Before it calls `describe` of a table, the
-/// library sets all fields to the values that follow from the table; `describe` changes those that differ.
-/// Before you call `sparsestream_source_describe`, set `size`.
+/// The properties of a source, known before the first byte. Before the library calls `describe` of a table, it
+/// sets all fields to the values that follow from the table; `describe` changes those that differ. Before you
+/// call `sparsestream_source_describe`, set `size`.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_source_info {
@@ -35,7 +35,7 @@ pub struct sparsestream_source_info {
     pub reserved: u32,
 }
 
-/// The properties of a sink. Before it calls `announce` of a table, the library sets all fields to the values
+/// The properties of a sink. Before the library calls `announce` of a table, it sets all fields to the values
 /// that follow from the table; `announce` changes those that differ. Before you call
 /// `sparsestream_sink_announce`, set `size`.
 #[repr(C)]
@@ -66,16 +66,16 @@ pub struct sparsestream_plan {
     pub total: i64,
 }
 
-/// A source made of the caller's functions.
+/// A source that is made from the caller's functions. Only `read` is always required.
 ///
 /// Each function gets the `opaque` that was passed with the table, and returns 0 or a count, or a negative
-/// errno. `sparsestream_set_error` adds details to the errno. Two errnos do not end the transfer: after
-/// -EAGAIN (not ready) the same call is made again later, and after -EINTR at once, with the same arguments.
+/// errno. `sparsestream_set_error` can add details to the errno. Two errnos do not end the transfer: the
+/// library repeats a call with the same arguments later after -EAGAIN (not ready), and at once after -EINTR.
 /// Do not return them for the failure of a remote peer, because the call would be repeated for ever.
 ///
 /// The functions run on the thread that drives the source, with thread cancellation disabled. They must not
 /// throw, longjmp, call pthread_exit or enable cancellation. They must not use the handle that they serve
-/// (-EBUSY). All functions except `read` may be NULL.
+/// (-EBUSY).
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_source_ops {
@@ -86,28 +86,29 @@ pub struct sparsestream_source_ops {
     pub free: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
     /// 0 or `SPARSESTREAM_WITH_KEEPS`: `section` may report kept sections.
     pub flags: u64,
-    /// Reports the next section: sets `kind` and `length`. `offset` is the position of the source. At the
-    /// end, the kind is `SPARSESTREAM_END`. Called once for each section; the library then reads or skips all
-    /// of it. NULL: the source is all data.
+    /// Reports the next section: sets `kind` and `length`, which is -1 for data of unknown length. The library
+    /// has set `offset` to the position of the source. At the end, the kind is `SPARSESTREAM_END`. Called once
+    /// for each section; the library then reads or skips all of it. Requires `skip`. NULL: the source is all
+    /// data.
     pub section: Option<
         unsafe extern "C" fn(opaque: *mut c_void, section: *mut sparsestream_section) -> c_int,
     >,
     /// Reads at most `length` bytes of data and advances the source. Returns the count, which may be short,
     /// or 0 at the end. After -EAGAIN the call is repeated with the same buffer, which stays valid until
-    /// then. Required.
+    /// then.
     pub read: Option<
         unsafe extern "C" fn(opaque: *mut c_void, buffer: *mut c_void, length: usize) -> i64,
     >,
     /// Advances the source by at most `length` bytes of the hole or the kept section that `section` reported.
-    /// Returns the count, at least 1. Required if `section` is set.
+    /// Returns the count, at least 1. Requires `section`.
     pub skip: Option<unsafe extern "C" fn(opaque: *mut c_void, length: i64) -> i64>,
-    /// Reports the properties of the source. Called before the first byte, possibly more than once. It
-    /// changes only the fields of `info` that must differ.
+    /// Reports the properties of the source: changes the fields of `info` that differ. Called before the first
+    /// byte, possibly more than once.
     pub describe: Option<
         unsafe extern "C" fn(opaque: *mut c_void, info: *mut sparsestream_source_info) -> c_int,
     >,
-    /// Called after everything was moved and the sink was finished. Called again while it returns -EAGAIN;
-    /// any other result is final.
+    /// Called after everything was moved and the sink was finished. Called again while it returns -EAGAIN or
+    /// -EINTR; any other result is final.
     pub finish: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
     /// The stream failed with `error`, a positive errno. During the call, `sparsestream_last_error` returns
     /// the message. If the source was used at all, exactly one of `finish` and `abort` is called, once.
@@ -118,19 +119,19 @@ pub struct sparsestream_source_ops {
     pub rewind: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
     /// Lends the next data if it is already in memory: sets `*memory` to it and returns its length. Returns 0
     /// if the data must be read. The memory must not change until `took` was called for all of it, or the
-    /// source was finished or aborted. Required if `took` is set.
+    /// source was finished or aborted. Requires `took`.
     pub lent: Option<unsafe extern "C" fn(opaque: *mut c_void, memory: *mut *const c_void) -> i64>,
-    /// Advances the source by `length` bytes of the memory that was lent. Cannot fail.
+    /// Advances the source by `length` bytes of the memory that was lent. Cannot fail. Requires `lent`.
     pub took: Option<unsafe extern "C" fn(opaque: *mut c_void, length: usize)>,
-    /// Called after a function returned -EAGAIN: sets the descriptors and the time to wait for. A descriptor
-    /// that is not open ends a run that waits by itself with -EBADF. NULL: the program itself runs the
-    /// transfer again when the function is ready.
+    /// Called after a function returned -EAGAIN: sets the descriptors and the time to wait for. A run that
+    /// waits by itself fails with -EBADF if one of the descriptors is not open. NULL: the program itself runs
+    /// the transfer again when the function is ready.
     pub wait:
         Option<unsafe extern "C" fn(opaque: *mut c_void, wait: *mut sparsestream_wait) -> c_int>,
 }
 
-/// A sink made of the caller's functions. The rules of `sparsestream_source_ops` apply. All functions except
-/// `write` may be NULL.
+/// A sink that is made from the caller's functions. The rules of `sparsestream_source_ops` apply. Only `write`
+/// is always required.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_sink_ops {
@@ -140,19 +141,19 @@ pub struct sparsestream_sink_ops {
     /// the constructor fails.
     pub free: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
     /// Writes at most `length` bytes of data. Returns the count, which may be short but not 0. After -EAGAIN
-    /// the call is repeated with the same buffer, which stays valid until then. Required.
+    /// the call is repeated with the same buffer, which stays valid until then.
     pub write: Option<
         unsafe extern "C" fn(opaque: *mut c_void, buffer: *const c_void, length: usize) -> i64,
     >,
     /// Makes a hole of at most `length` bytes, which must read as zeros afterwards. Returns the count, at
-    /// least 1. A function that would take long should do a part and return. NULL: zeros are passed to
-    /// `write` instead.
+    /// least 1. If the whole hole would take long, make a part of it. NULL: zeros are passed to `write`
+    /// instead.
     pub hole: Option<unsafe extern "C" fn(opaque: *mut c_void, length: i64) -> i64>,
     /// Skips at most `length` bytes of the target, which keep their content. Returns the count, at least 1.
     /// NULL: the sink cannot do that, and a source that may have kept sections is refused with -EOPNOTSUPP.
     pub keep: Option<unsafe extern "C" fn(opaque: *mut c_void, length: i64) -> i64>,
-    /// Announces the stream. Called before the first byte, possibly more than once. The function refuses the
-    /// stream with an errno, or changes the fields of `info` that must differ.
+    /// Announces the stream. Called before the first byte, possibly more than once. To refuse the stream,
+    /// return a negative errno. Otherwise change the fields of `info` that differ.
     pub announce: Option<
         unsafe extern "C" fn(
             opaque: *mut c_void,
@@ -161,18 +162,18 @@ pub struct sparsestream_sink_ops {
         ) -> c_int,
     >,
     /// Called after everything was written. Report any remaining failure here. Called again while it returns
-    /// -EAGAIN; any other result is final.
+    /// -EAGAIN or -EINTR; any other result is final.
     pub finish: Option<unsafe extern "C" fn(opaque: *mut c_void) -> c_int>,
     /// As `abort` of `sparsestream_source_ops`.
     pub abort: Option<unsafe extern "C" fn(opaque: *mut c_void, error: c_int)>,
-    /// Returns the number of bytes from the start of the stream that are on the medium. Must be fast. NULL:
-    /// the number is not known.
+    /// Returns the number of bytes from the start of the stream that are on the medium. Called after each step
+    /// of a transfer, so it must be fast. NULL: the number is not known.
     pub durable: Option<unsafe extern "C" fn(opaque: *mut c_void) -> i64>,
     /// Lends memory for the next data: sets `*memory` to it and returns its length, or 0 if there is none.
-    /// The memory must stay valid until `committed` or another function is called. Required if `committed` is
-    /// set.
+    /// The memory must stay valid until `committed` or another function is called. Requires `committed`.
     pub lend: Option<unsafe extern "C" fn(opaque: *mut c_void, memory: *mut *mut c_void) -> i64>,
     /// The first `length` bytes of the memory that was lent now hold data, and count as written. Cannot fail.
+    /// Requires `lend`.
     pub committed: Option<unsafe extern "C" fn(opaque: *mut c_void, length: usize)>,
     /// As `wait` of `sparsestream_source_ops`.
     pub wait:
@@ -199,8 +200,8 @@ pub struct sparsestream_stream_ops {
     /// limit.
     pub preferred: u64,
     /// Sends at most `length` bytes of data. Returns the count, which may be short but not 0. After -EAGAIN
-    /// the call is repeated with the same buffer, which stays valid until then. If the peer has hung up
-    /// (EPIPE), read its reason and return that errno.
+    /// the call is repeated with the same buffer, which stays valid until then. If the peer has closed the
+    /// connection (EPIPE), read the reason that it sent, and return that errno.
     pub send: Option<
         unsafe extern "C" fn(stream: *mut c_void, buffer: *const c_void, length: usize) -> i64,
     >,
@@ -236,11 +237,12 @@ pub struct sparsestream_stream_ops {
     >,
     /// Called after everything was moved. A sink sends the end of the stream, waits for the peer's answer,
     /// and returns it (0 or a negative errno). A source reports to the peer that everything was received and
-    /// stored, if the protocol can do that. Called again while it returns -EAGAIN; any other result is final.
+    /// stored, if the protocol can do that. Called again while it returns -EAGAIN or -EINTR; any other result
+    /// is final.
     pub finish: Option<unsafe extern "C" fn(stream: *mut c_void) -> c_int>,
-    /// The stream failed with `error`, a positive errno: report that to the peer if this is possible without
-    /// a long wait. During the call, `sparsestream_last_error` returns the message.
-    /// If the stream was used at all, exactly one of `finish` and `abort` is called, once.
+    /// The stream failed with `error`, a positive errno, or was cancelled (ECANCELED). Report the failure to
+    /// the peer if that is possible without a long wait. During the call, `sparsestream_last_error` returns
+    /// the message. If the stream was used at all, exactly one of `finish` and `abort` is called, once.
     pub abort: Option<unsafe extern "C" fn(stream: *mut c_void, error: c_int)>,
     /// As `durable` of `sparsestream_source_ops`.
     pub durable: Option<unsafe extern "C" fn(stream: *mut c_void, offset: i64)>,
