@@ -18,57 +18,59 @@ extern "C" {
 #define SPARSESTREAM_LIBVIRT_MESSAGE 262120
 
 /* How holes are sent into a volume that may hold old bytes: `holes` of `sparsestream_libvirt_options`. libvirt's daemon
- * makes the first hole by extending the file, which leaves the old bytes under it. */
+ * makes a hole by setting the size of the file, so the old bytes remain under the first hole. */
 
-/* TRUST if the volume has no allocated blocks, or is a block device; else SPLIT. The default. */
+/* TRUST if the volume has no allocated blocks, or is a block device; otherwise SPLIT. The default. */
 #define SPARSESTREAM_LIBVIRT_HOLES_AUTO 0
 /* Every hole is sent as zeros. */
 #define SPARSESTREAM_LIBVIRT_HOLES_ZEROS 1
-/* The first hole is sent as a hole of one byte, which cuts the file there, and a hole of the rest. The one byte is
- * written as a zero by a second upload after the first is finished. */
+/* The first hole is sent as a hole of one byte, at which the daemon truncates the file, and a hole of the rest. After
+ * the upload is finished, a second upload writes a zero over that byte. */
 #define SPARSESTREAM_LIBVIRT_HOLES_SPLIT 2
-/* The volume reads as zeros wherever the stream has its first hole: the caller has just created or wiped it. */
+/* The volume already reads as zeros under the first hole of the stream, for example because the caller has just created
+ * or wiped it. */
 #define SPARSESTREAM_LIBVIRT_HOLES_TRUST 3
 
-/* Flag: an upload does not read back the end of what it wrote. The daemon reports success when
- * the last messages could not be written; without reading back, the upload reports success too. */
+/* Flag: an upload does not read back the end of the data that it wrote. The daemon reports success even if the last
+ * messages could not be written; with this flag, the upload reports success too. */
 #define SPARSESTREAM_LIBVIRT_NO_VERIFY 1
-/* Flag: a download never holds up libvirt's event loop. While the sink is slower than the daemon,
- * libvirt then queues the rest of the volume in memory. */
+/* Flag: a download never delays libvirt's event loop. If the sink is slower than the daemon, libvirt then queues the
+ * rest of the volume in memory. */
 #define SPARSESTREAM_LIBVIRT_NO_PAUSE 2
 
 /* How a libvirt stream is used. Zero-initialise it and set `size`; NULL means all defaults. */
 typedef struct sparsestream_libvirt_options {
     /* sizeof(sparsestream_libvirt_options). */
     uint64_t size;
-    /* Any of SPARSESTREAM_LIBVIRT_NO_VERIFY (uploads), SPARSESTREAM_LIBVIRT_NO_PAUSE (what receives). */
+    /* SPARSESTREAM_LIBVIRT_NO_VERIFY (uploads and sinks of a volume), SPARSESTREAM_LIBVIRT_NO_PAUSE (functions that
+     * receive), or 0. */
     uint64_t flags;
-    /* One of SPARSESTREAM_LIBVIRT_HOLES_..., for sparsestream_libvirt_upload(); else 0. */
+    /* One of SPARSESTREAM_LIBVIRT_HOLES_..., for uploads and sinks of a volume; otherwise 0. */
     int32_t holes;
     /* 0. */
     int32_t reserved;
-    /* Options of the transfer, or NULL. A `buffer_size` of 0 means one message. A `sparse` of
-     * SPARSESTREAM_SPARSE_REQUIRED fails an upload with -EOPNOTSUPP where holes must be sent as zeros. */
+    /* Options of the transfer, or NULL. A `buffer_size` of 0 means one message. With a `sparse` of
+     * SPARSESTREAM_SPARSE_REQUIRED, an upload whose holes must be sent as zeros fails with -EOPNOTSUPP. */
     const struct sparsestream_transfer_options *transfer;
 } sparsestream_libvirt_options;
 
-/* A failure, and libvirt's own words for it. Set `size` before it is handed in; filled by each call that
- * returns a failure, zeroed by each that returns 0. */
+/* A failure, with libvirt's own error. Set `size` before the call. A call that fails fills the struct, and a call that
+ * returns 0 zeroes it. */
 typedef struct sparsestream_libvirt_failure {
     /* sizeof(sparsestream_libvirt_failure), set by the caller. */
     uint64_t size;
-    /* The errno, positive; 0 when nothing has failed. */
+    /* The errno, positive; 0 if nothing has failed. */
     int32_t code;
-    /* SPARSESTREAM_SIDE_... and SPARSESTREAM_OPERATION_... of the transfer; 0 where no transfer had begun or all was
-     * moved. */
+    /* SPARSESTREAM_SIDE_... and SPARSESTREAM_OPERATION_... of the transfer; 0 if no transfer had begun, or if everything
+     * was already moved. */
     int32_t side;
     int32_t operation;
-    /* virErrorNumber and virErrorDomain, 0 where the failure was not libvirt's. */
+    /* virErrorNumber and virErrorDomain; 0 if the failure was not one of libvirt. */
     int32_t libvirt_code;
     int32_t libvirt_domain;
     /* 0. */
     int32_t reserved;
-    /* Where, in bytes, as in sparsestream_error; -1 where no offset applies. */
+    /* The offset of the failure in bytes, as in sparsestream_error; -1 if no offset applies. */
     int64_t offset;
     /* A description of the failure, with libvirt's own message if there is one. Always ends with a NUL byte. */
     char message[512];
@@ -76,9 +78,9 @@ typedef struct sparsestream_libvirt_failure {
 
 /*
  * Make a sink that writes, or a source that reads, a range of the volume that is named libvirt+URI#POOL/VOLUME,
- * such as "libvirt+qemu:///system#default/vm.img". An empty URI is libvirt's default. As
- * sparsestream_libvirt_sink_to_volume() and sparsestream_libvirt_source_from_volume(), over a connection of their
- * own, which is closed with the handle.
+ * such as "libvirt+qemu:///system#default/vm.img". An empty URI means libvirt's default. The functions work like
+ * sparsestream_libvirt_sink_to_volume() and sparsestream_libvirt_source_from_volume(), but open a connection of their
+ * own, which is closed when the handle is freed.
  */
 int sparsestream_libvirt_sink_to_name(const char *name,
                                       int64_t offset,

@@ -10,8 +10,8 @@
  *         fprintf(stderr, "%s\n", sparsestream_nbd_last_error());
  *     r = sparsestream_nbd_source(nbd, NULL, &source);
  *
- * Functions return 0 or a negative errno. sparsestream_nbd_last_error() returns the message of a function below
- * that failed; a transfer reports its own failures.
+ * Functions return 0 or a negative errno. sparsestream_nbd_last_error() returns the message if a function of this header
+ * failed; a transfer reports its own failures.
  *
  * Threads: an export and its end are used by one thread at a time. The library starts no thread and changes no
  * signal disposition. Only sparsestream_nbd_open(), sparsestream_nbd_open_socket() and sparsestream_nbd_map() wait
@@ -32,14 +32,14 @@ extern "C" {
 typedef struct sparsestream_nbd sparsestream_nbd;
 
 /* Flag: open returns at once. The connection is made while the transfer runs, or by sparsestream_nbd_info(), which
- * returns -EAGAIN until then. */
+ * returns -EAGAIN until the export is open. */
 #define SPARSESTREAM_NBD_NONBLOCK 1
 /* Flag: with TLS, do not verify the identity of the server. Without this flag, certificates are refused with -ENOTSUP
- * where no host name is known that they could be verified for: over a Unix socket, AF_VSOCK or a socket of the caller.
- * Pre-shared keys identify the server there too. */
+ * if there is no host name to verify: over a Unix socket, AF_VSOCK or a socket of the caller. Pre-shared keys identify
+ * the server even then. */
 #define SPARSESTREAM_NBD_NO_VERIFY_PEER 2
-/* Flag: the URI may name local files (tls-certificates=DIR, tls-psk-file=FILE). Do not set it for a URI that comes from
- * somebody who may not read these files. */
+/* Flag: the URI may name local files (tls-certificates=DIR, tls-psk-file=FILE). Do not set it for a URI from somebody
+ * who must not read these files. */
 #define SPARSESTREAM_NBD_LOCAL_FILES 4
 /* Flag: only a connection with TLS is made, even if the URI does not ask for it. */
 #define SPARSESTREAM_NBD_TLS 8
@@ -50,7 +50,7 @@ typedef struct sparsestream_nbd_options {
     uint64_t size;
     /* Any of SPARSESTREAM_NBD_NONBLOCK, _NO_VERIFY_PEER, _LOCAL_FILES, _TLS. */
     uint64_t flags;
-    /* Milliseconds in which the connection must be ready, else -ETIMEDOUT; 0 means 30000. */
+    /* The connection must be ready within this many milliseconds (-ETIMEDOUT); 0 means 30000. */
     int64_t timeout_ms;
     /* The most bytes of one read or write: a power of two from 4096 to 16777216; 0 means 262144. The server may allow
      * less. */
@@ -71,44 +71,45 @@ typedef struct sparsestream_nbd_options {
 } sparsestream_nbd_options;
 
 /* Flags of sparsestream_nbd_facts. */
-/* It cannot be written. */
+/* The export cannot be written. */
 #define SPARSESTREAM_NBD_READ_ONLY 1
-/* It reports where it has holes (base:allocation). */
+/* The server reports where the export has holes (base:allocation). */
 #define SPARSESTREAM_NBD_TELLS_HOLES 2
-/* It can zero a range without receiving the zeros, and it can report if that is not fast. */
+/* The server can zero a range without receiving the zeros (CAN_ZERO), and can refuse if that is not faster than writing
+ * (CAN_FAST_ZERO). */
 #define SPARSESTREAM_NBD_CAN_ZERO 4
 #define SPARSESTREAM_NBD_CAN_FAST_ZERO 8
-/* It can flush what was written to its medium. */
+/* The server can flush everything that was written to its medium. */
 #define SPARSESTREAM_NBD_CAN_FLUSH 16
-/* It allows several connections. */
+/* The server allows several connections. */
 #define SPARSESTREAM_NBD_MULTI_CONN 32
 /* The connection is encrypted. */
 #define SPARSESTREAM_NBD_ENCRYPTED 64
 
-/* The facts about an open export. Set `size` before it is handed in. */
+/* The properties of an open export. Set `size` before the call. */
 typedef struct sparsestream_nbd_facts {
     /* sizeof(sparsestream_nbd_facts), set by the caller. */
     uint64_t size;
     /* Any of the flags above. */
     uint64_t flags;
-    /* Bytes of the export. */
+    /* The size of the export in bytes. */
     int64_t export_size;
-    /* Bytes: offsets and lengths of requests are multiples of the minimum; requests of a multiple of the preferred
-     * block are the fastest; none is larger than the maximum. */
+    /* In bytes: offsets and lengths of requests are multiples of the minimum; multiples of the preferred block are
+     * fastest; no request is larger than the maximum. */
     uint32_t block_minimum;
     uint32_t block_preferred;
     uint32_t block_maximum;
-    /* Connections that are ready. Further ones are made while a transfer runs. */
+    /* The number of connections that are ready. More are made while a transfer runs. */
     uint32_t connections;
 } sparsestream_nbd_facts;
 
 /* How holes are written: `zeroes` of sparsestream_nbd_end_options. A hole is never written as TRIM, which may leave the
  * old bytes. */
 
-/* The server is asked to zero the range. From the first time that it refuses, zeros are written. The default. */
+/* The sink asks the server to zero the range. From the first refusal on, it writes zeros. The default. */
 #define SPARSESTREAM_NBD_ZEROES_AUTO 0
-/* As AUTO, but the server is asked to refuse where zeroing is not faster than writing. A server that cannot
- * report that is sent zeros. */
+/* As AUTO, but the server is asked to refuse if zeroing is not faster than writing. If the server cannot do that, the
+ * sink writes zeros. */
 #define SPARSESTREAM_NBD_ZEROES_FAST 1
 /* Zeros are written. */
 #define SPARSESTREAM_NBD_ZEROES_WRITE 2
@@ -124,11 +125,11 @@ typedef struct sparsestream_nbd_end_options {
     uint64_t flags;
     /* The offset in the export of the stream's first byte. */
     int64_t offset;
-    /* Source: bytes to read; 0 means to the end. Sink: the most bytes that may be put there, holes included; 0 means to
-     * the end. */
+    /* Source: the number of bytes to read; 0 means to the end. Sink: the most bytes, holes included, that it accepts; 0
+     * means to the end of the export. */
     int64_t length;
-    /* Source: a hole of fewer bytes is read as data, which saves a request where the holes are small. 0 means that
-     * every hole stays one. */
+    /* Source: a hole of fewer bytes is read as data, which saves requests if the holes are small. 0 means that every
+     * hole is reported. */
     int64_t least_hole;
     /* Sink: one of SPARSESTREAM_NBD_ZEROES_...; source: 0. */
     int32_t zeroes;
@@ -141,8 +142,8 @@ typedef struct sparsestream_nbd_end_options {
  *
  * Returns 0 and an export in `*nbd` that the caller frees, or a negative errno with `*nbd` NULL: -EINVAL (an
  * argument), -E2BIG (a struct from a later version), -ENOMEM, -ETIMEDOUT (`timeout_ms`), -ENOTSUP (libnbd was built
- * without what the URI asks for), -EPROTO (the server refused, or does not speak NBD), -ECONNREFUSED and the other
- * errnos of connect(2).
+ * without a feature that the URI needs, or there is no host name to verify a certificate), -EPROTO (the server refused,
+ * or does not speak NBD), -ECONNREFUSED and the other errnos of connect(2).
  */
 int sparsestream_nbd_open(const char *uri, const struct sparsestream_nbd_options *options,
                           struct sparsestream_nbd **nbd);
@@ -150,13 +151,14 @@ int sparsestream_nbd_open(const char *uri, const struct sparsestream_nbd_options
 /*
  * Opens an export over a connected stream socket, with one connection.
  *
- * The socket belongs to the export, which closes it, whether this succeeds or fails. Returns as sparsestream_nbd_open().
+ * The call takes over the socket: it is closed when the export is freed, or before the call returns a failure. Returns
+ * the same as sparsestream_nbd_open().
  */
 int sparsestream_nbd_open_socket(int socket, const struct sparsestream_nbd_options *options,
                                  struct sparsestream_nbd **nbd);
 
-/* Reports the properties of the export. Returns 0, -EINVAL, -EAGAIN (SPARSESTREAM_NBD_NONBLOCK: not connected
- * yet; see sparsestream_nbd_wait()), or the errno for which the connection failed. */
+/* Reports the properties of the export. Returns 0, -EINVAL, -EAGAIN (SPARSESTREAM_NBD_NONBLOCK: the export is not open
+ * yet; see sparsestream_nbd_wait()), or the errno with which the connection failed. */
 int sparsestream_nbd_info(struct sparsestream_nbd *nbd, struct sparsestream_nbd_facts *facts);
 
 /* Sets the descriptors and the time to wait for after sparsestream_nbd_info() has returned -EAGAIN. Returns 0 or
@@ -169,7 +171,7 @@ int sparsestream_nbd_wait(struct sparsestream_nbd *nbd, struct sparsestream_wait
  * answer.
  *
  * Returns 0, -EINVAL (an argument, or a range that is not in the export), -ENOMEM, -EBUSY (the export has an end), the
- * errno of the connection, or the negative errno that `section` returned, which ends it.
+ * errno of the connection, or the negative errno with which `section` ended the call.
  */
 int sparsestream_nbd_map(struct sparsestream_nbd *nbd, int64_t offset, int64_t length,
                          int (*section)(void *opaque, const struct sparsestream_section *section), void *opaque);
@@ -188,8 +190,8 @@ int sparsestream_nbd_tune(struct sparsestream_nbd *nbd, struct sparsestream_tran
  * A source has a hole where the server reports that a range reads as zeros. The report is a hint: if it fails, is
  * absent or is finer than the minimum block, the range is read.
  *
- * A sink is written from `offset` on; what lies outside the stream stays as it is. A stream that does not fit is refused
- * with -ENOSPC before a byte moves, if its length is known. Success means that the server has flushed everything to its
+ * A sink writes from `offset` on, and does not change bytes outside the stream. A stream that does not fit is refused
+ * with -ENOSPC, before a byte moves if its length is known. Success means that the server has flushed everything to its
  * medium, if it can flush.
  *
  * Return 0 and a handle that the caller frees, or a negative errno: -EINVAL, -E2BIG, -ENOMEM, -EBUSY (the export has an
@@ -200,11 +202,11 @@ int sparsestream_nbd_source(struct sparsestream_nbd *nbd, const struct sparsestr
 int sparsestream_nbd_sink(struct sparsestream_nbd *nbd, const struct sparsestream_nbd_end_options *options,
                           struct sparsestream_sink **sink);
 
-/* Drops the caller's reference. The connections are closed when no end holds the export any more. NULL is allowed. */
+/* Frees the caller's handle. The connections are closed when no end holds the export any more. NULL is allowed. */
 void sparsestream_nbd_free(struct sparsestream_nbd *nbd);
 
-/* This thread's message for its last call of a function above that failed; "" before the first. Valid until the next
- * such call of this thread. */
+/* Returns the message of the last function of this header that failed on this thread; "" before the first failure. The
+ * string is valid until the next such failure on this thread. */
 const char *sparsestream_nbd_last_error(void);
 
 #ifdef __cplusplus
