@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * Copies a file, holes included: the shortest program that does something.
+ * Copies a file with its holes: the shortest useful program.
  *
  *     cc -o copy copy.c $(pkg-config --cflags --libs sparsestream)
  */

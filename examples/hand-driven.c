@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * A stream driver that has a loop of its own, as libvirt's virStreamSparseSendAll and
- * virStreamSparseRecvAll have: it asks its caller's functions for data and holes, and they return -1
- * with errno. A source handle and a sink handle, driven by hand, are all that such functions need.
+ * A stream driver with a loop of its own, like libvirt's virStreamSparseSendAll and
+ * virStreamSparseRecvAll: it calls its caller's functions for data and holes, and they return -1 and set
+ * errno on failure. Such functions only need a source and a sink that are driven by hand.
  *
  *     hand-driven FROM TO
  *
@@ -20,7 +20,7 @@
 /* The driver's side: the shapes of its callbacks, and its loop. */
 
 struct stream {
-    long long data; /* bytes that went through */
+    long long data; /* bytes of data that were moved */
     long long holes;
 };
 
@@ -95,7 +95,7 @@ static int minus_one(int64_t r)
     return -1;
 }
 
-/* Whether a call is to be made again: at once after a signal, otherwise after a wait. */
+/* Whether a call must be repeated: at once after a signal, otherwise after a wait. */
 static int again(int64_t r, int (*wait)(void *), void *end)
 {
     return r == -EINTR || (r == -EAGAIN && wait(end) == 0);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * Plays the part of a daemon: what a stream of SOURCE gives, in messages as libvirt has them, goes into a stream of
- * TARGET. Both are driven by one event loop, or block.
+ * Acts as a daemon: reads a stream from SOURCE and writes it to a stream of TARGET, in messages like those of libvirt.
+ * One event loop drives both streams, or both block.
  *
  *     stream-daemon [--blocking] SOURCE TARGET [OFFSET [LENGTH]]
  *

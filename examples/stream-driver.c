@@ -28,7 +28,7 @@ enum { MOST_STREAMS = 64, MOST_FDS = 8 };
 struct stream {
     int fd;
     bool writes, nonblocking, ended;
-    /* The daemon's end of the channel: one of both. */
+    /* The daemon's end of the channel: either a source or a sink. */
     sparsestream_sink *sink;
     sparsestream_source *source;
     /* The rest of a hole that the channel has not taken yet. */
@@ -87,7 +87,7 @@ static int not_ready(struct stream *stream)
     return 0;
 }
 
-/* Whether a call is to be made again: 0, or its last answer in `*answer`. */
+/* Returns 0 if a call must be repeated; otherwise its result is in `*answer`. */
 static int again(struct stream *stream, int64_t result, int *answer)
 {
     if (result == -EINTR)
@@ -146,7 +146,7 @@ static int skip(struct stream *stream, int64_t length)
     return answer;
 }
 
-/* A caller that wants no holes reads zeros. */
+/* A caller that does not handle holes reads zeros. */
 static int recv_zeros(struct stream *stream, char *data, size_t length)
 {
     sparsestream_section next;
@@ -235,7 +235,7 @@ int stream_dispatch(struct stream *const *streams, size_t count, int timeout_ms)
         pollfds[i] = (struct pollfd){ .fd = -1 };
         if (events_of(streams[i]) == 0 || ask(streams[i], &wait) < 0)
             continue;
-        /* A channel's end has one descriptor; without one it is ready. */
+        /* An end of a channel has one descriptor while it waits; without one it is ready. */
         if (wait.count == 0)
             timeout_ms = 0;
         else
@@ -302,7 +302,7 @@ const struct stream_driver stream_driver = {
     .abort = driver_abort,
 };
 
-/* The result of the transfer crosses the channel: the thread has nothing to report. */
+/* The channel passes on the result of the transfer, so the thread need not report it. */
 static void *work(void *opaque)
 {
     struct stream *stream = opaque;
@@ -316,7 +316,7 @@ static int start_worker(struct stream *stream)
     sigset_t all, before;
     int r;
 
-    /* Signals are the daemon's. */
+    /* The daemon's own threads handle signals. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     r = -pthread_create(&stream->worker, NULL, work, stream);
@@ -325,8 +325,8 @@ static int start_worker(struct stream *stream)
 }
 
 /*
- * As in libvirt, a range may end beyond the end of what is read. Of a file the end is known now: it is read up to
- * there, and one that is cut meanwhile is an error. Of a FIFO it is not.
+ * As in libvirt, a range may end beyond the end of the source. The end of a file is known now: the file is read up to
+ * that end, and it is an error if the file becomes shorter. The end of a FIFO is not known.
  */
 static sparsestream_source_options range_of(int fd, int64_t offset, int64_t length)
 {

@@ -27,16 +27,16 @@ typedef void stream_event(struct stream *stream, int events, void *opaque);
 struct stream_driver {
     int (*send)(struct stream *stream, const char *data, size_t length);
     int (*recv)(struct stream *stream, char *data, size_t length, unsigned int flags);
-    /* All of the hole is taken, or in non-blocking mode none of it. */
+    /* Takes all of the hole. In non-blocking mode it may take nothing instead. */
     int (*send_hole)(struct stream *stream, int64_t length);
-    /* Takes the hole that comes next; a length of 0 where none does. */
+    /* Takes the next hole. The length is 0 if no hole comes next. */
     int (*recv_hole)(struct stream *stream, int64_t *length);
     /* At the end: false and 0. A length of -1 is not known. */
     int (*in_data)(struct stream *stream, bool *in_data, int64_t *length);
     int (*event_add)(struct stream *stream, int events, stream_event *callback, void *opaque);
     int (*event_update)(struct stream *stream, int events);
     int (*event_remove)(struct stream *stream);
-    /* Waits until the file has all of the data, and returns what came of it. */
+    /* Waits until the file has all of the data, and returns the result. */
     int (*finish)(struct stream *stream);
     int (*abort)(struct stream *stream);
 };

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * Uploads a disk image to tls-daemon, or downloads one, holes included; resumes what was broken off.
+ * Uploads a disk image to tls-daemon, or downloads one, with its holes. Resumes an interrupted transfer.
  *
  *     tls-client upload|download PORT CA-FILE FILE [BYTES-A-SECOND]
  *
  *     cc -o tls-client -D_GNU_SOURCE tls-client.c tls-disk.c tls-transport.c $(pkg-config --cflags --libs sparsestream gnutls)
  *
- * The name at the daemon is that of FILE without its directory. This program waits in one place:
- * `wait_for`. The daemon does the same for many sessions in a loop.
+ * The image has the name of FILE at the daemon, without its directory. This program waits in one place,
+ * `wait_for`. The daemon does the same for many sessions in one loop.
  */
 #include "tls-disk.h"
 

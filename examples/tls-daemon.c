@@ -7,8 +7,9 @@
  *
  *     cc -o tls-daemon -D_GNU_SOURCE tls-daemon.c tls-disk.c tls-transport.c $(pkg-config --cflags --libs sparsestream gnutls)
  *
- * Listens on a port of the loopback device that the kernel chooses, and prints its number. A session
- * is served a piece at a time, so that no other waits for it. An example: it lets everybody in.
+ * Listens on a port of the loopback interface that the kernel chooses, and prints its number. Each
+ * session is served one piece at a time, so that the other sessions do not wait for it. This is only an
+ * example: it does not authenticate clients.
  */
 #include "tls-disk.h"
 
@@ -33,9 +34,9 @@ struct client {
     char request[REQUEST_SIZE];
     size_t length;
     struct disk disk;
-    bool waits;     /* for its socket; if not, it is served again at once */
-    int timeout_ms; /* and is served then in any case; -1: never */
-    int tls_error;  /* what ended it before its transfer */
+    bool waits;     /* for its socket; otherwise it is served again at once */
+    int timeout_ms; /* after which it is served in any case; -1: no limit */
+    int tls_error;  /* the error that ended it before its transfer */
 };
 
 static gnutls_certificate_credentials_t credentials;

@@ -2,8 +2,8 @@
 /*
  * A disk image over a TLS session, in both directions.
  *
- * While an image is received it is NAME.part, and NAME.resume records how much of it is durable. A transfer
- * that is broken off, by whatever, is resumed by the next one of the same image.
+ * While an image is received, its file is NAME.part, and NAME.resume records how much of it is durable. If a
+ * transfer is interrupted for any reason, the next transfer of the same image resumes it.
  */
 #include "tls-disk.h"
 
@@ -23,7 +23,7 @@ static char *join(const char *path, const char *suffix)
     return asprintf(&joined, "%s%s", path, suffix) < 0 ? NULL : joined;
 }
 
-/* A new record takes the place of the old one as a whole. */
+/* Replaces the old record by a new one, as a whole. */
 static int save(struct disk *disk)
 {
     char *path = join(disk->record_path, ".new");
@@ -80,7 +80,7 @@ int disk_send(struct disk *disk, gnutls_session_t session, const char *path)
 
     if (r < 0)
         return r;
-    /* The digest reads every byte, so sendfile(2) is used without it only. A resumed transfer always has it. */
+    /* The digest reads every byte, so sendfile(2) is only used without it. A resumed transfer always has a digest. */
     if (tls_output_fd(session) < 0)
         wire.flags |= SPARSESTREAM_WIRE_DIGEST;
     disk->fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -112,7 +112,7 @@ int disk_receive(struct disk *disk, gnutls_session_t session, const char *path)
     return sparsestream_source_from_transport(&tls_transport, session, &wire, &disk->source);
 }
 
-/* The sender has introduced its image, and it is known where the stream starts. */
+/* The sender has introduced its image, so the start of the stream is known. */
 static int introduced(struct disk *disk, const sparsestream_wire_info *info)
 {
     sparsestream_sink_options options = { .size = sizeof(options), .offset = info->start,

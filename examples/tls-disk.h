@@ -17,9 +17,9 @@ struct disk {
     gnutls_session_t session;
     int fd;
     int64_t rate;      /* bytes a second; 0: no limit */
-    char *path;        /* the image, once all of it is there */
+    char *path;        /* the complete image */
     char *part;        /* the image while it is received */
-    char *record_path; /* what is durable of it */
+    char *record_path; /* records how much of it is durable */
     struct record {
         int64_t durable;
         uint8_t identity[32];
@@ -27,7 +27,7 @@ struct disk {
     int64_t resumed; /* where a transfer started */
 };
 
-/* Each returns 0 or a negative errno; words are in sparsestream_last_error(). */
+/* Each returns 0 or a negative errno; sparsestream_last_error() has the message. */
 int disk_send(struct disk *disk, gnutls_session_t session, const char *path);
 int disk_receive(struct disk *disk, gnutls_session_t session, const char *path);
 /* Moves about `budget` bytes (0: all). Returns 0 at the end, 1 if there is more to do, -EAGAIN, or another negative errno. */

@@ -9,7 +9,7 @@
 #include <gnutls/socket.h>
 #include <poll.h>
 
-/* A negative errno for a GnuTLS error, whose words are attached to it. */
+/* Returns a negative errno for a GnuTLS error, and attaches the text of the error to it. */
 static int tls_error(int error)
 {
     if (error == GNUTLS_E_AGAIN)
@@ -48,7 +48,7 @@ static int tls_wait(void *session, sparsestream_wait *wait)
     return 0;
 }
 
-/* If the kernel encrypts what is written to the socket, data goes there from a file without a copy. */
+/* If the kernel encrypts the data that is written to the socket, the library can send a file without a copy. */
 int tls_output_fd(void *session)
 {
 #if GNUTLS_VERSION_NUMBER >= 0x030703

@@ -6,10 +6,10 @@
  *
  *     cc -o volume-client-glib volume-client-glib.c volume-protocol.c $(pkg-config --cflags --libs sparsestream glib-2.0)
  *
- * The descriptor that a transfer waits for becomes a source of the main loop: the one that
- * sparsestream_transfer_wait names, or the socket where it is the protocol's own turn, and a timeout.
- * SIGINT cancels all transfers. Prints a line for each; the exit code is 0, 1 if one failed, 2 for a wrong
- * command line.
+ * Each descriptor that a transfer waits for, and its timeout, become sources of the main loop. They are the
+ * descriptors that sparsestream_transfer_wait reports, or the socket while the protocol itself sends or
+ * receives. SIGINT cancels all transfers. Prints a line for each transfer. The exit code is 0, 1 if a
+ * transfer failed, or 2 for a wrong command line.
  */
 
 #define _GNU_SOURCE
@@ -31,7 +31,7 @@
 
 enum {
     BUFFER = 256 * 1024,
-    BUDGET = 1024 * 1024, /* of one turn: the main loop has others to serve */
+    BUDGET = 1024 * 1024, /* of one turn, so that the main loop can serve others */
     STALL_MS = 30000,
     MIN_TIMEOUT_MS = 1,
 };
@@ -86,7 +86,7 @@ static void wait_for_nothing(struct job *job)
     remove_source(&job->timeout);
 }
 
-/* Ends the job, with words if it failed. */
+/* Ends the job, with a message if it failed. */
 static void job_ended(struct job *job, const char *words)
 {
     sparsestream_stats stats = { .size = sizeof(stats) };
@@ -121,7 +121,7 @@ static void job_failed(struct job *job, int error)
     job_ended(job, strerror(-error));
 }
 
-/* Goes on when the main loop has nothing more urgent to do. */
+/* Continues the job when the main loop has nothing more urgent to do. */
 static void wait_for_turn(struct job *job)
 {
     wait_for_nothing(job);
@@ -180,7 +180,7 @@ static int begin_transfer(struct job *job, const struct volume_facts *facts)
         if (r == 0)
             r = sparsestream_sink_to_stream(&volume_sender_ops, &job->stream, &job->sink);
     } else {
-        /* Only now: a volume that cannot be had leaves the file as it was. */
+        /* Opened only now: if the volume is not available, the file is not changed. */
         job->fd = open(job->file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
         if (job->fd < 0)
             return -errno;
@@ -280,7 +280,7 @@ static void turn(struct job *job)
     }
 }
 
-/* A turn removes all sources of the job, that which called it among them; GLib must not do so again. */
+/* A turn removes all sources of the job, including the one that called it; GLib must not remove that again. */
 static gboolean on_idle(gpointer opaque)
 {
     struct job *job = opaque;
@@ -322,12 +322,12 @@ static gboolean on_interrupt(gpointer opaque)
         job->cancelled = true;
         if (job->transfer != NULL)
             (void)sparsestream_transfer_cancel(job->transfer);
-        wait_for_turn(job); /* there it is heeded */
+        wait_for_turn(job); /* the next turn handles the cancel */
     }
     return G_SOURCE_CONTINUE;
 }
 
-/* On a local socket a connection is made at once or not at all. */
+/* On a local socket, connect(2) succeeds or fails at once. */
 static int open_channel(struct volume_channel *channel, const char *path)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -415,7 +415,7 @@ int main(int argc, char **argv)
     }
     loop.main = g_main_loop_new(NULL, FALSE);
     interrupt = g_unix_signal_add(SIGINT, on_interrupt, &loop);
-    loop.running = 1; /* while they are begun, so that one that fails at once does not end the loop */
+    loop.running = 1; /* counts as a job while jobs are started, so that one that fails at once does not end the loop */
     for (GSList *item = loop.jobs; item != NULL; item = item->next)
         begin_job(item->data, argv[2]);
     if (--loop.running > 0)

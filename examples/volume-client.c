@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * Talks to volume-daemon: lists, creates and deletes volumes, sends and fetches them whole or by range.
+ * A client of volume-daemon: lists, creates and deletes volumes, and sends or receives them, whole or by range.
  *
  *     volume-client --socket PATH upload disk0 disk0.img
  *
  *     cc -o volume-client volume-client.c volume-protocol.c $(pkg-config --cflags --libs sparsestream)
  *
- * Blocking: one call of sparsestream_send_all or sparsestream_recv_all is a whole transfer. Answers and
- * the report of a transfer go to stdout (stderr, if the volume itself goes there), progress and failures
- * to stderr. Exit code: 0, 1 for a failure, 2 for a wrong command line.
+ * The client blocks: each transfer is one call of sparsestream_send_all or sparsestream_recv_all. Answers and
+ * the report of a transfer go to stdout (to stderr if the volume itself goes to stdout), and progress and
+ * failures to stderr. The exit code is 0, 1 for a failure, or 2 for a wrong command line.
  */
 
 #define _GNU_SOURCE
@@ -39,7 +39,7 @@ struct client {
     int64_t total; /* -1 if not known */
 };
 
-/* One line: what was asked, and what went wrong with it. */
+/* Prints one line: the request and its failure. */
 static int failed(const struct client *client, const char *words)
 {
     fprintf(stderr, PROGRAM ": %s%s%s: %s\n", client->verb, client->shown_name[0] == '\0' ? "" : " ",
@@ -206,7 +206,7 @@ static sparsestream_transfer_options transfer_options(struct client *client)
     return options;
 }
 
-/* The last line: what was moved, and what that cost on the socket. */
+/* Prints the last line: the bytes that were moved, and the bytes that were sent over the socket. */
 static int report(const struct client *client, const sparsestream_stats *stats, FILE *to)
 {
     double seconds = seconds_since(&client->start);
@@ -269,7 +269,7 @@ static int do_download(struct client *client, const char *path)
     struct volume_stream stream;
     int fd, r;
 
-    /* The call comes first: a volume that cannot be had leaves the file as it was. */
+    /* The call comes first: if the volume is not available, the file is not changed. */
     r = make_call(client, &facts);
     if (r != 0)
         return r;
@@ -327,7 +327,7 @@ static void usage(FILE *to)
           "  --sparse=auto         keep holes where both ends can (the default)\n"
           "  --sparse=required     or fail before a byte moves\n"
           "  --sparse=never        send holes as zeros\n"
-          "  --detect-zeroes       make holes of blocks of zeros\n"
+          "  --detect-zeroes       turn blocks of zeros into holes\n"
           "  --quiet               no progress and no report\n",
           to);
 }

@@ -4,10 +4,9 @@
  *
  *     cc -o volume-daemon volume-daemon.c volume-session.c volume-store.c volume-protocol.c $(pkg-config --cflags --libs sparsestream)
  *
- * One thread and one epoll serve all clients. A transfer is run for a budget at a time, in turn with the
- * others, and waits in epoll while its client is not ready: a slow client costs nothing, a huge hole delays
- * no other client, and the memory of a client is the same whatever it moves. Only the disk can hold up all of
- * them.
+ * One thread and one epoll serve all clients. Transfers take turns: each is run with a budget, and waits in
+ * epoll while its client is not ready. So a slow client costs nothing, a huge hole does not delay other
+ * clients, and the memory for a client does not depend on its data. Only the disk can delay all clients.
  *
  * The mode of the socket, 0600, decides who may connect. The resources of a client are limited: see usage().
  * SIGTERM and SIGINT give transfers a period of grace, and then end the daemon; the second signal ends it at
@@ -35,7 +34,7 @@
 enum {
     TURNS_MS = 10,      /* of turns between two looks at epoll */
     FAREWELL_MS = 1000, /* to report the cancel to the clients */
-    PAUSE_MS = 200,     /* of accepting, after that failed */
+    PAUSE_MS = 200,     /* without accepting clients, after accept(2) failed */
 };
 
 struct client {
@@ -59,7 +58,7 @@ static struct {
     struct clients clients, queue;
     int64_t count;     /* of clients */
     int64_t listen_at; /* accepting is paused until then; 0: it is not */
-    int64_t stop_at;   /* the end of the period of grace; 0: it is not to stop */
+    int64_t stop_at;   /* the end of the period of grace; 0: the daemon is not stopping */
     bool cancelled;
 } server = {
     .max_clients = 256, .max_user = 128, .idle_ms = 600000, .grace_ms = 2000, .log_lines = 100,
@@ -75,8 +74,8 @@ static int64_t now_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* One line. Clients can neither fill the log nor stop the daemon by it: lines beyond --log-lines in a second are counted
- * instead, and so are those that whoever reads the log does not take now. */
+/* Logs one line. A client can neither fill the log nor block the daemon through it: lines beyond --log-lines in a second
+ * are only counted, and so are lines that the reader of the log does not take at once. */
 void say(const char *format, ...)
 {
     static int64_t second, lines, lost;
@@ -123,7 +122,7 @@ static void client_free(struct client *client)
     TAILQ_REMOVE(&server.clients, client, all);
     server.count--;
     session_close(&client->session);
-    close(client->session.channel.fd); /* epoll forgets it with that */
+    close(client->session.channel.fd); /* this also removes it from epoll */
     free(client);
 }
 
@@ -181,7 +180,7 @@ static void accept_clients(void)
             client_new(fd);
         } else if (errno != EINTR && errno != ECONNABORTED) {
             if (errno != EAGAIN) {
-                /* Out of descriptors or memory: epoll would wake us for it without end. */
+                /* Out of descriptors or memory: epoll would report the connection again and again. */
                 say("accept: %s", strerror(errno));
                 listen_again(false);
             }
@@ -190,7 +189,7 @@ static void accept_clients(void)
     }
 }
 
-/* Sets what wakes a client that waits: its socket, or the end of its patience with it. */
+/* Sets the events that wake a waiting client: its socket, or its deadline. */
 static int client_wait(struct client *client)
 {
     struct volume_session *session = &client->session;
@@ -244,7 +243,7 @@ static void run_queue(void)
     }
 }
 
-/* Ends what is too late. Returns the milliseconds until the next deadline, -1 if there is none. */
+/* Ends clients whose deadline has passed. Returns the milliseconds until the next deadline, or -1 if there is none. */
 static int check_deadlines(void)
 {
     int64_t now = now_ms(), next = server.stop_at != 0 ? server.stop_at : INT64_MAX;
@@ -469,7 +468,7 @@ int main(int argc, char **argv)
 {
     int r, fd;
 
-    /* A descriptor 0, 1 or 2 that is closed would be given to the next file that is opened: the log would go there. */
+    /* If descriptor 0, 1 or 2 is closed, the next file that is opened gets its number, and the log would go there. */
     do
         fd = open("/dev/null", O_RDWR);
     while (fd >= 0 && fd <= STDERR_FILENO);

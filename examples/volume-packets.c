@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * Sends any packets, right or wrong, to volume-daemon and prints what comes back: for its tests.
+ * For the tests of volume-daemon: sends it any packets, valid or invalid, and prints its answers.
  *
  *     volume-packets SOCKET ITEM...
  *
@@ -13,7 +13,7 @@
  *     sparse=N       the sparse request of the calls from here on (0)
  *     read           prints the next packet, or "closed"
  *     end            discards DATA and HOLE, and prints what comes after them
- *     flood=N        DATA packets until the daemon speaks or has cut the connection, at most N MiB
+ *     flood=N        DATA packets until the daemon answers or closes the connection, at most N MiB
  *     sleep=MS
  *
  *     cc -o volume-packets volume-packets.c volume-protocol.c $(pkg-config --cflags --libs sparsestream)

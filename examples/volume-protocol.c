@@ -127,7 +127,7 @@ int volume_queue_call(struct volume_channel *channel, uint32_t serial, const str
     return volume_queue(channel, call->type, serial, 0, payload, VOLUME_CALL_FIXED + length);
 }
 
-/* Sends the queue and then as much of `data` as goes. Returns bytes of data, or a negative errno. */
+/* Sends the queue and then as much of `data` as possible. Returns the bytes of data, or a negative errno. */
 static int64_t send_after_queue(struct volume_channel *channel, const void *data, size_t length)
 {
     for (;;) {
@@ -210,7 +210,7 @@ static bool length_fits(uint32_t type, uint32_t length)
     }
 }
 
-/* Everything about a header that can be wrong is found here, before a byte of payload is read. */
+/* Detects every error in a header, before a byte of payload is read. */
 static int take_header(struct volume_channel *channel)
 {
     const uint8_t *header = channel->in_header;
@@ -326,7 +326,7 @@ void volume_take_words(const struct volume_packet *packet, char words[VOLUME_WOR
     for (size_t i = 0; i < packet->length; i++) {
         uint8_t byte = packet->payload[i];
 
-        /* They end on somebody's terminal. */
+        /* The text may be shown on a terminal. */
         words[i] = byte < ' ' || byte == 0x7f ? '?' : (char)byte;
     }
     words[packet->length] = '\0';
@@ -400,7 +400,7 @@ static int why_cut(struct volume_stream *stream, int error)
     return r == 0 ? error : r;
 }
 
-/* Sender: the socket takes no more for now; the receiver may have failed and stopped reading. */
+/* Sender: the socket accepts no more data now; the receiver may have failed and stopped reading. */
 static int while_waiting(struct volume_stream *stream)
 {
     int r = check_receiver(stream);
@@ -452,7 +452,7 @@ static int64_t sender_send_hole(void *opaque, int64_t length)
     r = volume_queue(stream->channel, VOLUME_HOLE, stream->serial, 0, payload, sizeof(payload));
     if (r == 0)
         r = volume_flush(stream->channel);
-    /* Queued is as good as sent: -EAGAIN would make the library send the hole again. */
+    /* A queued hole counts as sent: after -EAGAIN the library would send it again. */
     return r == -EAGAIN || r == 0 ? length : r;
 }
 
@@ -465,7 +465,7 @@ static int sender_finish(void *opaque)
         return while_waiting(stream);
     if (r < 0)
         return why_cut(stream, r);
-    /* Sent is not stored: the receiver's answer is the result. */
+    /* The data was sent, but may not be stored yet: the receiver's answer is the result. */
     r = volume_receive(stream->channel, 0);
     return r < 0 ? r : take_status(stream);
 }
@@ -584,7 +584,7 @@ int volume_sender_drain(struct volume_stream *stream)
 
         if (r == 0)
             r = take_status(stream);
-        /* The status itself is no longer news. */
+        /* The status itself was already handled. */
         if (r < 0 && !stream->peer_ended)
             return r;
     }

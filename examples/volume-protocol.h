@@ -7,22 +7,22 @@
  *      0  u32  length   bytes of the whole packet, header included
  *      4  u32  magic    VOLUME_MAGIC, which is also the version
  *      8  u32  type     VOLUME_LIST ... VOLUME_STATUS
- *     12  u32  serial   chosen by the client for a call; all that belongs to it carries it
+ *     12  u32  serial   chosen by the client for a call; all packets that belong to the call carry it
  *     16  u32  status   0, or an errno: both ends run on one machine
  *
  * A call (LIST to DOWNLOAD) carries u64 offset, u64 length, u32 sparse, u32 flags and a name, and is
- * answered by one REPLY: status 0 with u64 size and u64 allocated, or an errno with words. LIST is
+ * answered by one REPLY: status 0 with u64 size and u64 allocated, or an errno with a text. LIST is
  * answered by an ENTRY for each volume (u64 size, u64 allocated, name) before the REPLY.
  *
- * After the REPLY 0 of an UPLOAD the client, of a DOWNLOAD the daemon, is the sender of a stream:
+ * After a REPLY with status 0, one side sends a stream: the client after UPLOAD, the daemon after DOWNLOAD:
  *
  *     sender     (DATA | HOLE)*  then once FINISH or ABORT
  *     receiver   once STATUS: 0 after FINISH when all is stored, an errno as soon as it fails
  *
- * A sender that receives a failure ends with ABORT, and a receiver that failed discards until the sender's
- * end: then both know where the stream ended and the next call may follow. A connection that is cut anywhere
- * else is an error. A sender that fails within a DATA fills it up with zeros, to reach the place where ABORT
- * may stand. So what came of a stream is not to be used unless it came to FINISH.
+ * A sender that receives a failure ends with ABORT. A receiver that failed discards packets until the sender's
+ * end. Then both sides know where the stream ended, and the next call may follow. A connection that is cut
+ * anywhere else is an error. A sender that fails within a DATA fills it up with zeros, so that ABORT can
+ * follow. So a receiver must not use the data of a stream unless the stream ends with FINISH.
  */
 
 #ifndef VOLUME_PROTOCOL_H
@@ -53,8 +53,8 @@ enum volume_type {
     VOLUME_DATA = 32, /* 1 to VOLUME_DATA_MAX bytes */
     VOLUME_HOLE,      /* u64 length, 1 to INT64_MAX */
     VOLUME_FINISH,
-    VOLUME_ABORT,  /* status, words */
-    VOLUME_STATUS, /* status, words */
+    VOLUME_ABORT,  /* status, text */
+    VOLUME_STATUS, /* status, text */
 };
 
 /* Flag of a call: blocks of zeros in the sender's data become holes. */
@@ -84,8 +84,8 @@ struct volume_packet {
 };
 
 /*
- * One connection. Works on a blocking socket and on a non-blocking one: there the functions return
- * -EAGAIN, keep what they have of a packet, and `wants` says POLLIN or POLLOUT.
+ * One connection, over a blocking or a non-blocking socket. On a non-blocking socket the functions return
+ * -EAGAIN, keep the part of a packet that they have, and set `wants` to POLLIN or POLLOUT.
  */
 struct volume_channel {
     int fd;
@@ -105,17 +105,17 @@ struct volume_channel {
     uint8_t out[2 * (VOLUME_HEADER + VOLUME_SMALL_MAX)];
 };
 
-/* One stream on a channel, as its sender or as its receiver: what the library's callbacks work on. */
+/* One stream on a channel, as its sender or as its receiver: the opaque of the library's callbacks. */
 struct volume_stream {
     struct volume_channel *channel;
     uint32_t serial;
     uint32_t data_left; /* bytes of the open DATA packet still to be sent or received */
     int64_t position;   /* received so far */
-    int64_t expected;   /* what the sender announced, -1 if nothing */
+    int64_t expected;   /* the length that the sender announced; -1 if it announced none */
     int64_t drained;
     bool ended;      /* our FINISH, ABORT or STATUS is queued */
     bool peer_ended; /* the peer's has come */
-    char words[VOLUME_WORDS_MAX + 1]; /* the peer's, if it sent the reason of its failure */
+    char words[VOLUME_WORDS_MAX + 1]; /* the peer's text, if it sent the reason of its failure */
 };
 
 /* 1 to VOLUME_NAME_MAX of A-Z a-z 0-9 . _ + -, the first a letter or a digit: so no path, nothing hidden. */
@@ -155,18 +155,18 @@ int volume_remote_errno(uint32_t status);
 void volume_stream_init(struct volume_stream *stream, struct volume_channel *channel, uint32_t serial,
                         int64_t expected);
 
-/* The stream drivers: hand them to the library with a struct volume_stream. */
+/* The tables for the library; their opaque is a struct volume_stream. */
 extern const sparsestream_stream_ops volume_sender_ops;
 extern const sparsestream_stream_ops volume_receiver_ops;
 
-/* Ends a stream with a failure, in words. Call again while it returns -EAGAIN. */
+/* Ends a stream with a failure and its text. Call again while it returns -EAGAIN. */
 int volume_sender_abort(struct volume_stream *stream, int error, const char *words);
 
-/* Gives the receiver's one STATUS, 0 or an errno and words. Call again while it returns -EAGAIN. */
+/* Sends the one STATUS of the receiver: 0, or an errno and its text. Call again while it returns -EAGAIN. */
 int volume_receiver_end(struct volume_stream *stream, int error, const char *words);
 
 /*
- * Discards what comes until the peer has ended its part. Call again while it returns -EAGAIN; -EPROTO when
+ * Discards packets until the peer has ended its part. Call again while it returns -EAGAIN. Returns -EPROTO if
  * the peer sends more than VOLUME_DRAIN_MAX.
  */
 int volume_sender_drain(struct volume_stream *stream);

@@ -65,14 +65,14 @@ static int open_upload(struct volume_session *session, const struct volume_facts
     sparsestream_sink_options options = { .size = sizeof(options), .offset = call->offset };
     int r;
 
-    /* The sink refuses what goes beyond its length. */
+    /* The sink refuses bytes beyond its length. */
     options.length = call->length > 0 ? call->length : session->service->store.max_size - call->offset;
     options.flags = session->service->sync ? SPARSESTREAM_SYNC : 0;
     /* Where holes may have to be written: everywhere if none are wanted, and on a device; else over what is there. */
     session->zeros_below = call->sparse == SPARSESTREAM_SPARSE_NEVER || device ? INT64_MAX
                           : session->service->store.punches                              ? 0
                                                                               : facts->size;
-    /* turn_end() speaks for the stream: when the volume is closed, more is known than an errno. */
+    /* turn_end() ends the stream: after the volume is closed, more is known than an errno. */
     ops.finish = NULL;
     ops.abort = NULL;
     ops.recv_hole = charged_recv_hole;
@@ -126,7 +126,7 @@ static int open_transfer(struct volume_session *session, struct volume_facts *fa
     return r;
 }
 
-/* Turns: each does a bounded piece of work. */
+/* Turns. Each does a bounded piece of work. */
 
 static enum volume_turn turn_call(struct volume_session *session);
 
@@ -149,7 +149,7 @@ static enum volume_turn answer(struct volume_session *session, int r, const stru
     return r < 0 ? session_drop(session, r, "answer") : VOLUME_AGAIN;
 }
 
-/* A directory of any length goes out entry by entry. */
+/* Sends a directory of any length, one entry at a time. */
 static enum volume_turn turn_list(struct volume_session *session)
 {
     for (int entries = 0; entries < 64; entries++) {
@@ -175,7 +175,7 @@ static enum volume_turn turn_list(struct volume_session *session)
     return VOLUME_AGAIN;
 }
 
-/* Says our part of the end of a stream, hears the client's, and is ready for the next call. */
+/* Sends our end of a stream, receives that of the client, and is then ready for the next call. */
 static enum volume_turn turn_end(struct volume_session *session)
 {
     struct volume_stream *stream = &session->stream;
@@ -214,11 +214,11 @@ static enum volume_turn turn_transfer(struct volume_session *session)
         (long long)stats.data_bytes, (long long)stats.hole_bytes, r == 0 ? "done" : session->words);
     session->turn = turn_end;
     if (r == -EPROTO || r == -ETIMEDOUT)
-        (void)turn_end(session); /* nothing more is expected of this client; the words go if they go at once */
+        (void)turn_end(session); /* nothing more is expected of this client; the text is sent if that is possible at once */
     return r == -EPROTO || r == -ETIMEDOUT || r == -EPIPE || r == -ECONNRESET ? VOLUME_DROP : VOLUME_AGAIN;
 }
 
-/* The stream begins when the answer is out. */
+/* The stream begins after the answer was sent. */
 static enum volume_turn turn_ready(struct volume_session *session)
 {
     int r = volume_flush(&session->channel);
@@ -267,7 +267,7 @@ static enum volume_turn take_call(struct volume_session *session)
 static enum volume_turn turn_call(struct volume_session *session)
 {
     struct volume_channel *channel = &session->channel;
-    /* The next call is read when the last answer is out: a client cannot make us store answers. */
+    /* The next call is read after the last answer was sent, so that a client cannot make us store answers. */
     int r = volume_flush(channel);
 
     if (r == 0 && session->service->stopping)
@@ -277,7 +277,7 @@ static enum volume_turn turn_call(struct volume_session *session)
     if (r == -EAGAIN)
         return VOLUME_WAIT;
     if (r == -ECONNRESET && channel->in_have == 0)
-        return VOLUME_DROP; /* it has left between two calls */
+        return VOLUME_DROP; /* the client disconnected between two calls */
     if (r == 0) {
         session->serial = channel->in.serial;
         r = volume_take_call(&channel->in, &session->call);
@@ -292,7 +292,7 @@ static enum volume_turn turn_call(struct volume_session *session)
     volume_consume(channel);
     if (r == 0)
         return take_call(session);
-    strcpy(session->call.name, "?"); /* the log does not get it either */
+    strcpy(session->call.name, "?"); /* the name is not logged either */
     return answer(session, store_fail(session->words, r, "that is not the name of a volume"), NULL);
 }
 

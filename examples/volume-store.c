@@ -39,7 +39,7 @@ int store_open(struct volume_store *store, const char *path, char *words)
     store->directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (store->directory < 0)
         return fail_errno(words, path, -1);
-    /* Tried on a file without a name. Where there can be none, holes are taken to be expensive. */
+    /* Tried on a file without a name. If the file system has no such files, holes count as expensive. */
     fd = openat(store->directory, ".", O_WRONLY | O_TMPFILE | O_CLOEXEC, 0600);
     store->punches = fd >= 0 && pwrite(fd, "", 1, 0) == 1 &&
                      fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 1) == 0;
