@@ -1823,9 +1823,9 @@ typedef struct sparsestream_async_info {
      */
     uint32_t depth;
     /**
-     * The requests in flight with which a transfer begins. It doubles them, up to `depth`, as long as that
-     * makes it faster. 0, the default, means 32. Of two ends the smaller number counts. Set it if requests
-     * that are not needed cost the other side much.
+     * The number of requests in flight with which a transfer begins. It doubles the number, up to `depth`, as
+     * long as that makes the transfer faster. 0, the default, means 32. If both ends set a number, the smaller
+     * one counts. Set it if unnecessary requests are expensive for the other side.
      */
     uint32_t begin_depth;
 } sparsestream_async_info;
