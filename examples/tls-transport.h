@@ -9,7 +9,7 @@
 /* The opaque is a gnutls_session_t whose handshake is done and whose socket is in non-blocking mode. */
 extern const sparsestream_transport_ops tls_transport;
 
-/* The socket, if GnuTLS has given the keys for sending to the kernel; else -1. */
+/* Returns the socket if GnuTLS has given the keys for sending to the kernel, otherwise -1. */
 int tls_output_fd(void *session);
 
 #endif

@@ -165,7 +165,7 @@ int volume_flush(struct volume_channel *channel)
     return (int)send_after_queue(channel, NULL, 0);
 }
 
-/* Returns the count, at least 1, or a negative errno; a cut connection is -ECONNRESET. */
+/* Returns the count, at least 1, or a negative errno: -ECONNRESET if the connection was cut. */
 static int64_t receive_some(struct volume_channel *channel, void *buffer, size_t length, int flags)
 {
     ssize_t n;

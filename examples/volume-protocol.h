@@ -142,7 +142,7 @@ int volume_flush(struct volume_channel *channel);
 int volume_receive(struct volume_channel *channel, int flags);
 void volume_consume(struct volume_channel *channel);
 
-/* Decode channel->in. 0 or -EPROTO; a bad name is -EINVAL. */
+/* Decode channel->in. Return 0, -EPROTO, or -EINVAL for an invalid name. */
 int volume_take_call(const struct volume_packet *packet, struct volume_call *call);
 int volume_take_facts(const struct volume_packet *packet, struct volume_facts *facts,
                       char name[VOLUME_NAME_MAX + 1]);

@@ -68,7 +68,7 @@ static int open_upload(struct volume_session *session, const struct volume_facts
     /* The sink refuses bytes beyond its length. */
     options.length = call->length > 0 ? call->length : session->service->store.max_size - call->offset;
     options.flags = session->service->sync ? SPARSESTREAM_SYNC : 0;
-    /* Where holes may have to be written: everywhere if none are wanted, and on a device; else over what is there. */
+    /* Holes may have to be written everywhere on a device or if no holes are wanted, otherwise only over old content. */
     session->zeros_below = call->sparse == SPARSESTREAM_SPARSE_NEVER || device ? INT64_MAX
                           : session->service->store.punches                              ? 0
                                                                               : facts->size;

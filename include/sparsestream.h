@@ -1638,7 +1638,7 @@ int sparsestream_recv_all(const struct sparsestream_stream_ops *ops,
 /**
  * Ways in which data moves: `what` of `SPARSESTREAM_EVENT_WAY`.
  */
-/* The sink fetches it from the source's file, by copy_file_range(2), sendfile(2) or splice(2). */
+/* The sink fetches the data from the source's file, by copy_file_range(2), sendfile(2) or splice(2). */
 #define SPARSESTREAM_WAY_FETCH 1
 /* Through a pipe, by splice(2). */
 #define SPARSESTREAM_WAY_SPLICE 2
@@ -1652,7 +1652,7 @@ int sparsestream_recv_all(const struct sparsestream_stream_ops *ops,
 /**
  * Ways in which holes are made: `what` of `SPARSESTREAM_EVENT_HOLE`.
  */
-/* As a hole to a peer or to the caller's functions. */
+/* The hole is passed on to a peer or to the caller's functions. */
 #define SPARSESTREAM_HOLE_PASSED 1
 /* The hole is beyond the end of a file, which grows. */
 #define SPARSESTREAM_HOLE_EXTENDED 2

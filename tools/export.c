@@ -131,7 +131,7 @@ int export_check_options(const struct settings *settings, int count, char **oper
     return 0;
 }
 
-/* The bytes of a request; 0: the default. What memory was asked for has room for one. */
+/* The bytes of a request; 0: the default. A request must fit into the memory that was requested. */
 static int64_t request_size(const struct export_settings *export)
 {
     enum { LARGEST = 256 << 10 };

@@ -36,10 +36,10 @@ struct hearing {
     struct connection *connection;
     sparsestream_source *source;
     int64_t turns; /* calls that may read back what is held here; a flood of keepalives looks the same */
-    int64_t start; /* since when nothing but signs of life came */
-    int64_t heard; /* when something moved last */
-    bool speaks;   /* it waits to be heard */
-    char late[96]; /* why the time is over */
+    int64_t start; /* the time since which only signs of life arrived */
+    int64_t heard; /* the time when something moved last */
+    bool speaks;   /* it waits until the peer accepts data */
+    char late[96]; /* the reason why the time is over */
 };
 
 static int64_t limit(struct hearing *hearing, int64_t since, int64_t most, const char *what)
@@ -88,7 +88,7 @@ static bool wait_to_hear(struct hearing *hearing, bool greeted)
     hearing->speaks = (wait.events & POLLIN) == 0;
     if (wait.timeout_ms >= 0 && wait.timeout_ms < left)
         left = wait.timeout_ms;
-    /* A sender that compares what is held here says meanwhile that it is there. */
+    /* A sender that compares the held bytes sends signs of life in the meantime. */
     if (wait_for_fd(wait.fd, wait.events, left) > 0)
         hearing->heard = now_ms();
     return true;

@@ -29,7 +29,8 @@ int image_too_small(const char *name, int64_t room, int64_t length, int64_t size
 /* foreign.c */
 
 /*
- * What an open image names as a part of its content, in words, or NULL if nothing. Returns 0 or a negative errno.
+ * Sets `foreign` to a description of the other files that an open image uses for its content, or NULL if there are none.
+ * Returns 0 or a negative errno.
  */
 int image_foreign(const char *format, int fd, const char **foreign);
 

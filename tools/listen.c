@@ -14,10 +14,10 @@
 /* Peers wait in turn while one is heard. */
 enum { BACKLOG = 16 };
 
-/* A peer that says nothing holds the others up for at most this long. */
+/* A silent peer delays the others for at most this long. */
 enum { HELLO_MS = 5000 };
 
-/* So many cannot be accidents. */
+/* This many cannot be accidents. */
 enum { MOST_DROPPED = 1000 };
 
 static int fail_socket(const struct listener *listener, const char *what, int error)
@@ -26,7 +26,7 @@ static int fail_socket(const struct listener *listener, const char *what, int er
     return EXIT_CUT;
 }
 
-/* Says where it listens: with port 0 nobody else knows. */
+/* Prints the address on which it listens: only this program knows it if the port is 0. */
 static void tell_address(const struct listener *listener)
 {
     struct sockaddr_storage bound;

@@ -107,7 +107,7 @@ _Noreturn static void run_server(const struct server *server, const char *node, 
     _exit(NOT_INSTALLED);
 }
 
-/* A socket that listens and one that is connected to it. Their name is gone when this returns. */
+/* Makes a socket that listens and one that is connected to it. Their name is removed before this returns. */
 static int make_sockets(int *listener, int *connection)
 {
     const char *where = getenv("TMPDIR");
@@ -187,7 +187,7 @@ static bool wait_for(pid_t pid, int64_t ms, int *status)
     }
 }
 
-/* What it printed, in one line: at most the start of it. */
+/* Reads the start of its output, as one line. */
 static void read_messages(int fd, char *text, size_t room)
 {
     ssize_t length = pread(fd, text, room - 1, 0);

@@ -211,7 +211,7 @@ int columns_of(FILE *file);
 struct target;
 
 /*
- * Opens an end anew with O_DIRECT if --direct asks for that; `other` is the end that it is copied from or to, or NULL.
+ * Opens an end again with O_DIRECT if --direct requests that; `other` is the other end of the copy, or NULL.
  * Returns an exit code.
  */
 int open_direct(const struct settings *settings, struct target *end, const struct target *other, bool writes);

@@ -16,7 +16,7 @@ enum { ADDRESS_TEXT = 1100 };
 /* A socket where a peer is waited for. */
 struct listener {
     const char *address;
-    int fd;              /* -1: nobody is waited for any more */
+    int fd;              /* -1: it waits for no further peer */
     dev_t dev;           /* of a Unix socket; ino 0: there is none */
     ino_t ino;
     int64_t end;         /* of --timeout; 0: never */

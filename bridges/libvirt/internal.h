@@ -18,31 +18,31 @@ struct sigpipe {
     bool pending;
 };
 
-/* Blocks SIGPIPE in this thread; sigpipe_restore() takes back one that came meanwhile. errno is kept. */
+/* Blocks SIGPIPE in this thread; sigpipe_restore() removes a SIGPIPE that was raised since. errno does not change. */
 void sigpipe_block(struct sigpipe *saved);
 void sigpipe_restore(const struct sigpipe *saved);
 
 /* errors.c */
 
-/* The errno, negative, of libvirt's last error in this thread, whose words go to `failure`. Never 0. */
+/* Returns the negative errno of libvirt's last error in this thread, never 0, and puts its text into `failure`. */
 int error_take(failure_t *failure);
-/* A failure that is not libvirt's. Returns `error`, which is negative. */
+/* Sets a failure that is not one of libvirt. Returns `error`, which is negative. */
 int error_set(failure_t *failure, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* Adds the transfer's failure. Its message comes from the end that failed, and includes libvirt's. */
 void error_add_transfer(failure_t *failure, int error, const struct sparsestream_error *told);
 void error_clear(failure_t *failure);
-/* Hands `failure` out, in the size that the caller knows. */
+/* Copies `failure` to the caller's struct, in the size of that struct. */
 void error_give(const failure_t *failure, failure_t *out);
-/* 0, or -EINVAL for a struct that cannot be one. */
+/* Returns 0, or -EINVAL if `size` of the struct is invalid. */
 int error_check(const failure_t *out);
 
 /* options.c */
 
-/* A copy in which all that was not given is 0. Returns 0, -EINVAL or -E2BIG, with `failure`. */
+/* Copies the options; fields that were not given are 0. Returns 0, -EINVAL or -E2BIG, with `failure`. */
 int options_read(const options_t *given, uint64_t flags, options_t *options, failure_t *failure);
-/* Refuses a way to send holes where holes are not sent to a volume. Returns 0 or -EINVAL. */
+/* Refuses a setting of `holes` if no holes are sent to a volume. Returns 0 or -EINVAL. */
 int options_only_auto(const options_t *options, failure_t *failure);
-/* The transfer's options, with a buffer of one message where nothing else was asked. Returns 0, -EINVAL or -E2BIG. */
+/* Sets the options of the transfer, with a buffer of one message by default. Returns 0, -EINVAL or -E2BIG. */
 int options_transfer(const options_t *options, struct sparsestream_transfer_options *transfer, failure_t *failure);
 
 /* pause.c */
@@ -50,8 +50,8 @@ int options_transfer(const options_t *options, struct sparsestream_transfer_opti
 struct pause;
 
 /*
- * Holds up the event loop while the stream's reader is elsewhere: again and again if it is known to be `busy`, else
- * for one time. NULL where there is no event loop, or no memory.
+ * Delays the event loop while the stream is not being read: repeatedly if the reader is known to be `busy`, otherwise
+ * once. NULL if there is no event loop or no memory.
  */
 struct pause *pause_new(bool busy);
 void pause_reading(struct pause *pause, bool reading);
@@ -80,11 +80,11 @@ void watch_remove(struct watched *watched);
 struct lv_stream {
     virStreamPtr stream;
     failure_t *failure;
-    /* In non-blocking mode "not ready" is -EAGAIN, in blocking mode it is a mistake. */
+    /* "Not ready" means -EAGAIN in non-blocking mode, and an error in blocking mode. */
     bool nonblocking;
-    /* SIGPIPE is blocked by who drives the stream, once for all calls. */
+    /* The function that drives the stream has blocked SIGPIPE, once for all calls. */
     bool guarded;
-    /* The connection is known to be lost: no call is made that could wait for it. */
+    /* The connection is lost: no call is made that could wait for it. */
     bool lost;
     struct pause *pause;
     /* Called before the stream is finished or aborted; may be NULL. */

@@ -4,7 +4,7 @@
  *     source.c, sink.c   the tables that a transfer calls
  *     zero.c, map.c      zeros by policy; block status as sections
  *     engine.c           requests in flight over the connections
- *     export.c           the connections of an export, and what the server said of it
+ *     export.c           the connections of an export, and its properties as the server reports them
  *     connection.c       one connection: its set-up with a deadline, and one step of it
  *     options.c, failure.c
  */
@@ -31,7 +31,7 @@ enum {
     BEGIN_ENCRYPTED = 8,
 };
 
-/* The most bytes of one request without a payload: what 32 bits hold, whatever the minimum block. */
+/* The most bytes of one request without a payload: the length must fit into 32 bits, whatever the minimum block. */
 #define MOST_LENGTH ((int64_t)UINT32_MAX + 1 - MOST_BLOCK)
 
 typedef struct sparsestream_nbd export_t;
@@ -40,13 +40,13 @@ typedef struct sparsestream_nbd_end_options end_options_t;
 
 /* failure.c */
 
-/* A failure in words; `error` is a positive errno, 0 for none. */
+/* A failure with its text; `error` is a positive errno, 0 for none. */
 struct failure {
     int error;
     char text[256];
 };
 
-/* Sets it unless there is one. Returns the negative errno that it has then. */
+/* Sets the failure unless there already is one. Returns its negative errno. */
 int failure_set(struct failure *failure, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* The same with libnbd's last error in this thread. */
 int failure_take(struct failure *failure);
@@ -57,12 +57,13 @@ int refuse(int error, const char *format, ...) __attribute__((format(printf, 2, 
 
 /* options.c */
 
-/* Copies with each default in its place, checked. Strings are not copied. Return 0 or a negative errno, reported. */
+/* Copy the options, check them and set the defaults. Strings are not copied. Return 0, or a negative errno that was
+ * reported. */
 int options_read(const options_t *given, options_t *options);
 int end_options_read(const end_options_t *given, uint64_t flags, end_options_t *options);
-/* 0, or -EINVAL for a struct that cannot be one. */
+/* Returns 0, or -EINVAL if the size of the struct is invalid. */
 int struct_check(const void *out, const char *name);
-/* Hands out a struct that starts with its size, in the size that the caller knows. */
+/* Copies a struct that starts with its size to the caller's struct, in the size of that struct. */
 void struct_give(const void *from, size_t size, void *out);
 
 /* connection.c */
@@ -91,7 +92,7 @@ struct address {
 int64_t now_ms(void);
 /* Starts to connect. Returns 0 or a negative errno, with the connection closed and its failure set. */
 int connection_start(struct connection *connection, struct address *address, const options_t *options);
-/* Does what poll(2) has reported: takes in at most one reply. */
+/* Handles the events that poll(2) has reported: receives at most one reply. */
 void connection_step(struct connection *connection, short events);
 /* The events of poll(2) that it waits for; 0 if it waits for nothing. Sets `fd`. */
 short connection_events(const struct connection *connection, int *fd);
@@ -137,11 +138,11 @@ struct engine {
 void engine_init(struct engine *engine);
 /* Sends a request. Returns 0, -EAGAIN if as many as allowed are in flight, or a negative errno. */
 int engine_submit(export_t *export, struct op *op);
-/* Moves what can be moved now, and calls `done` of what came back. Never waits. */
+/* Sends and receives as much as possible, and calls `done` of each finished request. Never waits. */
 void engine_advance(export_t *export);
-/* Closes all connections, and fails what is in flight with this errno. */
+/* Closes all connections, and fails the requests in flight with this errno. */
 void engine_close(export_t *export, int error);
-/* Sets what has to be waited for. */
+/* Sets the descriptors and the time to wait for. */
 void engine_wait(export_t *export, struct sparsestream_wait *wait);
 
 /* export.c */
@@ -166,11 +167,11 @@ struct sparsestream_nbd {
 
 void export_hold(export_t *export);
 void export_drop(export_t *export);
-/* Goes on connecting. Returns 0 when it is open, -EAGAIN, or the negative errno for which it failed. */
+/* Continues to connect. Returns 0 if the export is open, -EAGAIN, or the negative errno with which it failed. */
 int export_connect(export_t *export);
 /* The same, but waits. */
 int export_wait(export_t *export);
-/* A connection's state has changed: accepts it, or does without it. */
+/* The state of a connection has changed: uses the connection, or does without it. */
 void export_review(export_t *export, struct connection *connection);
 
 /* map.c */
@@ -211,7 +212,7 @@ int end_advance(void *opaque);
 int end_wait(void *opaque, struct sparsestream_wait *wait);
 int end_finish(void *opaque);
 void end_abort(void *opaque, int error);
-/* A request that has nothing to do with others; NULL if as many as allowed are in use. */
+/* Returns a free request; NULL if the allowed number is in use. */
 struct op *end_take_op(struct end *end);
 void end_give_op(struct end *end, struct op *op);
 /* Notes a failed request for the report of a lost connection. */
@@ -222,9 +223,9 @@ void end_note(struct end *end, const struct op *op);
 struct zeroes;
 
 struct zeroes *zeroes_new(struct end *end);
-/* Makes a range read zero. Returns as `submit` of the table does. */
+/* Makes a range read as zeros. Returns the same as `submit` of the table. */
 int zeroes_submit(struct zeroes *zeroes, struct sparsestream_request *request);
-/* Goes on where -EAGAIN held it up. */
+/* Continues after -EAGAIN. */
 void zeroes_advance(struct zeroes *zeroes);
 void zeroes_free(struct zeroes *zeroes);
 

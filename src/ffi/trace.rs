@@ -54,7 +54,7 @@ pub const SPARSESTREAM_STAGE_FINISHED: i32 = 7;
 /// A stage: the transfer failed.
 pub const SPARSESTREAM_STAGE_FAILED: i32 = 8;
 
-/// A way for data: the sink fetches it from the source's file, by copy_file_range(2), sendfile(2) or
+/// A way for data: the sink fetches the data from the source's file, by copy_file_range(2), sendfile(2) or
 /// splice(2).
 pub const SPARSESTREAM_WAY_FETCH: i32 = 1;
 /// A way for data: through a pipe, by splice(2).
@@ -66,7 +66,7 @@ pub const SPARSESTREAM_WAY_LEND: i32 = 4;
 /// A way for data: through the transfer's buffer.
 pub const SPARSESTREAM_WAY_COPY: i32 = 5;
 
-/// A way for holes: as a hole to a peer or to the caller's functions.
+/// A way for holes: the hole is passed on to a peer or to the caller's functions.
 pub const SPARSESTREAM_HOLE_PASSED: i32 = 1;
 /// A way for holes: the hole is beyond the end of a file, which grows.
 pub const SPARSESTREAM_HOLE_EXTENDED: i32 = 2;
