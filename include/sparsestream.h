@@ -1614,6 +1614,9 @@ int sparsestream_recv_all(const struct sparsestream_stream_ops *ops,
 /* Requests for a file that was opened with O_DIRECT use io_uring(7). With an `error`, the system refused
    io_uring, and the requests are made one after the other. */
 #define SPARSESTREAM_EVENT_RING 12
+/* Data is moved by `value` bytes in memory before it is written, because the offsets in the source and in
+   the sink lie at different places in a block. Reported once. */
+#define SPARSESTREAM_EVENT_REALIGNED 13
 
 /**
  * Stages of a transfer: `what` of `SPARSESTREAM_EVENT_STAGE`.

@@ -36,6 +36,9 @@ pub const SPARSESTREAM_EVENT_LOST: i32 = 11;
 /// An event: requests for a file that was opened with O_DIRECT use io_uring(7). With an `error`, the system
 /// refused io_uring, and the requests are made one after the other.
 pub const SPARSESTREAM_EVENT_RING: i32 = 12;
+/// An event: data is moved by `value` bytes in memory before it is written, because the offsets in the source
+/// and in the sink lie at different places in a block. Reported once.
+pub const SPARSESTREAM_EVENT_REALIGNED: i32 = 13;
 
 /// A stage: both ends are examined.
 pub const SPARSESTREAM_STAGE_OPEN: i32 = 1;
@@ -155,6 +158,9 @@ impl sparsestream_event {
                 Self { value: guard::signed(bytes), ..of(SPARSESTREAM_EVENT_LOOK_AHEAD, 0) }
             }
             Event::Ring(errno) => Self { error: code(errno), ..of(SPARSESTREAM_EVENT_RING, 0) },
+            Event::Realigned(bytes) => {
+                Self { value: guard::signed(bytes), ..of(SPARSESTREAM_EVENT_REALIGNED, 0) }
+            }
             Event::Waits(side) => of(SPARSESTREAM_EVENT_WAIT, side as i32),
             Event::Checkpoint(offset) => {
                 Self { value: guard::signed(offset), ..of(SPARSESTREAM_EVENT_CHECKPOINT, 0) }
@@ -255,6 +261,9 @@ impl Display for Words<'_> {
             SPARSESTREAM_EVENT_LOOK_AHEAD => write!(f, "reads {} bytes ahead", event.value)?,
             SPARSESTREAM_EVENT_RING if event.error == 0 => write!(f, "requests by io_uring")?,
             SPARSESTREAM_EVENT_RING => write!(f, "requests one after the other")?,
+            SPARSESTREAM_EVENT_REALIGNED => {
+                write!(f, "data is moved by {} bytes in memory to fit a block", event.value)?;
+            }
             SPARSESTREAM_EVENT_WAIT => {
                 write!(f, "waits for the {}", Named(&SIDES, event.what))?;
             }
@@ -334,6 +343,8 @@ mod tests {
         assert_eq!(words(Event::HoleChosen(HoleWay::ZeroRange)), "holes are zero-range");
         assert_eq!(words(Event::Waits(Side::Sink)), "waits for the sink");
         assert_eq!(words(Event::LookAhead(65536)), "reads 65536 bytes ahead");
+        let moved = words(Event::Realigned(512));
+        assert_eq!(moved, "data is moved by 512 bytes in memory to fit a block");
         let later = sparsestream_event { kind: 99, ..sparsestream_event::default() };
         assert_eq!(Words(&later).to_string(), "event of kind 99");
     }

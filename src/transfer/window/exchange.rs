@@ -79,7 +79,7 @@ impl Window {
             Ask::Read => {
                 let Some(from) = &self.from else { return Err(Error::Internal) };
                 match from.rest_of_read(piece, request, count) {
-                    Rest::Nothing => self.loaded(index),
+                    Rest::Nothing => self.loaded(index, turn),
                     Rest::Of(rest) => return self.submit(Side::Source, rest, turn),
                     Rest::Ended => piece.state = State::Short,
                 }

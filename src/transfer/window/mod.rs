@@ -70,6 +70,14 @@ pub(super) struct Window {
     gap: Gap,
     source_ended: bool,
     stalled: Stalled,
+    realigns: Realigns,
+}
+
+/// Whether data was moved in memory to fit the blocks of the sink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Realigns {
+    NotYet,
+    Traced,
 }
 
 /// Zeros and holes that a stream has not been given yet.
@@ -123,6 +131,7 @@ impl Window {
             gap: Gap::default(),
             source_ended: false,
             stalled: Stalled::default(),
+            realigns: Realigns::NotYet,
         })
     }
 

@@ -1,10 +1,11 @@
 //! Plans what comes next of the source, as far as there is memory.
 
-use super::Window;
 use super::piece::{Piece, State};
+use super::{Realigns, Window};
 use crate::end::Next;
 use crate::error::{Error, Operation, Result, Side};
 use crate::section::Kind;
+use crate::trace::Event;
 use crate::transfer::turn::Turn;
 
 impl Window {
@@ -87,19 +88,19 @@ impl Window {
                 self.queue.grew(count);
                 self.reach(Kind::Data, 0, turn)?;
                 if full {
-                    self.loaded(self.queue.len() - 1);
+                    self.loaded(self.queue.len() - 1, turn);
                 }
             }
             Next::Hole(length) => {
-                self.close();
+                self.close(turn);
                 return self.plan_section(Kind::Hole, length, turn);
             }
             Next::Keep(length) => {
-                self.close();
+                self.close(turn);
                 return self.plan_section(Kind::Keep, length, turn);
             }
             Next::End => {
-                self.close();
+                self.close(turn);
                 self.source_ended = true;
             }
         }
@@ -107,12 +108,14 @@ impl Window {
     }
 
     /// Nothing more comes into the piece that is being filled.
-    fn close(&mut self) {
+    fn close(&mut self, turn: &mut Turn) {
         match self.queue.back() {
             Some(piece) if piece.state == State::Filling && piece.length == 0 => {
                 self.queue.drop_last();
             }
-            Some(piece) if piece.state == State::Filling => self.loaded(self.queue.len() - 1),
+            Some(piece) if piece.state == State::Filling => {
+                self.loaded(self.queue.len() - 1, turn);
+            }
             _ => {}
         }
     }
@@ -185,11 +188,13 @@ impl Window {
     }
 
     /// All of a piece is in its slab.
-    pub(super) fn loaded(&mut self, index: usize) {
+    pub(super) fn loaded(&mut self, index: usize, turn: &mut Turn) {
         let piece = &mut self.queue[index];
         piece.state = State::Loaded;
-        if let Some(to) = &self.to {
-            to.place(piece);
+        let moved_by = self.to.as_ref().map_or(0, |to| to.place(piece));
+        if moved_by > 0 && self.realigns == Realigns::NotYet {
+            self.realigns = Realigns::Traced;
+            turn.trace(Event::Realigned(moved_by));
         }
         if self.grid.detects() {
             piece.look_for_zeros(self.grid);

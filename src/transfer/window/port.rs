@@ -148,16 +148,17 @@ impl Port {
         Rest::Of(Request { offset, length, start, ..request })
     }
 
-    /// Moves the data of a piece to the place in its slab from which it can be written here.
-    pub(super) fn place(&self, piece: &mut Piece) {
+    /// Moves the data of a piece to the place in its slab from which it can be written here. Returns by how many
+    /// bytes; 0 if it was there.
+    pub(super) fn place(&self, piece: &mut Piece) -> u64 {
         let skew = self.skew(piece.from);
         if piece.skew as u64 % self.block() == skew as u64 % self.block() {
-            return;
+            return 0;
         }
+        let Some(slab) = &mut piece.slab else { return 0 };
         let range = piece.skew..piece.skew + piece.length as usize;
-        if let Some(slab) = &mut piece.slab {
-            slab.bytes_mut().copy_within(range, skew);
-            piece.skew = skew;
-        }
+        slab.bytes_mut().copy_within(range, skew);
+        let before = std::mem::replace(&mut piece.skew, skew);
+        before.abs_diff(skew) as u64
     }
 }

@@ -4,6 +4,7 @@ use crate::error::{Error, Operation, Result, Side};
 use crate::section::{Kind, Section};
 use crate::sys::Sys;
 use crate::testing::Random;
+use crate::trace::Event;
 use crate::wait::Waiting;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -424,6 +425,7 @@ fn stream(random: &mut Random, most: u64, keeps: bool) -> (Vec<Section>, Vec<u8>
 struct Watcher {
     sections: Vec<Section>,
     position: u64,
+    events: Vec<Event>,
 }
 
 impl Observe for Watcher {
@@ -432,6 +434,14 @@ impl Observe for Watcher {
         self.position += section.length;
         self.sections.push(section);
         Ok(())
+    }
+
+    fn traces(&self) -> bool {
+        true
+    }
+
+    fn trace(&mut self, _position: u64, event: Event) {
+        self.events.push(event);
     }
 }
 
@@ -622,6 +632,37 @@ fn two_ends(seed: u64, grows: bool) -> (Memory, Memory, Vec<u8>) {
     source.sections = vec![Section::new(Kind::Data, 0, bytes.len() as u64)];
     let old = if grows { Vec::new() } else { vec![0; 200_704] };
     (source, Memory::new(old, 0, &habits, seed + 1), bytes)
+}
+
+/// The bytes by which the trace says that data is moved in memory, between sections at these offsets of the ends.
+fn moved_in_memory(from: u64, to: u64) -> Vec<u64> {
+    let (mut source, mut sink, bytes) = two_ends(7, false);
+    source.at = from;
+    sink.at = to;
+    let length = bytes.len() as u64 - from;
+    source.sections = vec![
+        Section::new(Kind::Data, 0, 9000),
+        Section::new(Kind::Hole, 9000, 700),
+        Section::new(Kind::Data, 9700, length - 9700),
+    ];
+    sink.content.lock().unwrap().resize(250_368, 0);
+    sink.size = 250_368;
+    let mut watcher = Watcher::default();
+    run(&mut Transfer::new(&small()).unwrap(), &mut source, &mut sink, &mut watcher).unwrap();
+    let moved = |event: &Event| match event {
+        Event::Realigned(bytes) => Some(*bytes),
+        _ => None,
+    };
+    watcher.events.iter().filter_map(moved).collect()
+}
+
+#[test]
+fn data_that_is_moved_in_memory_is_traced_once() {
+    assert_eq!(moved_in_memory(100, 0), [100]);
+    assert_eq!(moved_in_memory(100, 700), [88]);
+    assert_eq!(moved_in_memory(0, 0), []);
+    // At the same place in a block, though not at the start of one.
+    assert_eq!(moved_in_memory(100, 612), []);
 }
 
 fn small() -> Options {
