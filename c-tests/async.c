@@ -34,6 +34,9 @@ struct medium {
     size_t waiting_count, most_waiting, submitted;
     size_t fail_at; /* the request that fails, from 1 on; 0 for none */
     int fail_with;
+    size_t refuse_at; /* the request that is not accepted, from 1 on; 0 for none */
+    int64_t failed_at;
+    bool explains, fails_to_flush;
     size_t refuse_every;
     int64_t final_size;
     char *memory;
@@ -47,6 +50,14 @@ struct medium {
     /* For a source. */
     const int64_t *sections; /* lengths, data and holes by turns; NULL for all data */
 };
+
+#define WORDS "the quota of volume 7 is used up"
+
+static int complain(void)
+{
+    CHECK_INT(sparsestream_set_error(EDQUOT, 0, -1, WORDS), ==, 0);
+    return -EDQUOT;
+}
 
 static unsigned draw(struct medium *medium, unsigned below)
 {
@@ -82,7 +93,7 @@ static int64_t carry_out(struct medium *medium, struct sparsestream_request *req
         return length;
     case SPARSESTREAM_REQUEST_FLUSH:
         medium->flushes++;
-        return 0;
+        return medium->fails_to_flush ? -medium->fail_with : 0;
     default:
         return -EOPNOTSUPP;
     }
@@ -94,6 +105,10 @@ static void answer(struct medium *medium, size_t nth)
     int64_t result = carry_out(medium, request);
 
     medium->waiting[nth] = medium->waiting[--medium->waiting_count];
+    if (result < 0 && medium->explains) {
+        medium->failed_at = request->offset;
+        CHECK_INT(complain(), ==, result);
+    }
     CHECK_INT(sparsestream_request_done(request, result), ==, 0);
     CHECK_INT(sparsestream_request_done(request, result), ==, -EALREADY);
 }
@@ -129,6 +144,10 @@ static int submit(void *opaque, struct sparsestream_request *request)
     CHECK_INT(request->size, ==, sizeof *request);
     CHECK(request->user == NULL);
     medium->submitted++;
+    if (medium->submitted == medium->refuse_at) {
+        medium->failed_at = request->offset;
+        return complain();
+    }
     if (medium->refuse_every != 0 && medium->submitted % medium->refuse_every == 0)
         return -EAGAIN;
     CHECK_INT(request->offset % medium->info.block, ==, 0);
@@ -623,14 +642,6 @@ static void an_end_that_is_used_by_hand_is_refused_and_asked_for_nothing(void)
     medium_end(&to);
 }
 
-#define WORDS "the quota of volume 7 is used up"
-
-static int complain(void)
-{
-    CHECK_INT(sparsestream_set_error(EDQUOT, 0, -1, WORDS), ==, 0);
-    return -EDQUOT;
-}
-
 static int describe_complains(void *opaque, struct sparsestream_async_info *info)
 {
     (void)opaque;
@@ -710,6 +721,73 @@ static void the_words_of_an_end_reach_the_caller_and_the_other_end(void)
     }
 }
 
+/* A transfer whose `failing` end fails a request: refuses it, or answers it so. */
+static void fails_with_words(struct medium *from, struct medium *to, const struct medium *failing,
+                             struct sparsestream_async_options *options, int operation)
+{
+    struct sparsestream_async_ops listening = ops;
+    struct sparsestream_error error = { .size = sizeof error };
+    struct sparsestream_source *source;
+    struct sparsestream_sink *sink;
+    struct sparsestream_transfer *transfer = NULL;
+    int code, again = 0;
+
+    listening.abort = abort_listens;
+    heard[0] = '\0';
+    REQUIRE(sparsestream_source_from_async(&listening, from, NULL, &source) == 0);
+    REQUIRE(sparsestream_sink_to_async(&ops, to, options, &sink) == 0);
+    REQUIRE(sparsestream_transfer_new(source, sink, NULL, &transfer) == 0);
+    do
+        code = sparsestream_transfer_run(transfer, 0);
+    while (code == -EAGAIN && again++ < 100000);
+    CHECK_INT(code, ==, -EDQUOT);
+    CHECK_CONTAINS(sparsestream_last_error(), WORDS);
+    CHECK_CONTAINS(heard, WORDS);
+    CHECK_INT(sparsestream_transfer_error(transfer, &error), ==, 0);
+    CHECK_INT(error.operation, ==, operation);
+    CHECK_INT(error.side, ==, failing == from ? SPARSESTREAM_SIDE_SOURCE : SPARSESTREAM_SIDE_SINK);
+    if (operation == SPARSESTREAM_OPERATION_SYNC)
+        CHECK_INT(error.offset, ==, (int64_t)from->size);
+    else
+        CHECK_INT(error.offset, ==, failing->failed_at);
+    sparsestream_transfer_free(transfer);
+    sparsestream_source_free(source);
+    sparsestream_sink_free(sink);
+    medium_end(from);
+    medium_end(to);
+}
+
+static void the_words_of_a_failed_request_reach_the_caller_with_its_offset(void)
+{
+    for (unsigned nth = 0; nth < 12; nth++) {
+        struct medium from, to, *failing = nth % 2 == 0 ? &from : &to;
+
+        context("case %u", nth);
+        medium_init(&from, 100352, 100352, (enum habit)(nth / 2 % 3), 3);
+        medium_init(&to, 100352, 200000, (enum habit)(nth / 2 % 3), 4);
+        failing->explains = true;
+        failing->fail_with = EDQUOT;
+        if (nth < 6)
+            failing->fail_at = 5;
+        else
+            failing->refuse_at = 5;
+        fails_with_words(&from, &to, failing, NULL,
+                         failing == &from ? SPARSESTREAM_OPERATION_READ : SPARSESTREAM_OPERATION_WRITE);
+    }
+}
+
+static void the_words_of_a_failed_flush_reach_the_caller(void)
+{
+    struct sparsestream_async_options options = { .size = sizeof options, .flags = SPARSESTREAM_SYNC };
+    struct medium from, to;
+
+    medium_init(&from, 100352, 100352, LATE, 3);
+    medium_init(&to, 100352, 200000, LATE, 4);
+    to.explains = to.fails_to_flush = true;
+    to.fail_with = EDQUOT;
+    fails_with_words(&from, &to, &to, &options, SPARSESTREAM_OPERATION_SYNC);
+}
+
 TESTS(CASE(every_habit_of_both_ends_gives_the_same_bytes),
       CASE(holes_of_the_map_become_requests_for_zeros_within_the_end_and_none_beyond),
       CASE(a_failed_request_is_told_with_its_own_offset_and_all_others_are_answered_first),
@@ -720,4 +798,6 @@ TESTS(CASE(every_habit_of_both_ends_gives_the_same_bytes),
       CASE(a_description_that_cannot_be_is_refused),
       CASE(a_transfer_begins_with_the_requests_that_an_end_asks_for),
       CASE(an_end_that_is_used_by_hand_is_refused_and_asked_for_nothing),
-      CASE(the_words_of_an_end_reach_the_caller_and_the_other_end))
+      CASE(the_words_of_an_end_reach_the_caller_and_the_other_end),
+      CASE(the_words_of_a_failed_request_reach_the_caller_with_its_offset),
+      CASE(the_words_of_a_failed_flush_reach_the_caller))

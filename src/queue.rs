@@ -1,6 +1,6 @@
 //! Requests for a file: by io_uring, or one after the other where that is not to be had.
 
-use crate::end::{Ask, Reply, Request};
+use crate::end::{Ask, Failure, Reply, Request};
 use crate::error::Error;
 use crate::filesystem::FileSystem;
 use crate::sys::uring::{Io, Ring};
@@ -137,7 +137,7 @@ impl Queue {
 
     /// A request is back with this result.
     pub fn answer(&mut self, request: Request, result: Sys<u64>) {
-        self.done.push_back(Reply { request, result });
+        self.done.push_back(reply(request, result));
     }
 
     /// Hands on what was taken, and hands back what is done. `EBUSY` in a child of the process that began it.
@@ -195,7 +195,7 @@ impl Queue {
             if undone && !cancelled && tries < TRIES && again.try_reserve(1).is_ok() {
                 again.push((request, tries + 1));
             } else {
-                done.push_back(Reply { request, result: result.map(|count| count as u64) });
+                done.push_back(reply(request, result.map(|count| count as u64)));
             }
         });
         for (request, tries) in again {
@@ -220,7 +220,7 @@ impl Queue {
             while let Some(Io { token, slab, .. }) = ring.take_undone() {
                 if let Some(Asked { mut request, .. }) = self.asked[token].take() {
                     request.memory = Some(slab);
-                    self.done.push_back(Reply { request, result: Err(libc::ECANCELED) });
+                    self.done.push_back(reply(request, Err(libc::ECANCELED)));
                 }
             }
             ring.cancel();
@@ -245,6 +245,10 @@ impl Queue {
             _ => Waiting::Owner,
         }
     }
+}
+
+fn reply(request: Request, result: Sys<u64>) -> Reply {
+    Reply { request, result: result.map_err(Failure::from) }
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 //! Ends that answer to offsets, with several requests under way.
 
 use super::hole::HoleWay;
-use crate::error::{Error, Result};
+use crate::error::{Error, Operation, Result, Side, Text, lasting};
 use crate::section::Kind;
-use crate::sys::Sys;
 use crate::sys::memory::Slab;
 use std::collections::VecDeque;
 
@@ -86,7 +85,55 @@ pub struct Reply {
     pub request: Request,
     /// Bytes that were read, written or zeroed, which may be fewer than were asked for; 0 of a READ at the
     /// end.
-    pub result: Sys<u64>,
+    pub result: std::result::Result<u64, Failure>,
+}
+
+/// The failure of a request: an errno, and the details that its end has added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The errno.
+    pub errno: i32,
+    /// The details, if there are any.
+    pub said: Option<Said>,
+}
+
+/// Details of a failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// The operation that failed, if it is not that of the request.
+    pub operation: Option<Operation>,
+    /// The offset at which it failed, if it is not that of the request.
+    pub offset: Option<u64>,
+    /// The words.
+    pub text: Text,
+}
+
+impl From<i32> for Failure {
+    fn from(errno: i32) -> Self {
+        Failure { errno, said: None }
+    }
+}
+
+impl Failure {
+    /// The error that it is, of a request at this place.
+    #[must_use]
+    pub fn at(self, operation: Operation, side: Side, offset: u64) -> Error {
+        let errno = lasting(self.errno);
+        match self.said {
+            _ if errno != self.errno => {
+                let why = "the request was answered with EAGAIN or EINTR";
+                Error::Because { operation, side, offset, errno, why }
+            }
+            None => Error::at(operation, side, offset, errno),
+            Some(said) => Error::Said {
+                operation: said.operation.unwrap_or(operation),
+                side,
+                offset: Some(said.offset.unwrap_or(offset)),
+                errno,
+                text: said.text,
+            },
+        }
+    }
 }
 
 /// See [`super::SourceWays::addressed`] and [`super::SinkWays::addressed`].

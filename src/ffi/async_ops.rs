@@ -238,6 +238,9 @@ pub unsafe extern "C" fn sparsestream_sink_to_async(
 /// `finish` or `abort`. The library sees the answer at its next call of `advance`. Therefore another thread
 /// must also make a descriptor of `wait` ready.
 ///
+/// A failure is reported with the offset of its request. `sparsestream_set_error`, called just before on the
+/// same thread, adds details.
+///
 /// Returns 0, or a negative errno without any effect: -EINVAL (NULL), -EALREADY (the request is not in
 /// flight).
 ///

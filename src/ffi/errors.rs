@@ -61,13 +61,15 @@ pub extern "C" fn sparsestream_last_error() -> *const c_char {
 }
 
 /// Adds details to the failure that a callback is about to return. Call it in the callback, on its thread,
-/// just before the return.
+/// just before the return. An end with requests in flight also calls it just before it passes a failure to
+/// `sparsestream_request_done`, on any thread; the details are used for that one request.
 ///
 /// `error` is a positive errno; the callback must return its negative value. If the callback returns another
 /// number, or if `error` is EAGAIN or EINTR, the details are dropped. `operation` is one of
-/// `SPARSESTREAM_OPERATION_...`, or 0 for the operation for which the callback was called. `offset` is the
-/// offset of the failure in the stream, or -1 for the current position. `text` may be NULL. The library keeps
-/// its first 255 bytes, and replaces each character that could confuse a terminal by a question mark.
+/// `SPARSESTREAM_OPERATION_...`, or 0 for the operation of the callback or of the request. `offset` is the
+/// offset of the failure in the stream, or -1 for the current position or for the offset of the request.
+/// `text` may be NULL. The library keeps its first 255 bytes, and replaces each character that could confuse
+/// a terminal by a question mark.
 ///
 /// The function works in callbacks that belong to a table. It has no effect in `progress`, `section` and
 /// `checkpoint` callbacks of options.

@@ -24,19 +24,48 @@ pub struct Said {
 thread_local! {
     static SAID: Cell<Option<Said>> = const { Cell::new(None) };
     /// Whether there is something in it. It is large, and reset before each call.
-    static SPOKEN: Cell<bool> = const { Cell::new(false) };
+    static SPOKEN: Cell<Spoken> = const { Cell::new(Spoken::Nothing) };
+}
+
+/// The use that was made of a description.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spoken {
+    /// There is none.
+    Nothing,
+    /// None yet.
+    Fresh,
+    /// It belongs to a request that the function has answered. The function may return the same failure.
+    Used,
 }
 
 /// Remembers it until the function that runs on this thread returns.
 pub fn say(said: Said) {
     SAID.set(Some(said));
-    SPOKEN.set(true);
+    SPOKEN.set(Spoken::Fresh);
 }
 
 /// The description given since the call began, if any.
 #[cold]
 fn spoken() -> Option<Said> {
-    if SPOKEN.replace(false) { SAID.take() } else { None }
+    match SPOKEN.replace(Spoken::Nothing) {
+        Spoken::Nothing => None,
+        Spoken::Fresh | Spoken::Used => SAID.take(),
+    }
+}
+
+/// The description of the failure with which this thread answers a request. It is that of one request only.
+#[cold]
+pub fn said_of_request(errno: i32) -> Option<Said> {
+    let said = SAID.get().filter(|said| SPOKEN.get() == Spoken::Fresh && said.errno == errno)?;
+    SPOKEN.set(Spoken::Used);
+    Some(said)
+}
+
+/// As [`said_of_request`], of a request that a function refuses: calls it, and returns its answer too.
+pub fn refusal(call: impl FnOnce() -> c_int) -> (c_int, Option<Said>) {
+    SPOKEN.set(Spoken::Nothing);
+    let answer = call();
+    (answer, if answer < 0 { said_of_request(answer.saturating_neg()) } else { None })
 }
 
 static COUNT: Rule = Rule::new("the callback's result", Bound::Most);
@@ -79,7 +108,7 @@ impl Site {
 
     /// Calls a function whose answer is not checked here.
     pub fn answer(self, call: impl FnOnce() -> i64) -> i64 {
-        SPOKEN.set(false);
+        SPOKEN.set(Spoken::Nothing);
         call()
     }
 

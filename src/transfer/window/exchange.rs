@@ -4,8 +4,8 @@ use super::Window;
 use super::piece::State;
 use super::port::{Port, Rest};
 use super::watched::Watched;
-use crate::end::{Addressable, Ask, Reply, Request};
-use crate::error::{Error, Operation, Result, Side, lasting};
+use crate::end::{Addressable, Ask, Failure, Reply, Request};
+use crate::error::{Error, Operation, Result, Side};
 use crate::transfer::turn::{Turn, wrong_count};
 
 /// The token of the request for the block that is filled in part.
@@ -62,7 +62,7 @@ impl Window {
 
     fn take_in(&mut self, side: Side, reply: Reply, turn: &mut Turn) -> Result<()> {
         let Reply { request, result } = reply;
-        let result = result.map_err(|errno| failure(side, &request, errno));
+        let result = result.map_err(|why| failure(side, &request, why));
         if request.token == TAIL {
             let Some(tail) = &mut self.tail else { return Err(Error::Internal) };
             let stored = tail.take_in(request, result)?;
@@ -89,7 +89,7 @@ impl Window {
                 let written = request.ask == Ask::Write;
                 if let Some(to) = &self.to {
                     if count == 0 {
-                        return Err(failure(side, &request, libc::EIO));
+                        return Err(failure(side, &request, libc::EIO.into()));
                     }
                     // A part of a block is done again, with the rest of it.
                     piece.cursor += count - count % to.block();
@@ -157,11 +157,6 @@ fn operation(ask: Ask) -> Operation {
 }
 
 /// The error of a request, with its own offset.
-fn failure(side: Side, request: &Request, errno: i32) -> Error {
-    let (operation, offset) = (operation(request.ask), request.offset);
-    if lasting(errno) != errno {
-        let why = "the request was answered with EAGAIN or EINTR";
-        return Error::Because { operation, side, offset, errno: lasting(errno), why };
-    }
-    Error::at(operation, side, offset, errno)
+fn failure(side: Side, request: &Request, why: Failure) -> Error {
+    why.at(operation(request.ask), side, request.offset)
 }

@@ -193,7 +193,7 @@ impl Addressable for Memory {
                 }
                 None => self.done(&mut request),
             };
-            replies.push_back(Reply { request, result });
+            replies.push_back(Reply { request, result: result.map_err(Failure::from) });
         }
         Ok(())
     }

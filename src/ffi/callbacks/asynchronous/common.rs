@@ -135,7 +135,7 @@ impl Common {
 
     pub(super) fn submit(&mut self, request: Request) {
         if let Some(request) = self.requests.add(request) {
-            self.refused.push_back(Reply { request, result: Err(libc::EBUSY) });
+            self.refused.push_back(Reply { request, result: Err(libc::EBUSY.into()) });
         }
     }
 
@@ -180,7 +180,7 @@ impl Common {
         for _ in 0..lost {
             let request =
                 Request { token: 0, ask: Ask::Flush, offset: 0, length: 0, memory: None, start: 0 };
-            replies.push_back(Reply { request, result: Err(libc::ECANCELED) });
+            replies.push_back(Reply { request, result: Err(libc::ECANCELED.into()) });
         }
     }
 

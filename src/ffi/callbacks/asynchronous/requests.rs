@@ -1,13 +1,14 @@
 //! Requests that the caller's functions have, and how they come back.
 
-use crate::end::{Ask, Reply, Request};
+use super::super::answers::{self, Said};
+use crate::end::{self, Ask, Failure, Reply, Request};
 use crate::error::{Error, Result, lasting};
 use crate::ffi::async_ops::{
     SPARSESTREAM_REQUEST_FLUSH, SPARSESTREAM_REQUEST_READ, SPARSESTREAM_REQUEST_WRITE,
     SPARSESTREAM_REQUEST_ZERO, sparsestream_request,
 };
 use crate::ffi::guard::signed;
-use crate::sys::Sys;
+use crate::sys;
 use std::cell::UnsafeCell;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, AtomicPtr, AtomicU8, Ordering};
@@ -27,6 +28,18 @@ struct Entry {
     public: UnsafeCell<sparsestream_request>,
     state: AtomicU8,
     result: AtomicI64,
+    /// The details of a failure, set by the one who answers.
+    said: UnsafeCell<Option<Box<Said>>>,
+}
+
+impl Entry {
+    /// Answers it. The state is ANSWERING, set by the caller.
+    fn answer(&self, result: i64, said: Option<Said>) {
+        // SAFETY: in this state the entry is the caller's alone.
+        unsafe { *self.said.get() = said.and_then(sys::boxed) };
+        self.result.store(result, Ordering::Relaxed);
+        self.state.store(DONE, Ordering::Release);
+    }
 }
 
 /// All requests of one end. They stay where they are for as long as the end lives.
@@ -40,7 +53,7 @@ pub struct Requests {
 }
 
 // SAFETY: the pointers in the entries are to memory of the requests beside them, and to what the caller put
-// there for itself. State and result are atomic; the rest is used by its owner only.
+// there for itself. State and result are atomic; the rest is used by the one whose it is by the state.
 unsafe impl Send for Requests {}
 
 fn none() -> Error {
@@ -69,6 +82,7 @@ impl Requests {
                 }),
                 state: AtomicU8::new(IDLE),
                 result: AtomicI64::new(0),
+                said: UnsafeCell::new(None),
             });
             asked.push(None);
         }
@@ -119,7 +133,7 @@ impl Requests {
             unsafe { entry.public.get().write(public) };
             entry.state.store(UNDER_WAY, Ordering::Release);
             let pointer = (&raw const *entry).cast_mut().cast::<sparsestream_request>();
-            let answer = submit(pointer);
+            let (answer, said) = answers::refusal(|| submit(pointer));
             if answer >= 0 {
                 continue;
             }
@@ -136,8 +150,7 @@ impl Requests {
                 self.waiting.push_front(nth);
                 return;
             }
-            entry.result.store(answer.into(), Ordering::Relaxed);
-            entry.state.store(DONE, Ordering::Release);
+            entry.answer(answer.into(), said);
         }
     }
 
@@ -150,7 +163,9 @@ impl Requests {
             if entry.state.load(Ordering::Acquire) != DONE {
                 continue;
             }
-            let result = read_result(entry.result.load(Ordering::Relaxed));
+            // SAFETY: it was answered, so there is no other reference to it.
+            let said = unsafe { (*entry.said.get()).take() };
+            let result = read_result(entry.result.load(Ordering::Relaxed), said);
             entry.state.store(IDLE, Ordering::Release);
             if let Some(request) = asked.take() {
                 self.under_way -= 1;
@@ -206,11 +221,23 @@ fn leave(entries: Box<[Entry]>, asked: Box<[Option<Request>]>) {
     }
 }
 
-/// A result as the caller gave it: a count, or a negative errno. Any other value becomes an I/O error.
-fn read_result(result: i64) -> Sys<u64> {
+/// The errno of a negative result.
+fn errno_of(result: i64) -> Option<i32> {
     let errno = result.checked_neg().and_then(|errno| i32::try_from(errno).ok());
-    let errno = errno.filter(|errno| *errno < 4096);
-    u64::try_from(result).map_err(|_| errno.map_or(libc::EIO, lasting))
+    errno.filter(|errno| (1..4096).contains(errno))
+}
+
+/// A result as the caller gave it: a count, or a negative errno. Any other value becomes an I/O error.
+fn read_result(result: i64, said: Option<Box<Said>>) -> std::result::Result<u64, Failure> {
+    u64::try_from(result).map_err(|_| {
+        let errno = errno_of(result).map_or(libc::EIO, lasting);
+        let said = said.filter(|said| said.errno == errno).map(|said| end::Said {
+            operation: said.operation,
+            offset: said.offset,
+            text: said.words.into(),
+        });
+        Failure { errno, said }
+    })
 }
 
 /// Answers a request.
@@ -224,15 +251,18 @@ pub unsafe fn request_done(request: *mut sparsestream_request, result: i64) -> R
         .state
         .compare_exchange(UNDER_WAY, ANSWERING, Ordering::AcqRel, Ordering::Acquire)
         .map_err(|_| Error::argument("request", "is not under way", libc::EALREADY))?;
-    entry.result.store(result, Ordering::Relaxed);
-    entry.state.store(DONE, Ordering::Release);
+    entry.answer(result, errno_of(result).and_then(answers::said_of_request));
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::answers::Site;
     use super::*;
+    use crate::error::{Operation, Side};
     use crate::sys::memory::Slab;
+    use crate::text::Words;
+    use std::cell::Cell;
 
     fn request(token: u64) -> Request {
         let memory = Slab::many(1, 4096).unwrap().pop();
@@ -281,8 +311,99 @@ mod tests {
         });
         let mut replies = VecDeque::new();
         requests.take_back(&mut replies);
-        let results: Vec<_> = replies.iter().map(|reply| reply.result).collect();
-        assert_eq!((given, results), (2, vec![Err(libc::EPERM); 2]));
-        assert_eq!(read_result(i64::MIN), Err(libc::EIO));
+        let results: Vec<_> = replies.into_iter().map(|reply| reply.result).collect();
+        assert_eq!((given, results), (2, vec![Err(libc::EPERM.into()); 2]));
+        assert_eq!(read_result(i64::MIN, None), Err(libc::EIO.into()));
+    }
+
+    /// Says that this is the reason for this errno.
+    fn say(errno: i32, operation: Option<Operation>, offset: Option<u64>) {
+        answers::say(Said { errno, operation, offset, words: Words::new(b"quota") });
+    }
+
+    /// The errors of requests that are answered with this.
+    fn errors(
+        mut requests: Requests,
+        answer: impl Fn(*mut sparsestream_request) -> i32,
+    ) -> Vec<String> {
+        requests.hand_out(answer);
+        let mut replies = VecDeque::new();
+        requests.take_back(&mut replies);
+        let error = |reply: Reply| {
+            reply.result.unwrap_err().at(Operation::Write, Side::Sink, reply.request.offset)
+        };
+        replies.into_iter().map(|reply| error(reply).to_string()).collect()
+    }
+
+    fn two() -> Requests {
+        let mut requests = Requests::new(2).unwrap();
+        assert!(requests.add(request(1)).is_none() && requests.add(request(2)).is_none());
+        requests
+    }
+
+    #[test]
+    fn the_details_of_a_failure_are_those_of_one_request() {
+        let with = "sink: write at offset 0: quota: Disk quota exceeded";
+        let without = "sink: write at offset 0: Disk quota exceeded";
+        let refuses = |_| {
+            say(libc::EDQUOT, None, None);
+            -libc::EDQUOT
+        };
+        assert_eq!(errors(two(), refuses), [with, with]);
+        // The second request is not the one that they are about.
+        say(libc::EDQUOT, None, None);
+        let answers = |request| {
+            // SAFETY: handed out just now.
+            unsafe { request_done(request, -i64::from(libc::EDQUOT)).unwrap() };
+            0
+        };
+        assert_eq!(errors(two(), answers), [without, without], "they are older than the call");
+        let says_once = Cell::new(true);
+        let answers = |request| {
+            if says_once.replace(false) {
+                say(libc::EDQUOT, None, None);
+            }
+            answers(request)
+        };
+        assert_eq!(errors(two(), answers), [with, without]);
+        let elsewhere = |_| {
+            say(libc::EDQUOT, Some(Operation::Hole), Some(8192));
+            -libc::EDQUOT
+        };
+        let expected = "sink: hole at offset 8192: quota: Disk quota exceeded";
+        assert_eq!(errors(two(), elsewhere), [expected; 2]);
+        // Of another errno, and of one that only means to try again.
+        let other = |_| {
+            say(libc::EIO, None, None);
+            -libc::EDQUOT
+        };
+        assert_eq!(errors(two(), other), [without; 2]);
+        let again = |request| {
+            say(libc::EINTR, None, None);
+            // SAFETY: handed out just now.
+            unsafe { request_done(request, -i64::from(libc::EINTR)).unwrap() };
+            0
+        };
+        assert_eq!(errors(two(), again), ["sink: write at offset 0: Input/output error"; 2]);
+    }
+
+    #[test]
+    fn a_function_may_return_the_failure_of_a_request_that_it_answered() {
+        let mut requests = two();
+        let mut given = Vec::new();
+        requests.hand_out(|request| {
+            given.push(request);
+            0
+        });
+        let site = Site { operation: Operation::Wait, side: Side::Sink, offset: 512 };
+        let error = site.done(|| {
+            say(libc::EDQUOT, None, None);
+            // SAFETY: handed out, and the requests live.
+            unsafe { request_done(given[0], -i64::from(libc::EDQUOT)).unwrap() };
+            -libc::EDQUOT
+        });
+        let expected = "sink: wait at offset 512: quota: Disk quota exceeded";
+        assert_eq!(error.unwrap_err().to_string(), expected);
+        requests.end();
     }
 }

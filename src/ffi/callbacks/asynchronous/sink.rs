@@ -102,13 +102,9 @@ impl AsyncSink {
         match self.replies.pop_front() {
             None => Err(site.error(libc::EAGAIN)),
             Some(Reply { result: Ok(_), .. }) => Ok(()),
-            Some(Reply { result: Err(errno), .. }) => Err(Error::Because {
-                operation: Operation::Sync,
-                side: Side::Sink,
-                offset: self.common.at,
-                errno,
-                why: "the flush failed",
-            }),
+            Some(Reply { result: Err(why), .. }) => {
+                Err(why.at(Operation::Sync, Side::Sink, self.common.at))
+            }
         }
     }
 }
