@@ -15,7 +15,7 @@ mod shown;
 /// The result of everything that can fail here.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// A failure. It can be made and kept where there is no memory: only a text from outside may then be lost.
+/// A failure. It can be made and kept without memory; only a text from outside may then be lost.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The system, or a callback, answered with an errno.
@@ -54,13 +54,13 @@ pub enum Error {
         /// The reason.
         why: &'static str,
     },
-    /// The sink has no room for all of the stream, which is known before any of it comes.
+    /// The sink has no room for the whole stream, which is known before its first byte.
     #[error("sink: open: the stream has {total} bytes for offset {offset}, but there is room for {room}: {}",
             Words(*errno))]
     TooLong {
         /// Where the first byte would go.
         offset: u64,
-        /// Bytes that would come.
+        /// Bytes of the stream.
         total: u64,
         /// Bytes that fit.
         room: u64,
@@ -98,7 +98,7 @@ pub enum Error {
     },
     /// The source ended before its end.
     #[error(
-        "source: read at offset {offset}: ended early, {expected} was expected: {}",
+        "source: read at offset {offset}: ended early, its end was expected at offset {expected}: {}",
         Words(libc::ENODATA)
     )]
     EndedEarly {
@@ -107,7 +107,7 @@ pub enum Error {
         /// Where it should have ended.
         expected: u64,
     },
-    /// A number from a callback, from the other end of a wire or for an end of its own breaks a rule.
+    /// A number breaks a rule. It came from a callback or the other end of a wire, or is an option of an end.
     #[error("{}: {} at offset {offset}: {} is {given}, but must be {}: {}",
             side.name(), operation.name(), rule.name, Kept(rule, *bound), Words(*errno))]
     Number {
@@ -384,7 +384,7 @@ impl Error {
         )
     }
 
-    /// Nothing failed: a signal came in between.
+    /// Nothing failed: a signal interrupted the call.
     #[must_use]
     pub fn interrupted(&self) -> bool {
         matches!(
@@ -394,8 +394,8 @@ impl Error {
     }
 }
 
-/// The errno of a failure that is final. One that means "again" in a call becomes EIO: nothing is there that
-/// could be made again, and who takes it at its word waits for ever.
+/// The errno of a failure that is final. An errno that means "call again" becomes EIO, because there is no call
+/// to repeat, and a caller that repeats one waits for ever.
 #[must_use]
 pub const fn lasting(errno: i32) -> i32 {
     match errno {
@@ -466,7 +466,7 @@ mod tests {
         let error = Error::EndedEarly { offset: 2097152, expected: 4194304 };
         assert_eq!(
             error.to_string(),
-            "source: read at offset 2097152: ended early, 4194304 was expected: No data available"
+            "source: read at offset 2097152: ended early, its end was expected at offset 4194304: No data available"
         );
         assert_eq!(error.errno(), libc::ENODATA);
         assert_eq!(error.expected(), Some(4194304));

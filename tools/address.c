@@ -27,7 +27,7 @@ static int unix_address(const struct settings *settings, const char *option, con
     if (*path == '\0')
         return usage(settings, wrong, option, text);
     if (strlen(path) >= sizeof(address->sun_path))
-        return usage(settings, "--%s: '%s': the path has %zu bytes, and that of a Unix socket at most %zu", option, text,
+        return usage(settings, "--%s: '%s': the path has %zu bytes, but that of a Unix socket may have at most %zu", option, text,
                      strlen(path), sizeof(address->sun_path) - 1);
     memcpy(address->sun_path, path, strlen(path));
     return 0;

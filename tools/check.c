@@ -76,7 +76,7 @@ int command_check(struct settings *settings, int count, char **operands)
     if (count > 2)
         return usage(settings, "check: extra operand '%s'", operands[2]);
     if (settings->holes && settings->ignore_map)
-        return usage(settings, "--holes and --ignore-map exclude each other");
+        return usage(settings, "--holes and --ignore-map cannot be combined");
     signals_catch();
     for (i = 0; i < 2 && r == 0; i++)
         r = open_side(settings, operands[i], &files[i], &pipes[i], &comparison.sides[i]);

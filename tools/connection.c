@@ -79,7 +79,7 @@ static int use_standard(const struct settings *settings, bool sending, const cha
 {
     if (sending) {
         if (settings->answers && strcmp(file, "-") == 0)
-            return usage(settings, "--answers: standard input is the file to send, and cannot have the answers");
+            return usage(settings, "--answers: standard input is the file to send, so it cannot carry the answers");
         if (isatty(STDOUT_FILENO))
             return usage(settings, "standard output is a terminal: give --connect, --listen or --exec, or a pipe");
         connection->write_fd = STDOUT_FILENO;
@@ -115,8 +115,8 @@ int connection_open(const struct settings *settings, bool sending, const char *f
 
     *connection = (struct connection){ .read_fd = -1, .write_fd = -1, .owned = -1, .listener.fd = -1 };
     if (ways > 1)
-        return usage(settings, sending ? "--connect, --listen, --exec and --answers exclude each other"
-                                       : "--connect, --listen and --exec exclude each other");
+        return usage(settings, sending ? "--connect, --listen, --exec and --answers cannot be combined"
+                                       : "--connect, --listen and --exec cannot be combined");
     if (ways == 0 || settings->answers)
         return use_standard(settings, sending, file, connection);
     if (settings->listen != NULL) {

@@ -146,7 +146,7 @@ static int check_ends(const struct copy *copy)
     int r;
 
     if (copy->to.append && settings->at >= 0)
-        return usage(settings, "--at: standard output appends, and has no other place");
+        return usage(settings, "--at: standard output is in append mode, and is only written at its end");
     r = check_offset(settings, "at", &copy->to, settings->at);
     if (r != 0)
         return r;
@@ -272,11 +272,11 @@ static int check_options(const struct settings *settings)
     if (r != 0)
         return r;
     if (settings->read_back && settings->skip_errors)
-        return usage(settings, "--verify and --on-read-error=skip exclude each other");
+        return usage(settings, "--verify and --on-read-error=skip cannot be combined");
     if (settings->only_changes && (settings->known_zero || settings->preallocate))
-        return usage(settings, "--only-changes excludes --known-zero and --preallocate");
+        return usage(settings, "--only-changes cannot be combined with --known-zero or --preallocate");
     if (settings->only_changes && settings->sparse == SPARSESTREAM_SPARSE_NEVER)
-        return usage(settings, "--only-changes and --sparse=never exclude each other");
+        return usage(settings, "--only-changes and --sparse=never cannot be combined");
     return 0;
 }
 

@@ -93,7 +93,7 @@ int open_direct(const struct settings *settings, struct target *end, const struc
         return 0;
     fd = open_anew(end, writes);
     if (fd == -ESTALE)
-        return fail(EXIT_LOCAL, "%s: became another file meanwhile (ESTALE)", end->name);
+        return fail(EXIT_LOCAL, "%s: was replaced by another file in the meantime (ESTALE)", end->name);
     if (fd < 0 && always)
         return fail_errno(end->name, "O_DIRECT", fd);
     if (fd > 0)

@@ -247,7 +247,7 @@ static int check_export_room(const char *name, struct sparsestream_nbd *export, 
     room = offset < facts.export_size ? facts.export_size - offset : 0;
     if (is_image(name))
         return image_too_small(name, room, length, offset + length);
-    return fail(EXIT_REFUSED, "%s: has room for %" PRId64 " bytes, and %" PRId64 " would come", name, room, length);
+    return fail(EXIT_REFUSED, "%s: has room for %" PRId64 " bytes, but %" PRId64 " are to be written", name, room, length);
 }
 
 int export_sink(const struct settings *settings, const char *name, int64_t offset, int64_t length,

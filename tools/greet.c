@@ -67,9 +67,9 @@ static int64_t time_left(struct hearing *hearing, bool greeted)
     }
     if (settings->timeout_ms != 0)
         left = limit(hearing, hearing->heard, settings->timeout_ms,
-                     hearing->speaks ? "no answer was taken" : "nothing came");
+                     hearing->speaks ? "no answer was taken" : "nothing arrived");
     if (settings->idle_ms != 0) {
-        idle = limit(hearing, hearing->start, settings->idle_ms, "nothing but signs of life came");
+        idle = limit(hearing, hearing->start, settings->idle_ms, "only signs of life arrived");
         left = idle < left ? idle : left;
     }
     return left;

@@ -61,7 +61,7 @@ static char *quoted_file(const char *name)
 int image_too_small(const char *name, int64_t room, int64_t length, int64_t size)
 {
     char *file = quoted_file(name);
-    int r = fail(EXIT_REFUSED, "%s: has room for %lld bytes, and %lld would come (qemu-img create -f %s %s %lld)", name,
+    int r = fail(EXIT_REFUSED, "%s: has room for %lld bytes, but %lld are to be written (qemu-img create -f %s %s %lld)", name,
                  (long long)room, (long long)length, format_of(name), file != NULL ? file : "FILE", (long long)size);
 
     free(file);

@@ -101,7 +101,7 @@ int listener_drop(struct listener *listener, const char *why)
     tell("dropped", "dropped %s: %s", listener->peer, why);
     if (++listener->dropped < MOST_DROPPED)
         return 0;
-    return fail(EXIT_CUT, "%s: %d peers connected, and none of them speaks this protocol", listener->address,
+    return fail(EXIT_CUT, "%s: %d peers connected, but none of them uses this protocol", listener->address,
                 listener->dropped);
 }
 

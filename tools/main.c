@@ -17,7 +17,7 @@ struct command {
 };
 
 #define HELP_ENDS                                                                                                \
-    "  --detect-zeroes[=BLOCK]     make holes of blocks of zeros; default 64K, at most 4K for copy\n"               \
+    "  --detect-zeroes[=BLOCK]     turn blocks of zeros into holes; default 64K, at most 4K for copy\n"               \
     "  --min-hole SIZE             write zeros for holes that are shorter\n"                                     \
     "  --direct=never|auto|always  bypass the page cache (O_DIRECT); default never\n"                                \
     "  --sparse=auto|required|never  keep holes if possible, or fail, or write zeros\n"
@@ -99,7 +99,7 @@ static const struct command commands[] = {
       "  --holes                     exit with 11 if the bytes are the same and the holes are not\n"
       "  --range OFFSET:LENGTH       only these bytes of both\n"
       HELP_SOURCE
-      "  --timeout SECONDS           fail if a pipe gives nothing for this long\n"
+      "  --timeout SECONDS           fail if a pipe delivers nothing for this long\n"
       "  --progress[=bar|json]       show the progress on standard error\n"
       "  --quiet                     report a difference by the exit status only\n"
       HELP_EXPORTS },
@@ -110,7 +110,7 @@ static const struct command commands[] = {
       "  --range OFFSET:LENGTH       only these bytes of each\n"
       "  --json                      print a JSON array\n"
       HELP_SOURCE
-      "  --timeout SECONDS           fail if a pipe gives nothing for this long\n"
+      "  --timeout SECONDS           fail if a pipe delivers nothing for this long\n"
       "  --progress[=bar|json]       show the progress on standard error\n"
       "\n"
       "  --check                     read digests from each FILE and compare them; exit with 1 if one differs\n"
@@ -126,7 +126,7 @@ static const struct command commands[] = {
       "unless an address or a command is given.\n"
       "\n"
       "  --answers                   read the receiver's answers from standard input\n"
-      "  --no-identity               tell the receiver only the length beforehand\n"
+      "  --no-identity               send the receiver only the length in advance\n"
       "  --no-lock                   ignore other locks\n"
       "  --exec COMMAND              connect to the standard input and output of this command\n"
       HELP_WIRE

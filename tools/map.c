@@ -232,7 +232,7 @@ int command_map(struct settings *settings, int count_of, char **operands)
     if (count_of > 1)
         return usage(settings, "map: extra operand '%s'", operands[1]);
     if (settings->json && settings->list)
-        return usage(settings, "--json and --list exclude each other");
+        return usage(settings, "--json and --list cannot be combined");
     if (is_remote(operands[0]))
         return map_remote(operands[0], settings);
     /* To open it would wait for a writer. */

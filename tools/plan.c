@@ -53,7 +53,7 @@ static void show_target(const struct settings *settings, const struct target *to
     else if (!to->regular)
         say("target: %s, a %s: from offset %lld on", to->name, kind_of(to), offset);
     else if (to->append)
-        say("target: %s, a file of %lld bytes: behind its end", to->name, (long long)to->size);
+        say("target: %s, a file of %lld bytes: after its end", to->name, (long long)to->size);
     else if (end >= 0 && end < to->size)
         say("target: %s, a file of %lld bytes: from offset %lld on, %s after offset %lld", to->name,
             (long long)to->size, offset, truncate ? "cut" : "and kept", (long long)end);

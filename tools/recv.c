@@ -62,7 +62,7 @@ static int make_offer(struct reception *reception, sparsestream_wire_options *wi
     struct resume *resume = &reception->resume;
 
     if (resume->known && resume->at != place(settings))
-        return fail(EXIT_REFUSED, "%s: is of a transfer to offset %lld of %s", resume->path, (long long)resume->at,
+        return fail(EXIT_REFUSED, "%s: belongs to a transfer to offset %lld of %s", resume->path, (long long)resume->at,
                     reception->target.name);
     resume->at = place(settings);
     if (!resume->known || resume->durable == 0)
@@ -180,7 +180,7 @@ static int check_options(struct settings *settings, const char *file)
     if (!settings->resume && (settings->state != NULL || settings->checkpoint != 0))
         return usage(settings, "--state and --checkpoint need --resume");
     if (settings->resume && settings->known_zero)
-        return usage(settings, "--resume and --known-zero exclude each other");
+        return usage(settings, "--resume and --known-zero cannot be combined");
     if (settings->resume && strcmp(file, "-") == 0)
         return usage(settings, "--resume: standard output cannot be written again");
     return check_listening(settings);
@@ -209,7 +209,7 @@ int command_recv(struct settings *settings, int count, char **operands)
     /* A file that does not exist is created only after the sender has introduced its stream. */
     r = open_target(settings, operands[0], &opening, &reception.target);
     if (r == 0 && reception.target.append && settings->ranged)
-        r = usage(settings, "--range: standard output appends, and has no other place");
+        r = usage(settings, "--range: standard output is in append mode, and is only written at its end");
     if (r == 0)
         r = check_offset(settings, "range", &reception.target, place(settings));
     if (r == 0)

@@ -117,7 +117,7 @@ int command_send(struct settings *settings, int count, char **operands)
     if (r != 0)
         return r;
     if (settings->skip_errors && settings->resume)
-        return usage(settings, "--resume and --on-read-error=skip exclude each other");
+        return usage(settings, "--resume and --on-read-error=skip cannot be combined");
     if (settings->restart && !settings->resume)
         return usage(settings, "--restart needs --resume");
     if (settings->resume && settings->connect == NULL && settings->listen == NULL &&

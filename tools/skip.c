@@ -173,7 +173,7 @@ int skip_open_map(struct skipping *skipping, const struct settings *settings, co
     }
     if (is_file_of(&st, from) || is_file_of(&st, to)) {
         close(fd);
-        return fail(EXIT_REFUSED, "%s: is the source or the target, and not a place for --error-map", path);
+        return fail(EXIT_REFUSED, "%s: is the source or the target, and cannot be used for --error-map", path);
     }
     if ((S_ISREG(st.st_mode) && ftruncate(fd, 0) < 0) || (skipping->map = fdopen(fd, "w")) == NULL) {
         error = errno;

@@ -45,7 +45,7 @@ complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l status -d 
 complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l strict -d 'Fail if a line is improperly formatted'
 complete -c sparsestream -n '__fish_seen_subcommand_from checksum' -l warn -d 'Warn of each such line'
 
-complete -c sparsestream -n $moves -l detect-zeroes -d 'Make holes of blocks of zeros'
+complete -c sparsestream -n $moves -l detect-zeroes -d 'Turn blocks of zeros into holes'
 complete -c sparsestream -n $moves -l min-hole -x -d 'Write zeros for holes that are shorter'
 complete -c sparsestream -n $moves -s v -l verbose -d 'Print each decision'
 complete -c sparsestream -n $moves -l explain -d 'Print how many bytes went which way'
@@ -81,7 +81,7 @@ complete -c sparsestream -n $wire -l no-checksum -d 'Neither checksums nor a dig
 complete -c sparsestream -n $wire -l resume -d 'Resume a transfer that broke off'
 complete -c sparsestream -n $wire -l restart -d 'With --resume: else start again'
 complete -c sparsestream -n '__fish_seen_subcommand_from send' -l answers -d 'Hear the receiver on standard input'
-complete -c sparsestream -n '__fish_seen_subcommand_from send' -l no-identity -d 'Send only the length beforehand'
+complete -c sparsestream -n '__fish_seen_subcommand_from send' -l no-identity -d 'Send only the length in advance'
 complete -c sparsestream -n '__fish_seen_subcommand_from recv' -l checkpoint -x -d 'Be durable each time this many bytes have come'
 complete -c sparsestream -n '__fish_seen_subcommand_from recv' -l state -r -d 'File for what is durable'
 complete -c sparsestream -n '__fish_seen_subcommand_from recv' -l max-size -x -d 'Refuse what is longer'
