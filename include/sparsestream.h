@@ -664,7 +664,8 @@ typedef struct sparsestream_source_ops {
  *
  * Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
  *
- * - -EINVAL: an argument is invalid, a flag is unknown, or the range starts beyond the end;
+ * - -EINVAL: an argument is invalid, a flag is unknown, or the range starts beyond the end of the file or ends
+ *   beyond the largest offset;
  * - -E2BIG: the options are from a later version;
  * - -EBADF: the descriptor is not open for reading; -EISDIR: it is a directory;
  * - -ESPIPE: an offset for a pipe, a socket or a character device; or a descriptor without content, such as an
@@ -819,8 +820,8 @@ typedef struct sparsestream_sink_options {
      */
     uint64_t flags;
     /**
-     * The offset at which the first byte of the stream is written. Must be 0 for a pipe, a socket or a
-     * character device.
+     * The offset at which the first byte of the stream is written. Must be 0 for a pipe, a socket, a character
+     * device, and a file opened with O_APPEND.
      */
     int64_t offset;
     /**
@@ -965,8 +966,8 @@ typedef struct sparsestream_sink_ops {
  *
  * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
  *
- * - -EINVAL: an argument is invalid, or a flag is unknown; or a file opened with O_APPEND has an offset or is a
- *   block device;
+ * - -EINVAL: an argument is invalid, or a flag is unknown; or the descriptor was opened with O_APPEND, and it is
+ *   a block device or `offset` is not 0;
  * - -E2BIG: the options are from a later version;
  * - -EBADF: the descriptor is not open for writing; -EISDIR: it is a directory;
  * - -ESPIPE: an offset or a request to sync for a pipe, a socket or a character device; or a descriptor without

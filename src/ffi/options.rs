@@ -91,8 +91,8 @@ pub struct sparsestream_sink_options {
     pub size: u64,
     /// Any of `SPARSESTREAM_SYNC`, `SPARSESTREAM_TRUNCATE`, `SPARSESTREAM_KNOWN_ZERO`.
     pub flags: u64,
-    /// The offset at which the first byte of the stream is written. Must be 0 for a pipe, a socket or a
-    /// character device.
+    /// The offset at which the first byte of the stream is written. Must be 0 for a pipe, a socket, a character
+    /// device, and a file opened with O_APPEND.
     pub offset: i64,
     /// The most bytes, holes included, that the sink accepts; 0 means that this option sets no limit. A byte
     /// beyond the limit is not written, and the call fails with -EFBIG.

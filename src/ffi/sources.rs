@@ -42,7 +42,8 @@ pub const SPARSESTREAM_AT_KEEP: i64 = -4097;
 ///
 /// Returns 0 and a handle in `*source` that the caller frees, or a negative errno with `*source` NULL:
 ///
-/// - -EINVAL: an argument is invalid, a flag is unknown, or the range starts beyond the end;
+/// - -EINVAL: an argument is invalid, a flag is unknown, or the range starts beyond the end of the file or ends
+///   beyond the largest offset;
 /// - -E2BIG: the options are from a later version;
 /// - -EBADF: the descriptor is not open for reading; -EISDIR: it is a directory;
 /// - -ESPIPE: an offset for a pipe, a socket or a character device; or a descriptor without content, such as an
