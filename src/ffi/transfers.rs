@@ -66,8 +66,10 @@ pub unsafe extern "C" fn sparsestream_transfer_new(
 ///
 /// Descriptors: a transfer from a descriptor or a wire into a file or a block device may open one pipe,
 /// close-on-exec. It closes the pipe when it ends or is freed, and works without a pipe if none can be opened.
-/// A file that is sent to a socket or a pipe in non-blocking mode should not change before the other end has
-/// read the data, because the kernel may send the pages of the file itself.
+/// An end whose descriptor was opened with O_DIRECT may open a ring of io_uring(7), close-on-exec, at its first
+/// request, and closes it when the end is freed. A file that is sent to a socket or a pipe in non-blocking mode
+/// should not change before the other end has read the data, because the kernel may send the pages of the file
+/// itself.
 ///
 /// Returns one of these:
 ///
