@@ -335,14 +335,18 @@ impl Run<'_> {
                 if count == 0 {
                     return None;
                 }
-                let examined = self.receiver.examine(here);
+                let last = count == left as usize;
+                // Not at each step of a long frame: it reads all that is left.
+                let examined = if last || here.len() < left as usize {
+                    self.receiver.examine(here)
+                } else {
+                    Ok(())
+                };
                 if self.receiver.sees_payload() {
                     if let Err(refused) = self.receiver.payload(&here[..count]) {
                         return Some(self.fail(refused));
                     }
-                    if count == left as usize {
-                        assert_eq!(examined, Ok(()));
-                    }
+                    assert_eq!(examined, Ok(()));
                 } else {
                     assert!(self.receiver.payload_passed(left + 1).is_err());
                     self.receiver.payload_passed(count as u32).expect("it is there");
