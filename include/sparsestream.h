@@ -2187,7 +2187,7 @@ typedef struct sparsestream_wire_options {
     int32_t resume_fd;
     /**
      * Receiver: the number of bytes, from the start of the stream, that it holds from an earlier transfer
-     * and that are durable; 0 for none.
+     * and that are durable; 0 for none. At most `max_size`, if that is set.
      */
     int64_t resume_offset;
     /**

@@ -65,7 +65,7 @@ pub struct sparsestream_wire_options {
     /// if the sender has the same source. The descriptor must stay open until the source is freed.
     pub resume_fd: i32,
     /// Receiver: the number of bytes, from the start of the stream, that it holds from an earlier transfer
-    /// and that are durable; 0 for none.
+    /// and that are durable; 0 for none. At most `max_size`, if that is set.
     pub resume_offset: i64,
     /// Receiver, with `resume_offset`: the offset in `resume_fd` of the first byte of the stream.
     pub resume_fd_offset: i64,

@@ -96,10 +96,9 @@ impl Reader {
             return Err(Error::value("options.max_payload", options.max_payload, allowed));
         }
         let held = options.held.filter(|held| held.part.length > 0);
-        if let Some(length) =
-            held.map(|held| held.part.length).filter(|length| *length > MAX_OFFSET)
-        {
-            return Err(Error::value("options.resume_offset", length, Allowed::Most(MAX_OFFSET)));
+        let most = options.max_size.min(MAX_OFFSET);
+        if let Some(length) = held.map(|held| held.part.length).filter(|length| *length > most) {
+            return Err(Error::value("options.resume_offset", length, Allowed::Most(most)));
         }
         if !transport.reads() {
             return Err(Error::argument("transport", "cannot be read", libc::EINVAL));

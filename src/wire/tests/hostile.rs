@@ -330,6 +330,18 @@ fn the_receivers_own_payload_limit_holds() {
 }
 
 #[test]
+fn a_receiver_holds_no_more_than_it_accepts() {
+    let held = held(&testing::file(), 5);
+    for (max_size, fits) in [(4, false), (5, true)] {
+        let options = ReaderOptions { max_size, held: Some(held), ..ReaderOptions::default() };
+        let (_far, near) = socket();
+        let made = reader_on(near.as_raw_fd(), None, &options).map(drop);
+        let expected = if fits { Ok(()) } else { Err(libc::EINVAL) };
+        assert_eq!(made.map_err(|error| error.errno()), expected, "{max_size}");
+    }
+}
+
+#[test]
 fn a_receiver_has_the_checks_that_it_wants() {
     for options in [
         ReaderOptions { checksum: true, ..ReaderOptions::default() },
