@@ -65,6 +65,20 @@ fn a_receiver_whose_connection_ends_has_the_error_of_its_table() {
     }
 }
 
+/// All is stored, but its sender cannot know that.
+#[test]
+fn a_receiver_that_cannot_send_status_has_the_error_of_its_transport() {
+    let ends = socket();
+    let (mut writer, mut reader) =
+        wire(&ends, &WriterOptions::default(), &ReaderOptions::default());
+    assert!(offered(&mut writer).unwrap_err().would_block());
+    assert!(reader.open().is_ok());
+    assert!(writer.finish().unwrap_err().would_block());
+    assert_eq!(reader.next(&mut [0]), Ok(Next::End));
+    drop((writer, ends.0));
+    assert_eq!(reader.finish().unwrap_err().errno(), libc::EPIPE);
+}
+
 /// The sender's result when it is in this state and no more answers come.
 fn sender_cut_while(state: &str) -> Result<()> {
     let (a, mut b) = socket();
