@@ -1622,6 +1622,9 @@ int sparsestream_recv_all(const struct sparsestream_stream_ops *ops,
 /* Data is moved by `value` bytes in memory before it is written, because the offsets in the source and in
    the sink lie at different places in a block. Reported once. */
 #define SPARSESTREAM_EVENT_REALIGNED 13
+/* A wire gave a sign of life while nothing moved. The other end has sent a valid frame that carries no
+   byte of the stream, or this end has read back a part of what it holds. */
+#define SPARSESTREAM_EVENT_ALIVE 14
 
 /**
  * Stages of a transfer: `what` of `SPARSESTREAM_EVENT_STAGE`.

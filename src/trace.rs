@@ -161,6 +161,8 @@ pub enum Event {
     Realigned(u64),
     /// An end is not ready.
     Waits(Side),
+    /// An end of a wire gave a sign of life while nothing moved.
+    Alive,
     /// Everything before this offset of the stream is on the medium.
     Checkpoint(u64),
     /// A limit holds the transfer up.

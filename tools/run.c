@@ -31,6 +31,17 @@ static int on_progress(void *opaque, const sparsestream_stats *stats)
     return 0;
 }
 
+/*
+ * Whether the peer of a sender is known to be a receiver: it has accepted HELLO, which brings the sender to another
+ * stage, or it gives signs of life while it reads back what it holds.
+ */
+static bool is_answer(const sparsestream_event *event)
+{
+    if (event->kind == SPARSESTREAM_EVENT_STAGE)
+        return event->what != SPARSESTREAM_STAGE_OPEN && event->what != SPARSESTREAM_STAGE_FAILED;
+    return event->kind == SPARSESTREAM_EVENT_ALIVE;
+}
+
 static void on_event(void *opaque, const sparsestream_event *event)
 {
     struct watching *watching = opaque;
@@ -44,9 +55,7 @@ static void on_event(void *opaque, const sparsestream_event *event)
         else
             limit_time(watching);
     }
-    /* A sender comes to another stage when its receiver has accepted HELLO. */
-    if (watching->connection != NULL && event->kind == SPARSESTREAM_EVENT_STAGE &&
-        event->what != SPARSESTREAM_STAGE_OPEN && event->what != SPARSESTREAM_STAGE_FAILED) {
+    if (watching->connection != NULL && is_answer(event)) {
         connection_settle(watching->connection);
         watching->connection = NULL;
     }

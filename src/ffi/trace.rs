@@ -39,6 +39,9 @@ pub const SPARSESTREAM_EVENT_RING: i32 = 12;
 /// An event: data is moved by `value` bytes in memory before it is written, because the offsets in the source
 /// and in the sink lie at different places in a block. Reported once.
 pub const SPARSESTREAM_EVENT_REALIGNED: i32 = 13;
+/// An event: a wire gave a sign of life while nothing moved. The other end has sent a valid frame that carries
+/// no byte of the stream, or this end has read back a part of what it holds.
+pub const SPARSESTREAM_EVENT_ALIVE: i32 = 14;
 
 /// A stage: both ends are examined.
 pub const SPARSESTREAM_STAGE_OPEN: i32 = 1;
@@ -161,6 +164,7 @@ impl sparsestream_event {
             Event::Realigned(bytes) => {
                 Self { value: guard::signed(bytes), ..of(SPARSESTREAM_EVENT_REALIGNED, 0) }
             }
+            Event::Alive => of(SPARSESTREAM_EVENT_ALIVE, 0),
             Event::Waits(side) => of(SPARSESTREAM_EVENT_WAIT, side as i32),
             Event::Checkpoint(offset) => {
                 Self { value: guard::signed(offset), ..of(SPARSESTREAM_EVENT_CHECKPOINT, 0) }
@@ -264,6 +268,7 @@ impl Display for Words<'_> {
             SPARSESTREAM_EVENT_REALIGNED => {
                 write!(f, "data is moved by {} bytes in memory to fit a block", event.value)?;
             }
+            SPARSESTREAM_EVENT_ALIVE => write!(f, "a sign of life")?,
             SPARSESTREAM_EVENT_WAIT => {
                 write!(f, "waits for the {}", Named(&SIDES, event.what))?;
             }

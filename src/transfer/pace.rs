@@ -90,11 +90,13 @@ impl Pace {
         self.last_move = now;
     }
 
-    /// The peers have given this many signs of life so far.
-    pub(super) fn see_signs(&mut self, signs: u64, now: Instant) {
-        if signs != self.signs.0 {
+    /// The peers have given this many signs of life so far. Returns whether any are new.
+    pub(super) fn see_signs(&mut self, signs: u64, now: Instant) -> bool {
+        let new = signs != self.signs.0;
+        if new {
             self.signs = (signs, now);
         }
+        new
     }
 
     /// How long an end may still be late, if there is a limit.
@@ -184,12 +186,12 @@ mod tests {
         assert_eq!(left(&pace, 40), Ok(Some(60 * MS)));
         let late = |which, waited_ms| Err(Late { which, waited_ms });
         assert_eq!(left(&pace, 100), late(trace::Limit::Stall, 100));
-        pace.see_signs(1, begun + 90 * MS);
+        assert!(pace.see_signs(1, begun + 90 * MS));
         assert_eq!(left(&pace, 100), Ok(Some(90 * MS)));
         // The same count is not a new sign.
-        pace.see_signs(1, begun + 180 * MS);
+        assert!(!pace.see_signs(1, begun + 180 * MS));
         assert!(left(&pace, 190).is_err());
-        pace.see_signs(2, begun + 180 * MS);
+        assert!(pace.see_signs(2, begun + 180 * MS));
         assert_eq!(left(&pace, 190), Ok(Some(60 * MS)));
         assert_eq!(left(&pace, 250), late(trace::Limit::Idle, 250));
         pace.progress(begun + 240 * MS);

@@ -26,7 +26,9 @@ impl Turn<'_> {
     pub(super) fn see_signs(&mut self, now: Instant) {
         let source = self.source.peer().map_or(0, |peer| peer.signs());
         let sink = self.sink.peer().map_or(0, |peer| peer.signs());
-        self.pace.see_signs(source.wrapping_add(sink), now);
+        if self.pace.see_signs(source.wrapping_add(sink), now) {
+            self.trace(Event::Alive);
+        }
     }
 
     fn flush_in(&mut self, now: Instant) -> Option<Duration> {
