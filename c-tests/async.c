@@ -42,7 +42,7 @@ struct medium {
     char *memory;
     size_t memory_length;
     int event, described, finished, aborted, frees, flushes, outside, late_submit, ended_with;
-    bool leave_some;
+    bool leave_some, refused;
     pthread_mutex_t lock;
     pthread_t thread;
     bool thread_runs, stop;
@@ -113,13 +113,20 @@ static void answer(struct medium *medium, size_t nth)
     CHECK_INT(sparsestream_request_done(request, result), ==, -EALREADY);
 }
 
+/* It is ready again at once, which is all that ends the wait. */
+static int not_now(struct medium *medium)
+{
+    medium->refused = true;
+    return -EAGAIN;
+}
+
 static int describe(void *opaque, struct sparsestream_async_info *info)
 {
     struct medium *medium = opaque;
 
     /* A connection takes its time. */
     if (medium->described++ == 0)
-        return -EAGAIN;
+        return not_now(medium);
     CHECK_INT(info->size, ==, sizeof *info);
     medium->info.size = info->size;
     medium->info.total = (int64_t)medium->size;
@@ -149,7 +156,7 @@ static int submit(void *opaque, struct sparsestream_request *request)
         return complain();
     }
     if (medium->refuse_every != 0 && medium->submitted % medium->refuse_every == 0)
-        return -EAGAIN;
+        return not_now(medium);
     CHECK_INT(request->offset % medium->info.block, ==, 0);
     CHECK_INT(request->length % medium->info.block, ==, 0);
     if (request->buffer != NULL) {
@@ -209,7 +216,7 @@ static int section(void *opaque, struct sparsestream_section *section)
     int64_t start = 0;
 
     if (draw(medium, 3) == 0)
-        return -EAGAIN;
+        return not_now(medium);
     for (size_t i = 0;; i++) {
         if (section->offset < start + medium->sections[i]) {
             section->kind = i % 2 == 0 ? SPARSESTREAM_DATA : SPARSESTREAM_HOLE;
@@ -242,6 +249,9 @@ static int wait_for(void *opaque, struct sparsestream_wait *wait)
     } else {
         wait->timeout_ms = 0;
     }
+    if (medium->refused)
+        wait->timeout_ms = 0;
+    medium->refused = false;
     return 0;
 }
 

@@ -20,6 +20,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -313,8 +314,45 @@ static void a_thread_that_exits_may_leave_them_to_one_that_frees(void)
     end(&course);
 }
 
+static void *run_and_count(void *opaque)
+{
+    struct course *course = opaque;
+    struct rusage usage;
+
+    CHECK_INT(sparsestream_transfer_run(course->transfer, 0), ==, -ECANCELED);
+    REQUIRE(getrusage(RUSAGE_THREAD, &usage) == 0);
+    CHECK_INT((usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000 + (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1000,
+              <, DELAY_MS / 3);
+    return NULL;
+}
+
+static void a_run_that_was_cancelled_waits_for_them_without_spinning(void)
+{
+    for (int reads = 0; reads < 2; reads++) {
+        struct course course;
+        pthread_t thread;
+        int64_t begun;
+
+        context("reads %d", reads);
+        begin(&course, reads != 0, slow);
+        REQUIRE(pthread_create(&thread, NULL, run_and_count, &course) == 0);
+        begun = harness_now();
+        while (asked(&course) < 2 && harness_now() < begun + 5000)
+            usleep(1000);
+        /* It waits by now, in the way of long waits. */
+        usleep(DELAY_MS * 1000 / 4);
+        begun = harness_now();
+        CHECK_INT(sparsestream_transfer_cancel(course.transfer), ==, 0);
+        REQUIRE(pthread_join(thread, NULL) == 0);
+        CHECK_INT(harness_now() - begun, >, DELAY_MS / 4);
+        free_all(&course);
+        end(&course);
+    }
+}
+
 TESTS(CASE(a_free_waits_for_what_the_kernel_has),
       CASE(after_a_cancel_nothing_is_freed_before_everything_is_back),
+      CASE(a_run_that_was_cancelled_waits_for_them_without_spinning),
       CASE(a_child_that_frees_its_copies_neither_waits_nor_disturbs),
       CASE(another_thread_finishes_it_when_the_first_has_exited),
       CASE(a_thread_that_exits_may_leave_them_to_one_that_frees))

@@ -6,8 +6,9 @@ use crate::filesystem::FileSystem;
 use crate::sys::uring::{Io, Ring};
 use crate::sys::{self, Fd, Sys};
 use crate::trace::Event;
-use crate::wait::Waiting;
+use crate::wait::{Waiting, Watch};
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// The most requests under way.
 pub const DEPTH: usize = 128;
@@ -17,6 +18,9 @@ pub const REQUEST: u64 = 16 << 20;
 
 /// How often a request is made again that came back undone.
 const TRIES: u8 = 16;
+
+/// Until requests are handed on again that the kernel did not take.
+const AGAIN: Duration = Duration::from_millis(1);
 
 /// How requests are made.
 #[derive(Debug)]
@@ -239,10 +243,13 @@ impl Queue {
     /// The event that it waits for.
     pub fn waiting(&self) -> Waiting {
         match &self.engine {
-            Engine::Ring(ring) if !ring.is_empty() => {
+            Engine::Ring(ring) if ring.is_empty() => Waiting::Owner,
+            // The kernel took nothing, and so answers nothing.
+            Engine::Ring(ring) if ring.under_way() == 0 => Waiting::Watch(Watch::time(AGAIN)),
+            Engine::Ring(ring) => {
                 Waiting::Descriptor { fd: ring.fd(), events: libc::POLLIN, blocking: true }
             }
-            _ => Waiting::Owner,
+            Engine::Unknown | Engine::Plain => Waiting::Owner,
         }
     }
 }

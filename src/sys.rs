@@ -147,6 +147,17 @@ fn errno() -> i32 {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }
 
+/// Runs something that may change errno, and restores it: a signal handler must not change it.
+pub fn keep_errno(body: impl FnOnce()) {
+    // SAFETY: the place belongs to this thread, and lives as long as that.
+    let place = unsafe { libc::__errno_location() };
+    // SAFETY: as above.
+    let before = unsafe { *place };
+    body();
+    // SAFETY: as above.
+    unsafe { *place = before };
+}
+
 /// Whether an errno means that the system does not know a call, or a sandbox does not allow it. Some
 /// launchers answer `EPERM` for all that they do not know.
 #[must_use]

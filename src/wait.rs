@@ -1,8 +1,8 @@
 //! The events that an end waits for when it is not ready.
 
 use crate::error::Side;
-pub use crate::sys::Watched;
 use crate::sys::{self, Fd};
+pub use crate::sys::{Watched, Woken};
 use std::time::Duration;
 
 /// Descriptors of which one has to become ready, or a time that has to pass.
@@ -67,15 +67,15 @@ impl Watch {
         Watch { timeout: self.timeout.into_iter().chain(timeout).min(), ..self }
     }
 
-    /// Waits until it is over, but no longer than `most`: poll(2). Returning early is harmless: whoever
-    /// waits tries again. Where poll(2) is forbidden it naps.
-    pub fn rest(&self, most: Duration) -> sys::Sys<()> {
-        let time = self.timeout.map_or(most, |timeout| timeout.min(most));
-        match sys::poll_any(self.descriptors(), time) {
-            Ok(()) | Err(libc::EINTR | libc::EAGAIN) => Ok(()),
+    /// Waits until it is over, or `bell` can be read: poll(2). Ending early is harmless: whoever waits tries
+    /// again. Where poll(2) is forbidden it naps.
+    pub fn rest(&self, bell: Option<Fd>) -> sys::Sys<Woken> {
+        match sys::poll_any(self.descriptors(), bell, self.timeout) {
+            Ok(woken) => Ok(woken),
+            Err(libc::EINTR | libc::EAGAIN) => Ok(Woken::Ready),
             Err(errno) if sys::is_refusal(errno) => {
-                sys::sleep(time.min(NAP));
-                Ok(())
+                sys::sleep(self.timeout.map_or(NAP, |timeout| timeout.min(NAP)));
+                Ok(Woken::Ready)
             }
             Err(errno) => Err(errno),
         }

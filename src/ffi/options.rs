@@ -241,7 +241,9 @@ pub struct sparsestream_wait_fd {
 /// The descriptors and the time that a transfer or an end waits for, after it returned -EAGAIN. Set `size`
 /// before the call. In a `wait` function of a table the library has set it.
 ///
-/// The wait is over when one of the descriptors is ready or `timeout_ms` has passed.
+/// The wait is over when one of the descriptors is ready or `timeout_ms` has passed. A call that waits by
+/// itself does not return to the end before that, so a `wait` function has to set everything that can make the
+/// end ready.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct sparsestream_wait {

@@ -67,9 +67,11 @@ pub unsafe extern "C" fn sparsestream_transfer_new(
 /// Descriptors: a transfer from a descriptor or a wire into a file or a block device may open one pipe,
 /// close-on-exec. It closes the pipe when it ends or is freed, and works without a pipe if none can be opened.
 /// An end whose descriptor was opened with O_DIRECT may open a ring of io_uring(7), close-on-exec, at its first
-/// request, and closes it when the end is freed. A file that is sent to a socket or a pipe in non-blocking mode
-/// should not change before the other end has read the data, because the kernel may send the pages of the file
-/// itself.
+/// request, and closes it when the end is freed. A call that waits for more than 10 ms may open one eventfd,
+/// close-on-exec, through which a cancel wakes it, and which is closed when the transfer is freed. If none can
+/// be opened, the call checks for a cancel every 50 ms. A file that is sent to a socket or a pipe in
+/// non-blocking mode should not change before the other end has read the data, because the kernel may send the
+/// pages of the file itself.
 ///
 /// Returns one of these:
 ///
@@ -178,9 +180,9 @@ pub unsafe extern "C" fn sparsestream_transfer_error(
 }
 
 /// Asks the transfer to end with -ECANCELED. Any thread and a signal handler may call this at any time before
-/// the handle is freed. A running transfer ends after its current step, or within 100 ms if it waits. A
-/// transfer that is not running ends when it is run the next time. The call has no effect on a transfer that
-/// has ended or whose sink is finished.
+/// the handle is freed. A running transfer ends after its current step. A transfer that waits is woken
+/// at once, or within 50 ms if no eventfd could be opened. A transfer that is not running ends when it is run
+/// the next time. The call has no effect on a transfer that has ended or whose sink is finished.
 ///
 /// Returns 0, or -EINVAL (NULL). The call does not change the thread's message, so a signal handler may make
 /// it.

@@ -28,6 +28,11 @@ impl Ring {
         match *self {}
     }
 
+    /// How many requests the kernel has.
+    pub fn under_way(&self) -> usize {
+        match *self {}
+    }
+
     /// Takes a request.
     pub fn push(&mut self, _io: Io) -> Option<Io> {
         match *self {}

@@ -78,6 +78,11 @@ impl Ring {
         self.backlog.is_empty() && self.slots.iter().all(Option::is_none)
     }
 
+    /// How many requests the kernel has.
+    pub fn under_way(&self) -> usize {
+        self.under_way
+    }
+
     /// Takes a request. Gives it back if there is no room, or if the kernel could not do it.
     pub fn push(&mut self, io: Io) -> Option<Io> {
         let within =

@@ -16,6 +16,17 @@ pub struct Watched {
 /// The most descriptors that one call of [`poll_any`] waits for.
 pub const POLLED_AT_ONCE: usize = 8;
 
+/// The end of a wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Woken {
+    /// A descriptor is ready, or may be.
+    Ready,
+    /// The bell can be read.
+    Bell,
+    /// The time is over.
+    Time,
+}
+
 /// Waits until the descriptor has one of `events`, or an error, or the time is over: poll(2).
 /// Returns the events, 0 when the time is over.
 pub fn poll(fd: Fd, events: i16, time: Duration) -> Sys<i16> {
@@ -25,21 +36,31 @@ pub fn poll(fd: Fd, events: i16, time: Duration) -> Sys<i16> {
     Ok(entry.revents)
 }
 
-/// Waits until one of the descriptors has one of its events, or an error, or the time is over: poll(2).
+/// Waits until one of the descriptors has one of its events, or an error, or `bell` can be read, or the time
+/// is over: poll(2). Returns the one that ended it.
 ///
-/// One that is not open is EBADF. poll(2) returns at once for it, so that whoever waits again would spin.
-pub fn poll_any(watched: &[Watched], time: Duration) -> Sys<()> {
-    let mut entries = [libc::pollfd { fd: -1, events: 0, revents: 0 }; POLLED_AT_ONCE];
-    for (entry, watched) in entries.iter_mut().zip(watched) {
+/// A descriptor that is not open is EBADF. poll(2) returns at once for it, so that whoever waits again
+/// would spin.
+pub fn poll_any(watched: &[Watched], bell: Option<Fd>, time: Option<Duration>) -> Sys<Woken> {
+    let mut entries = [libc::pollfd { fd: -1, events: 0, revents: 0 }; POLLED_AT_ONCE + 1];
+    let count = watched.len().min(POLLED_AT_ONCE);
+    for (entry, watched) in entries.iter_mut().zip(&watched[..count]) {
         *entry = libc::pollfd { fd: watched.fd, events: watched.events, revents: 0 };
     }
-    let count = watched.len().min(entries.len());
+    entries[count] = libc::pollfd { fd: bell.unwrap_or(-1), events: libc::POLLIN, revents: 0 };
+    let all = count + usize::from(bell.is_some());
+    let time = time.map_or(-1, milliseconds);
     // SAFETY: that many whole pollfds.
-    let mut wait =
-        || unsafe { libc::poll(entries.as_mut_ptr(), count as libc::nfds_t, milliseconds(time)) };
-    call(Call::Poll, 0, |_| wait() as isize)?;
-    let closed = entries[..count].iter().any(|entry| entry.revents & libc::POLLNVAL != 0);
-    if closed { Err(libc::EBADF) } else { Ok(()) }
+    let mut wait = || unsafe { libc::poll(entries.as_mut_ptr(), all as libc::nfds_t, time) };
+    let ready = call(Call::Poll, 0, |_| wait() as isize)?;
+    if entries[..all].iter().any(|entry| entry.revents & libc::POLLNVAL != 0) {
+        return Err(libc::EBADF);
+    }
+    Ok(match (ready, entries[count].revents) {
+        (0, _) => Woken::Time,
+        (_, 0) => Woken::Ready,
+        (..) => Woken::Bell,
+    })
 }
 
 /// Milliseconds for poll(2), rounded up: to come back early is to come back twice.

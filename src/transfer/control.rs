@@ -1,8 +1,22 @@
-//! Ends a transfer from outside, from any thread.
+//! Ends a transfer from outside, from any thread, also while it waits.
+//!
+//! A run that waits for long makes an eventfd, the bell, and polls it together with the descriptors of its
+//! ends. Whoever asks for the end sets `pulled`, and then rings the bell if there is one. The run makes its
+//! bell, and then looks at `pulled`. A fence between the two on each side has one of them see the other.
 
 use crate::error::Error;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use crate::sys::{self, Sys};
+use crate::wait::{Watch, Woken};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+/// Most waits are over by then, and need no bell. No cancel is delayed by more.
+const SHORT: Duration = Duration::from_millis(10);
+
+/// Between two looks at `pulled` where no bell is to be had.
+const GLANCE: Duration = Duration::from_millis(50);
 
 /// The switch that ends a transfer.
 #[derive(Debug, Default)]
@@ -10,19 +24,29 @@ pub struct Control {
     pulled: AtomicBool,
     /// The reason, if it is not a cancel.
     reason: Mutex<Option<Error>>,
+    /// An eventfd that can be read once the end was asked for, if a run has made one.
+    bell: OnceLock<OwnedFd>,
 }
 
 impl Control {
-    /// Asks for the end. One atomic store, so that a signal handler may do it.
+    /// Asks for the end. An atomic store and at most a write(2), so that a signal handler may do it.
     pub fn cancel(&self) {
-        self.pulled.store(true, Ordering::Release);
+        self.pull();
     }
 
     /// Asks for the end, with this error as the result. The first reason is kept.
     pub fn fail(&self, error: Error) {
         let mut reason = self.reason.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         reason.get_or_insert(error);
+        self.pull();
+    }
+
+    fn pull(&self) {
         self.pulled.store(true, Ordering::Release);
+        fence(Ordering::SeqCst);
+        if let Some(bell) = self.bell.get() {
+            sys::keep_errno(|| sys::set_eventfd(bell.as_raw_fd(), true));
+        }
     }
 
     /// Whether an end was asked for.
@@ -36,5 +60,48 @@ impl Control {
     #[must_use]
     pub fn reason(&self) -> Option<Error> {
         self.reason.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Waits until this is over or an end is asked for. It may come back earlier.
+    pub(super) fn rest(self: &Arc<Self>, watch: &Watch) -> Sys<()> {
+        // Nobody else can ask for it.
+        if Arc::strong_count(self) == 1 {
+            return watch.rest(None).map(drop);
+        }
+        let mut watch = *watch;
+        if self.bell.get().is_none() {
+            let short = watch.within(Some(SHORT));
+            if short.rest(None)? != Woken::Time || short.timeout == watch.timeout {
+                return Ok(());
+            }
+            watch.timeout = watch.timeout.map(|timeout| timeout.saturating_sub(SHORT));
+        }
+        match self.bell() {
+            Some(bell) => self.rest_with(bell, &watch),
+            None if self.pulled() => Ok(()),
+            None => watch.within(Some(GLANCE)).rest(None).map(drop),
+        }
+    }
+
+    fn rest_with(&self, bell: &OwnedFd, watch: &Watch) -> Sys<()> {
+        fence(Ordering::SeqCst);
+        if self.pulled() {
+            return Ok(());
+        }
+        let woken = watch.rest(Some(bell.as_raw_fd()))?;
+        // A forked child has the same eventfd: its cancel is not ours, but rings.
+        if woken == Woken::Bell && !self.pulled() {
+            sys::set_eventfd(bell.as_raw_fd(), false);
+        }
+        Ok(())
+    }
+
+    /// The bell, made with the first call that can make it.
+    fn bell(&self) -> Option<&OwnedFd> {
+        if self.bell.get().is_none() {
+            // A second one, which no two runs at a time could make, would be closed.
+            let _ = self.bell.set(sys::eventfd().ok()?);
+        }
+        self.bell.get()
     }
 }

@@ -21,7 +21,7 @@
 //! | `pace` | rate, stall and idle limits; reads no clock |
 //! | `meter` | statistics, sections, progress |
 //! | `patience` | an end that is not ready |
-//! | `control` | cancel and failure from outside |
+//! | `control` | cancel and failure from outside, which wake a run that waits |
 //! | `turn` | what one step works with |
 
 mod compare;
@@ -147,11 +147,12 @@ impl Transfer {
             observer: &mut *observer,
             meter: &mut self.meter,
             pace: &mut self.pace,
+            control: &self.control,
             waits: None,
         };
         let mut result = match self.course.stopped_by() {
             Some(error) => Err(error),
-            None => drive(&mut self.course, &self.control, &mut turn, budget, patience),
+            None => drive(&mut self.course, &mut turn, budget, patience),
         };
         if let Err(error) = result {
             let over = !error.would_block();
@@ -202,7 +203,6 @@ impl Transfer {
 /// Makes steps until all is done, the budget is used, or the caller must wait: then the error would block.
 fn drive(
     course: &mut Course,
-    control: &Control,
     turn: &mut Turn,
     budget: Option<u64>,
     patience: Patience,
@@ -213,8 +213,8 @@ fn drive(
             turn.now = Instant::now();
         }
         turn.most = left.clamp(Extent::LEAST, STEP_MOST);
-        let stopped = control.pulled() && course.may_be_stopped();
-        let result = if stopped { Err(stop(control, turn)) } else { course.step(turn) };
+        let stopped = turn.control.pulled() && course.may_be_stopped();
+        let result = if stopped { Err(stop(turn)) } else { course.step(turn) };
         course.report_durable(turn);
         turn.trace_ends();
         match result {
@@ -225,8 +225,8 @@ fn drive(
                 left = left.saturating_sub(STEP_COST);
                 turn.is_in_time(error.side())?;
             }
-            Err(error) if error.would_block() && control.pulled() => {
-                return Err(stop(control, turn));
+            Err(error) if error.would_block() && turn.control.pulled() => {
+                return Err(stop(turn));
             }
             Err(error) if error.would_block() => turn.wait_for_end(error, patience)?,
             Err(error) => return Err(error),
@@ -251,8 +251,8 @@ fn drain(course: &mut Course, error: Error, turn: &mut Turn, patience: Patience)
 }
 
 /// The error of a transfer that was ended from outside.
-fn stop(control: &Control, turn: &Turn) -> Error {
-    control.reason().unwrap_or_else(|| cancelled(turn.meter.position()))
+fn stop(turn: &Turn) -> Error {
+    turn.control.reason().unwrap_or_else(|| cancelled(turn.meter.position()))
 }
 
 fn cancelled(position: u64) -> Error {

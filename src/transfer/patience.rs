@@ -8,9 +8,6 @@ use crate::trace::{Event, Limit};
 use crate::wait::{Wait, Waiting, Watch};
 use std::time::{Duration, Instant};
 
-/// The longest wait before a cancel is looked for.
-const GLANCE: Duration = Duration::from_millis(50);
-
 impl Turn<'_> {
     /// Sends what the sink's peer was not sent yet. Returns whether nothing is kept back.
     pub(super) fn flush(&mut self) -> Result<bool> {
@@ -50,7 +47,7 @@ impl Turn<'_> {
             let position = self.meter.position();
             return Err(Error::at(Operation::Wait, Side::None, position, libc::EAGAIN));
         }
-        rest(&Watch::time(left), Side::None)
+        self.rest(&Watch::time(left), Side::None)
     }
 
     /// An end answered `EINTR` and is asked again, unless it is too late: a peer that never stops sending
@@ -100,7 +97,7 @@ impl Turn<'_> {
         };
         let watch = watch.within(timeout);
         if patience == Patience::Any || may_wait && patience == Patience::Blocking {
-            return rest(&watch, side);
+            return self.rest(&watch, side);
         }
         self.wait = Wait { side, watch };
         Err(error)
@@ -115,16 +112,17 @@ impl Turn<'_> {
             several.map_or((Watch::NOTHING, false), |several| (several.watch, several.blocking));
         let known = !watch.descriptors().is_empty() || watch.timeout.is_some();
         let waits = patience == Patience::Any || may_wait && patience == Patience::Blocking;
-        // Where poll(2) fails, whoever runs this comes back.
-        if known && waits && rest(&watch, Side::None).is_ok() {
+        // No cancel ends this wait: that of the requests was the answer to it. Where poll(2) fails, whoever runs
+        // this comes back.
+        if known && waits && watch.rest(None).is_ok() {
             return Ok(());
         }
         self.wait = Wait { side: Side::None, watch };
         Err(Error::at(Operation::Wait, Side::None, self.meter.position(), libc::EAGAIN))
     }
-}
 
-/// Waits, but not longer than a cancel may be delayed.
-fn rest(watch: &Watch, side: Side) -> Result<()> {
-    watch.rest(GLANCE).map_err(|errno| Error::nowhere(Operation::Wait, side, errno))
+    /// Waits until this is over, or the end of the transfer is asked for.
+    fn rest(&self, watch: &Watch, side: Side) -> Result<()> {
+        self.control.rest(watch).map_err(|errno| Error::nowhere(Operation::Wait, side, errno))
+    }
 }

@@ -1,5 +1,6 @@
 //! One step of a transfer: the ends, the counters and the time that it is made with.
 
+use super::control::Control;
 use super::meter::{Meter, Part};
 use super::observe::Observe;
 use super::pace::Pace;
@@ -7,6 +8,7 @@ use crate::end::{Sink, Source};
 use crate::error::{Bound, Error, Operation, Result, Rule, Side};
 use crate::trace::Event;
 use crate::wait::{Wait, Watch};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// A hole, or any step that moves no data, counts as this many bytes in a budget.
@@ -30,6 +32,7 @@ pub(super) struct Turn<'a> {
     pub(super) observer: &'a mut dyn Observe,
     pub(super) meter: &'a mut Meter,
     pub(super) pace: &'a mut Pace,
+    pub(super) control: &'a Arc<Control>,
     /// The time of this step.
     pub(super) now: Instant,
     /// Somebody needs to know the time exactly. If not, `now` is the time at which the run began.
