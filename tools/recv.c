@@ -194,6 +194,7 @@ int command_recv(struct settings *settings, int count, char **operands)
         .size = sizeof(wire),
         .flags = (with_checksums(settings) ? SPARSESTREAM_WIRE_CHECKSUM | SPARSESTREAM_WIRE_DIGEST : 0) |
                  (settings->restart ? SPARSESTREAM_WIRE_RESTART : 0),
+        .keepalive_ms = KEEPALIVE_MS,
     };
     int r;
 

@@ -9,8 +9,6 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { KEEPALIVE_MS = 1000 };
-
 /* The bytes that a source will give, or -1. */
 static int64_t total_of(sparsestream_source *source)
 {
@@ -224,6 +222,7 @@ static int recv_remote(struct settings *settings, const char *name)
     sparsestream_wire_options wire = {
         .size = sizeof(wire),
         .flags = with_checksums(settings) ? SPARSESTREAM_WIRE_CHECKSUM | SPARSESTREAM_WIRE_DIGEST : 0,
+        .keepalive_ms = KEEPALIVE_MS,
     };
     sparsestream_source *source = NULL;
     sparsestream_wire_info info;

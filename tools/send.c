@@ -8,9 +8,6 @@
 #include <string.h>
 #include <unistd.h>
 
-/* A quiet connection is shown to be alive, more often than any --timeout of a receiver is likely to be. */
-enum { KEEPALIVE_MS = 1000 };
-
 static int describe(const struct target *file, const struct settings *settings, sparsestream_wire_options *options)
 {
     int r;

@@ -10,6 +10,9 @@
 
 enum { IDENTITY = sizeof(((sparsestream_wire_options *)0)->identity) };
 
+/* A quiet connection is shown to be alive, more often than any --timeout of the other end is likely to be. */
+enum { KEEPALIVE_MS = 1000 };
+
 /* "tcp:[2001:db8::1]:4711" */
 enum { ADDRESS_TEXT = 1100 };
 

@@ -7,7 +7,7 @@ use super::counted::{Handled, Ref};
 use super::opaque::Opaque;
 use super::options::sparsestream_stats;
 use super::sized;
-use crate::end::{Sink, Source};
+use crate::end::{Peer, Sink, Source};
 use crate::error::{Error, Result, Side};
 use crate::transfer::{Control, Options, Patience, Progress, Transfer};
 use crate::wait::{Wait, Waiting, Watch};
@@ -145,8 +145,10 @@ fn not_ready<R>(answer: &Result<R>) -> bool {
 /// Null or a live handle.
 pub unsafe fn source_wait(handle: *mut sparsestream_source) -> Result<Wait> {
     // SAFETY: null or live, by the caller's promise.
-    unsafe { Ref::<SourceEnd>::of(handle) }?
-        .with(|end| Ok(wait_of(Side::Source, end.waits.then(|| end.end.waiting()), None)))
+    unsafe { Ref::<SourceEnd>::of(handle) }?.with(|end| {
+        let due = due_in(end.end.peer());
+        Ok(wait_of(Side::Source, end.waits.then(|| end.end.waiting()), due))
+    })
 }
 
 /// The events that a sink has waited for since its last call by hand.
@@ -156,10 +158,15 @@ pub unsafe fn source_wait(handle: *mut sparsestream_source) -> Result<Wait> {
 pub unsafe fn sink_wait(handle: *mut sparsestream_sink) -> Result<Wait> {
     // SAFETY: null or live, by the caller's promise.
     unsafe { Ref::<SinkEnd>::of(handle) }?.with(|end| {
-        let due = end.end.peer().and_then(|peer| peer.flush_by());
-        let due = due.map(|due| due.saturating_duration_since(Instant::now()));
+        let due = due_in(end.end.peer());
         Ok(wait_of(Side::Sink, end.waits.then(|| end.end.waiting()), due))
     })
+}
+
+/// When a peer is to be sent something even if nothing else happens.
+fn due_in(peer: Option<&mut dyn Peer>) -> Option<Duration> {
+    let due = peer.and_then(|peer| peer.flush_by());
+    due.map(|due| due.saturating_duration_since(Instant::now()))
 }
 
 fn wait_of(side: Side, waiting: Option<Waiting>, due: Option<Duration>) -> Wait {

@@ -28,8 +28,18 @@ impl Turn<'_> {
         }
     }
 
+    /// Has the source show its peer that it is there, if that is due. It never waits, and its failure shows when
+    /// it is read.
+    fn show_life(&mut self, now: Instant) {
+        if let Some(peer) = self.source.peer() {
+            let _ = peer.flush(now);
+        }
+    }
+
     fn flush_in(&mut self, now: Instant) -> Option<Duration> {
-        let due = self.sink.peer().and_then(|peer| peer.flush_by())?;
+        let source = self.source.peer().and_then(|peer| peer.flush_by());
+        let sink = self.sink.peer().and_then(|peer| peer.flush_by());
+        let due = source.into_iter().chain(sink).min()?;
         Some(due.saturating_duration_since(now))
     }
 
@@ -38,6 +48,7 @@ impl Turn<'_> {
         self.trace(Event::Limit(Limit::Rate));
         self.flush()?;
         let now = Instant::now();
+        self.show_life(now);
         // An end that the rate delays is not late.
         self.pace.progress(now);
         let left = when.saturating_duration_since(now);
@@ -81,6 +92,7 @@ impl Turn<'_> {
         };
         self.trace(Event::Waits(side));
         let now = Instant::now();
+        self.show_life(now);
         self.see_signs(now);
         let late_in = self.late_in(now, side)?;
         let timeout = sooner(late_in, self.flush_in(now));

@@ -86,6 +86,8 @@ pub struct Reader {
     heads_only: bool,
     /// Steps of the proof, which are signs of life of this end.
     steps: u64,
+    /// The sender is sent signs of life.
+    shows_life: bool,
 }
 
 impl Reader {
@@ -124,6 +126,7 @@ impl Reader {
             failed: None,
             heads_only: false,
             steps: 0,
+            shows_life: !options.keepalive.is_zero(),
         })
     }
 
@@ -248,6 +251,9 @@ impl Reader {
     /// from. A system that forbids answers does not, and would be asked for ever.
     #[inline]
     fn answer_if_ready(&mut self) {
+        if self.shows_life {
+            self.machine.handle_timeout(Instant::now());
+        }
         if self.machine.speaks() {
             self.answer_now();
         }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::error::Operation;
 use crate::testing;
-use crate::wire::proto::body::Hello;
+use crate::wire::proto::body::{ANSWERS, Hello};
 use crate::wire::proto::frame::{Header, Kind, UNKNOWN, VERSION};
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -11,6 +11,27 @@ use std::time::{Duration, Instant};
 const KEEPALIVE: Duration = Duration::from_millis(5);
 /// How long a receiver waits for a sign of life. A busy machine stops a thread for much longer than KEEPALIVE.
 const PATIENCE_MS: u64 = 1200;
+
+/// HELLO of an endless stream with these features.
+fn introduction(required: u64) -> Vec<u8> {
+    let hello = Hello {
+        version: VERSION,
+        least_version: VERSION,
+        max_payload: 1 << 20,
+        required,
+        optional: 0,
+        length: UNKNOWN,
+        source_size: UNKNOWN,
+        source_offset: 0,
+        data_bytes: UNKNOWN,
+        transfer_id: [0; 16],
+        identity: [0; 32],
+        base: [0; 32],
+        keepalive_ms: 0,
+    }
+    .encode();
+    [&Header::with_body(Kind::Hello, 0, 0, &hello).encode()[..], &hello].concat()
+}
 
 /// One turn of an end that is not done. Returns how long it can be left alone.
 fn waits(moving: &mut Moving) -> Option<Duration> {
@@ -83,27 +104,47 @@ fn a_sender_that_only_shows_to_be_there_is_late_in_the_end() {
     assert!(elapsed < most, "{elapsed:?}");
 }
 
+/// A receiver shows that it is there, whichever end its transfer waits for.
+#[test]
+fn a_receiver_is_not_silent_for_longer_than_it_was_told() {
+    for waits_for_sink in [false, true] {
+        let (mut far, near) = socket();
+        far.write_all(&introduction(ANSWERS)).unwrap();
+        let fd = near.as_raw_fd();
+        let options = ReaderOptions { keepalive: KEEPALIVE, ..ReaderOptions::default() };
+        let mut reader = reader_on(fd, Some(fd), &options).unwrap();
+        let (out, into) = crate::sys::blocking_pipe();
+        let copy = testing::file();
+        let to = if waits_for_sink { into.as_raw_fd() } else { copy.as_raw_fd() };
+        let mut sink = sink::from_fd(to, &sink::Options::default(), ()).unwrap();
+        let mut receiver = Moving::new(&mut reader, sink.as_mut());
+        if waits_for_sink {
+            let data = Header { length: 1 << 18, ..Header::new(Kind::Data, 0, 0) };
+            far.write_all(&data.encode()).unwrap();
+            far.set_nonblocking(true).unwrap();
+            // More than the pipe takes. Nobody reads from that.
+            let _ = far.write(&vec![1; 1 << 18]);
+        }
+        let begun = Instant::now();
+        while begun.elapsed() < 20 * KEEPALIVE {
+            let timeout = waits(&mut receiver).expect("a sign of life is due");
+            assert!(timeout <= KEEPALIVE, "{timeout:?}");
+            std::thread::sleep(timeout);
+        }
+        far.set_nonblocking(true).unwrap();
+        let mut answers = vec![0; 1 << 16];
+        let count = std::io::Read::read(&mut far, &mut answers).unwrap();
+        let sign = Header::new(Kind::Keepalive, 0, 0).encode();
+        let signs = answers[..count].windows(4).filter(|bytes| *bytes == &sign[..4]).count();
+        assert!(signs >= 3, "{signs} with a sink that is slow: {waits_for_sink}");
+        drop((out, into));
+    }
+}
+
 #[test]
 fn a_flood_of_signs_is_no_way_around_the_limit() {
     let (mut far, near) = socket();
-    let hello = Hello {
-        version: VERSION,
-        least_version: VERSION,
-        max_payload: 4096,
-        required: 0,
-        optional: 0,
-        length: UNKNOWN,
-        source_size: UNKNOWN,
-        source_offset: 0,
-        data_bytes: UNKNOWN,
-        transfer_id: [0; 16],
-        identity: [0; 32],
-        base: [0; 32],
-        keepalive_ms: 0,
-    }
-    .encode();
-    far.write_all(&Header::with_body(Kind::Hello, 0, 0, &hello).encode()).unwrap();
-    far.write_all(&hello).unwrap();
+    far.write_all(&introduction(0)).unwrap();
     let flood = std::thread::spawn(move || {
         far.set_nonblocking(false).unwrap();
         let signs = Header::new(Kind::Keepalive, 0, 0).encode().repeat(1000);
@@ -154,7 +195,7 @@ fn a_receiver_that_acknowledges_is_not_late() {
 /// A sender is not held for ever: neither after END, nor by a receiver that reads nothing.
 #[test]
 fn a_receiver_that_only_shows_to_be_there_is_late_in_the_end() {
-    use crate::wire::proto::body::{ANSWERS, Accept, Reason};
+    use crate::wire::proto::body::{Accept, Reason};
     let accept = Accept {
         version: VERSION,
         reason: Reason::None,
