@@ -114,10 +114,13 @@ impl Zeros {
     pub(super) fn begin(&mut self, place: u64, size: usize) -> usize {
         (self.run, self.settled) = (Run::Unknown, false);
         let end = place + size as u64;
-        let reach = match self.ahead {
-            Ahead::Unsure(length) => place.saturating_add(length),
+        // Both arms have a length, of which the sum is taken after. Rust 1.85 else adds the unset length of an
+        // `Unknown` first and drops the sum, which valgrind reports.
+        let unsure = match self.ahead {
+            Ahead::Unsure(length) => length,
             Ahead::Unknown | Ahead::Solid(_) => u64::MAX,
         };
+        let reach = place.saturating_add(unsure);
         let reach = reach.checked_next_multiple_of(self.block).unwrap_or(end);
         self.room = (reach.min(end - end % self.block) - place) as usize;
         self.room
