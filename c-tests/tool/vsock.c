@@ -2,11 +2,13 @@
 /* To be preloaded: vsock sockets become Unix sockets, for a kernel that has no vsock loopback. The CID is ignored. */
 
 #include <dlfcn.h>
-#include <linux/vm_sockets.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+
+/* In some kernel headers it needs <sys/socket.h> before it. */
+#include <linux/vm_sockets.h>
 
 typedef int socket_function(int, int, int);
 typedef int address_function(int, const struct sockaddr *, socklen_t);
