@@ -69,7 +69,7 @@ struct watched {
 };
 
 /* Returns 0, or a negative errno if the connection is lost already. */
-int watch_add(struct sparsestream_libvirt_watch *watch, struct watched *watched);
+int watch_add(struct sparsestream_libvirt_watch *watch, struct watched *watched, failure_t *failure);
 void watch_remove(struct watched *watched);
 
 /* stream.c */

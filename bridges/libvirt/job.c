@@ -52,10 +52,14 @@ static void drive(job_t *job);
 static void unref(void *opaque)
 {
     job_t *job = opaque;
+    struct sigpipe saved;
 
     if (--job->references > 0)
         return;
+    /* The last reference to a connection makes a call to the daemon. */
+    sigpipe_block(&saved);
     virStreamFree(job->lv.stream);
+    sigpipe_restore(&saved);
     free(job);
 }
 
@@ -307,18 +311,18 @@ static void drive(job_t *job)
 /* Starting and freeing. */
 
 /* Registers the job with libvirt. Returns 0 or a negative errno, with what was registered left to settle(). */
-static int attach(job_t *job, struct sparsestream_libvirt_watch *watch)
+static int attach(job_t *job, struct sparsestream_libvirt_watch *watch, failure_t *failure)
 {
     /* The first step is made from the event loop, so that `done` is never called before the start has returned. */
     job->timer = virEventAddTimeout(0, on_timer, job, unref);
     if (job->timer < 0)
-        return -ENOSYS;
+        return error_set(failure, -ENOSYS, "libvirt has no event loop: virEventRegisterDefaultImpl() was not called");
     job->references++;
     /* Without a free function: libvirt 9.0 never calls it. */
     if (virStreamEventAddCallback(job->lv.stream, 0, on_stream, job, NULL) < 0)
-        return error_take(&job->failure);
+        return error_take(failure);
     job->stream_watched = true;
-    return watch == NULL ? 0 : watch_add(watch, &job->watched);
+    return watch == NULL ? 0 : watch_add(watch, &job->watched, failure);
 }
 
 static void discard(job_t *job)
@@ -332,27 +336,26 @@ static void discard(job_t *job)
 
 /* A job with its transfer, not yet known to libvirt. Returns 0 or a negative errno with nothing left. */
 static int job_new(struct sparsestream_source *source, virStreamPtr stream, struct sparsestream_sink *sink,
-                   const options_t *given, job_t **out)
+                   const options_t *given, failure_t *failure, job_t **out)
 {
     struct sparsestream_transfer_options transfer;
-    failure_t failure;
     options_t options;
     job_t *job;
     int r;
 
-    r = options_read(given, source == NULL ? SPARSESTREAM_LIBVIRT_NO_PAUSE : 0, &options, &failure);
+    r = options_read(given, source == NULL ? SPARSESTREAM_LIBVIRT_NO_PAUSE : 0, &options, failure);
     if (r == 0)
-        r = options_transfer(&options, &transfer, &failure);
+        r = options_transfer(&options, &transfer, failure);
     if (r == 0)
-        r = options_only_auto(&options, &failure);
+        r = options_only_auto(&options, failure);
     if (r < 0)
         return r;
     if (virStreamRef(stream) < 0)
-        return -EINVAL;
+        return error_take(failure);
     job = calloc(1, sizeof(*job));
     if (job == NULL) {
         virStreamFree(stream);
-        return -ENOMEM;
+        return error_set(failure, -ENOMEM, "no memory");
     }
     job->references = 1;
     job->timer = -1;
@@ -368,54 +371,69 @@ static int job_new(struct sparsestream_source *source, virStreamPtr stream, stru
         r = sparsestream_transfer_new(source == NULL ? job->source : source, source == NULL ? sink : job->sink,
                                       &transfer, &job->transfer);
     if (r < 0) {
+        error_set(failure, r, "%s", sparsestream_last_error());
         discard(job);
         return r;
     }
     *out = job;
     return 0;
+}
+
+/* The checks that need no more than the arguments. Returns 0 or -EINVAL. */
+static int check(const struct sparsestream_source *source, virStreamPtr stream, const struct sparsestream_sink *sink,
+                 sparsestream_libvirt_done done, failure_t *failure)
+{
+    if (source == NULL && sink == NULL)
+        return error_set(failure, -EINVAL, "the source or the sink is NULL");
+    if (stream == NULL)
+        return error_set(failure, -EINVAL, "the stream is NULL");
+    return done == NULL ? error_set(failure, -EINVAL, "done is NULL") : 0;
 }
 
 static int start(struct sparsestream_source *source, virStreamPtr stream, struct sparsestream_sink *sink,
                  struct sparsestream_libvirt_watch *watch, const options_t *options, sparsestream_libvirt_done done,
-                 void *opaque, job_t **out)
+                 void *opaque, failure_t *failure_out, job_t **out)
 {
+    failure_t failure;
     job_t *job = NULL;
     int r;
 
-    if (out == NULL)
+    if (out == NULL || error_check(failure_out) < 0)
         return -EINVAL;
     *out = NULL;
-    if ((source == NULL && sink == NULL) || stream == NULL || done == NULL)
-        return -EINVAL;
-    r = job_new(source, stream, sink, options, &job);
-    if (r < 0)
-        return r;
-    job->done = done;
-    job->opaque = opaque;
-    r = attach(job, watch);
-    if (r < 0) {
+    error_clear(&failure);
+    r = check(source, stream, sink, done, &failure);
+    if (r == 0)
+        r = job_new(source, stream, sink, options, &failure, &job);
+    if (r == 0) {
+        job->done = done;
+        job->opaque = opaque;
+        r = attach(job, watch, &failure);
+    }
+    if (r < 0 && job != NULL) {
         /* The stream stays as the caller gave it. */
         job->lv.open = false;
         settle(job);
         discard(job);
-        return r;
+        job = NULL;
     }
+    error_give(&failure, failure_out);
     *out = job;
-    return 0;
+    return r;
 }
 
 int sparsestream_libvirt_job_send(struct sparsestream_source *source, virStreamPtr stream,
                                   struct sparsestream_libvirt_watch *watch, const options_t *options,
-                                  sparsestream_libvirt_done done, void *opaque, job_t **job)
+                                  sparsestream_libvirt_done done, void *opaque, failure_t *failure, job_t **job)
 {
-    return start(source, stream, NULL, watch, options, done, opaque, job);
+    return start(source, stream, NULL, watch, options, done, opaque, failure, job);
 }
 
 int sparsestream_libvirt_job_recv(virStreamPtr stream, struct sparsestream_sink *sink,
                                   struct sparsestream_libvirt_watch *watch, const options_t *options,
-                                  sparsestream_libvirt_done done, void *opaque, job_t **job)
+                                  sparsestream_libvirt_done done, void *opaque, failure_t *failure, job_t **job)
 {
-    return start(NULL, stream, sink, watch, options, done, opaque, job);
+    return start(NULL, stream, sink, watch, options, done, opaque, failure, job);
 }
 
 int sparsestream_libvirt_job_cancel(job_t *job)

@@ -113,9 +113,12 @@ typedef void (*sparsestream_libvirt_done)(struct sparsestream_libvirt_job *job,
  * registers none: call sparsestream_libvirt_watch_lost() from your own callback. Registering the callback, and
  * unregistering it in sparsestream_libvirt_watch_free(), are calls to the daemon that wait for its answer.
  *
- * Returns 0 and a handle that the caller frees, or a negative errno: -EINVAL, -EBUSY, -ENOMEM.
+ * Returns 0 and a handle that the caller frees, or a negative errno with `*watch` NULL: -EINVAL, -EBUSY, -ENOMEM, or
+ * that of sparsestream_libvirt_errno(). `failure` may be NULL.
  */
-int sparsestream_libvirt_watch_new(virConnectPtr connection, int own_callback,
+int sparsestream_libvirt_watch_new(virConnectPtr connection,
+                                   int own_callback,
+                                   struct sparsestream_libvirt_failure *failure,
                                    struct sparsestream_libvirt_watch **watch);
 /* Reports that the connection is lost. `reason` is a virConnectCloseReason: each job of the watch ends with -ETIMEDOUT
  * for VIR_CONNECT_CLOSE_REASON_KEEPALIVE, otherwise with -ECONNRESET. Call it on the event loop's thread. */
@@ -135,8 +138,9 @@ void sparsestream_libvirt_watch_free(struct sparsestream_libvirt_watch *watch);
  * loop while its sink is not ready, for at most a second at a time. SPARSESTREAM_LIBVIRT_NO_PAUSE disables that.
  *
  * Return 0 and a handle in `*job` that the caller frees, or a negative errno with `*job` NULL: -EINVAL, -E2BIG, -ENOMEM,
- * -ENOSYS (there is no event loop), or that of sparsestream_libvirt_errno(). After such a failure `done` is not called,
- * and the stream is neither finished nor aborted.
+ * -ENOSYS (there is no event loop), -ECONNRESET or -ETIMEDOUT (the watch's connection is lost), or that of
+ * sparsestream_libvirt_errno(). After such a failure `done` is not called, and the stream is neither finished nor aborted.
+ * `failure`, which may be NULL, is for this call alone; `done` is given that of the job.
  */
 int sparsestream_libvirt_job_send(struct sparsestream_source *source,
                                   virStreamPtr stream,
@@ -144,6 +148,7 @@ int sparsestream_libvirt_job_send(struct sparsestream_source *source,
                                   const struct sparsestream_libvirt_options *options,
                                   sparsestream_libvirt_done done,
                                   void *opaque,
+                                  struct sparsestream_libvirt_failure *failure,
                                   struct sparsestream_libvirt_job **job);
 int sparsestream_libvirt_job_recv(virStreamPtr stream,
                                   struct sparsestream_sink *sink,
@@ -151,6 +156,7 @@ int sparsestream_libvirt_job_recv(virStreamPtr stream,
                                   const struct sparsestream_libvirt_options *options,
                                   sparsestream_libvirt_done done,
                                   void *opaque,
+                                  struct sparsestream_libvirt_failure *failure,
                                   struct sparsestream_libvirt_job **job);
 /* Ends the job with -ECANCELED; `done` is called from the event loop. Any thread may call this. Returns 0 or -EINVAL. */
 int sparsestream_libvirt_job_cancel(struct sparsestream_libvirt_job *job);
@@ -217,7 +223,9 @@ int sparsestream_libvirt_upload(virStorageVolPtr volume,
  * report success.
  *
  * `total` of the statistics is known. If libvirt's event loop runs in another thread, the download delays it while the
- * sink is slower than the daemon, for at most a second at a time, unless SPARSESTREAM_LIBVIRT_NO_PAUSE is set.
+ * sink is slower than the daemon, for at most a second at a time, unless SPARSESTREAM_LIBVIRT_NO_PAUSE is set. That does
+ * not bound the memory if other calls use the connection meanwhile, since they read the messages of all its streams: give
+ * downloads at the same time a connection each.
  *
  * Returns as sparsestream_libvirt_upload().
  */

@@ -23,12 +23,17 @@ struct volume {
 static int examine(virStorageVolPtr vol, struct volume *volume, failure_t *failure)
 {
     virStorageVolInfo stored, physical;
+    struct sigpipe saved;
+    bool known;
 
     memset(volume, 0, sizeof(*volume));
     volume->vol = vol;
+    sigpipe_block(&saved);
     volume->connection = virStorageVolGetConnect(vol);
-    if (volume->connection == NULL || virStorageVolGetInfo(vol, &stored) < 0
-        || virStorageVolGetInfoFlags(vol, &physical, VIR_STORAGE_VOL_GET_PHYSICAL) < 0)
+    known = volume->connection != NULL && virStorageVolGetInfo(vol, &stored) == 0
+            && virStorageVolGetInfoFlags(vol, &physical, VIR_STORAGE_VOL_GET_PHYSICAL) == 0;
+    sigpipe_restore(&saved);
+    if (!known)
         return error_take(failure);
     if (physical.allocation > INT64_MAX || stored.allocation > INT64_MAX)
         return error_set(failure, -EOVERFLOW, "the size of the volume is %llu or %llu bytes, but must be at most %lld",
@@ -221,12 +226,16 @@ static int describe(void *opaque, struct sparsestream_source_info *info)
 static void free_end(void *opaque)
 {
     struct volume_end *end = opaque;
+    struct sigpipe saved;
 
     lv_stream_abort(&end->lv);
     pause_free(end->lv.pause);
+    /* The last reference to a connection makes a call to the daemon. */
+    sigpipe_block(&saved);
     if (end->lv.stream != NULL)
         virStreamFree(end->lv.stream);
     virStorageVolFree(end->volume.vol);
+    sigpipe_restore(&saved);
     free(end);
 }
 

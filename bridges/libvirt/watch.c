@@ -29,38 +29,66 @@ static void closed(virConnectPtr connection, int reason, void *opaque)
     sparsestream_libvirt_watch_lost(opaque, reason);
 }
 
-int sparsestream_libvirt_watch_new(virConnectPtr connection, int own_callback,
-                                   struct sparsestream_libvirt_watch **out)
+/* Returns 0 or a negative errno. */
+static int register_callback(struct sparsestream_libvirt_watch *watch, failure_t *failure)
+{
+    struct sigpipe saved;
+    int r;
+
+    sigpipe_block(&saved);
+    r = virConnectRegisterCloseCallback(watch->connection, closed, watch, unref);
+    sigpipe_restore(&saved);
+    if (r < 0) {
+        r = error_take(failure);
+        /* libvirt's words say that there is one already. */
+        return r == -EINVAL ? failure->code = EBUSY, -EBUSY : r;
+    }
+    watch->references++;
+    watch->registered = true;
+    return 0;
+}
+
+/* Returns 0 or a negative errno. */
+static int watch_new(virConnectPtr connection, int own_callback, failure_t *failure,
+                     struct sparsestream_libvirt_watch **out)
 {
     struct sparsestream_libvirt_watch *watch;
 
-    if (out == NULL)
-        return -EINVAL;
-    *out = NULL;
-    if (connection == NULL || (own_callback != 0 && own_callback != 1))
-        return -EINVAL;
+    if (connection == NULL)
+        return error_set(failure, -EINVAL, "the connection is NULL");
+    if (own_callback != 0 && own_callback != 1)
+        return error_set(failure, -EINVAL, "own_callback is %d, but must be 0 or 1", own_callback);
+    if (virConnectRef(connection) < 0)
+        return error_take(failure);
     watch = calloc(1, sizeof(*watch));
-    if (watch == NULL)
-        return -ENOMEM;
+    if (watch == NULL) {
+        virConnectClose(connection);
+        return error_set(failure, -ENOMEM, "no memory");
+    }
     watch->references = 1;
-    if (virConnectRef(connection) < 0) {
-        free(watch);
-        return -EINVAL;
-    }
     watch->connection = connection;
-    if (own_callback == 0) {
-        if (virConnectRegisterCloseCallback(connection, closed, watch, unref) < 0) {
-            const int error = sparsestream_libvirt_errno(virGetLastError());
-
-            virConnectClose(connection);
-            free(watch);
-            return error == EINVAL ? -EBUSY : -error;
-        }
-        watch->references++;
-        watch->registered = true;
-    }
     *out = watch;
-    return 0;
+    return own_callback == 1 ? 0 : register_callback(watch, failure);
+}
+
+int sparsestream_libvirt_watch_new(virConnectPtr connection, int own_callback, failure_t *failure_out,
+                                   struct sparsestream_libvirt_watch **out)
+{
+    struct sparsestream_libvirt_watch *watch = NULL;
+    failure_t failure;
+    int r;
+
+    if (out == NULL || error_check(failure_out) < 0)
+        return -EINVAL;
+    error_clear(&failure);
+    r = watch_new(connection, own_callback, &failure, &watch);
+    if (r < 0) {
+        sparsestream_libvirt_watch_free(watch);
+        watch = NULL;
+    }
+    error_give(&failure, failure_out);
+    *out = watch;
+    return r;
 }
 
 void sparsestream_libvirt_watch_lost(struct sparsestream_libvirt_watch *watch, int reason)
@@ -81,22 +109,26 @@ void sparsestream_libvirt_watch_lost(struct sparsestream_libvirt_watch *watch, i
 
 void sparsestream_libvirt_watch_free(struct sparsestream_libvirt_watch *watch)
 {
+    struct sigpipe saved;
+
     if (watch == NULL)
         return;
     while (watch->jobs != NULL)
         watch_remove(watch->jobs);
+    sigpipe_block(&saved);
     if (watch->registered)
         virConnectUnregisterCloseCallback(watch->connection, closed);
     virConnectClose(watch->connection);
+    sigpipe_restore(&saved);
     unref(watch);
 }
 
-int watch_add(struct sparsestream_libvirt_watch *watch, struct watched *watched)
+int watch_add(struct sparsestream_libvirt_watch *watch, struct watched *watched, failure_t *failure)
 {
     if (watch->lost == 0 && virConnectIsAlive(watch->connection) == 0)
         watch->lost = ECONNRESET;
     if (watch->lost != 0)
-        return -watch->lost;
+        return error_set(failure, -watch->lost, "the connection to the daemon is lost");
     watched->next = watch->jobs;
     watched->link = &watch->jobs;
     if (watched->next != NULL)

@@ -261,11 +261,15 @@ void daemon_kill(struct daemon *daemon)
 
 void daemon_stop(struct daemon *daemon)
 {
+    /* A connection that is closed makes a call to the daemon, which may have ended. */
+    void (*action)(int) = signal(SIGPIPE, SIG_IGN);
+
     if (daemon->pool != NULL)
         virStoragePoolFree(daemon->pool);
     if (daemon->connection != NULL)
         virConnectClose(daemon->connection);
     drain_events();
+    signal(SIGPIPE, action);
     if (daemon->pid > 0)
         daemon_kill(daemon);
 }

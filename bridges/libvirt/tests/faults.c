@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <unistd.h>
 
 /* Does something to the peer once this many bytes have moved. */
@@ -246,6 +247,86 @@ static void abort_with_frozen_peer(void)
     daemon_stop(&daemon);
 }
 
+/* The client has not noticed: its first call writes to a socket that is closed. */
+
+static void new_transfers_without_a_daemon(void)
+{
+    struct sparsestream_libvirt_failure failure = FAILURE;
+    struct sparsestream_source *source = NULL;
+    struct sparsestream_sink *sink = NULL;
+    struct daemon daemon;
+    virConnectPtr connections[4];
+    virStorageVolPtr volumes[4];
+    int target = file_new("target");
+
+    daemon_start(&daemon);
+    virStorageVolFree(volume_new_filled(&daemon, "v", MiB, 1));
+    for (int i = 0; i < 4; i++) {
+        virStoragePoolPtr pool;
+
+        connections[i] = daemon_connect(daemon.socket);
+        pool = virStoragePoolLookupByName(connections[i], "pool");
+        volumes[i] = virStorageVolLookupByName(pool, "v");
+        virStoragePoolFree(pool);
+        REQUIRE(volumes[i] != NULL);
+    }
+    daemon_kill(&daemon);
+    source = fd_source(target);
+    CHECK(sparsestream_libvirt_upload(volumes[0], 0, 0, source, NULL, NULL, &failure) < 0);
+    CHECK(failure.libvirt_code != 0);
+    sparsestream_source_free(source);
+    sink = fd_sink(target);
+    CHECK(sparsestream_libvirt_download(volumes[1], 0, 0, sink, NULL, NULL, &failure) < 0);
+    CHECK(failure.libvirt_code != 0);
+    sparsestream_sink_free(sink);
+    CHECK(sparsestream_libvirt_sink_to_volume(volumes[2], 0, 0, NULL, &failure, &sink) < 0);
+    CHECK(sparsestream_libvirt_source_from_volume(volumes[3], 0, 0, NULL, &failure, &source) < 0);
+    for (int i = 0; i < 4; i++) {
+        virStorageVolFree(volumes[i]);
+        virConnectClose(connections[i]);
+    }
+    close(target);
+    daemon_stop(&daemon);
+}
+
+/* The handle is the last user of its connection, which says farewell to the daemon. */
+static void freed_without_a_daemon(void)
+{
+    static char buffer[SPARSESTREAM_LIBVIRT_MESSAGE];
+    struct sparsestream_libvirt_failure failure = FAILURE;
+    struct sparsestream_source *source = NULL;
+    struct daemon daemon;
+    char name[400];
+
+    daemon_start(&daemon);
+    virStorageVolFree(volume_new_filled(&daemon, "v", 4096, 1));
+    snprintf(name, sizeof(name), "libvirt+storage:///system?socket=%s#pool/v", daemon.socket);
+    CHECK_RESULT(sparsestream_libvirt_source_from_name(name, 0, 0, NULL, &failure, &source), 0, &failure);
+    while (sparsestream_source_read(source, buffer, sizeof(buffer)) > 0)
+        ;
+    CHECK_CODE(sparsestream_source_finish(source), 0);
+    daemon_kill(&daemon);
+    sparsestream_source_free(source);
+    daemon_stop(&daemon);
+}
+
+static void watch_without_a_daemon(void)
+{
+    struct sparsestream_libvirt_watch *watch = NULL, *late = NULL;
+    struct daemon daemon;
+    virConnectPtr connection;
+
+    daemon_start(&daemon);
+    connection = daemon_connect(daemon.socket);
+    CHECK_INT(sparsestream_libvirt_watch_new(daemon.connection, 0, NULL, &watch), ==, 0);
+    daemon_kill(&daemon);
+    CHECK(sparsestream_libvirt_watch_new(connection, 0, NULL, &late) < 0);
+    CHECK(late == NULL);
+    sparsestream_libvirt_watch_free(watch);
+    virConnectClose(connection);
+    daemon_stop(&daemon);
+}
+
 /* A SIGPIPE that the caller had blocked and pending stays pending. */
 static void pending_sigpipe_of_the_caller_stays(void)
 {
@@ -282,5 +363,8 @@ DAEMON_TESTS(
     CASE_WITHIN(download_from_frozen_peer, 40),
     CASE_WITHIN(finish_with_frozen_peer, 40),
     CASE_WITHIN(abort_with_frozen_peer, 40),
+    CASE(new_transfers_without_a_daemon),
+    CASE(freed_without_a_daemon),
+    CASE(watch_without_a_daemon),
     CASE(pending_sigpipe_of_the_caller_stays),
 )

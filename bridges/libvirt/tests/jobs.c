@@ -76,11 +76,11 @@ static void upload_and_download_at_once(void)
     file_lay_out(from_fd, 0, sparse, COUNT(sparse), 2);
     source = fd_source(image);
     sink = fd_sink(target);
-    CHECK_INT(sparsestream_libvirt_watch_new(daemon.connection, 0, &watch), ==, 0);
+    CHECK_INT(sparsestream_libvirt_watch_new(daemon.connection, 0, NULL, &watch), ==, 0);
     up_stream = open_upload(daemon.connection, to);
     down_stream = open_download(daemon.connection, from);
-    CHECK_INT(sparsestream_libvirt_job_send(source, up_stream, watch, NULL, note, &up, &up_job), ==, 0);
-    CHECK_INT(sparsestream_libvirt_job_recv(down_stream, sink, watch, NULL, note, &down, &down_job), ==, 0);
+    CHECK_INT(sparsestream_libvirt_job_send(source, up_stream, watch, NULL, note, &up, NULL, &up_job), ==, 0);
+    CHECK_INT(sparsestream_libvirt_job_recv(down_stream, sink, watch, NULL, note, &down, NULL, &down_job), ==, 0);
     virStreamFree(up_stream);
     virStreamFree(down_stream);
     CHECK(!up.done && !down.done);
@@ -142,10 +142,10 @@ static void start_into_pipe(struct into_pipe *into, int64_t size, bool relayed)
     virStorageVolFree(volume);
     REQUIRE(pipe2(into->ends, O_CLOEXEC) == 0 && fcntl(into->ends[1], F_SETFL, O_NONBLOCK) == 0);
     into->sink = fd_sink(into->ends[1]);
-    CHECK_INT(sparsestream_libvirt_watch_new(into->connection, 0, &into->watch), ==, 0);
+    CHECK_INT(sparsestream_libvirt_watch_new(into->connection, 0, NULL, &into->watch), ==, 0);
     stream = open_download(into->connection, into->volume);
-    CHECK_INT(sparsestream_libvirt_job_recv(stream, into->sink, into->watch, NULL, note, &into->outcome, &into->job),
-              ==, 0);
+    CHECK_INT(sparsestream_libvirt_job_recv(stream, into->sink, into->watch, NULL, note, &into->outcome, NULL,
+                                            &into->job), ==, 0);
     virStreamFree(stream);
 }
 
@@ -298,10 +298,10 @@ static void lost_connection_ends_a_job_that_waits(void)
     connection = daemon_connect(relay.socket);
     ours = virStorageVolLookupByKey(connection, virStorageVolGetKey(volume));
     stream = open_download(connection, ours);
-    CHECK_INT(sparsestream_libvirt_watch_new(connection, 0, &watch), ==, 0);
+    CHECK_INT(sparsestream_libvirt_watch_new(connection, 0, NULL, &watch), ==, 0);
     relay_freeze(&relay);
     sink = fd_sink(target);
-    CHECK_INT(sparsestream_libvirt_job_recv(stream, sink, watch, NULL, note, &outcome, &job), ==, 0);
+    CHECK_INT(sparsestream_libvirt_job_recv(stream, sink, watch, NULL, note, &outcome, NULL, &job), ==, 0);
     events_run_for(200);
     CHECK(!outcome.done);
     relay_cut(&relay);
@@ -358,6 +358,7 @@ static void on_close(virConnectPtr connection, int reason, void *opaque)
 static void close_callback_of_the_application(void)
 {
     struct into_pipe into;
+    struct sparsestream_libvirt_failure failure = FAILURE;
     struct sparsestream_libvirt_watch *second = NULL, *own = NULL;
     struct sparsestream_libvirt_job *job = NULL;
     struct outcome outcome = { .result = 1 };
@@ -367,15 +368,17 @@ static void close_callback_of_the_application(void)
 
     start_into_pipe(&into, MiB, true);
     /* libvirt has one close callback for each connection. */
-    CHECK_INT(sparsestream_libvirt_watch_new(into.connection, 0, &second), ==, -EBUSY);
+    CHECK_RESULT(sparsestream_libvirt_watch_new(into.connection, 0, &failure, &second), -EBUSY, &failure);
+    CHECK_INT(failure.code, ==, EBUSY);
+    CHECK_CONTAINS(failure.message, "already");
     sparsestream_libvirt_watch_free(into.watch);
     into.watch = NULL;
-    CHECK_INT(sparsestream_libvirt_watch_new(into.connection, 1, &own), ==, 0);
+    CHECK_INT(sparsestream_libvirt_watch_new(into.connection, 1, NULL, &own), ==, 0);
     CHECK_INT(virConnectRegisterCloseCallback(into.connection, on_close, own, NULL), ==, 0);
     sink = fd_sink(target);
     stream = open_download(into.connection, into.volume);
     relay_freeze(&into.relay);
-    CHECK_INT(sparsestream_libvirt_job_recv(stream, sink, own, NULL, note, &outcome, &job), ==, 0);
+    CHECK_INT(sparsestream_libvirt_job_recv(stream, sink, own, NULL, note, &outcome, NULL, &job), ==, 0);
     virStreamFree(stream);
     relay_cut(&into.relay);
     events_run_until(&outcome.done, 5);
@@ -384,13 +387,51 @@ static void close_callback_of_the_application(void)
     virConnectUnregisterCloseCallback(into.connection, on_close);
     /* A job on a connection that is lost is not started. */
     stream = virStreamNew(into.connection, VIR_STREAM_NONBLOCK);
-    CHECK_INT(sparsestream_libvirt_job_recv(stream, sink, own, NULL, note, &outcome, &job), <, 0);
-    CHECK(job == NULL);
+    CHECK(sparsestream_libvirt_job_recv(stream, sink, own, NULL, note, &outcome, &failure, &job) < 0);
+    CHECK(job == NULL && failure.code != 0 && failure.message[0] != '\0');
     virStreamFree(stream);
     sparsestream_libvirt_watch_free(own);
     sparsestream_sink_free(sink);
     close(target);
     end_into_pipe(&into);
+}
+
+static void failures_to_start_have_words(void)
+{
+    const struct sparsestream_libvirt_options *zeros = LIBVIRT_OPTIONS(.holes = SPARSESTREAM_LIBVIRT_HOLES_ZEROS);
+    struct sparsestream_libvirt_failure failure = FAILURE;
+    struct sparsestream_libvirt_watch *watch = NULL;
+    struct sparsestream_libvirt_job *job = NULL;
+    struct outcome outcome = { .result = 1 };
+    struct daemon daemon;
+    struct sparsestream_sink *sink;
+    virStreamPtr stream;
+    int target = file_new("target");
+
+    daemon_start(&daemon);
+    sink = fd_sink(target);
+    stream = virStreamNew(daemon.connection, VIR_STREAM_NONBLOCK);
+    CHECK_RESULT(sparsestream_libvirt_job_recv(stream, NULL, NULL, NULL, note, &outcome, &failure, &job), -EINVAL, &failure);
+    CHECK_CONTAINS(failure.message, "the source or the sink is NULL");
+    CHECK_RESULT(sparsestream_libvirt_job_recv(NULL, sink, NULL, NULL, note, &outcome, &failure, &job), -EINVAL, &failure);
+    CHECK_CONTAINS(failure.message, "the stream is NULL");
+    CHECK_RESULT(sparsestream_libvirt_job_recv(stream, sink, NULL, NULL, NULL, &outcome, &failure, &job), -EINVAL, &failure);
+    CHECK_CONTAINS(failure.message, "done is NULL");
+    CHECK_RESULT(sparsestream_libvirt_job_recv(stream, sink, NULL, zeros, note, &outcome, &failure, &job), -EINVAL, &failure);
+    CHECK_CONTAINS(failure.message, "options.holes is 1");
+    /* No download was opened on the stream. */
+    CHECK(sparsestream_libvirt_job_recv(stream, sink, NULL, NULL, note, &outcome, &failure, &job) < 0);
+    CHECK(failure.libvirt_code != 0 && failure.message[0] != '\0');
+    CHECK(job == NULL);
+    CHECK_RESULT(sparsestream_libvirt_watch_new(daemon.connection, 2, &failure, &watch), -EINVAL, &failure);
+    CHECK_CONTAINS(failure.message, "own_callback is 2");
+    CHECK_RESULT(sparsestream_libvirt_watch_new(daemon.connection, 1, &failure, &watch), 0, &failure);
+    CHECK_INT(failure.code, ==, 0);
+    sparsestream_libvirt_watch_free(watch);
+    virStreamFree(stream);
+    sparsestream_sink_free(sink);
+    close(target);
+    daemon_stop(&daemon);
 }
 
 /* A source of the caller's own that is not ready, until it is woken. */
@@ -431,7 +472,7 @@ static void source_that_sleeps_is_woken(void)
     file = volume_file(&daemon, "v");
     CHECK_CODE(sparsestream_source_from_callbacks(&ops, &sleeper, &source), 0);
     stream = open_upload(daemon.connection, volume);
-    CHECK_INT(sparsestream_libvirt_job_send(source, stream, NULL, NULL, note, &outcome, &job), ==, 0);
+    CHECK_INT(sparsestream_libvirt_job_send(source, stream, NULL, NULL, note, &outcome, NULL, &job), ==, 0);
     virStreamFree(stream);
     events_run_for(150);
     CHECK_INT(sleeper.position, ==, MiB / 2);
@@ -463,7 +504,7 @@ static void error_of_the_daemon_ends_the_job(void)
     volume = volume_new(&daemon, "v", 64 * MiB);
     source = fd_source(image);
     stream = open_upload(daemon.connection, volume);
-    CHECK_INT(sparsestream_libvirt_job_send(source, stream, NULL, NULL, note, &outcome, &job), ==, 0);
+    CHECK_INT(sparsestream_libvirt_job_send(source, stream, NULL, NULL, note, &outcome, NULL, &job), ==, 0);
     virStreamFree(stream);
     events_run_until(&outcome.done, 20);
     CHECK_RESULT(outcome.result, -ENOSPC, &outcome.failure);
@@ -485,6 +526,7 @@ DAEMON_TESTS(
     CASE(lost_connection_ends_a_job_that_waits),
     CASE_WITHIN(frozen_peer_ends_the_job, 40),
     CASE(close_callback_of_the_application),
+    CASE(failures_to_start_have_words),
     CASE(source_that_sleeps_is_woken),
     CASE_WITHIN(error_of_the_daemon_ends_the_job, 40),
 )
