@@ -54,7 +54,9 @@ struct pause;
  * once. NULL if there is no event loop or no memory.
  */
 struct pause *pause_new(bool busy);
-void pause_reading(struct pause *pause, bool reading);
+/* Around each call of the reader, with the bytes that it asked for and got. */
+void pause_before(struct pause *pause);
+void pause_after(struct pause *pause, int64_t asked, int64_t got, bool at_hole);
 void pause_free(struct pause *pause);
 
 /* watch.c */

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
  * libvirt's client reads from its socket whenever the event loop finds it readable, and queues what comes for a stream
- * without a limit. The one way to stop it is to hold up the event loop. It reads one message in each round, so a round is
- * let go for every two messages that the stream's reader takes.
+ * without a limit. The one way to stop it is to hold up the event loop. It reads one message in each round.
+ *
+ * A loop that is held up reads nothing, and then the stream's reader reads the socket itself, with several times the
+ * system calls. So the loop is left alone as long as the reader finds the queue empty between two looks. Otherwise the
+ * loop is held up until the queue is empty, but for a round after each batch that the reader has taken.
  */
 
 #include "internal.h"
@@ -16,19 +19,42 @@
 #define LOOK_MS 4
 /* A reader that waits this long in one call has nothing queued. */
 #define WAITING_NS 300000
-#define LONGEST_SLICE_NS 5000000
+/* A call that finds the queue empty polls and reads the socket, which takes more than this many times as long as taking a
+ * message from the queue. It must have happened several times in a row: one call may have lost its processor. */
+#define SLOWER 16
+#define SLOW_CALLS 3
+/* The least time that a call is counted with, for clocks that are not fine enough. */
+#define LEAST_NS 200
+/* Calls that return more are not compared: most of their time goes into copying. */
+#define SMALL 16384
+/* A batch is two calls of the reader at least, and this many bytes or this much time. */
+#define BATCH SPARSESTREAM_LIBVIRT_MESSAGE
+#define ROUND_NS 5000000
 /* The longest that the loop is held up. Keepalive messages wait as long. */
 #define MOST_NS 1000000000
 
 struct pause {
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    int timer;
+    int timer, interval;
     int references;
     /* The reader is at work until it has ended, and not one that may stop in between. */
     bool busy;
     bool reading, paused, freed;
-    unsigned long calls, target, given_up;
+    unsigned long calls, given_up;
+    int64_t taken;
+    /* The batch is complete when these are reached. */
+    unsigned long target_calls;
+    int64_t target_taken;
+    /* The reader found the queue empty since the last look. */
+    bool empty;
+    /* When the call began that the reader is in. */
+    int64_t since;
+    /* The last call returned less than was asked for. */
+    bool less;
+    /* The shortest call so far, and how many slow ones there were in a row. */
+    int64_t shortest;
+    int slow;
     pthread_t reader;
 };
 
@@ -68,46 +94,52 @@ static bool may_hold(const struct pause *pause)
     return pause->calls > 0 && pause->calls != pause->given_up && !pthread_equal(pause->reader, pthread_self());
 }
 
-/* Holds the thread until the reader has taken two messages or waits for one. Returns whether it was behind. */
+/* Whether the reader has taken a batch, or has nothing left to take. */
+static bool far_enough(const struct pause *pause)
+{
+    return pause->empty || (pause->calls >= pause->target_calls && pause->taken >= pause->target_taken);
+}
+
+/* Holds the thread until the reader has taken a batch, or found the queue empty. Returns whether it was behind. */
 static bool hold(struct pause *pause)
 {
     const unsigned long begun_calls = pause->calls;
     const int64_t begun = now_ns();
-    int64_t slice = WAITING_NS;
-    bool behind = true;
+    int64_t now = begun;
 
-    if (!may_hold(pause))
-        return false;
-    pause->target = begun_calls + 2;
+    pause->target_calls = begun_calls + 2;
+    pause->target_taken = pause->taken + BATCH;
     pause->paused = true;
-    while (!pause->freed && pause->calls < pause->target && now_ns() - begun < MOST_NS) {
-        const unsigned long calls = pause->calls;
-
-        wait_some(pause, now_ns() + slice);
-        if (pause->reading && pause->calls == calls) {
-            behind = false;
+    while (!pause->freed && !far_enough(pause) && now - begun < MOST_NS) {
+        if (pause->reading && now - pause->since >= WAITING_NS)
+            pause->empty = true;
+        else if (now - begun >= ROUND_NS && pause->calls >= pause->target_calls)
             break;
-        }
-        /* The reader wakes this thread when it has gone far enough. One that is slow is looked at less often. */
-        slice = slice < LONGEST_SLICE_NS ? 2 * slice : slice;
+        else
+            wait_some(pause, pause->reading ? pause->since + WAITING_NS : now + ROUND_NS);
+        now = now_ns();
     }
     pause->paused = false;
     if (!pause->busy && pause->calls == begun_calls)
         pause->given_up = pause->calls;
-    return behind;
+    return !pause->empty;
 }
 
 static void look(int timer, void *opaque)
 {
     struct pause *pause = opaque;
-    bool behind, freed;
+    int interval = LOOK_MS;
+    bool update;
 
     pthread_mutex_lock(&pause->lock);
-    behind = hold(pause);
-    freed = pause->freed;
+    if (!pause->empty && may_hold(pause) && hold(pause))
+        interval = 0;
+    pause->empty = false;
+    update = interval != pause->interval && !pause->freed;
+    pause->interval = interval;
     pthread_mutex_unlock(&pause->lock);
-    if (!freed)
-        virEventUpdateTimeout(timer, behind ? 0 : LOOK_MS);
+    if (update)
+        virEventUpdateTimeout(timer, interval);
 }
 
 struct pause *pause_new(bool busy)
@@ -119,6 +151,8 @@ struct pause *pause_new(bool busy)
     pthread_mutex_init(&pause->lock, NULL);
     pthread_cond_init(&pause->changed, NULL);
     pause->busy = busy;
+    pause->interval = LOOK_MS;
+    pause->shortest = INT64_MAX / SLOWER;
     /* The event loop's reference, dropped by release(), and the caller's. */
     pause->references = 2;
     pause->timer = virEventAddTimeout(LOOK_MS, look, pause, release);
@@ -130,16 +164,51 @@ struct pause *pause_new(bool busy)
     return pause;
 }
 
-void pause_reading(struct pause *pause, bool reading)
+void pause_before(struct pause *pause)
 {
     if (pause == NULL)
         return;
     pthread_mutex_lock(&pause->lock);
-    pause->reading = reading;
+    pause->reading = true;
     pause->reader = pthread_self();
-    pause->calls += reading;
-    if (pause->paused && reading && pause->calls >= pause->target)
+    pause->since = now_ns();
+    pause->calls++;
+    if (pause->paused && far_enough(pause))
         pthread_cond_signal(&pause->changed);
+    pthread_mutex_unlock(&pause->lock);
+}
+
+/* Whether this call, like those before it, took so long that it must have read the socket. */
+static bool was_slow(struct pause *pause, int64_t took)
+{
+    if (took < pause->shortest)
+        pause->shortest = took > LEAST_NS ? took : LEAST_NS;
+    pause->slow = took >= SLOWER * pause->shortest ? pause->slow + 1 : 0;
+    return pause->slow >= SLOW_CALLS;
+}
+
+/* Whether this call, or the one before, shows that the queue was empty. */
+static bool found_empty(struct pause *pause, int64_t asked, int64_t got, bool at_hole)
+{
+    /* libvirt fills the buffer from the queue as far as there is data before a hole. */
+    const bool took_all = pause->less && !at_hole;
+
+    pause->less = got > 0 && got < asked;
+    return (got <= SMALL && was_slow(pause, now_ns() - pause->since)) || took_all;
+}
+
+void pause_after(struct pause *pause, int64_t asked, int64_t got, bool at_hole)
+{
+    if (pause == NULL)
+        return;
+    pthread_mutex_lock(&pause->lock);
+    pause->reading = false;
+    pause->taken += got > 0 ? got : 0;
+    if (found_empty(pause, asked, got, at_hole)) {
+        pause->empty = true;
+        if (pause->paused)
+            pthread_cond_signal(&pause->changed);
+    }
     pthread_mutex_unlock(&pause->lock);
 }
 

@@ -224,8 +224,8 @@ int sparsestream_libvirt_upload(virStorageVolPtr volume,
  *
  * `total` of the statistics is known. If libvirt's event loop runs in another thread, the download delays it while the
  * sink is slower than the daemon, for at most a second at a time, unless SPARSESTREAM_LIBVIRT_NO_PAUSE is set. That does
- * not bound the memory if other calls use the connection meanwhile, since they read the messages of all its streams: give
- * downloads at the same time a connection each.
+ * not bound the memory if other calls use the connection at the same time, since they read the messages of all its
+ * streams: give parallel downloads a connection each.
  *
  * Returns as sparsestream_libvirt_upload().
  */

@@ -153,11 +153,11 @@ static int64_t receive_data(struct lv_stream *stream, void *buffer, size_t lengt
         return connection_lost(stream);
     if (length > SPARSESTREAM_LIBVIRT_MESSAGE)
         length = SPARSESTREAM_LIBVIRT_MESSAGE;
-    pause_reading(stream->pause, true);
     guard(stream, &saved);
+    pause_before(stream->pause);
     got = virStreamRecvFlags(stream->stream, buffer, length, VIR_STREAM_RECV_STOP_AT_HOLE);
+    pause_after(stream->pause, (int64_t) length, got, got == HOLE_NEXT);
     unguard(stream, &saved);
-    pause_reading(stream->pause, false);
     if (got == HOLE_NEXT)
         return SPARSESTREAM_AT_HOLE;
     if (got == NOT_READY)

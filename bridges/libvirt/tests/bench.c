@@ -101,7 +101,7 @@ static void move_plainly(const struct job *job, virConnectPtr connection, virSto
 
 /* ---- The bridge ---- */
 
-static void move_with_bridge(const struct job *job, virStorageVolPtr volume, int fd)
+static void move_with_bridge(const struct job *job, virStorageVolPtr volume, int fd, uint64_t flags)
 {
     struct sparsestream_libvirt_failure failure = FAILURE;
     int r;
@@ -114,7 +114,7 @@ static void move_with_bridge(const struct job *job, virStorageVolPtr volume, int
     } else {
         struct sparsestream_sink *sink = fd_sink(fd);
 
-        r = sparsestream_libvirt_download(volume, 0, 0, sink, NULL, NULL, &failure);
+        r = sparsestream_libvirt_download(volume, 0, 0, sink, LIBVIRT_OPTIONS(.flags = flags), NULL, &failure);
         sparsestream_sink_free(sink);
     }
     if (r < 0)
@@ -123,10 +123,11 @@ static void move_with_bridge(const struct job *job, virStorageVolPtr volume, int
 
 /* ---- Contenders ---- */
 
-enum contender { PLAIN, BRIDGE, PLAIN_EVENTS, BRIDGE_EVENTS, VIRSH, CONTENDERS };
+enum contender { PLAIN, BRIDGE, PLAIN_EVENTS, BRIDGE_EVENTS, BRIDGE_UNBOUNDED, VIRSH, CONTENDERS };
 
 static const char *const names[] = { "plain C adapter", "bridge", "plain C adapter, event thread",
-                                     "bridge, event thread", "virsh (has an event thread)" };
+                                     "bridge, event thread", "bridge, event thread, NO_PAUSE",
+                                     "virsh (has an event thread)" };
 
 static _Noreturn void become_virsh(const struct job *job, const char *target)
 {
@@ -140,7 +141,7 @@ static _Noreturn void become_virsh(const struct job *job, const char *target)
 
 static _Noreturn void run_contender(enum contender contender, const struct job *job, const char *target)
 {
-    const bool events = contender == PLAIN_EVENTS || contender == BRIDGE_EVENTS;
+    const bool events = contender >= PLAIN_EVENTS;
     virConnectPtr connection;
     virStoragePoolPtr pool;
     virStorageVolPtr volume;
@@ -159,7 +160,7 @@ static _Noreturn void run_contender(enum contender contender, const struct job *
     if (contender == PLAIN || contender == PLAIN_EVENTS)
         move_plainly(job, connection, volume, fd);
     else
-        move_with_bridge(job, volume, fd);
+        move_with_bridge(job, volume, fd, contender == BRIDGE_UNBOUNDED ? SPARSESTREAM_LIBVIRT_NO_PAUSE : 0);
     _exit(0);
 }
 
