@@ -125,8 +125,8 @@ fn a_receiver_is_not_silent_for_longer_than_it_was_told() {
             // More than the pipe takes. Nobody reads from that.
             let _ = far.write(&vec![1; 1 << 18]);
         }
-        let begun = Instant::now();
-        while begun.elapsed() < 20 * KEEPALIVE {
+        // Counted, because a busy machine sleeps longer than it should.
+        for _ in 0..20 {
             let timeout = waits(&mut receiver).expect("a sign of life is due");
             assert!(timeout <= KEEPALIVE, "{timeout:?}");
             std::thread::sleep(timeout);
