@@ -1,17 +1,17 @@
-//! Memory that is taken without the risk that the process is ended.
+//! Memory whose allocation can fail without ending the process.
 
 use crate::error::{Error, Operation, Result, Side};
 
-/// A value in memory of its own.
+/// A value on the heap.
 pub fn boxed<T>(value: T) -> Result<Box<T>> {
     crate::sys::boxed(value)
         .ok_or_else(|| Error::nowhere(Operation::Allocate, Side::None, libc::ENOMEM))
 }
 
-/// The alignment that suits the kernel and every device best.
+/// An alignment that is enough for the kernel and every device.
 const ALIGNMENT: usize = 4096;
 
-/// Bytes at an aligned address, taken without the risk of an abort.
+/// Bytes at an aligned address. A failed allocation is an error.
 #[derive(Debug, Default)]
 pub struct Buffer {
     bytes: Vec<u8>,
@@ -19,7 +19,7 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// A buffer of `length` bytes, all zero, of which only what is used takes memory.
+    /// A buffer of `length` zero bytes. Only pages that are used take memory.
     pub fn new(length: usize) -> Result<Self> {
         let none = || Error::nowhere(Operation::Allocate, Side::None, libc::ENOMEM);
         let whole = length.checked_add(ALIGNMENT).ok_or_else(none)?;

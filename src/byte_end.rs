@@ -18,14 +18,14 @@ pub enum Coming {
     End,
 }
 
-/// A descriptor that is read or written as it comes, from its position on. Neither ever waits, and
-/// writing raises no SIGPIPE. It is never owned here.
+/// A descriptor that is read or written in order. Calls never wait, and writes raise no SIGPIPE. The caller
+/// owns it.
 #[derive(Debug)]
 pub struct ByteEnd {
     fd: Fd,
     kind: FileKind,
     way: Way,
-    /// It is a socket whose own calls are allowed.
+    /// It is a socket, and recvmsg(2) and sendmsg(2) are allowed.
     messages: bool,
     /// The errno with which a send from a file failed. If it was the socket's own failure, it is not reported
     /// again.
@@ -33,7 +33,7 @@ pub struct ByteEnd {
 }
 
 impl ByteEnd {
-    /// The end that this descriptor is, which was found to be of this kind.
+    /// The end for a descriptor of this kind.
     pub fn new(fd: Fd, kind: FileKind, side: Side) -> Result<Self> {
         let error = |errno| Error::nowhere(Operation::Open, side, errno);
         if kind == FileKind::Socket && sys::socket_type(fd).map_err(error)? != libc::SOCK_STREAM {
@@ -60,7 +60,7 @@ impl ByteEnd {
         }
     }
 
-    /// Reads what is there, into one buffer and what is more into the next. 0 means the end.
+    /// Reads available bytes into the first buffer, and the rest into the second. 0 means the end.
     pub fn read(&mut self, first: &mut [u8], second: &mut [u8]) -> Sys<usize> {
         if self.messages {
             match sys::recv(self.fd, first, second) {
@@ -74,7 +74,7 @@ impl ByteEnd {
     /// The result that a read would give, found without reading.
     pub fn look(&self) -> Sys<Coming> {
         let events = match sys::poll(self.fd, libc::POLLIN | libc::POLLRDHUP, Duration::ZERO) {
-            // Where poll(2) is forbidden nothing is known.
+            // If poll(2) is forbidden, nothing is known.
             Err(errno) if sys::is_refusal(errno) => return Ok(Coming::Bytes),
             events => events?,
         };
@@ -84,13 +84,13 @@ impl ByteEnd {
         let ended = events & (libc::POLLRDHUP | libc::POLLHUP) != 0;
         Ok(match events {
             0 => Coming::Nothing,
-            // Both may be set: what is left comes before the end.
+            // Both may be set: the remaining bytes come before the end.
             _ if ended && sys::readable_bytes(self.fd) == Ok(0) => Coming::End,
             _ => Coming::Bytes,
         })
     }
 
-    /// Writes what goes of one buffer and then of the next. Never 0.
+    /// Writes as much as possible of the first buffer and then of the second. Never 0.
     pub fn write(&mut self, first: &[u8], second: &[u8]) -> Sys<usize> {
         let count =
             if self.messages { sys::send(self.fd, first, second) } else { Err(libc::ENOSYS) };
@@ -109,7 +109,7 @@ impl ByteEnd {
         if count == 0 { Err(libc::EIO) } else { Ok(count) }
     }
 
-    /// Sends some of a part of a file, without a copy.
+    /// Sends some bytes of a range of a file, without a copy.
     pub fn send_from(&mut self, extent: &Extent) -> Sys<Attempt> {
         let Extent { fd, offset, length } = *extent;
         let answer = match self.kind {
@@ -128,16 +128,16 @@ impl ByteEnd {
         }
     }
 
-    /// Whether what it took of a file is its own, and not the file's pages, which may change before
-    /// they are read.
+    /// Whether it copies data of a file. If not, it may hold pages of the file, which can change before they are
+    /// read.
     #[must_use]
     pub fn copies(&self) -> bool {
         self.kind == FileKind::Regular
     }
 
-    /// Puts what is there into a pipe, without a copy, at most this many bytes. `Moved(0)` means the end.
+    /// Moves at most this many available bytes into a pipe, without a copy. `Moved(0)` means the end.
     pub fn feed(&mut self, pipe: &mut Pipe, most: u64) -> Sys<Attempt> {
-        // splice(2) has no flag for one call that must not wait for anything but a pipe.
+        // The flag of splice(2) for one call that must not wait applies to pipes only.
         if !matches!(self.kind, FileKind::Pipe | FileKind::Regular) && blocks(self.fd) {
             return Ok(Attempt::Declined(None));
         }
@@ -156,7 +156,7 @@ impl ByteEnd {
         }
     }
 
-    /// Whether [`ByteEnd::send_from`] may be the way.
+    /// Whether [`ByteEnd::send_from`] is worth trying.
     #[must_use]
     pub fn sends_from_files(&self) -> bool {
         // sendfile(2) has no flag for one call that must not wait. splice(2) into a pipe has one, but
@@ -170,7 +170,7 @@ impl ByteEnd {
         Waiting::Descriptor { fd: self.fd, events, blocking: blocks(self.fd) }
     }
 
-    /// Makes a call in the best way that the descriptor knows, and remembers it.
+    /// Makes a call in the best way that works with the descriptor, and remembers the way.
     fn in_best_way<T>(&mut self, mut make: impl FnMut(Fd, Way) -> Sys<T>) -> Sys<T> {
         loop {
             match (make(self.fd, self.way), self.way.lesser()) {

@@ -1,9 +1,9 @@
-//! The facts that a block device is asked for, also where its ioctls are forbidden.
+//! The facts about a block device, even if its ioctls are forbidden.
 
 use crate::sys::{self, Fd, Sys};
 
-/// The sector that is assumed if a device does not report one: no common one is larger. Where it is too
-/// large, some zeros more are written than need be.
+/// The sector that is assumed if a device does not report one. No common one is larger; if it is too large, some
+/// zeros are written unnecessarily.
 const SECTOR: u64 = 4096;
 
 /// Bytes of a block device. The file position is kept.

@@ -1,8 +1,8 @@
-//! The sparse tree digest: a BLAKE3 chain over fixed blocks, in which a hole of any length costs
-//! the same. docs/digest.md is the specification; tests/digest/reference.py is written from it.
+//! The sparse tree digest: a BLAKE3 chain over fixed blocks, in which a hole of any length costs the same.
+//! docs/digest.md is the specification; tests/digest/reference.py is written from it.
 //!
-//! No I/O, no allocation, no clock. Order is the stream's. Blocks may be hashed elsewhere and in
-//! any order with [`block`], and are then chained in order with [`Digest::block`].
+//! No I/O, no allocation, no clock. Content is added in the order of the stream. Blocks may be hashed
+//! elsewhere and in any order with [`block`], and are then chained in order with [`Digest::block`].
 
 use crate::zero::is_zero;
 use blake3::Hasher;
@@ -39,7 +39,7 @@ pub fn block(bytes: &[u8; BLOCK]) -> Block {
     if is_zero(bytes) { Block::Zeros } else { Block::Data(*blake3::hash(bytes).as_bytes()) }
 }
 
-/// A stretch of the stream that was to be chained does not start or end where it must.
+/// The error for a block that is not added at a multiple of its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Misplaced;
 
@@ -88,7 +88,7 @@ struct Kept {
 }
 
 impl Kept {
-    /// Ends the range, which is followed by something else at this offset.
+    /// Ends the range at this offset.
     fn close(&mut self, offset: u64) {
         if self.open != 0 {
             let mut bytes = [0; LENGTH + 16];
@@ -102,13 +102,13 @@ impl Kept {
 }
 
 /// The block that is not complete. Its zeros are hashed only once something else follows them.
-// The two differ in size, which is never held more than once or twice.
+// The variants differ much in size, but only one or two values exist at a time.
 #[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone)]
 enum Open {
     /// This many zeros, fewer than a block.
     Zeros(usize),
-    /// Something else. The hasher knows how much.
+    /// Something else. The hasher counts the bytes.
     Data(Hasher),
 }
 
@@ -137,7 +137,7 @@ impl State {
         within(self.offset)
     }
 
-    /// It as bytes that mean the same on every machine.
+    /// Packs it into bytes that are the same on every machine.
     #[must_use]
     pub fn pack(&self) -> [u8; Self::PACKED] {
         let mut packed = [0; Self::PACKED];
@@ -149,7 +149,7 @@ impl State {
         packed
     }
 
-    /// It from such bytes; `None` if no digest has that state. The hashes cannot be checked.
+    /// Unpacks such bytes; `None` if no digest has that state. The hashes cannot be checked.
     #[must_use]
     pub fn unpack(packed: &[u8; Self::PACKED]) -> Option<Self> {
         let number = |at: usize| packed[at..at + 8].try_into().map(u64::from_le_bytes).ok();
@@ -165,9 +165,9 @@ impl State {
     }
 }
 
-/// The digest of what it was given so far, in order and from the stream's first byte.
+/// The digest of the content that was added so far, in order, from the first byte of the stream.
 ///
-/// A stream has at most 2^63 - 1 bytes, which is the caller's to check: offsets wrap beyond 2^64.
+/// The caller ensures that a stream has at most 2^63 - 1 bytes: offsets wrap beyond 2^64.
 #[derive(Debug, Clone)]
 pub struct Digest {
     offset: u64,
@@ -188,8 +188,8 @@ impl Default for Digest {
 }
 
 impl Digest {
-    /// One that continues where the state was taken. `open` is the last [`State::open`] bytes
-    /// before its offset, with zeros for those that were in a hole or kept.
+    /// A digest that continues from a state. `open` is the last [`State::open`] bytes before its offset, with
+    /// zeros for those that were in a hole or kept.
     pub fn resume(state: &State, open: &[u8]) -> Result<Self, Misplaced> {
         if open.len() != state.open() {
             return Err(Misplaced);
@@ -210,13 +210,13 @@ impl Digest {
         State { offset: self.offset, content: self.content, kept: self.kept }
     }
 
-    /// How many bytes of the stream it was given.
+    /// Bytes of the stream that were added.
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Takes in data.
+    /// Adds data.
     pub fn data(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
             self.kept.close(self.offset);
@@ -224,7 +224,7 @@ impl Digest {
         }
     }
 
-    /// Takes in a hole of this many bytes. It equals as many zero bytes of data.
+    /// Adds a hole of this many bytes. It equals as many zero bytes of data.
     pub fn hole(&mut self, length: u64) {
         if length != 0 {
             self.kept.close(self.offset);
@@ -232,15 +232,15 @@ impl Digest {
         }
     }
 
-    /// Takes in this many bytes that the receiver keeps. Their content counts as zeros; their place
-    /// counts too. Ranges that meet are one.
+    /// Adds this many bytes that the receiver keeps. Their content counts as zeros, and their place counts.
+    /// Adjacent ranges are one.
     pub fn keep(&mut self, length: u64) {
         self.kept.open = self.kept.open.wrapping_add(length);
         self.zeros(length);
     }
 
-    /// Takes in a block of [`BLOCK`] bytes that was examined by [`block`]. The offset must be a
-    /// multiple of that; if it is not, nothing is changed.
+    /// Adds a block of [`BLOCK`] bytes that was examined by [`block`]. Fails without an effect if the offset is
+    /// not a multiple of that.
     pub fn block(&mut self, block: Block) -> Result<(), Misplaced> {
         if within(self.offset) != 0 {
             return Err(Misplaced);
@@ -254,8 +254,7 @@ impl Digest {
         Ok(())
     }
 
-    /// The digest of the stream, as if it ended here. At most the last block is hashed for it, on
-    /// the side.
+    /// The digest of the stream, as if it ended here. At most the last block is hashed for it, in a copy.
     #[must_use]
     pub fn root(&self) -> Hash {
         let mut content = self.content;
@@ -284,7 +283,7 @@ impl Digest {
         }
         let mut blocks = bytes.chunks_exact(BLOCK);
         for whole in &mut blocks {
-            // Not by way of `piece`: hashed at one go, and never copied.
+            // Without `piece`: a whole block is hashed at once, and not copied.
             if is_zero(whole) {
                 self.content.zeros(BLOCK as u64);
             } else {
@@ -336,7 +335,7 @@ impl Digest {
         self.moved(length);
     }
 
-    /// The open block has this many bytes more. It is chained if it is complete now.
+    /// Adds this many bytes to the open block, which is chained if it is complete now.
     fn moved(&mut self, by: usize) {
         self.offset = self.offset.wrapping_add(by as u64);
         if by == 0 || within(self.offset) != 0 {
@@ -349,7 +348,7 @@ impl Digest {
     }
 }
 
-/// How far into a block this is.
+/// The offset within its block.
 fn within(offset: u64) -> usize {
     (offset % BLOCK as u64) as usize
 }

@@ -1,7 +1,7 @@
-//! Direct I/O: the alignment that O_DIRECT asks for, and reads and writes that need none.
+//! Direct I/O: the alignment that O_DIRECT needs, and reads and writes without any.
 //!
-//! Reads and writes of any offset, length and memory are made of whole blocks here. A write that covers
-//! only a part of a block is collected in the [`Edge`] until the rest of the block has come.
+//! Reads and writes of any offset, length and memory are turned into whole blocks. A part of a block is
+//! collected in the [`Edge`] until the rest of the block comes.
 
 use crate::buffer::Buffer;
 use crate::device;
@@ -12,10 +12,10 @@ use crate::sys::{self, Fd, FileKind, Sys};
 /// larger, and a multiple of the real one is always right.
 const BLOCK: u64 = 4096;
 
-/// The largest block that is tried, and that is believed.
+/// The largest block that is tried or accepted.
 const LARGEST: u64 = 64 << 10;
 
-/// Bytes that are copied at a time where the memory of a caller is not aligned.
+/// Bytes that are copied at a time if the caller's memory is not aligned.
 const BOUNCE: usize = 256 << 10;
 
 /// The multiples that direct I/O on one descriptor needs. Both are powers of two.
@@ -41,7 +41,7 @@ impl Alignment {
                 return Ok(None);
             }
             if block.is_power_of_two() && memory.is_power_of_two() && block <= LARGEST {
-                // A place in memory that fits an offset is easier to find than one that does not.
+                // A larger block makes each block of an aligned buffer start at an aligned address.
                 let block = block.max(memory.min(LARGEST));
                 return Ok(Some(Alignment { block, memory: memory.min(block) }));
             }
@@ -72,9 +72,9 @@ fn tried(fd: Fd) -> Sys<u64> {
     let mut buffer = Buffer::new(LARGEST as usize).map_err(|error| error.errno())?;
     let size = sys::size(fd)?;
     let mut block = 512;
-    // A read at the end of the file succeeds whatever its alignment is: it shows nothing.
+    // A read at the end of the file succeeds with any alignment, and proves nothing.
     while block <= LARGEST && 2 * block <= size {
-        // Not at the start of the file, which is a multiple of everything.
+        // Not at the start of the file: 0 is aligned to any block.
         match sys::pread_blocks(fd, &mut buffer.bytes_mut()[..block as usize], block) {
             Err(libc::EINVAL) => block *= 2,
             Ok(_) => return Ok(block),
@@ -94,7 +94,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// A reader that has taken no memory yet.
+    /// A reader. It allocates memory when it needs some.
     pub fn new(fd: Fd, alignment: Alignment) -> Self {
         Reader { fd, alignment, bounce: None }
     }
@@ -154,7 +154,7 @@ impl Part<'_> {
     }
 }
 
-/// The errno of a write that would need to know the rest of a block which cannot be read.
+/// The errno of a write to a part of a block whose rest cannot be read.
 pub const BLIND: i32 = libc::EINVAL;
 
 /// Writes of a descriptor with O_DIRECT, in the order of their offsets.
@@ -169,7 +169,7 @@ pub struct Writer {
     edge: Edge,
     block: Buffer,
     bounce: Option<Buffer>,
-    /// The end of the last block that was written whole for the sake of a part of it.
+    /// The end of the last block that was padded, because only a part of it was to be written.
     padded: u64,
 }
 
@@ -197,12 +197,12 @@ impl Writer {
         self.old_end
     }
 
-    /// The end of the furthest block that was written whole, though only a part of it was asked for.
+    /// The end of the last block that was padded, because only a part of it was to be written.
     pub fn padded(&self) -> u64 {
         self.padded
     }
 
-    /// How many bytes at this offset, of `length` that come, only [`Writer::put`] can take; 0 if none.
+    /// Bytes of `length` at this offset that only [`Writer::put`] can take; 0 if none.
     pub fn part(&self, offset: u64, length: u64) -> u64 {
         let block = self.alignment.block;
         if self.edge.is_open() || offset % block != 0 || length < block {
@@ -240,7 +240,7 @@ impl Writer {
         }
     }
 
-    /// Puts a part into its block, which is written once it is full. Returns how much of it.
+    /// Copies a part into its block, which is written once it is full. Returns how much of it.
     pub fn put(&mut self, part: Part<'_>, offset: u64) -> Sys<u64> {
         let range = loop {
             match self.edge.want(offset, part.length()) {
@@ -261,7 +261,7 @@ impl Writer {
         Ok(range.len() as u64)
     }
 
-    /// Writes the block that is only filled in part.
+    /// Writes the block that is filled only in part.
     pub fn settle(&mut self) -> Sys<()> {
         if self.edge.is_dirty() { self.store() } else { Ok(()) }
     }

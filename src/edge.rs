@@ -1,25 +1,25 @@
-//! The one block of a direct target that is only filled in part so far.
+//! The one block of a direct target that is filled only in part so far.
 //!
 //! A stream comes in the order of its offsets. So only the block that it has reached can be incomplete, and
-//! each block is written once. This is the bookkeeping; who uses it does the I/O.
+//! each block is written once. This module keeps the state; the caller does the I/O.
 
 use std::ops::Range;
 
 /// The step that must be taken before bytes can be put at an offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Want {
-    /// Write the block at this offset: it is left.
+    /// Write the block at this offset: the stream has left it.
     Store(u64),
-    /// Get what the block at this offset holds, and call [`Edge::opened`].
+    /// Read the block at this offset, and call [`Edge::opened`].
     Load(u64),
-    /// Nothing: put them at this place in the block, and call [`Edge::filled`].
+    /// Copy the bytes to this place in the block, and call [`Edge::filled`].
     Fill(Range<usize>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Closed,
-    /// It is in memory, and this much of it from its start has come.
+    /// It is in memory, and this many bytes from its start have come.
     Open(u64),
 }
 
@@ -33,7 +33,7 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// None yet, of blocks of this size.
+    /// The state without a block, for blocks of this size.
     pub fn new(block: u64) -> Self {
         Edge { block, at: 0, state: State::Closed, dirty: false }
     }
@@ -56,7 +56,7 @@ impl Edge {
         *self = Edge { block: self.block, at, state: State::Open(0), dirty: false };
     }
 
-    /// Bytes were put into it.
+    /// Bytes were copied into it.
     pub fn filled(&mut self, range: &Range<usize>) {
         self.state = State::Open(range.end as u64);
         self.dirty = true;
@@ -67,7 +67,7 @@ impl Edge {
         self.state = State::Open(range.end as u64);
     }
 
-    /// It was written. A block that is full is left.
+    /// It was written. A full block is not used any more.
     pub fn stored(&mut self) {
         self.dirty = false;
         if self.is_full() {
@@ -96,7 +96,7 @@ impl Edge {
         self.dirty
     }
 
-    /// Its offset, and how much of it has come.
+    /// Its offset, and the number of bytes that have come.
     pub fn pending(&self) -> (u64, u64) {
         match self.state {
             State::Closed => (self.at, 0),

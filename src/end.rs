@@ -10,13 +10,13 @@
 //! | `source` | a source, and its further abilities |
 //! | `sink` | a sink, and its further abilities |
 //! | `ways` | the ways in which data moves past the loop's memory |
-//! | `addressed` | ends that answer to offsets, with several requests under way |
+//! | `addressed` | ends that take requests by offset, several at a time |
 //! | `introduction` | the report of a peer about its stream |
 //! | `hole` | a hole that was made |
 //!
-//! An end has one small trait that is always there ([`Source`] or [`Sink`], with [`End`]), and hands
-//! out a further trait for each thing that it can do besides ([`SourceWays`], [`SinkWays`]). To add an
-//! ability, add a trait, one accessor that returns `None` by default, and its one user in the loop.
+//! An end has one small trait ([`Source`] or [`Sink`], with [`End`]), and returns a further trait for
+//! each ability beyond it ([`SourceWays`], [`SinkWays`]). To add an ability, add a trait, one accessor
+//! that returns `None` by default, and its one user in the loop.
 //!
 //! Any fallible call may fail with `EAGAIN` or `EINTR`. It is then made again with the same arguments,
 //! and nothing is lost. Calls that commit (`consume`, `committed`) cannot fail: they come after bytes
@@ -48,7 +48,7 @@ pub trait End: Send {
     /// Ends the stream with this error. Does nothing after a `finish` that succeeded.
     fn abort(&mut self, error: &Error);
 
-    /// Who or what the last `EAGAIN` waits for.
+    /// The descriptors or the event that the last `EAGAIN` waits for.
     fn waiting(&self) -> Waiting;
 
     /// The peer behind this end, if there is one that takes part in the transfer.
@@ -67,8 +67,8 @@ pub trait Peer {
     /// The number of times that the peer has shown that it is alive, without sending stream content.
     fn signs(&self) -> u64;
 
-    /// Sends everything that was kept back to be sent together with more, and a sign of life if one is
-    /// due at `now`.
+    /// Sends everything that was buffered to be sent together with more, and a sign of life if one is due
+    /// at `now`.
     fn flush(&mut self, now: Instant) -> Result<()>;
 
     /// The time at which [`Peer::flush`] is due even if nothing else happens.

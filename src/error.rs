@@ -12,30 +12,30 @@ mod place;
 mod rule;
 mod shown;
 
-/// The result of everything that can fail here.
+/// The result of a call that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// A failure. It can be made and kept without memory; only a text from outside may then be lost.
+/// A failure. It can be made and kept if memory is short; only a text from outside may then be lost.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The system, or a callback, answered with an errno.
+    /// A system call or a callback failed with an errno.
     #[error("{}: {} at offset {offset}: {}", side.name(), operation.name(), Words(*errno))]
     At {
         /// The operation that failed.
         operation: Operation,
-        /// To which end.
+        /// The end that failed.
         side: Side,
-        /// Where.
+        /// The offset.
         offset: u64,
         /// The system's errno.
         errno: i32,
     },
-    /// As [`Error::At`], where no offset applies.
+    /// As [`Error::At`], without an offset.
     #[error("{}: {}: {}", side.name(), operation.name(), Words(*errno))]
     Nowhere {
         /// The operation that failed.
         operation: Operation,
-        /// To which end.
+        /// The end that failed.
         side: Side,
         /// The system's errno.
         errno: i32,
@@ -45,11 +45,11 @@ pub enum Error {
     Because {
         /// The operation that failed.
         operation: Operation,
-        /// To which end.
+        /// The end that failed.
         side: Side,
-        /// Where.
+        /// The offset.
         offset: u64,
-        /// The errno that stands for it.
+        /// The errno.
         errno: i32,
         /// The reason.
         why: &'static str,
@@ -58,13 +58,13 @@ pub enum Error {
     #[error("sink: open: the stream has {total} bytes for offset {offset}, but there is room for {room}: {}",
             Words(*errno))]
     TooLong {
-        /// Where the first byte would go.
+        /// The offset of the first byte.
         offset: u64,
         /// Bytes of the stream.
         total: u64,
         /// Bytes that fit.
         room: u64,
-        /// The errno that stands for it.
+        /// The errno.
         errno: i32,
     },
     /// A callback failed, or the transfer was ended from outside, with a reason.
@@ -72,13 +72,13 @@ pub enum Error {
     Said {
         /// The operation that failed.
         operation: Operation,
-        /// To which end.
+        /// The end that failed.
         side: Side,
-        /// Where, if an offset applies.
+        /// The offset, if one applies.
         offset: Option<u64>,
-        /// The errno that stands for it.
+        /// The errno.
         errno: i32,
-        /// The words.
+        /// The text.
         text: Text,
     },
     /// Direct I/O cannot be done at an offset that is not a multiple of the block.
@@ -87,13 +87,13 @@ pub enum Error {
     Unaligned {
         /// The operation that failed.
         operation: Operation,
-        /// To which end.
+        /// The end that failed.
         side: Side,
-        /// Where.
+        /// The offset.
         offset: u64,
-        /// The number of bytes of which offsets and lengths must be multiples.
+        /// The block: offsets and lengths must be multiples of it.
         block: u64,
-        /// Why it cannot be done in another way.
+        /// The reason why it cannot be done in another way.
         why: &'static str,
     },
     /// The source ended before its end.
@@ -102,9 +102,9 @@ pub enum Error {
         Words(libc::ENODATA)
     )]
     EndedEarly {
-        /// Where it ended.
+        /// The offset at which it ended.
         offset: u64,
-        /// Where it should have ended.
+        /// The offset at which it should have ended.
         expected: u64,
     },
     /// A number breaks a rule. It came from a callback or the other end of a wire, or is an option of an end.
@@ -113,11 +113,11 @@ pub enum Error {
     Number {
         /// The operation that failed.
         operation: Operation,
-        /// On which end.
+        /// The end.
         side: Side,
-        /// Where.
+        /// The offset.
         offset: u64,
-        /// The errno that stands for it.
+        /// The errno.
         errno: i32,
         /// The rule.
         rule: &'static Rule,
@@ -133,12 +133,12 @@ pub enum Error {
         name: &'static str,
         /// The value received.
         bits: u64,
-        /// It has a sign.
+        /// Whether the value is signed.
         signed: bool,
         /// The values allowed.
         allowed: Allowed,
     },
-    /// The `size` of a struct is not that of a struct.
+    /// The `size` of a struct is not valid.
     #[error("{name}.size is {size}, but must be from {least} to {most}: {}", Words(libc::EINVAL))]
     Size {
         /// The argument.
@@ -157,10 +157,10 @@ pub enum Error {
         name: &'static str,
         /// The flags that are not allowed.
         unknown: u64,
-        /// All flags that are.
+        /// All flags that are allowed.
         allowed: u64,
     },
-    /// A struct asks for something that only a later version of the library knows.
+    /// A struct has a field of a later version that is not zero.
     #[error(
         "{name} has a byte that is not 0 at {at}, but must be 0 from {known}, the size that this version knows: {}",
         Words(libc::E2BIG)
@@ -173,7 +173,7 @@ pub enum Error {
         /// The size of the struct in this version.
         known: u32,
     },
-    /// An option needs a place or a sync, which a stream of bytes does not have.
+    /// An option needs offsets or a sync, which a stream of bytes does not have.
     #[error("{}: open: {name} is {value}, but must be 0 for a pipe, a socket or a character device: {}",
             side.name(), Words(libc::ESPIPE))]
     Unseekable {
@@ -187,11 +187,11 @@ pub enum Error {
     /// An argument cannot be used.
     #[error("{name} {why}: {}", Words(*errno))]
     Argument {
-        /// Which.
+        /// The argument.
         name: &'static str,
-        /// Why.
+        /// The reason.
         why: &'static str,
-        /// The errno that stands for it.
+        /// The errno.
         errno: i32,
     },
     /// No byte moved for longer than the limit.
@@ -200,9 +200,9 @@ pub enum Error {
     Late {
         /// The side that was waited for.
         side: Side,
-        /// How far the stream had come.
+        /// The position of the stream.
         offset: u64,
-        /// How long.
+        /// The time without progress, in milliseconds.
         waited_ms: u64,
     },
     /// The other end of a wire failed, and reported it.
@@ -210,13 +210,13 @@ pub enum Error {
     Peer {
         /// The operation that failed.
         operation: Operation,
-        /// To which of its ends.
+        /// The end of its transfer that failed.
         side: Side,
-        /// Where, if an offset applies.
+        /// The offset, if one applies.
         offset: Option<u64>,
-        /// The errno that it gave, in this machine's numbers.
+        /// Its errno, as the number of this machine.
         errno: i32,
-        /// Its own words.
+        /// Its text.
         text: Text,
     },
     /// The library itself failed: a panic was caught at its boundary.
@@ -268,7 +268,7 @@ impl Error {
         Error::argument(name, "must not be NULL", libc::EINVAL)
     }
 
-    /// The errno that stands for it, positive.
+    /// The positive errno.
     #[must_use]
     pub fn errno(&self) -> i32 {
         match *self {
@@ -313,7 +313,7 @@ impl Error {
         }
     }
 
-    /// To which end.
+    /// The end that failed.
     #[must_use]
     pub fn side(&self) -> Side {
         match *self {
@@ -337,7 +337,7 @@ impl Error {
         }
     }
 
-    /// Where, if an offset applies.
+    /// The offset, if one applies.
     #[must_use]
     pub fn offset(&self) -> Option<u64> {
         match *self {
@@ -360,7 +360,7 @@ impl Error {
         }
     }
 
-    /// Where the source should have ended, if it ended early.
+    /// The offset at which the source should have ended, if it ended early.
     #[must_use]
     pub fn expected(&self) -> Option<u64> {
         match *self {
@@ -369,13 +369,13 @@ impl Error {
         }
     }
 
-    /// Whether it is the failure of a wire's other end.
+    /// Whether the other end of a wire has failed.
     #[must_use]
     pub fn is_peers(&self) -> bool {
         matches!(self, Error::Peer { .. })
     }
 
-    /// Nothing failed: the end is not ready yet.
+    /// Whether the end is only not ready yet.
     #[must_use]
     pub fn would_block(&self) -> bool {
         matches!(
@@ -384,7 +384,7 @@ impl Error {
         )
     }
 
-    /// Nothing failed: a signal interrupted the call.
+    /// Whether a signal interrupted the call.
     #[must_use]
     pub fn interrupted(&self) -> bool {
         matches!(
@@ -394,8 +394,8 @@ impl Error {
     }
 }
 
-/// The errno of a failure that is final. An errno that means "call again" becomes EIO, because there is no call
-/// to repeat, and a caller that repeats one waits for ever.
+/// The errno of a failure that is final. An errno that means "call again" becomes EIO, because a caller that
+/// repeats the call would wait for ever.
 #[must_use]
 pub const fn lasting(errno: i32) -> i32 {
     match errno {
@@ -513,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peers_failure_is_told_in_its_words_or_by_its_numbers() {
+    fn a_peers_failure_is_reported_by_its_text_or_by_its_numbers() {
         let peer = |text: &[u8]| Error::Peer {
             operation: Operation::Write,
             side: Side::Sink,

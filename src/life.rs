@@ -1,4 +1,4 @@
-//! Whether an end may still be used: once it was finished or aborted it is over.
+//! The life of an end: once it was finished or aborted, it cannot be used.
 
 use crate::error::{Error, Operation, Result, Side};
 
@@ -15,7 +15,7 @@ pub enum Life {
 }
 
 impl Life {
-    /// `ESHUTDOWN` for what comes after the end.
+    /// Fails with `ESHUTDOWN` after the end.
     #[inline(always)]
     pub fn check(self, operation: Operation, side: Side, offset: u64) -> Result<()> {
         match self {
@@ -31,7 +31,7 @@ impl Life {
         Error::Because { operation, side, offset, errno, why }
     }
 
-    /// It failed, unless it was over already.
+    /// Aborts it, unless it was finished or aborted before.
     pub fn abort(&mut self) {
         if *self == Life::Open {
             *self = Life::Aborted;

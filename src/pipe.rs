@@ -1,17 +1,16 @@
-//! A pipe of our own: data passes through it from one descriptor to another as pages, not through
-//! memory.
+//! A private pipe: data moves through it from one descriptor to another as pages, without a copy.
 
 use crate::sys::{self, Fd, Sys};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// Enough to make the calls cheap. An unprivileged user may have 256 pipes of this size by default:
+/// The size of the pipe: enough to make the calls cheap. An unprivileged user may have 256 of them by default:
 /// /proc/sys/fs/pipe-user-pages-soft.
 const SIZE: i32 = 256 << 10;
 
 /// A pipe smaller than this is not worth its calls.
 const LEAST: usize = 64 << 10;
 
-/// Both ends of a pipe, and how much is in it.
+/// Both ends of a pipe, and the number of bytes in it.
 #[derive(Debug)]
 pub struct Pipe {
     read: OwnedFd,
@@ -21,11 +20,11 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// An empty pipe. `None` if there is none to be had, or only a small one.
+    /// An empty pipe. `None` if it cannot be made, or only a small one.
     #[must_use]
     pub fn new() -> Option<Self> {
         let (read, write) = sys::pipe().ok()?;
-        // As one of the standard three it would take what the process prints.
+        // As standard output or error it would receive the output of the process.
         if read.as_raw_fd().min(write.as_raw_fd()) <= libc::STDERR_FILENO {
             return None;
         }
@@ -46,15 +45,14 @@ impl Pipe {
         self.room
     }
 
-    /// Takes at most this many bytes from a descriptor, from an offset of it if it has one. 0 means
-    /// that it has no more.
+    /// Fills it with at most this many bytes of a descriptor, from an offset if one is given. 0 means the end.
     pub fn fill(&mut self, from: Fd, at: Option<u64>, most: u64) -> Sys<u64> {
         let count = sys::splice(from, at, self.write.as_raw_fd(), None, most)?;
         self.held += count;
         Ok(count)
     }
 
-    /// Gives at most this many bytes of what it holds to an offset of a file.
+    /// Moves at most this many bytes to an offset of a file.
     pub fn drain(&mut self, to: Fd, at: u64, most: u64) -> Sys<u64> {
         let most = most.min(self.held);
         let count = sys::splice(self.read.as_raw_fd(), None, to, Some(at), most)?;
@@ -62,7 +60,7 @@ impl Pipe {
         Ok(count)
     }
 
-    /// Reads of what it holds.
+    /// Reads bytes from it.
     pub fn read(&mut self, buffer: &mut [u8]) -> Sys<usize> {
         let count = sys::read(self.read.as_raw_fd(), buffer, &mut [], sys::Way::Plain)?;
         self.held = self.held.saturating_sub(count as u64);

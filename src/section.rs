@@ -1,12 +1,12 @@
-//! Where the data and the holes of a descriptor are.
+//! Finds the data and the holes of a descriptor.
 //!
-//! The map that a file system gives is a hint: it may be outdated before it is used, and it may be wrong. An
-//! answer always makes progress, and never calls data a hole unless the file system reported it without
-//! contradicting itself, and could know what is in the page cache.
+//! The map of a file system is a hint: it may be outdated before it is used, and it may be wrong. Each answer
+//! makes progress. A range is a hole only if the file system reported it without contradicting itself, and
+//! its map covers the page cache.
 //!
 //! | module | subject |
 //! |---|---|
-//! | this one | what a section is |
+//! | this one | a section |
 //! | `query` | questions that leave the file position as it was |
 //! | `walk` | a walk along the map |
 //! | `probe` | one question to the map, and whether its answer is believed |
@@ -31,9 +31,9 @@ pub use walk::Walk;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Kind {
-    /// Nothing: the end is reached.
+    /// The end.
     End,
-    /// Bytes.
+    /// Stored bytes.
     Data,
     /// A hole: it reads as zeros and is not stored.
     Hole,

@@ -1,18 +1,17 @@
-//! Somebody else's words about a failure, made fit to be shown.
+//! Text about a failure that comes from outside, made safe to show.
 
 use crate::sys;
 use std::fmt;
 
 /// Printable characters, as many as the wire can carry.
 ///
-/// They are in memory of their own, so that an error without words is small. Where there is no memory they
-/// are lost, and the text is empty.
+/// They are on the heap, so that an error without a text is small. If there is no memory, the text is empty.
 #[derive(Default, PartialEq, Eq)]
 pub struct Text {
     words: Option<Box<Words>>,
 }
 
-/// The same in place: for a thread's own memory, which should need no destructor.
+/// As [`Text`], without the heap: for thread-local memory, which should need no destructor.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Words {
     bytes: [u8; Text::ROOM],
@@ -23,15 +22,15 @@ impl Text {
     /// The most bytes of a text.
     pub const ROOM: usize = 255;
 
-    /// These words, cut at a character's boundary if they are too long. Everything that could confuse
-    /// a terminal or a log becomes a question mark: control characters, those that change the
-    /// direction or the line, and bytes that are not UTF-8.
+    /// These bytes as text, cut at a character's boundary if they are too long. Everything that could confuse a
+    /// terminal or a log becomes a question mark: control characters, characters that change the direction or
+    /// the line, and bytes that are not UTF-8.
     #[must_use]
     pub fn new(words: &[u8]) -> Self {
         Words::new(words).into()
     }
 
-    /// The words in which a value is displayed, cut if they are too long.
+    /// A value as it is displayed, cut if it is too long.
     #[must_use]
     pub fn of(value: &impl fmt::Display) -> Self {
         let mut text = Words::EMPTY;
@@ -103,7 +102,7 @@ impl fmt::Write for Words {
     }
 }
 
-/// Whether a character is no more than a glyph in a line.
+/// Whether a character is only a glyph in a line.
 fn shows(character: char) -> bool {
     !character.is_control()
         && !matches!(

@@ -3,8 +3,8 @@
 /// Whether every byte is zero.
 #[must_use]
 pub fn is_zero(bytes: &[u8]) -> bool {
-    // Pieces that the compiler turns into vector code, left at the first that is not zero. One
-    // stream of loads: faster than memcmp(3) of a block with itself, which needs two.
+    // The compiler turns each piece into vector code; the loop ends at the first that is not zero. One stream
+    // of loads is faster than memcmp(3) of a block with itself, which needs two.
     let mut pieces = bytes.chunks_exact(256);
     pieces.by_ref().all(|piece| piece.iter().fold(0, |all, byte| all | byte) == 0)
         && pieces.remainder().iter().all(|byte| *byte == 0)

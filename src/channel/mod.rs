@@ -4,17 +4,17 @@
 //!     worker:  file -> Transfer -> ChannelSink  =|queue|=>  ChannelSource -> Transfer -> stream  :event loop
 //! ```
 //!
-//! | module | its one job |
+//! | module | subject |
 //! |---|---|
-//! | `state` | what both ends share, under one lock: the queue, and how far each end is |
-//! | `sink` | the end that puts in |
-//! | `source` | the end that takes out |
+//! | `state` | the state that both ends share, under one lock: the queue, and the phase of each end |
+//! | `sink` | the end that is written |
+//! | `source` | the end that is read |
 //!
-//! Data lies in chunks of 64 KiB. An end owns the chunk that it fills or empties; only what is put behind an
-//! earlier piece is copied under the lock. Each end has an eventfd that can be read whenever the end is ready.
+//! Data lies in chunks of 64 KiB. An end owns the chunk that it fills or empties; only data that is appended
+//! to an earlier piece is copied under the lock. Each end has an eventfd that is readable while it is ready.
 //!
-//! The stream ends as over a wire: the sink is finished when the source has been, and a failure of one side
-//! is the failure of the other.
+//! The stream ends as over a wire: the sink finishes once the source has, and a failure of one end is
+//! reported by the other.
 
 mod sink;
 mod source;

@@ -1,4 +1,4 @@
-//! The end of a channel that puts in.
+//! The end of a channel that is written.
 
 use super::state::{Announced, Chunk, Item, SMALL, Shared};
 use crate::end::{End, HoleWay, Lend, Made, Plan, Sink, SinkInfo, SinkWays};
@@ -26,7 +26,7 @@ impl ChannelSink {
         Error::at(operation, Side::Sink, self.offset, errno)
     }
 
-    /// An empty chunk. One that was lent and not used is as good as any.
+    /// An empty chunk: the one that was lent and not used, or another.
     fn chunk(&mut self, operation: Operation) -> Result<Chunk> {
         if let Some(chunk) = self.lent.take() {
             return Ok(chunk);
@@ -41,7 +41,7 @@ impl ChannelSink {
         chunk.ok_or_else(|| self.error(operation, libc::EAGAIN))
     }
 
-    /// Puts in a section of another kind than data.
+    /// Adds a section that is not data.
     fn put(&mut self, operation: Operation, item: Item, length: u64) -> Result<()> {
         self.life.check(operation, Side::Sink, self.offset)?;
         Error::check_end(operation, Side::Sink, self.offset, length)?;
@@ -127,7 +127,7 @@ impl SinkWays for ChannelSink {
 impl Lend for ChannelSink {
     fn room(&mut self) -> Result<Option<&mut [u8]>> {
         if self.lent.is_none() {
-            // Without a chunk there may still be room behind the last piece, for a write.
+            // Without a chunk a write may still be appended to the last piece.
             self.lent = self
                 .chunk(Operation::Write)
                 .map(Some)
@@ -193,7 +193,7 @@ impl Drop for ChannelSink {
     }
 }
 
-/// The error of the other side when an end is freed before it was finished.
+/// The error that an end reports if the other was freed before it was finished.
 pub(super) fn freed(side: Side) -> Error {
     Error::nowhere(Operation::Finish, side, libc::ECANCELED)
 }

@@ -1,4 +1,4 @@
-//! The end of a channel that takes out.
+//! The end of a channel that is read.
 
 use super::sink::freed;
 use super::state::{Chunk, Item, Shared};
@@ -89,7 +89,7 @@ impl Source for ChannelSource {
             state.check_sink()?;
             Ok(state.hear())
         })?;
-        // Nothing was sent yet, so the stream is not known.
+        // The sink has not announced its stream yet.
         let announced = announced.ok_or_else(|| self.error(Operation::Open, libc::EAGAIN))?;
         Ok(SourceInfo {
             total: announced.total,
@@ -117,7 +117,7 @@ impl Source for ChannelSource {
 
     fn look(&mut self) -> Result<Look> {
         let (kind, length) = self.next_kind(Operation::Map)?;
-        // More of the same may come behind it.
+        // More data may come behind it, and belong to the same section.
         let known = kind != Kind::Data;
         Ok(Look { kind, length: known.then_some(length) })
     }

@@ -15,7 +15,7 @@ pub(super) const CHUNK: usize = 64 << 10;
 /// Data put into lent memory is appended to the last piece if it is no longer than this.
 pub(super) const SMALL: usize = 16 << 10;
 
-/// The most items that wait. Holes take no memory, so that their number has a limit of its own.
+/// The most items that wait. Holes take no chunks, so their number has a limit of its own.
 const ITEMS: usize = 256;
 
 /// Memory, and the part of it that holds data.
@@ -46,7 +46,7 @@ impl Chunk {
         self.to = (self.to + count).min(CHUNK);
     }
 
-    /// Puts in as much of a piece as there is room for.
+    /// Adds as much of a piece as there is room for.
     pub(super) fn put(&mut self, piece: &[u8]) -> usize {
         let room = self.room();
         let count = piece.len().min(room.len());
@@ -65,7 +65,7 @@ impl Chunk {
     }
 }
 
-/// A part of the stream on its way.
+/// A part of the stream in the queue.
 #[derive(Debug)]
 pub(super) enum Item {
     Data(Chunk),
@@ -73,7 +73,7 @@ pub(super) enum Item {
     Keep(u64),
 }
 
-/// How far an end is.
+/// The phase of an end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Phase {
     Open,
@@ -88,7 +88,7 @@ pub(super) struct Announced {
     pub(super) keeps: bool,
 }
 
-/// An eventfd that can be read as long as an end is ready.
+/// An eventfd that is readable while an end is ready.
 #[derive(Debug)]
 struct Light {
     fd: OwnedFd,
@@ -114,11 +114,11 @@ impl Light {
 pub(super) struct State {
     queue: VecDeque<Item>,
     spare: Vec<Chunk>,
-    /// Chunks that were not made yet.
+    /// Chunks that were not allocated yet.
     unmade: usize,
     chunks: usize,
     announced: Option<Announced>,
-    /// The source knows what was announced.
+    /// The source has taken the announcement.
     heard: bool,
     /// The source owns a chunk with data.
     holds: bool,
@@ -132,7 +132,7 @@ pub(super) struct State {
     source_light: Light,
 }
 
-/// The part that both ends hold.
+/// The part of a channel that both ends share.
 #[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
@@ -186,7 +186,7 @@ impl Shared {
         self.durable.load(Ordering::Relaxed).checked_sub(1)
     }
 
-    /// Uses the state, and then shows who is ready.
+    /// Uses the state, and then updates both eventfds.
     pub(super) fn with<T>(&self, body: impl FnOnce(&mut State) -> T) -> T {
         let mut state: MutexGuard<State> =
             self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -201,11 +201,11 @@ impl State {
         self.spare.len() + self.unmade
     }
 
-    /// Shows by the lights who is ready.
+    /// Updates both eventfds.
     fn show(&mut self) {
         let (free, items) = (self.free(), self.queue.len());
-        // Once it is full it stays so until there is room for more than one piece: who waits is not woken for
-        // each.
+        // Once it is full, it counts as full until half of it is free: a waiting sink is not woken for each
+        // piece.
         self.full = if self.fills {
             false
         } else if self.full {
@@ -232,14 +232,13 @@ impl State {
     pub(super) fn check_source(&self) -> Result<()> {
         match &self.source {
             Phase::Failed(error) => Err(error.clone()),
-            // No reader is left.
+            // The source was finished before the sink: no reader is left.
             Phase::Finished if self.sink == Phase::Open => Err(no_reader()),
             Phase::Open | Phase::Finished => Ok(()),
         }
     }
 
-    /// Whether something may be put in: the other side has not failed, and does not know of an end. The pair
-    /// is the operation and the offset.
+    /// Fails if the other end has failed, or if the stream has ended. The pair is the operation and the offset.
     pub(super) fn check_put(&self, (operation, offset): (Operation, u64)) -> Result<()> {
         self.check_source()?;
         if self.has_ended() { Life::Finished.check(operation, Side::Sink, offset) } else { Ok(()) }
@@ -250,7 +249,7 @@ impl State {
         if let Phase::Failed(error) = &self.sink { Err(error.clone()) } else { Ok(()) }
     }
 
-    /// The sink announces what comes, or has begun without that.
+    /// The sink announces its stream, or begins without an announcement.
     pub(super) fn announce(&mut self, announced: Announced) -> Announced {
         *self.announced.get_or_insert(announced)
     }
@@ -270,8 +269,8 @@ impl State {
         matches!(self.queue.back(), Some(Item::Data(chunk)) if chunk.to < CHUNK)
     }
 
-    /// Puts a piece behind the last one, as far as the chunk of that has room. Returns how much. So chunks
-    /// are full, and a channel holds what it should, whatever the size of the pieces.
+    /// Appends a piece to the last one, as far as its chunk has room, so that small pieces fill chunks too.
+    /// Returns how much.
     pub(super) fn put_behind(&mut self, piece: &[u8]) -> usize {
         match self.queue.back_mut() {
             Some(Item::Data(chunk)) => chunk.put(piece),
@@ -314,7 +313,7 @@ impl State {
         self.spare.push(chunk);
     }
 
-    /// Puts in an item, behind the others.
+    /// Adds an item, behind the others.
     pub(super) fn push(&mut self, item: Item) {
         match (self.queue.back_mut(), item) {
             (Some(Item::Hole(length)), Item::Hole(more))
@@ -328,7 +327,7 @@ impl State {
         self.queue.front()
     }
 
-    /// Takes out the chunk that comes next.
+    /// Takes the chunk that comes next.
     pub(super) fn take_chunk(&mut self) -> Option<Chunk> {
         match self.queue.pop_front() {
             Some(Item::Data(chunk)) => {
@@ -373,7 +372,7 @@ impl State {
         self.source == Phase::Finished
     }
 
-    /// The source's side has stored everything that it took. Anything that it did not take has no reader now.
+    /// The source's side has stored everything that it took. The rest of the queue has no reader now.
     pub(super) fn finish_source(&mut self) {
         if self.source != Phase::Open {
             return;
@@ -383,7 +382,7 @@ impl State {
         self.drop_queue();
     }
 
-    /// The sink's side failed. Nothing that is on its way counts any more.
+    /// The sink's side failed. The queue is dropped.
     pub(super) fn fail_sink(&mut self, error: &Error) {
         if !matches!(self.sink, Phase::Failed(_)) {
             self.sink = Phase::Failed(as_peers(error));
@@ -408,12 +407,12 @@ impl State {
     }
 }
 
-/// The error of a sink whose data nobody takes.
+/// The error of a sink whose data is not read by any source.
 fn no_reader() -> Error {
     Error::nowhere(Operation::Write, Side::Sink, libc::EPIPE)
 }
 
-/// A failure as the other end of the channel sees it.
+/// A failure, as the other end of the channel reports it.
 fn as_peers(error: &Error) -> Error {
     Error::Peer {
         operation: error.operation(),

@@ -1,4 +1,4 @@
-//! Ends that answer to offsets, with several requests under way.
+//! Ends that take requests by offset, several at a time.
 
 use super::hole::HoleWay;
 use crate::error::{Error, Operation, Result, Side, Text, lasting};
@@ -6,7 +6,7 @@ use crate::section::Kind;
 use crate::sys::memory::Slab;
 use std::collections::VecDeque;
 
-/// The facts about an end that answers to offsets.
+/// The facts about an end that takes requests by offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
     /// The offset in the end at which the next byte of the stream lies.
@@ -23,33 +23,33 @@ pub struct Geometry {
     pub zero: u64,
     /// The most requests that may be under way.
     pub depth: usize,
-    /// How many are under way at the beginning; 0 for as many as usual.
+    /// Requests in flight at the beginning; 0 for the default.
     pub begin: usize,
-    /// A sink: it grows with what is written, and everything beyond `size` reads zero. If not, nothing can
-    /// be written beyond `size`.
+    /// A sink: writes beyond `size` make it longer, and everything there reads zero. If not, nothing can be
+    /// written beyond `size`.
     pub grows: bool,
     /// A sink: it can be read, so that the rest of a block can be kept.
     pub reads: bool,
 }
 
-/// The kind of a request to an end that answers to offsets.
+/// The kind of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Ask {
-    /// To read into the memory.
+    /// Read into the memory.
     Read = 1,
-    /// To write from the memory.
+    /// Write from the memory.
     Write = 2,
-    /// To make a range read zero.
+    /// Make a range read zero.
     Zero = 3,
-    /// To bring everything that was written to the medium.
+    /// Bring everything that was written to the medium.
     Flush = 4,
 }
 
 /// A request. It owns its memory, so that the memory is not used before the request has finished.
 #[derive(Debug)]
 pub struct Request {
-    /// The number that whoever asked knows it by.
+    /// The number by which its owner identifies it.
     pub token: u64,
     /// The kind of the request.
     pub ask: Ask,
@@ -59,7 +59,7 @@ pub struct Request {
     pub length: u64,
     /// READ and WRITE: the memory.
     pub memory: Option<Slab>,
-    /// READ and WRITE: where in the memory the bytes begin.
+    /// READ and WRITE: the start of the bytes in the memory.
     pub start: usize,
 }
 
@@ -83,8 +83,7 @@ impl Request {
 pub struct Reply {
     /// The request.
     pub request: Request,
-    /// Bytes that were read, written or zeroed, which may be fewer than were asked for; 0 of a READ at the
-    /// end.
+    /// Bytes that were read, written or zeroed, perhaps fewer than requested; 0 for a READ at the end.
     pub result: std::result::Result<u64, Failure>,
 }
 
@@ -104,7 +103,7 @@ pub struct Said {
     pub operation: Option<Operation>,
     /// The offset at which it failed, if it is not that of the request.
     pub offset: Option<u64>,
-    /// The words.
+    /// The text.
     pub text: Text,
 }
 
@@ -115,7 +114,7 @@ impl From<i32> for Failure {
 }
 
 impl Failure {
-    /// The error that it is, of a request at this place.
+    /// The error of a request at this place.
     #[must_use]
     pub fn at(self, operation: Operation, side: Side, offset: u64) -> Error {
         let errno = lasting(self.errno);
@@ -138,13 +137,13 @@ impl Failure {
 
 /// See [`super::SourceWays::addressed`] and [`super::SinkWays::addressed`].
 ///
-/// While requests are under way the other calls of an end work as always: a source is still asked for the
-/// section that comes next, and [`super::Source::consume`] moves past what is being read.
+/// While requests are in flight the other calls of an end work as always: a source is still asked for its next
+/// section, and [`super::Source::consume`] moves past data that is being read.
 pub trait Addressable {
     /// Learns the facts. Called before the first request.
     fn describe(&mut self) -> Result<Geometry>;
 
-    /// Learns the memory of all requests that will come, as one of its slabs.
+    /// Receives one slab of the memory of all later requests.
     fn memory(&mut self, slab: &Slab) {
         let _ = slab;
     }
@@ -158,11 +157,10 @@ pub trait Addressable {
     /// Takes a request. There are never more in flight than the end allows. A failure is a reply.
     fn submit(&mut self, request: Request);
 
-    /// Hands back the requests that are done, in any order. Never waits.
+    /// Returns the requests that are done, in any order. Never waits.
     fn advance(&mut self, replies: &mut VecDeque<Reply>) -> Result<()>;
 
-    /// A sink: the stream has moved on by this many bytes, of which everything is done. `written`: data lies
-    /// there.
+    /// A sink: all requests for the next bytes of the stream, this many, are done. `written`: they are data.
     fn passed(&mut self, length: u64, written: bool) -> Result<()> {
         let _ = (length, written);
         Ok(())
@@ -173,11 +171,11 @@ pub trait Addressable {
         HoleWay::Passed
     }
 
-    /// Whether its requests never come back, because they are those of the parent of this process.
+    /// Whether its requests never come back, because they belong to the parent of this process.
     fn is_foreign(&self) -> bool {
         false
     }
 
-    /// The stream has failed: all requests are to come back soon.
+    /// The stream has failed: cancels all requests that can be cancelled.
     fn cancel(&mut self, error: &Error);
 }

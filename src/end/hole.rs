@@ -1,4 +1,4 @@
-//! A hole as a sink has made it.
+//! A hole that a sink has made.
 
 pub use crate::trace::HoleWay;
 
@@ -7,6 +7,6 @@ pub use crate::trace::HoleWay;
 pub struct Made {
     /// Its length, at least one byte. One call makes one bounded step.
     pub length: u64,
-    /// How.
+    /// The way in which it was made.
     pub way: HoleWay,
 }

@@ -21,7 +21,7 @@ pub struct Description {
     pub base: [u8; 32],
 }
 
-/// A peer's report about its stream, and how the stream comes.
+/// A peer's report about its stream and the features of the conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Introduction {
     /// The properties of the stream.

@@ -1,4 +1,4 @@
-//! A sink of a stream: the trait that every sink has, and what it may be able to do besides.
+//! A sink of a stream: the trait that every sink has, and the traits of its further abilities.
 
 use super::End;
 use super::addressed::Addressable;
@@ -9,7 +9,7 @@ use crate::error::Result;
 /// The intentions of a transfer, reported to a sink before the first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Plan {
-    /// Bytes that will come, if known. The sink refuses them here if it cannot take them.
+    /// The length of the stream, if known. The sink refuses it here if it cannot take all of it.
     pub total: Option<u64>,
     /// Holes may come. If not, zeros are written instead.
     pub holes: bool,
@@ -32,8 +32,8 @@ pub struct SinkInfo {
 
 /// A sink of a stream. It is pushed.
 pub trait Sink: End + SinkWays {
-    /// Checks the plan, refuses everything that can be refused, and reports what the sink can do. May be
-    /// called again later, and then answers the same.
+    /// Checks the plan, refuses everything that can be refused, and reports the abilities of the sink. May be
+    /// called again later, and then returns the same.
     fn open(&mut self, plan: &Plan) -> Result<SinkInfo>;
 
     /// Takes some of the data, which is not empty; at least one byte.
@@ -42,12 +42,12 @@ pub trait Sink: End + SinkWays {
     /// Makes a hole of at most `length` bytes, which is more than 0.
     fn hole(&mut self, length: u64) -> Result<Made>;
 
-    /// Moves past at most `length` bytes, which is more than 0, that are to stay as they are. Returns how
-    /// many, at least one.
+    /// Moves past at most `length` bytes, which is more than 0, and keeps them as they are. Returns how many, at
+    /// least one.
     fn keep(&mut self, length: u64) -> Result<u64>;
 
-    /// Everything before this offset of the stream is on the medium, if anything is known about that. Asked
-    /// after each step if [`SinkInfo::durable`] is set.
+    /// The offset of the stream before which everything is on the medium, if that is known. Asked after each step
+    /// if [`SinkInfo::durable`] is set.
     fn durable(&self) -> Option<u64> {
         None
     }
@@ -67,7 +67,7 @@ pub trait SinkWays {
     fn lend(&mut self) -> Option<&mut dyn Lend> {
         None
     }
-    /// It answers to offsets, with several requests under way.
+    /// It takes requests by offset, several at a time.
     fn addressed(&mut self) -> Option<&mut dyn Addressable> {
         None
     }
@@ -77,15 +77,15 @@ pub trait SinkWays {
     }
 }
 
-/// See [`SinkWays::held`]. The loop shows the sink, in order, the part of the stream that it claims to hold,
-/// and then asks whether it agrees.
+/// See [`SinkWays::held`]. The loop passes to the sink, in order, the part of the stream that it holds, and then
+/// asks for the result.
 pub trait Held {
-    /// Compares data with what is held.
+    /// Compares data with the content that is held.
     fn check(&mut self, buffer: &[u8]);
 
-    /// Compares a hole with what is held.
+    /// Compares a hole with the content that is held.
     fn check_hole(&mut self, length: u64);
 
-    /// Whether everything shown is what is held. If not, everything is written from the start.
+    /// Whether everything was equal. If not, everything is written from the start.
     fn agrees(&mut self) -> Result<bool>;
 }

@@ -1,4 +1,4 @@
-//! A source of a stream: the trait that every source has, and what it may be able to do besides.
+//! A source of a stream: the trait that every source has, and the traits of its further abilities.
 
 use super::End;
 use super::addressed::Addressable;
@@ -14,7 +14,7 @@ pub struct SourceInfo {
     pub total: Option<u64>,
     /// It can distinguish holes from data.
     pub tells_holes: bool,
-    /// Keep sections may come. One that comes undeclared is an error of the source.
+    /// Keep sections may come. One that comes although this is false is an error of the source.
     pub keeps: bool,
     /// The offset in the stream at which it begins: an earlier transfer moved everything before.
     pub start: u64,
@@ -85,7 +85,7 @@ pub trait SourceWays {
         None
     }
     /// A read that is not ready may continue to fill its buffer: the next read is given the same buffer,
-    /// which nothing else uses meanwhile.
+    /// which nothing else uses in between.
     fn holds_buffer(&self) -> bool {
         false
     }
@@ -93,7 +93,7 @@ pub trait SourceWays {
     fn mapped(&mut self) -> Option<&mut dyn Mapped> {
         None
     }
-    /// It answers to offsets, with several requests under way.
+    /// It takes requests by offset, several at a time.
     fn addressed(&mut self) -> Option<&mut dyn Addressable> {
         None
     }
@@ -122,9 +122,8 @@ pub trait Peek {
 
 /// See [`SourceWays::mapped`].
 pub trait Mapped {
-    /// The holes of the source are required. Settles now whether the map can be believed, which is otherwise
-    /// done at the first hole, and returns it. From then on, a map that fails is an error, and what follows
-    /// is not taken for data.
+    /// Called if holes are required. Checks whether the map works, which otherwise happens at the first hole,
+    /// and returns that. A map that fails later is then an error, and the rest is not taken for data.
     fn require(&mut self) -> Result<bool>;
 }
 

@@ -1,4 +1,4 @@
-//! The ways in which data moves past the loop's memory: from a file, through a pipe, in memory that is lent.
+//! The ways to move data without the loop's memory: from a file, through a pipe, in memory that is lent.
 
 use crate::error::Result;
 use crate::pipe::Pipe;
@@ -16,30 +16,30 @@ pub struct Extent {
 }
 
 impl Extent {
-    /// Less than this many bytes are read and written: to pass on so few pages costs more than a copy.
+    /// Fewer bytes than this are read and written: to move so few pages costs more than a copy.
     pub const LEAST: u64 = 64 << 10;
 }
 
-/// The answer of a way of moving data that may not be possible here.
+/// The result of a way that may not be possible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attempt {
     /// This many bytes, at least one, were moved.
     Moved(u64),
-    /// Nothing was moved, and this way is not to be tried again in this transfer. The errno, where there
-    /// is one, is traced. The same data then goes another way, which reports a failure if it is one.
+    /// Nothing was moved, and this way is not to be tried again in this transfer. The errno, if there is one, is
+    /// traced. The same data is then moved in another way, which reports an error if it fails too.
     Declined(Option<i32>),
 }
 
 /// See [`super::SourceWays::stored`].
 pub trait Stored {
-    /// The data that comes next, if the next section is data. [`super::Source::consume`] moves past what was
-    /// fetched of it.
+    /// The data that comes next, if the next section is data. [`super::Source::consume`] moves past the part that
+    /// was fetched.
     fn extent(&mut self) -> Result<Option<Extent>>;
 }
 
 /// See [`super::SourceWays::feed`].
 pub trait Feed {
-    /// The number of bytes that can be put into a pipe now and are worth it; 0 if none are.
+    /// The number of bytes that can be put into a pipe now; 0 if there are none, or so few that a copy costs less.
     fn feedable(&mut self) -> Result<u64>;
 
     /// Puts at most `most` of those bytes into the pipe. They are consumed.
@@ -48,8 +48,8 @@ pub trait Feed {
 
 /// See [`super::SourceWays::lent`].
 pub trait Lent {
-    /// The start of the data that comes next, as far as it is in memory; empty if it is not.
-    /// [`super::Source::consume`] moves past what was used of it.
+    /// The part of the next data that is in memory; empty if none is. [`super::Source::consume`] moves past the part
+    /// that was used.
     fn bytes(&mut self) -> Result<&[u8]>;
 }
 
@@ -61,7 +61,7 @@ pub trait Fetch {
 
 /// See [`super::SinkWays::drain`].
 pub trait Drain {
-    /// Takes some of what is in the pipe.
+    /// Takes some of the bytes in the pipe.
     fn drain_pipe(&mut self, pipe: &mut Pipe) -> Result<Attempt>;
 }
 

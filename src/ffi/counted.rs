@@ -6,12 +6,12 @@
 //! | a transfer, of each of its ends | `sparsestream_transfer_new` | `sparsestream_transfer_free` |
 //! | a call | its start | its end |
 //!
-//! The value is dropped with the last reference, so that handles may be freed in any order. While a
-//! call is inside, and while the value is dropped, any other use is refused with `EBUSY`. That
-//! includes callbacks of the value which use or free their own handle.
+//! The value is dropped with the last reference, so that handles may be freed in any order. While a call
+//! uses the value, and while it is dropped, any other use fails with `EBUSY`. That includes callbacks of
+//! the value that use or free their own handle.
 //!
-//! A handle begins with a tag, so that a handle of another type is refused with `EINVAL`. One whose memory
-//! was freed is refused too if the memory was not used again, which cannot be guaranteed.
+//! A handle begins with a tag, so that a handle of another type is refused with `EINVAL`. So is a freed
+//! handle, unless its memory is in use again.
 
 use crate::buffer::boxed;
 use crate::error::{Error, Operation, Result, Side};
@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, 
 pub trait Handled: Sized {
     /// The opaque type that C uses for it.
     type Opaque;
-    /// A part that may be used at any time, also while a call has the value.
+    /// A part that may be used at any time, even while a call uses the value.
     type Shared: Sync;
     /// The first eight bytes of each handle of this type.
     const TAG: u64;
@@ -35,10 +35,10 @@ pub trait Handled: Sized {
     fn abort(&mut self, error: &Error);
 }
 
-/// The tag of memory that is given back.
+/// The tag of a freed handle.
 const FREED: u64 = u64::from_le_bytes(*b"ss freed");
 
-/// Who has the value.
+/// The user of the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum State {
@@ -46,7 +46,7 @@ enum State {
     Idle,
     /// A call, or its own drop.
     InUse,
-    /// A call, which aborts the value when it is done.
+    /// A call, which aborts the value at its end.
     AbortDue,
     /// None: a panic left the value half changed.
     Broken,
@@ -63,10 +63,10 @@ impl State {
 
 #[repr(C)]
 struct Cell<T: Handled> {
-    /// First, whatever the type is.
+    /// The first field, for every type.
     tag: AtomicU64,
     references: AtomicUsize,
-    /// The caller's reference is given up.
+    /// The caller has freed its reference.
     released: AtomicBool,
     state: AtomicU8,
     shared: T::Shared,
@@ -74,7 +74,7 @@ struct Cell<T: Handled> {
 }
 
 impl<T: Handled> Cell<T> {
-    /// Changes the state from `from` to `to`, or returns what it is.
+    /// Changes the state from `from` to `to`, or returns the current state.
     fn change(&self, from: State, to: State) -> std::result::Result<(), State> {
         self.state
             .compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire)
@@ -101,8 +101,8 @@ impl<T: Handled> Cell<T> {
 /// One reference.
 pub struct Ref<T: Handled>(NonNull<Cell<T>>);
 
-// SAFETY: the value goes to one call at a time, whichever its thread, and may move between threads; the
-// rest is atomics and what is `Sync`.
+// SAFETY: one call at a time uses the value, on any thread, and it may move between threads; the other
+// fields are atomic or `Sync`.
 unsafe impl<T: Handled + Send> Send for Ref<T> {}
 // SAFETY: as above.
 unsafe impl<T: Handled + Send> Sync for Ref<T> {}
@@ -126,7 +126,7 @@ impl<T: Handled> Ref<T> {
         ManuallyDrop::new(self).0.as_ptr().cast()
     }
 
-    /// One more reference to a caller's handle, also to one that is just being freed.
+    /// One more reference to a caller's handle, even to one that is being freed.
     ///
     /// # Safety
     /// Null, or a live handle of any type.
@@ -169,7 +169,7 @@ impl<T: Handled> Ref<T> {
         Ok(one)
     }
 
-    /// Gives up the caller's reference, unless a call is inside.
+    /// Frees the caller's reference, unless a call uses the value.
     ///
     /// # Safety
     /// Null, or a live handle of any type. It is not used again if this succeeds.
@@ -192,7 +192,7 @@ impl<T: Handled> Ref<T> {
         &self.cell().shared
     }
 
-    /// Uses the value, unless somebody else does.
+    /// Uses the value, unless another call does.
     pub fn with<R>(&self, body: impl FnOnce(&mut T) -> Result<R>) -> Result<R> {
         match self.cell().change(State::Idle, State::InUse) {
             Ok(()) => self.inside(body),
@@ -201,8 +201,7 @@ impl<T: Handled> Ref<T> {
         }
     }
 
-    /// Aborts the value: now, or, if a call is inside, when that call is done. One that a panic broke is
-    /// left alone.
+    /// Aborts the value: now, or at the end of the call that uses it. A value that a panic broke is left alone.
     pub fn abort(&self, error: &Error) {
         loop {
             match self.cell().change(State::Idle, State::InUse) {
@@ -257,8 +256,7 @@ impl<T: Handled> Drop for Ref<T> {
             return;
         }
         fence(Ordering::Acquire);
-        // Callbacks of the value may try to use the handle meanwhile: it is in use, and does not go a
-        // second time.
+        // Callbacks of the value may use the handle during the drop: it is in use, and is not dropped twice.
         cell.references.store(1, Ordering::Relaxed);
         cell.set(State::InUse);
         // SAFETY: that was the last reference, so no other reference exists, now or later.

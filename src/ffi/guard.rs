@@ -1,5 +1,5 @@
-//! The wrapper around every export: arguments are checked, a panic stops here, the thread's
-//! message is set and the negative errno returned.
+//! The wrapper around every export: it checks arguments, catches panics, sets the thread's message and
+//! returns the negative errno.
 
 use crate::error::{Allowed, Error, Result, Text, lasting};
 use crate::sys::Cancellation;
@@ -20,17 +20,17 @@ pub fn count(body: impl FnOnce() -> Result<i64>) -> i64 {
     run(body).unwrap_or_else(|errno| -i64::from(errno))
 }
 
-/// An export that returns a text, which is never null.
+/// An export that returns a text, never null.
 pub fn text(body: impl FnOnce() -> *const c_char) -> *const c_char {
     run(|| Ok(body())).unwrap_or(c"".as_ptr())
 }
 
-/// An export that returns nothing; what fails in it only leaves a message.
+/// An export that returns nothing. A failure in it only leaves a message.
 pub fn quiet(body: impl FnOnce() -> Result<()>) {
     let _ = run(body);
 }
 
-/// An export that a signal handler may call: no message, which another call may just be writing.
+/// An export that a signal handler may call. It leaves no message, because another call may be writing one.
 pub fn signal_safe(body: impl FnOnce() -> Result<()>) -> c_int {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => 0,
@@ -39,8 +39,8 @@ pub fn signal_safe(body: impl FnOnce() -> Result<()>) -> c_int {
     }
 }
 
-/// As [`code`], for a question about a file that makes no call at which a thread can be cancelled, except where
-/// it disables cancellation by itself: to do so takes longer than to answer.
+/// As [`code`], for queries of files, which disable cancellation themselves if they make a call at which a
+/// thread can be cancelled. To do it here would take longer than most queries.
 pub fn query(body: impl FnOnce() -> Result<c_int>) -> c_int {
     caught(body).unwrap_or_else(|errno| -errno)
 }
@@ -58,14 +58,14 @@ fn caught<T>(body: impl FnOnce() -> Result<T>) -> std::result::Result<T, c_int> 
     }
     // An error becomes its errno at once: it is large, and most calls return none.
     // A handle that a panic left half changed is marked by `counted` and not used again.
-    catch_unwind(AssertUnwindSafe(|| body().map_err(told)))
-        .unwrap_or_else(|payload| Err(told_panic(&*payload)))
+    catch_unwind(AssertUnwindSafe(|| body().map_err(report)))
+        .unwrap_or_else(|payload| Err(report_panic(&*payload)))
 }
 
-/// Leaves the message of an error, and returns its errno.
+/// Sets the message of an error, and returns its errno.
 #[cold]
 #[inline(never)]
-fn told(error: Error) -> c_int {
+fn report(error: Error) -> c_int {
     let _cancellation = Cancellation::disable();
     if !error.would_block() {
         keep_message(&error);
@@ -73,10 +73,10 @@ fn told(error: Error) -> c_int {
     error.errno()
 }
 
-/// Leaves the message of a panic, and returns its errno.
+/// Sets the message of a panic, and returns its errno.
 #[cold]
 #[inline(never)]
-fn told_panic(payload: &(dyn Any + Send)) -> c_int {
+fn report_panic(payload: &(dyn Any + Send)) -> c_int {
     let _cancellation = Cancellation::disable();
     keep_message(&Panic { place: PLACE.take(), payload });
     Error::Internal.errno()
@@ -117,7 +117,7 @@ thread_local! {
 /// Replaces the panic hook by one that prints nothing and remembers where the panic was, for the
 /// thread's message.
 ///
-/// Only the C library calls it, at its first use: there the standard library is a private part of this
+/// Called in the C library only, at its first use: there the standard library is a private part of this
 /// library. In a Rust program the hook belongs to the program.
 pub fn record_panics() {
     std::panic::set_hook(Box::new(|panic| {
@@ -129,7 +129,7 @@ pub fn record_panics() {
     }));
 }
 
-/// A panic that was caught at the boundary, in words.
+/// A panic that was caught at the boundary, as text.
 struct Panic<'a> {
     place: Place,
     payload: &'a (dyn Any + Send),
@@ -161,7 +161,7 @@ pub fn message() -> *const c_char {
     unsafe { sparsestream_private_message(&raw mut size) }
 }
 
-/// Makes a text this thread's message.
+/// Sets this thread's message.
 pub fn keep_message(text: &impl Display) {
     let mut size = 0;
     // SAFETY: as above; the buffer is this thread's alone and `size` bytes long.
@@ -172,8 +172,8 @@ pub fn keep_message(text: &impl Display) {
     format(buffer, text);
 }
 
-/// Writes a text and a NUL byte into a buffer, cut to fit, without taking memory. Returns the length of
-/// the whole text.
+/// Writes a text and a NUL byte into a buffer, cut to fit, without allocating. Returns the length of the
+/// whole text.
 pub fn format(buffer: &mut [u8], text: &impl Display) -> usize {
     struct Cut<'a> {
         room: &'a mut [u8],
@@ -193,36 +193,36 @@ pub fn format(buffer: &mut [u8], text: &impl Display) -> usize {
         return format(&mut [0], text);
     };
     let mut cut = Cut { room: &mut buffer[..last], length: 0 };
-    // It cannot fail: what does not fit is left out.
+    // It cannot fail: the rest of a long text is dropped.
     let _ = write!(cut, "{text}");
     let length = cut.length;
     buffer[length.min(last)] = 0;
     length
 }
 
-/// A place that the caller gave for an answer. It is not touched before `set`.
+/// A place that the caller passed for a result. It is not changed before `set`.
 pub struct Output<T>(*mut T);
 
 impl<T> Output<T> {
-    /// Gives the answer.
+    /// Writes the result.
     pub fn set(self, value: T) {
-        // SAFETY: not null, and writable, as who made it promised.
+        // SAFETY: not null, and writable, as promised to the constructor.
         unsafe { self.0.write(value) };
     }
 }
 
-/// Checks a place for an answer.
+/// Checks a place for a result.
 ///
 /// # Safety
-/// Null, or writable for as long as the answer may be given.
+/// Null, or writable for as long as this lives.
 pub unsafe fn output<T>(pointer: *mut T, name: &'static str) -> Result<Output<T>> {
     if pointer.is_null() { Err(Error::null(name)) } else { Ok(Output(pointer)) }
 }
 
-/// Checks a place for a new handle, which is null until there is one.
+/// Checks a place for a new handle, and sets it to null.
 ///
 /// # Safety
-/// Null, or writable for as long as the handle may be given.
+/// Null, or writable for as long as this lives.
 pub unsafe fn handle_output<T>(pointer: *mut *mut T, name: &'static str) -> Result<Output<*mut T>> {
     // SAFETY: as promised.
     let place = unsafe { output(pointer, name) }?;
@@ -241,7 +241,7 @@ pub fn unsigned(value: i64, name: &'static str) -> Result<u64> {
     u64::try_from(value).map_err(|_| Error::value(name, value, Allowed::Only(&"0 or more")))
 }
 
-/// A number of bytes for C. Such a number is never greater than the largest offset.
+/// A number of bytes for C. It is never greater than the largest offset.
 pub fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
@@ -254,7 +254,7 @@ pub fn flags(given: u64, known: u64, name: &'static str) -> Result<()> {
     }
 }
 
-/// Checks a positive errno that the caller gives.
+/// Checks a positive errno of the caller.
 pub fn errno(value: c_int) -> Result<c_int> {
     if (1..4096).contains(&value) {
         return Ok(value);
@@ -262,12 +262,12 @@ pub fn errno(value: c_int) -> Result<c_int> {
     Err(Error::value("error", value, Allowed::Range(1, 4095)))
 }
 
-/// Checks a positive errno with which the caller ends something, so that it is final.
+/// Checks a positive errno with which the caller ends something: it must be final.
 pub fn final_errno(value: c_int) -> Result<c_int> {
     errno(value).map(lasting)
 }
 
-/// The caller's words, as far as the library keeps them.
+/// The caller's text, up to the length that the library keeps.
 ///
 /// # Safety
 /// Null, or a string that ends in a NUL byte.
@@ -314,8 +314,8 @@ pub unsafe fn bytes_mut<'a>(
     if length == 0 {
         return Ok(&mut []);
     }
-    // SAFETY: not null, at most isize::MAX, and writable by the caller's promise. The sources
-    // only write to it; what was there before is bytes, initialised or not by the C caller.
+    // SAFETY: not null, at most isize::MAX, and writable by the caller's promise. The sources only write
+    // to it, so it does not matter whether the C caller has initialised it.
     Ok(unsafe { std::slice::from_raw_parts_mut(start.cast(), length) })
 }
 

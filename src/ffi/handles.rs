@@ -1,6 +1,6 @@
 //! The objects that the opaque pointers point to.
 //!
-//! Who may use them when is the subject of `counted`.
+//! `counted` decides which call may use them.
 
 use super::callbacks::Observer;
 use super::counted::{Handled, Ref};
@@ -14,12 +14,12 @@ use crate::wait::{Wait, Waiting, Watch};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A source: where a stream comes from.
+/// A source of a stream.
 pub struct sparsestream_source {
     _opaque: (),
 }
 
-/// A sink: where a stream goes.
+/// A sink of a stream.
 pub struct sparsestream_sink {
     _opaque: (),
 }
@@ -29,7 +29,7 @@ pub struct sparsestream_transfer {
     _opaque: (),
 }
 
-/// An end, and the caller's opaque that stands for what it uses.
+/// An end, and the caller's opaque for the resources that it uses.
 pub struct End<T: ?Sized> {
     // In the order in which they are let go.
     end: Box<T>,
@@ -92,12 +92,12 @@ impl Drop for Job {
     }
 }
 
-/// A handle of a source, which uses what the opaque stands for.
+/// A handle of a source, which uses the resources of the opaque.
 pub fn new_source(end: Box<dyn Source>, opaque: Opaque) -> Result<*mut sparsestream_source> {
     Ok(Ref::new(End { end, _opaque: opaque, waits: false }, ())?.into_handle())
 }
 
-/// A handle of a sink, which uses what the opaque stands for.
+/// A handle of a sink, which uses the resources of the opaque.
 pub fn new_sink(end: Box<dyn Sink>, opaque: Opaque) -> Result<*mut sparsestream_sink> {
     Ok(Ref::new(End { end, _opaque: opaque, waits: false }, ())?.into_handle())
 }
@@ -230,8 +230,8 @@ pub unsafe fn run(
     })
 }
 
-/// Runs a transfer that needs no handle from its beginning to its end. If it was begun, both ends are
-/// ended.
+/// Runs a transfer without a handle, from its beginning to its end. Once it has begun, both ends are finished
+/// or aborted.
 ///
 /// # Safety
 /// `stats` is null or a struct of its size.
@@ -249,7 +249,7 @@ pub unsafe fn run_whole(
     }
     let mut transfer = Transfer::new(options)?;
     let result = match transfer.run(source, sink, &mut observer, None, Patience::Any) {
-        // No later call will return to it.
+        // No later call will continue it.
         Err(error) if error.would_block() => {
             let error = Error::Because {
                 operation: error.operation(),
@@ -290,7 +290,7 @@ pub unsafe fn fail(handle: *mut sparsestream_transfer, error: Error) -> Result<(
     Ok(())
 }
 
-/// Gives up the caller's reference to a source.
+/// Frees the caller's reference to a source.
 ///
 /// # Safety
 /// Null or a live handle.
@@ -299,7 +299,7 @@ pub unsafe fn free_source(handle: *mut sparsestream_source) -> Result<()> {
     unsafe { Ref::<SourceEnd>::free(handle) }
 }
 
-/// Gives up the caller's reference to a sink.
+/// Frees the caller's reference to a sink.
 ///
 /// # Safety
 /// Null or a live handle.

@@ -1,9 +1,9 @@
 //! The C ABI. Everything that a C caller sees is declared here and nowhere else.
 //!
-//! Each export is one call of [`guard`]: null checks, a panic caught at the boundary, the
-//! thread's error message and the negative errno are made there.
+//! Each export is one call of [`guard`], which checks for null, catches panics, sets the thread's message and
+//! returns the negative errno.
 //!
-//! | room | subject |
+//! | module | subject |
 //! |---|---|
 //! | `guard` | the wrapper around every export |
 //! | `sized` | size-first structs: reading them from, and writing them to, the caller |
@@ -13,7 +13,7 @@
 //! | `transport` | the caller's functions as a transport of the wire |
 //! | `wire_options` | the options of the wire |
 //! | `counted` | counted references to a value that one call at a time may use |
-//! | `handles` | what the opaque pointers point to |
+//! | `handles` | the objects that the opaque pointers point to |
 //! | `sections`, `sources`, `sinks`, `async_ops`, `channel`, `transfers`, `trace`, `digest`, `wire`, `errors` | the exports, by subject |
 
 // The names in this module are C names.

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use libc::c_void;
 use std::mem::{offset_of, size_of};
 
-/// The function that ends a loan.
+/// The `free` of a table or of options.
 pub type Free = unsafe extern "C" fn(opaque: *mut c_void);
 
 /// The least `size` of a table: up to and with its `free`.
@@ -18,8 +18,8 @@ pub struct Opaque {
     free: Option<Free>,
 }
 
-// SAFETY: the pointer is only handed back to the caller's functions. The caller promises that these may
-// be called from the threads on which it uses the handle.
+// SAFETY: the pointer is only passed to the caller's functions. The caller promises that these may be called
+// on the threads on which it uses the handle.
 unsafe impl Send for Opaque {}
 
 impl Opaque {
@@ -76,8 +76,7 @@ unsafe impl Owning for sparsestream_sink_options {
     const OPAQUE: usize = offset_of!(Self, opaque);
 }
 
-/// Reads a table and takes over its opaque, also when the table cannot be used; unless it is not a
-/// table at all, by its size.
+/// Reads a table and takes over its opaque, even if the table is then refused, unless its size is invalid.
 ///
 /// # Safety
 /// `ops` is null or a table of its size whose functions may be called with `opaque`.
@@ -93,8 +92,8 @@ pub unsafe fn table<T: Freed>(ops: *const T, opaque: *mut c_void) -> Result<(T, 
     Ok((ops, opaque))
 }
 
-/// Reads options and takes over their opaque, also when the options cannot be used; unless they are
-/// not a struct at all, by their size.
+/// Reads options and takes over their opaque, even if the options are then refused, unless their size is
+/// invalid.
 ///
 /// # Safety
 /// `options` is null or a struct of its size whose functions may be called with its opaque.

@@ -6,17 +6,16 @@
 use crate::error::{Error, Result};
 use std::mem::size_of;
 
-/// The most that any struct of a later version can reasonably measure: a larger `size` is a
-/// caller's mistake, not a struct.
+/// More than any struct of a later version will have: a larger `size` is a mistake of the caller.
 const MOST: u64 = 4096;
 
 /// A `#[repr(C)]` struct that begins with `size: u64` and whose all-zero value is its default.
 ///
 /// # Safety
-/// The implementor is `repr(C)`, `Copy`, starts with a `u64` size, and every bit pattern made of
-/// the caller's bytes is a valid value (integers, raw pointers and nullable function pointers).
+/// The implementor is `repr(C)`, `Copy`, starts with a `u64` size, and every bit pattern is a valid value:
+/// it has only integers, raw pointers and nullable function pointers.
 pub unsafe trait Sized0: Copy + Default {
-    /// The least `size` that is a struct at all: the first published version's, or less.
+    /// The smallest valid `size`: that of the first published version, or less.
     const LEAST: usize = size_of::<u64>();
 }
 
@@ -81,7 +80,7 @@ pub unsafe fn read<T: Sized0>(pointer: *const T, name: &'static str) -> Result<T
     Ok(value)
 }
 
-/// Checks a place for a struct, before anything is done for which it would be too late to fail.
+/// Checks a place for a struct, while it is not too late to fail.
 ///
 /// # Safety
 /// `pointer` is null, or points to eight readable bytes.

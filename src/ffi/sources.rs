@@ -283,7 +283,7 @@ fn skip(source: &mut dyn Source, length: u64) -> Result<()> {
     let look = source.look()?;
     let within = match look.kind {
         section::Kind::Hole | section::Kind::Keep => true,
-        // Only a source whose data has offsets can pass over data.
+        // Only a source whose data has offsets can skip data.
         section::Kind::Data => source.stored().is_some(),
         section::Kind::End => false,
     };

@@ -143,10 +143,10 @@ pub unsafe extern "C" fn sparsestream_source_from_transport(
     })
 }
 
-/// The place of a call. The end that uses the transport knows more.
+/// The place of a call. The end that uses the transport adds the offset.
 const SITE: Site = Site { operation: Operation::None, side: Side::None, offset: 0 };
 
-/// When to try again if it is not known what is waited for.
+/// The time until the next try, if the event to wait for is not known.
 const AGAIN: Duration = Duration::from_millis(10);
 
 /// The caller's functions as a transport.
@@ -156,7 +156,7 @@ struct CallbackTransport {
     /// The events that the last `-EAGAIN` of each direction waits for.
     input: Option<Watch>,
     output: Option<Watch>,
-    /// A write that was not ready: its address and length.
+    /// The address and length of a write that was not ready.
     retry: Option<(*const u8, usize)>,
     plain_input: Option<(Fd, ByteEnd)>,
     plain_output: Option<(Fd, ByteEnd)>,
@@ -168,7 +168,7 @@ struct CallbackTransport {
 unsafe impl Send for CallbackTransport {}
 
 impl CallbackTransport {
-    /// Takes over `opaque`, also when it fails.
+    /// Takes over `opaque`, even if it fails.
     ///
     /// # Safety
     /// `ops` is null or a table of its size whose functions may be called with `opaque` for as
@@ -188,7 +188,7 @@ impl CallbackTransport {
         })
     }
 
-    /// Calls a function that answers a count of at most `most`, or a negative errno.
+    /// Calls a function that returns a count of at most `most`, or a negative errno.
     fn call(&mut self, most: usize, call: impl FnOnce() -> i64) -> Sys<usize> {
         match SITE.count(most as u64, call) {
             Ok(count) => Ok(count as usize),
@@ -210,7 +210,7 @@ impl CallbackTransport {
         // SAFETY: the caller promised that its functions may be called with its opaque.
         match SITE.done(|| unsafe { ask(pointer, &raw mut wait) }) {
             Ok(()) => wait.watch(),
-            // The event that it waits for is not known. To ask again soon is the next best.
+            // The event that it waits for is not known: ask again soon.
             Err(_) => Some(Watch::time(AGAIN)),
         }
     }

@@ -1,4 +1,4 @@
-//! Exports: the wire, for those who have no protocol of their own.
+//! Exports: the wire, for programs without a protocol of their own.
 
 use super::guard;
 use super::handles::{self, sparsestream_sink, sparsestream_source};
@@ -178,20 +178,20 @@ pub unsafe extern "C" fn sparsestream_source_wire_info(
     guard::code(|| {
         let mut greeted = 0;
         // SAFETY: the caller promises a live handle or NULL.
-        let told = unsafe {
+        let introduced = unsafe {
             handles::with_source(source, |source| {
-                let told = introduction(source);
+                let introduced = introduction(source);
                 greeted = source.introduced().is_some_and(|wire| wire.greeted()).into();
-                told
+                introduced
             })
         };
-        let facts = match &told {
-            Ok(told) => (*told).into(),
+        let facts = match &introduced {
+            Ok(introduction) => (*introduction).into(),
             Err(_) => sparsestream_wire_info { greeted, ..Default::default() },
         };
         // SAFETY: the caller promises a struct of its size.
         unsafe { sized::write(info, &facts, "info") }?;
-        told.map(|_| 0)
+        introduced.map(|_| 0)
     })
 }
 

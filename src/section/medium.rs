@@ -5,14 +5,14 @@ use crate::device;
 use crate::error::{Error, Operation, Result, Side};
 use crate::sys::{self, Fd, FileKind, Sys};
 
-/// A descriptor whose content has offsets, and how its map is found.
+/// A descriptor whose content has offsets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seekable {
-    /// Its end, when it was asked.
+    /// Its end when it was examined.
     pub end: u64,
-    /// Whether it has a map to be asked for.
+    /// Whether it may have a map.
     pub map: bool,
-    /// Whether its size is to be believed: /proc has files of size 0 that have content.
+    /// Whether blocks are allocated for it. If not, its size may be wrong: /proc has files of size 0 with content.
     pub allocated: bool,
 }
 
@@ -25,7 +25,7 @@ pub enum Readable {
     Stream(FileKind),
 }
 
-/// Finds out what a descriptor is.
+/// Examines a descriptor.
 pub fn readable(fd: Fd) -> Result<Readable> {
     let stat = steadily(|| sys::stat(fd)).map_err(unopened)?;
     match stat.kind {
@@ -34,7 +34,7 @@ pub fn readable(fd: Fd) -> Result<Readable> {
     }
 }
 
-/// As [`readable`], for what has offsets.
+/// As [`readable`], for a descriptor that must have offsets.
 #[inline]
 pub(super) fn seekable(fd: Fd) -> Sys<Seekable> {
     let stat = steadily(|| sys::stat(fd))?;

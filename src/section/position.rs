@@ -4,7 +4,7 @@ use super::signals::steadily;
 use crate::error::{Error, Operation, Result, Side};
 use crate::sys::{self, Fd};
 
-/// A file position that can be restored. A failure to do so is an error of its own.
+/// A file position that can be restored.
 #[derive(Debug)]
 pub struct Position {
     fd: Fd,
@@ -12,7 +12,7 @@ pub struct Position {
 }
 
 impl Position {
-    /// Keeps where the position is.
+    /// Saves the position.
     #[inline]
     pub fn save(fd: Fd) -> Result<Self> {
         match steadily(|| sys::position(fd)) {
@@ -21,7 +21,7 @@ impl Position {
         }
     }
 
-    /// Puts it back.
+    /// Restores the position.
     #[inline]
     pub fn restore(&self) -> Result<()> {
         match steadily(|| sys::set_position(self.fd, self.saved)) {
@@ -46,7 +46,7 @@ impl Position {
         }
     }
 
-    /// Does something that moves it, and puts it back whatever comes of it.
+    /// Does work that moves the position, and restores it even if the work fails.
     pub(super) fn around<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let answer = work();
         self.restore()?;

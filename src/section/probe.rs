@@ -7,7 +7,7 @@ use crate::filesystem::{self, FileSystem};
 use crate::sys::{self, Fd, Sys};
 use crate::trace::{Event, MapEvent, Trail};
 
-/// The most that is called data where the map contradicts itself, before it is asked again.
+/// The most bytes that are taken for data if the map contradicts itself. Then it is asked again.
 const DOUBTFUL: u64 = 1024 * 1024;
 
 /// The section at `offset`, which is before `end`, by lseek(2). `known`: the file system reported it as data.
@@ -26,8 +26,7 @@ pub(super) fn probe(
         to(Kind::Data, end)
     };
     let mut data_first = !known;
-    // The section found at an offset may be gone when the map is asked for its end: ask twice,
-    // and not a third time.
+    // The file may change between the two questions about a section: try both twice.
     for _ in 0..2 {
         if data_first {
             match sys::seek_data(fd, offset) {
@@ -51,8 +50,7 @@ pub(super) fn probe(
     doubtful(offset.saturating_add(DOUBTFUL))
 }
 
-/// The section that is left after the last answer of the map: to the end, or to where the end is now if that
-/// is less.
+/// The section behind the last answer of the map: to `end`, or to the end of the file if that is less.
 #[cold]
 fn rest(fd: Fd, offset: u64, end: u64, kind: Kind) -> Sys<Section> {
     let end = end.min(sys::size(fd)?);
@@ -61,11 +59,11 @@ fn rest(fd: Fd, offset: u64, end: u64, kind: Kind) -> Sys<Section> {
 
 /// The meaning of a failure of lseek(2).
 pub(super) enum Refusal {
-    /// There is no map: all is data.
+    /// There is no map: everything is data.
     NoMap(i32),
     /// The medium, the memory or the connection to it failed, or a signal came.
     Failure(i32),
-    /// Nothing that is known of the medium.
+    /// Another reason, which may lie in the map alone.
     Other(i32),
 }
 
@@ -89,8 +87,8 @@ impl Refusal {
         }
     }
 
-    /// The same, of a file. The SMB client of Linux answers EIO if a file has more sections than it asks its
-    /// server for. If the medium has failed, reading shows it.
+    /// As `of`, for a file. The SMB client of Linux fails with EIO if a file has more sections than it asks its
+    /// server for. If the medium has failed, a read will show it.
     pub(super) fn of_file(fd: Fd, errno: i32) -> Self {
         match Refusal::of(errno) {
             Refusal::Failure(libc::EIO) if FileSystem::of(fd) == Ok(FileSystem::Smb) => {
@@ -115,7 +113,7 @@ pub(super) enum Belief {
 }
 
 impl Belief {
-    /// Whether an answer of this kind needs no second look.
+    /// Whether holes are believed without further checks.
     #[inline]
     pub(super) fn takes(self, kind: Kind) -> bool {
         kind != Kind::Hole || matches!(self, Belief::Native | Belief::Flushed)
@@ -135,8 +133,7 @@ impl Belief {
         Ok(())
     }
 
-    /// Writes back what is in the cache, after which the map can be believed. Returns the errno if it cannot be
-    /// written back.
+    /// Writes back the cache, after which the map can be believed. Returns the errno if that fails.
     #[cold]
     fn flush(&mut self, fd: Fd, offset: u64, trail: &mut Trail) -> Result<Option<i32>> {
         match steadily(|| sys::sync_data(fd)) {
@@ -157,9 +154,9 @@ impl Belief {
 /// Decides on a hole that is not believed yet, or on a question that failed. `None` means that
 /// there is no map that could be used: everything from here on is data.
 ///
-/// A map may be a server's, which has not seen what is in the page cache of this machine; then a hole may
-/// have data in it. Data that is not being written yet is not in some maps either: ext4 answers ENOENT for a
-/// file that it is about to store within its inode. Writing back what is in the cache settles both.
+/// A server does not see the page cache of this machine, so a hole of its map may have data. Some local maps
+/// lack cached data too: ext4 fails with ENOENT for a file that it is about to store within its inode. To
+/// write back the cache solves both.
 #[cold]
 pub(super) fn reconsider(
     fd: Fd,

@@ -10,7 +10,7 @@ use crate::error::{Error, Operation, Result, Side};
 use crate::sys::{self, Fd, Sys};
 use crate::trace::Trail;
 
-/// The section at `offset`, or at the file position, which is kept.
+/// The section at `offset`, or at the file position. The position is kept.
 #[inline(always)]
 pub fn section_at(fd: Fd, offset: Option<u64>) -> Result<Section> {
     let file = seekable(fd).map_err(unopened)?;
@@ -49,7 +49,7 @@ fn section_reconsidered(
     })
 }
 
-/// Hands each section of the range to `each`, which returns whether to continue. Length 0 means to the end.
+/// Passes each section of the range to `each`, which returns whether to continue. Length 0 means to the end.
 /// The position is kept.
 pub fn map(fd: Fd, offset: u64, length: u64, mut each: impl FnMut(Section) -> bool) -> Result<()> {
     let file = seekable(fd).map_err(unopened)?;
@@ -95,7 +95,7 @@ pub fn holes_supported(fd: Fd) -> Result<bool> {
     if !file.map {
         return Ok(false);
     }
-    // At offset 0, whatever the size: an empty file answers ENXIO where there is a map.
+    // Offset 0 is right for an empty file too: it answers ENXIO if there is a map.
     position.around(|| match steadily(|| sys::seek_hole(fd, 0)) {
         Ok(_) | Err(libc::ENXIO) => Ok(true),
         Err(errno) => match Refusal::of_file(fd, errno) {

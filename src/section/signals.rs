@@ -3,13 +3,13 @@
 use crate::error::Result;
 use crate::sys::Sys;
 
-/// How often a call that a signal interrupted is made again, so that nothing loops for ever.
+/// The number of times that an interrupted call is repeated, so that nothing loops for ever.
 const INTERRUPTIONS: usize = 100;
 
 /// Makes a call that a signal may interrupt.
 ///
-/// In line, as all that a query goes through: a return that follows a system call is mispredicted,
-/// and an answer that goes through memory waits for it.
+/// Inline, as is every function on the path of a query: a return after a system call is mispredicted, and a
+/// result that is returned in memory has to wait for that.
 #[inline(always)]
 pub fn steadily<T>(mut make: impl FnMut() -> Sys<T>) -> Sys<T> {
     for _ in 0..INTERRUPTIONS {
@@ -21,7 +21,7 @@ pub fn steadily<T>(mut make: impl FnMut() -> Sys<T>) -> Sys<T> {
     Err(libc::EINTR)
 }
 
-/// As [`steadily`], for what answers with an error of the library.
+/// As [`steadily`], for a call that fails with an error of the library.
 pub(super) fn again<T>(mut make: impl FnMut() -> Result<T>) -> Result<T> {
     let mut answer = make();
     for _ in 1..INTERRUPTIONS {

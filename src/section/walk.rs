@@ -6,9 +6,9 @@ use crate::error::{Error, Operation, Result, Side};
 use crate::sys::Fd;
 use crate::trace::{Event, MapEvent, Trail};
 
-/// A walk along a file's map: one lseek(2) a boundary.
+/// A walk along a file's map: one lseek(2) for each boundary.
 ///
-/// It moves the file position; whoever makes it puts that back.
+/// It moves the file position, which its owner restores.
 #[derive(Debug)]
 pub struct Walk {
     fd: Fd,
@@ -34,7 +34,7 @@ enum Without {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Doubts {
     None,
-    /// It was, and that was recorded.
+    /// It has, and that was recorded.
     Recorded,
 }
 
@@ -53,8 +53,8 @@ impl Walk {
         }
     }
 
-    /// Settles whether a hole at or behind `offset` will be believed, and returns it. From then on, a map that
-    /// cannot be used is an error.
+    /// Determines whether a hole at or behind `offset` will be believed, and returns that. From then on, a map
+    /// that cannot be used is an error.
     #[cold]
     pub fn require(&mut self, offset: u64, trail: &mut Trail) -> Result<bool> {
         self.without = Without::Failure;
@@ -76,8 +76,8 @@ impl Walk {
         self.data = None;
     }
 
-    /// The section at `offset`, cut to it and to the end. The end itself before `end` means that the file is
-    /// shorter now. Facts about the map are recorded in the trail, once.
+    /// The section at `offset`, up to `end` at most. An end before `end` means that the file is shorter now.
+    /// Facts about the map are recorded in the trail, once.
     #[inline(always)]
     pub fn at(&mut self, offset: u64, trail: &mut Trail) -> Result<Section> {
         if offset >= self.end {
@@ -112,7 +112,7 @@ impl Walk {
 }
 
 impl Without {
-    /// The answer from `offset` on, where there is no map.
+    /// The answer from `offset` on if there is no map.
     #[cold]
     fn section(self, offset: u64, end: u64) -> Result<Section> {
         match self {

@@ -71,7 +71,7 @@ impl<C: Checkpoint> Sink for BlockSink<C> {
         let (made, way) = if self.known_zero {
             (Ok(length), HoleWay::KnownZero)
         } else if head > 0 || length < self.sector {
-            // Less than a sector: only writing can do that.
+            // Less than a sector can only be written.
             let part = if head > 0 { head.min(length) } else { length };
             (write_zeros(self.place.fd, at, part), HoleWay::Written)
         } else {

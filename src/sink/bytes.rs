@@ -1,4 +1,4 @@
-//! A pipe, a socket or a character device: it takes bytes, and no holes.
+//! A pipe, a socket or a character device. It cannot have holes.
 
 use super::Options;
 use crate::byte_end::ByteEnd;

@@ -1,4 +1,4 @@
-//! A stream that is digested and not stored.
+//! A sink that computes the digest of a stream and stores nothing.
 
 use crate::digest::{Digest, Hash};
 use crate::end::{End, HoleWay, Made, Plan, Sink, SinkInfo, SinkWays};
@@ -6,7 +6,7 @@ use crate::error::{Error, Operation, Result, Side};
 use crate::life::Life;
 use crate::wait::Waiting;
 
-/// Digests what it is given. It is always ready, and a hole of any length is one step.
+/// Digests its data. It is always ready, and a hole of any length is one step.
 #[derive(Debug, Default)]
 pub struct DigestSink {
     digest: Digest,
@@ -14,7 +14,7 @@ pub struct DigestSink {
 }
 
 impl DigestSink {
-    /// The digest of what it was given so far.
+    /// The digest of the stream so far.
     #[must_use]
     pub fn root(&self) -> Hash {
         self.digest.root()

@@ -1,8 +1,7 @@
-//! How a regular file grows: what is left out past its end, and its size.
+//! The growth of a regular file: the holes past its end, and its size.
 //!
-//! Past the end a hole costs nothing: nothing is written there, and one ftruncate(2) at the finish
-//! makes the size. Where that is refused, by a target that can only be written in order or whose
-//! size cannot be set, zeros are written instead.
+//! A hole past the end is skipped, and one ftruncate(2) in `finish` sets the size. If the target refuses
+//! that, because it can only be written in order or its size cannot be set, zeros are written instead.
 
 use super::zeroing::write_zeros;
 use crate::end::{HoleWay, Made, Peer};
@@ -12,10 +11,10 @@ use crate::sys::{self, Fd, Sys};
 use crate::trace::{Event, Trail};
 use std::time::Instant;
 
-/// Zeros that one call writes at most, so that a cancel acts in time.
+/// The most zeros that one call writes, so that a cancel acts in time.
 const FILL_MOST: u64 = 16 << 20;
 
-/// Reserved blocks are given back in units of this. Where blocks are larger, the system rounds inwards.
+/// Reserved blocks are given back in units of this. If blocks are larger, the kernel rounds inwards.
 const BLOCK: u64 = 4096;
 
 /// The writes that are allowed past the end.
@@ -34,13 +33,13 @@ pub(super) struct Growth {
     /// The start of the sink's range. Bytes before it belong to others, even past the end: another writer may
     /// be at work there.
     start: u64,
-    /// The size, as far as it is known: that at the start, and what was written since.
+    /// The size: that at the start, or the end of what was written since.
     size: u64,
     order: Order,
-    /// Whether blocks are reserved past what was written, which are to be given back where a hole
-    /// is left out. `None` before it is known.
+    /// Whether blocks are reserved past the end of the data, which are to be given back when a hole is
+    /// skipped. `None` before it is known.
     reserves: Option<bool>,
-    /// Steps in which what was left out was filled after all.
+    /// Steps in which skipped holes were filled after all.
     filled: u64,
 }
 
@@ -65,8 +64,8 @@ impl Growth {
         self.size = size;
     }
 
-    /// Is called before anything is put at an offset: fills what was left out before it, where it
-    /// must be. `EINTR` means that a part of it is done.
+    /// Called before a write at an offset: fills the skipped holes before it, if it must. `EINTR` means that
+    /// a part of that is done.
     #[inline]
     pub(super) fn prepare(&mut self, at: u64) -> Sys<()> {
         match self.order {
@@ -75,28 +74,28 @@ impl Growth {
         }
     }
 
-    /// Whether a write at an offset that failed is to be made again, because something was left out
-    /// before it and will not be from now on.
+    /// Whether a write at an offset that failed is to be repeated: a hole before it was skipped, and from
+    /// now on none is.
     #[cold]
     pub(super) fn write_in_order(&mut self, at: u64, errno: i32, trail: &mut Trail) -> bool {
         let refused = matches!(errno, libc::ESPIPE | libc::EINVAL | libc::EOPNOTSUPP);
         if !refused || self.order == Order::Sequential || at <= self.size {
             return false;
         }
-        // Somebody else may have made it longer.
+        // Another writer may have made it longer.
         self.size = sys::size(self.fd).unwrap_or(self.size);
-        self.leave_nothing_out(errno, trail);
+        self.write_all_holes(errno, trail);
         at > self.size
     }
 
     /// From here on zeros are written for holes past the end too.
-    fn leave_nothing_out(&mut self, errno: i32, trail: &mut Trail) {
+    fn write_all_holes(&mut self, errno: i32, trail: &mut Trail) {
         self.order = Order::Sequential;
         let (way, next) = (HoleWay::Extended, HoleWay::Written);
         trail.record(Event::HoleDeclined { way, errno: Some(errno), next });
     }
 
-    /// Leaves out a hole at an offset that is not before the end, or writes it. Returns how much.
+    /// Skips a hole at an offset that is not before the end, or writes it. Returns how much of it.
     pub(super) fn leave_out(
         &mut self,
         file_system: impl FnOnce() -> FileSystem,
@@ -113,7 +112,7 @@ impl Growth {
         Ok(Made { length, way: HoleWay::Extended })
     }
 
-    /// Gives back what is reserved past the end, up to the end of a hole that is left out.
+    /// Gives back blocks that are reserved past the end, up to the end of a hole that is skipped.
     pub(super) fn release(&mut self, file_system: impl FnOnce() -> FileSystem, end: u64) {
         if self.size == 0
             || !*self.reserves.get_or_insert_with(|| file_system().reserves_past_end())
@@ -127,7 +126,7 @@ impl Growth {
         }
         match sys::punch_hole(self.fd, from, end - from) {
             Ok(()) | Err(libc::EINTR) => {}
-            // That costs disk space and nothing else.
+            // A failure costs disk space only.
             Err(_) => self.reserves = Some(false),
         }
     }
@@ -137,12 +136,12 @@ impl Growth {
         if to <= self.size {
             return Ok(());
         }
-        // Somebody else may have made it longer meanwhile.
+        // Another writer may have made it longer.
         self.size = sys::size(self.fd)?;
         if to <= self.size {
             return Ok(());
         }
-        // To set or write it beyond the limit would raise SIGXFSZ, which kills.
+        // A size beyond the limit would raise SIGXFSZ, which kills the process.
         if to > sys::file_size_limit()? {
             return Err(libc::EFBIG);
         }
@@ -153,7 +152,7 @@ impl Growth {
                     return Ok(());
                 }
                 Err(errno) if sys::is_refusal(errno) || errno == libc::ESPIPE => {
-                    self.leave_nothing_out(errno, trail);
+                    self.write_all_holes(errno, trail);
                 }
                 Err(errno) => return Err(errno),
             }
@@ -161,8 +160,7 @@ impl Growth {
         self.fill(to)
     }
 
-    /// Writes zeros from the end up to an offset, a bounded step of them. `EINTR` means that some
-    /// are left.
+    /// Writes one bounded step of zeros, from the end towards an offset. `EINTR` means that some are left.
     #[cold]
     fn fill(&mut self, to: u64) -> Sys<()> {
         let stop = to.min(self.size.saturating_add(FILL_MOST));
@@ -173,14 +171,14 @@ impl Growth {
         if stop < to { Err(libc::EINTR) } else { Ok(()) }
     }
 
-    /// The sign that work is done while nothing of the stream moves, if there was any.
+    /// The peer whose signs of life show that holes are being filled, if any were.
     pub(super) fn peer(&mut self) -> Option<&mut dyn Peer> {
         if self.filled > 0 { Some(self) } else { None }
     }
 }
 
-/// To fill what was left out may take long, and nothing of the stream moves meanwhile: each step of it
-/// is a sign of life.
+/// To fill skipped holes may take long, and the stream does not move in that time: each step counts as a
+/// sign of life.
 impl Peer for Growth {
     fn signs(&self) -> u64 {
         self.filled

@@ -1,13 +1,13 @@
-//! When what was written is to be made durable.
+//! When written data is to be made durable.
 
 use std::time::{Duration, Instant};
 
-/// It is due this long after the last time, if anything moved: holes alone, or zeros on a device, take no
-/// data and may take long.
+/// It is also due this long after the last time, if anything moved: holes, or zeros on a device, are not
+/// counted as data and may take long.
 const TIME: Duration = Duration::from_secs(5);
 
-/// From this many bytes on, an interval is kept to the byte. Cutting what is written into smaller pieces
-/// would cost more than it is worth.
+/// An interval of at least this many bytes is exact. To cut the data into smaller pieces for a shorter one
+/// would cost too much.
 const EXACT: u64 = 64 << 10;
 
 /// The interval between two times, in bytes of data and in time.
@@ -19,7 +19,7 @@ pub(super) struct Interval {
     data: u64,
     /// Something moved since.
     moved: bool,
-    /// The last time, or the first look.
+    /// The last time, or the first check.
     last: Option<Instant>,
 }
 
@@ -49,7 +49,7 @@ impl Interval {
         if self.bytes < EXACT { u64::MAX } else { self.bytes.saturating_sub(self.data) }
     }
 
-    /// Whether it is due. The time is not looked at if it is never.
+    /// Whether it is due. The clock is not read if it is never due.
     #[inline]
     pub(super) fn is_due(&mut self, now: impl FnOnce() -> Instant) -> bool {
         self.is_set() && self.moved && (self.data >= self.bytes || self.is_late(now()))

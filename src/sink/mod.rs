@@ -1,7 +1,7 @@
 //! Descriptors as sinks.
 //!
-//! A hole always reads zero afterwards. How a range is made to do so is in `zeroing`, in one
-//! place; when it must be is the matter of each kind of sink.
+//! A hole always reads zero afterwards. `zeroing` makes a range read zero; each kind of sink decides when
+//! that is needed.
 
 mod append;
 mod block;
@@ -27,7 +27,7 @@ use file::FileSink;
 
 /// Called when data has become durable.
 pub trait Checkpoint: Send {
-    /// All before this offset is on the medium. An errno ends the stream.
+    /// Everything before this offset is on the medium. An errno ends the stream.
     fn reached(&mut self, durable: u64) -> Sys<()>;
 }
 
@@ -40,17 +40,17 @@ impl Checkpoint for () {
 /// How a descriptor is written.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// Where the first byte goes.
+    /// The offset of the first byte.
     pub offset: u64,
-    /// The most bytes that may go there; 0 means no limit.
+    /// The most bytes that may be written; 0 means no limit.
     pub length: u64,
     /// fsync before success.
     pub sync: bool,
-    /// Cut a regular file after the end of the stream.
+    /// Cut a regular file at the end of the stream.
     pub truncate: bool,
-    /// Where holes go it already reads zero.
+    /// The target already reads zero where the stream has holes.
     pub known_zero: bool,
-    /// fsync after this many bytes; 0 means not in between.
+    /// fsync after this many bytes; 0 means only at the end.
     pub sync_interval: u64,
 }
 
@@ -83,7 +83,7 @@ pub fn from_fd(
         });
     }
     if appends {
-        // pwrite(2) would append, whatever the offset, and a device has no room there.
+        // pwrite(2) would append, whatever the offset, and a device cannot grow.
         let why = "is a block device that was opened with O_APPEND";
         return Err(Error::argument("fd", why, libc::EINVAL));
     }

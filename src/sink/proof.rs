@@ -1,21 +1,20 @@
 //! Whether a file system that reports a range as zeroed has zeroed it.
 //!
-//! Some FUSE servers answer a punch with success and keep the bytes. So before such a range is
-//! zeroed a byte of it is looked for that is not zero, and afterwards that byte is read again. One
-//! such byte settles it for the whole stream.
+//! Some FUSE servers report success for a punch and keep the bytes. Before a range is zeroed, a byte of
+//! it that is not zero is looked for, and read again afterwards. One such byte is enough for a stream.
 
 use crate::filesystem::FileSystem;
 use crate::sys::{self, Fd, Sys};
 use crate::zero::is_zero;
 
-/// How far the file system's word is trusted.
+/// Whether the file system is trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trust {
-    /// It was not asked which file system it is.
+    /// The type of the file system was not looked up yet.
     Unasked,
-    /// Its word is taken.
+    /// It is trusted.
     Given,
-    /// It has to prove itself. This many bytes were read, and all of them were zeros.
+    /// It is not trusted yet. This many bytes were read, and all of them were zeros.
     Wanted(u64),
 }
 
@@ -59,7 +58,7 @@ impl Proof {
         Proof { fd, trust: Trust::Given }
     }
 
-    /// Whether it is still wanted.
+    /// Whether a proof is still needed.
     pub(super) fn wanted(&mut self) -> bool {
         if self.trust == Trust::Unasked {
             let native = FileSystem::of(self.fd).is_ok_and(FileSystem::is_native);
@@ -92,9 +91,9 @@ impl Proof {
         }
     }
 
-    /// Whether the witness reads zero now. If so, the file system is believed from here on.
+    /// Whether the witness reads zero now. If so, the file system is trusted from here on.
     pub(super) fn convinces(&mut self, witness: u64) -> Sys<bool> {
-        // The kernel itself may have zeroed a part of a page that it keeps.
+        // The kernel may have zeroed a part of the page in its cache only.
         let page = witness - witness % SAMPLE;
         let _ = sys::forget(self.fd, page, SAMPLE);
         let mut byte = [0xff];

@@ -1,28 +1,28 @@
-//! Writing back early: a disk that is idle until the final fsync(2) makes everything wait for it.
+//! Writes back early, so that the disk is not idle until the final fsync(2).
 
 use crate::sys::{self, Fd};
 
-/// Data that is written back at a time. The disk works meanwhile, and one call is cheap beside it.
+/// Bytes that are written back at a time: many enough that the call costs little beside the writing.
 const STEP: u64 = 8 << 20;
 
-/// What the disk was asked to write back so far. It is advice: only the final flush reports errors.
+/// The data that is being written back. Errors are ignored here: the final flush reports them.
 #[derive(Debug)]
 pub(super) struct Writeback {
-    /// The system does it, and somebody wants it.
+    /// The kernel can do it, and the data is to be durable.
     wanted: bool,
-    /// Everything before this offset is on its way.
+    /// Everything before this offset is being written back.
     asked: u64,
     /// Bytes of data behind it.
     data: u64,
 }
 
 impl Writeback {
-    /// Nothing was written yet. `wanted`: the data is to be on the medium in the end.
+    /// The state before the first write. `wanted`: the data is to be on the medium in the end.
     pub(super) fn new(wanted: bool, at: u64) -> Self {
         Writeback { wanted, asked: at, data: 0 }
     }
 
-    /// The page cache is not used: there is nothing to be written back.
+    /// Disables it: the page cache is not used.
     pub(super) fn never(&mut self) {
         self.wanted = false;
     }

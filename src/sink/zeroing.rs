@@ -1,9 +1,9 @@
 //! Making a range of a file or a device read zero: the one place that knows how.
 //!
-//! The best way that works is remembered. After a way that failed the whole range is done again
-//! in the next one, because a failed punch of a block device may already have dropped what was in
-//! the cache for it (seen on Linux 6.18: buffered reads then show zeros, the medium old bytes).
-//! The claims of a file system that is not one of the kernel's own are verified: see [`Proof`].
+//! The best way that works is remembered. If a way fails, the whole range is done again in the next one:
+//! a failed punch of a block device may already have dropped its cache (seen on Linux 6.18: buffered reads
+//! then return zeros, while the medium has the old bytes). A file system in user space is checked: see
+//! [`Proof`].
 
 use super::proof::{self, Proof, Witness};
 use crate::end::HoleWay;
@@ -17,7 +17,7 @@ enum Way {
     Punch,
     /// For files: fallocate ZERO_RANGE.
     ZeroRange,
-    /// For devices: BLKZEROOUT. Never BLKDISCARD: what it leaves behind may be anything.
+    /// For devices: BLKZEROOUT. Never BLKDISCARD: it may leave any content behind.
     ZeroOut,
     Write,
 }
@@ -51,8 +51,8 @@ const LEAST: u64 = MIB;
 
 /// A step that takes longer is halved, so that a cancel acts in time.
 const LONG: Duration = Duration::from_millis(20);
-/// A step that takes less is doubled. A cancel acts in time even where the next takes ten times as
-/// long, as it may when a target in memory comes to memory that is not there yet.
+/// A step that takes less is doubled. A cancel acts in time even if the next takes ten times as long, as
+/// it may when a target in memory has to allocate.
 const SHORT: Duration = Duration::from_millis(4);
 
 impl Zeroing {
@@ -76,7 +76,7 @@ impl Zeroing {
         Self::new(fd, true, 16 * MIB, 64 * MIB)
     }
 
-    /// Makes at most `length` bytes read zero, a bounded step of them. Returns how many.
+    /// Makes one bounded step of `length` bytes read zero. Returns its length.
     pub(super) fn zero(&mut self, at: u64, length: u64) -> Sys<u64> {
         let step = length.min(self.step);
         if self.way == Way::Write || !self.proof.wanted() {
@@ -94,7 +94,7 @@ impl Zeroing {
                 self.decline(None);
             },
             Witness::Unreadable => {
-                // A punch could not be seen to lie. Zeroing a range is what fewer servers get wrong.
+                // A punch cannot be checked here, and fewer servers get ZERO_RANGE wrong.
                 if self.way == Way::Punch {
                     self.decline(None);
                 }
@@ -103,7 +103,7 @@ impl Zeroing {
         }
     }
 
-    /// Has the best way that is not refused make a step read zero.
+    /// Makes a step read zero in the best way that is not refused.
     fn zero_step(&mut self, at: u64, step: u64) -> Sys<u64> {
         loop {
             let begun = Instant::now();
@@ -129,7 +129,7 @@ impl Zeroing {
         }
     }
 
-    /// Gives up the way that is used now: it was refused with an errno, or it is not to be believed.
+    /// Gives up the current way: it was refused with an errno, or it did not zero.
     fn decline(&mut self, errno: Option<i32>) {
         let (way, next) = (self.way, self.next());
         self.way = next;
@@ -153,7 +153,7 @@ impl Zeroing {
     }
 }
 
-/// Writes zeros, at most as many as one call takes.
+/// Writes as many zeros as one call takes. Returns how many.
 pub(super) fn write_zeros(fd: Fd, at: u64, length: u64) -> Sys<u64> {
     match sys::pwrite_zeros(fd, length, at)? {
         0 => Err(libc::EIO),

@@ -1,4 +1,4 @@
-//! A pipe, a socket or a character device: all data, as it comes.
+//! A pipe, a socket or a character device. All of it is data.
 
 use super::{Options, range_end};
 use crate::byte_end::{ByteEnd, Coming};
@@ -15,7 +15,7 @@ pub struct ByteSource {
     from: ByteEnd,
     offset: u64,
     end: Option<u64>,
-    /// It may end earlier.
+    /// It may end before `left` bytes were read.
     at_most: bool,
     ended: bool,
     life: Life,
@@ -69,7 +69,7 @@ impl Source for ByteSource {
         }
     }
 
-    /// All of it is data. Whether any is left is known when there is something to read.
+    /// Whether data is left is known only once there is something to read.
     fn look(&mut self) -> Result<Look> {
         self.life.check(Operation::Map, Side::Source, self.offset)?;
         let left = self.end.map(|end| end - self.offset);

@@ -1,46 +1,47 @@
-//! Has a disk read ahead, of small sections and of longer ones.
+//! Has a disk read ahead, across the holes between sections.
 //!
-//! The kernel reads ahead where one read follows the other, no further than a window that is small by
-//! default, and no matter what is a hole. Between sections are holes, so each would wait for the disk alone.
-//! Data that is already in the cache costs nearly nothing.
+//! The kernel reads ahead only if one read follows the other, within a small window, and does not skip
+//! holes. With holes between them, each section would wait for the disk separately. Data that is already
+//! in the cache costs nearly nothing.
 
 use super::cache::Cache;
 use crate::sys::{self, Fd, Sys};
 use crate::trace::{Event, Trail};
 
-/// Up to this many bytes a section is small.
+/// The most bytes of a small section.
 pub const SMALL: u64 = 128 * 1024;
 
-/// How far is read ahead of small sections at first, and at most.
+/// The window that is read ahead of small sections, at first and at most.
 const WINDOW: (u64, u64) = (128 * 1024, 4 * 1024 * 1024);
 
-/// Holes in the window are read too, and take memory: it is worth it if one byte in this many is data.
+/// Holes in the window are read too, and take memory: that pays off if one byte in this many is data.
 const SPREAD: u64 = 4;
 
-/// At most this many small sections are not asked for after one was in the cache: the question costs
-/// more than a plain read.
+/// After a small section was found in the cache, at most this many are taken to be there too: to ask
+/// costs more than a plain read.
 const TRUST: u32 = 15;
 
-/// For longer sections the disk is asked for at most this much data. Within one that is longer still, the
-/// kernel does better by itself: it takes larger pages.
+/// The most data of longer sections that is read ahead. Within a section that is longer than this, the
+/// kernel's own read-ahead is better: it uses larger pages.
 const AHEAD: u64 = 8 * 1024 * 1024;
 
-/// In one call no more than about this: a busy disk makes the caller wait.
+/// About the most that one call asks the disk for: a busy disk makes the caller wait.
 const STEP: u64 = 2 * 1024 * 1024;
 
-/// So much data in longer sections is not asked for after some was in the cache, at first and at most.
+/// After data of a longer section was found in the cache, this much more is taken to be there, at first
+/// and at most.
 const LONG_TRUST: (u64, u64) = (1024 * 1024, 16 * 1024 * 1024);
 
-/// The state of reading ahead: how much was read so far, and how much ahead of that.
+/// The state of reading ahead in one file.
 #[derive(Debug)]
 pub struct LookAhead {
     fd: Fd,
     cache: Cache,
-    /// Sections that are taken to be in the cache, next and after the next hit.
+    /// Sections that are taken to be in the cache: those to come, and those after the next hit.
     trust: u32,
     earned: u32,
     /// The disk was asked to read up to here.
-    told: u64,
+    requested: u64,
     window: u64,
     /// Bytes of data since this offset.
     data: u64,
@@ -50,17 +51,17 @@ pub struct LookAhead {
     reported: u64,
 }
 
-/// The part of it for sections that are not small.
+/// The state for sections that are not small.
 #[derive(Debug, Default)]
 struct Long {
-    /// Nothing is to be done before this offset: where the section ends that it was last called for.
+    /// The end of the section of the last call. Nothing is to be done before it.
     until: u64,
-    /// Bytes of data that are taken to be in the cache, next and after the next hit.
+    /// Bytes of data that are taken to be in the cache: those to come, and those after the next hit.
     trust: u64,
     earned: u64,
-    /// The disk was asked to read up to here, `ahead` bytes of it after that section; `u64::MAX` if no more
-    /// is to be requested.
-    told: u64,
+    /// The disk was asked to read up to here, `ahead` bytes of it after that section. `ahead` is `u64::MAX`
+    /// if no more is to be requested.
+    requested: u64,
     ahead: u64,
 }
 
@@ -73,7 +74,7 @@ impl LookAhead {
             cache: Cache::new(fd),
             trust: 0,
             earned: 0,
-            told: start,
+            requested: start,
             window: WINDOW.0,
             data: 0,
             since: start,
@@ -92,71 +93,69 @@ impl LookAhead {
         trail: &mut Trail,
     ) -> Sys<usize> {
         let length = buffer.len();
-        // Within the window nothing is asked before half of it is used up.
+        // The window moves when half of it is used up.
         if self.trust > 0 {
             self.trust -= 1;
-        } else if self.cache.tells() && offset + self.window / 2 >= self.told {
+        } else if self.cache.can_report() && offset + self.window / 2 >= self.requested {
             // A read that did not return everything is repeated.
-            if offset >= self.told && self.cache.read(buffer, offset) == Some(length) {
+            if offset >= self.requested && self.cache.read(buffer, offset) == Some(length) {
                 self.data += length as u64;
                 self.earned = TRUST.min(self.earned * 2 + 1);
                 self.trust = self.earned;
                 return Ok(length);
             }
             self.earned = 0;
-            if self.cache.tells() {
-                self.go_on(offset, end, trail);
+            if self.cache.can_report() {
+                self.move_window(offset, end, trail);
             }
         }
         self.data += length as u64;
-        if offset < self.long.told {
+        if offset < self.long.requested {
             self.long.ahead = self.long.ahead.saturating_sub(length as u64);
         }
         sys::pread(self.fd, buffer, offset)
     }
 
     /// Moves the window, unless it would be nearly all holes.
-    fn go_on(&mut self, offset: u64, end: u64, trail: &mut Trail) {
+    fn move_window(&mut self, offset: u64, end: u64, trail: &mut Trail) {
         let dense = self.data.saturating_mul(SPREAD) >= offset.saturating_sub(self.since);
         (self.data, self.since) = (0, offset);
         if !dense {
             self.window = WINDOW.0;
             return;
         }
-        let from = self.told.max(offset);
+        let from = self.requested.max(offset);
         let to = offset.saturating_add(self.window).min(end);
         self.window = WINDOW.1.min(self.window * 2);
         if from < to {
             self.cache.fill(from, to - from);
-            self.told = to;
+            self.requested = to;
             self.report(to - from, trail);
         }
     }
 
-    /// Is called before data at `offset` is moved, in a section that is not read as a small one and ends
-    /// at `section_end`, of a source that ends at `end`. Where it is not in the cache the disk is told of
-    /// it and of the sections that come next.
+    /// Called before data at `offset` is moved, in a section that ends at `section_end` and is not read as
+    /// a small one. If it is not in the cache, the disk is asked for it and for the sections after it.
     ///
-    /// The map is asked for those to tell the disk, and for nothing else: what the walk says of them is
-    /// asked when they are reached.
+    /// Those are looked up for this purpose only: the walk asks the map again when it reaches them.
     #[inline]
     pub fn long(&mut self, offset: u64, section_end: u64, end: u64, trail: &mut Trail) {
         if offset >= self.long.until {
-            let told = self.enter_long(offset, section_end, end);
-            self.report(told, trail);
+            let requested = self.enter_long(offset, section_end, end);
+            self.report(requested, trail);
         }
     }
 
     /// Returns the number of bytes that the disk was asked for.
     fn enter_long(&mut self, offset: u64, section_end: u64, end: u64) -> u64 {
         let long = &mut self.long;
-        let mut told = 0;
+        let mut requested = 0;
         let length = section_end - offset;
         long.until = section_end;
         if length > AHEAD {
             return 0;
         }
-        if offset >= long.told {
+        if offset >= long.requested {
             if long.trust > 0 {
                 long.trust = long.trust.saturating_sub(length);
                 return 0;
@@ -171,25 +170,25 @@ impl LookAhead {
                 None => return 0,
             }
             self.cache.fill(offset, length);
-            told = length;
-            (long.told, long.ahead) = (section_end, 0);
+            requested = length;
+            (long.requested, long.ahead) = (section_end, 0);
         } else {
             long.ahead = long.ahead.saturating_sub(length);
         }
         let begun = long.ahead;
         while long.ahead < AHEAD && long.ahead - begun < STEP {
-            match next_data(self.fd, long.told, end) {
+            match next_data(self.fd, long.requested, end) {
                 Some((data, length)) if length <= AHEAD => {
                     self.cache.fill(data, length);
-                    long.told = data + length;
+                    long.requested = data + length;
                     long.ahead += length;
-                    told += length;
+                    requested += length;
                 }
                 // No more is requested before the source gets there.
                 _ => long.ahead = u64::MAX,
             }
         }
-        told
+        requested
     }
 
     /// Records that the disk was asked for this many bytes, if that is more than ever before: a change, not
@@ -288,7 +287,7 @@ mod tests {
 
     #[test]
     fn nothing_is_read_ahead_over_long_holes() {
-        // The first is in the cache, the second taken to be, and all others are tried twice.
+        // The first is in the cache, the second is taken to be, and each of the others is tried twice.
         let (reads, advices) = walk(16, 16 * SECTION, |nth| {
             if nth > 2 && nth % 2 == 1 { Fault::Errno(libc::EAGAIN) } else { Fault::None }
         });
@@ -296,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_system_that_cannot_tell_is_asked_once() {
+    fn a_file_system_that_does_not_report_its_cache_is_asked_once() {
         for errno in [libc::EOPNOTSUPP, libc::ENOSYS, libc::EINVAL] {
             let refusing = move |nth| if nth == 1 { Fault::Errno(errno) } else { Fault::None };
             assert_eq!(walk(100, 2 * SECTION, refusing), (101, 0));
@@ -312,8 +311,8 @@ mod tests {
     const MIB: u64 = 1024 * 1024;
 
     /// Reaches sections of these lengths, each with a hole as long behind it, with the answers of the
-    /// cache. Returns the number of questions to it, of those to the map, and how much the disk was told
-    /// of when each was reached, in MiB.
+    /// cache. Returns the numbers of questions to it and to the map, and for each section the MiB that the
+    /// disk was asked for by then.
     fn reach(lengths: &[u64], fault: impl Fn(Call) -> Fault + 'static) -> (u64, u64, Vec<u64>) {
         let file = testing::file();
         let mut end = 0;
@@ -324,7 +323,7 @@ mod tests {
         file.set_len(end).unwrap();
         let seen = Rc::new(RefCell::new((0, 0, 0)));
         let counts = Rc::clone(&seen);
-        let mut told = Vec::new();
+        let mut requested = Vec::new();
         inject::with(
             move |call| {
                 let mut counts = counts.borrow_mut();
@@ -344,13 +343,13 @@ mod tests {
                     for piece in [at, at + length / 2] {
                         ahead.long(piece, at + length, end, &mut Trail::default());
                     }
-                    told.push(seen.borrow().2 / MIB);
+                    requested.push(seen.borrow().2 / MIB);
                     at += 2 * length;
                 }
             },
         );
         let (asked, mapped, _) = *seen.borrow();
-        (asked, mapped, told)
+        (asked, mapped, requested)
     }
 
     fn cold(call: Call) -> Fault {
@@ -358,27 +357,27 @@ mod tests {
     }
 
     #[test]
-    fn long_sections_in_the_cache_are_hardly_asked_for() {
-        let (asked, mapped, told) = reach(&[MIB; 64], |_| Fault::None);
+    fn few_long_sections_in_the_cache_are_asked_for() {
+        let (asked, mapped, requested) = reach(&[MIB; 64], |_| Fault::None);
         assert!(asked <= 8, "{asked}");
-        assert_eq!((mapped, told), (0, vec![0; 64]));
+        assert_eq!((mapped, requested), (0, vec![0; 64]));
     }
 
     #[test]
-    fn the_disk_is_told_of_a_section_that_is_not_in_the_cache_and_of_those_that_follow() {
-        let (asked, mapped, told) = reach(&[MIB; 16], cold);
-        // It is known from then on, and never asked for again; the map twice for each that follows,
-        // and once where none does.
+    fn a_section_that_is_not_in_the_cache_and_those_that_follow_are_requested() {
+        let (asked, mapped, requested) = reach(&[MIB; 16], cold);
+        // The cache is asked once. The map is asked twice for each section that follows, and once where
+        // none does.
         assert_eq!((asked, mapped), (1, 2 * 15 + 1));
-        assert_eq!(told, [3, 5, 7, 9, 11, 13, 15, 16, 16, 16, 16, 16, 16, 16, 16, 16]);
+        assert_eq!(requested, [3, 5, 7, 9, 11, 13, 15, 16, 16, 16, 16, 16, 16, 16, 16, 16]);
     }
 
     #[test]
-    fn no_more_than_is_worth_it_is_told_ahead() {
-        let (_, _, told) = reach(&[MIB; 40], cold);
-        assert_eq!(told[..12], [3, 5, 7, 9, 11, 13, 15, 16, 17, 18, 19, 20]);
-        let (asked, mapped, told) = reach(&[6 * MIB; 4], cold);
-        assert_eq!((asked, mapped, told), (1, 2 * 3 + 1, vec![12, 18, 24, 24]));
+    fn no_more_is_requested_ahead_than_pays_off() {
+        let (_, _, requested) = reach(&[MIB; 40], cold);
+        assert_eq!(requested[..12], [3, 5, 7, 9, 11, 13, 15, 16, 17, 18, 19, 20]);
+        let (asked, mapped, requested) = reach(&[6 * MIB; 4], cold);
+        assert_eq!((asked, mapped, requested), (1, 2 * 3 + 1, vec![12, 18, 24, 24]));
     }
 
     #[test]
@@ -386,31 +385,32 @@ mod tests {
         assert_eq!(reach(&[9 * MIB; 3], cold), (0, 0, vec![0; 3]));
         let mut lengths = [MIB; 6];
         lengths[3] = 9 * MIB;
-        let (asked, mapped, told) = reach(&lengths, cold);
-        // Before the long one its two neighbours, and it; behind it the last, and the end.
+        let (asked, mapped, requested) = reach(&lengths, cold);
+        // Questions to the map: about the two before the long one and that, then about the last and the end.
         assert_eq!((asked, mapped), (2, 2 * 3 + 2 + 1));
-        assert_eq!(told, [3, 3, 3, 3, 5, 5]);
+        assert_eq!(requested, [3, 3, 3, 3, 5, 5]);
     }
 
     #[test]
-    fn what_fails_when_the_disk_is_told_is_no_matter() {
-        // With no advice taken nothing counts; with no map each section is requested by itself.
+    fn a_failure_to_read_ahead_is_ignored() {
+        // If advice fails, nothing is counted. If the map fails, each section is requested by itself.
         for (failing, expected) in [(Call::Fadvise, [0; 4]), (Call::Lseek, [1, 2, 3, 4])] {
-            let (_, _, told) = reach(&[MIB; 4], move |call| match call {
+            let (_, _, requested) = reach(&[MIB; 4], move |call| match call {
                 _ if call == failing => Fault::Errno(libc::EIO),
                 other => cold(other),
             });
-            assert_eq!(told, expected);
+            assert_eq!(requested, expected);
         }
         for errno in [libc::EOPNOTSUPP, libc::EIO] {
-            let (asked, mapped, told) = reach(&[MIB; 64], move |call| match call {
+            let (asked, mapped, requested) = reach(&[MIB; 64], move |call| match call {
                 Call::Pread => Fault::Errno(errno),
                 _ => Fault::None,
             });
             assert_eq!(asked, if errno == libc::EIO { 64 } else { 1 });
-            assert_eq!((mapped, told), (0, vec![0; 64]));
+            assert_eq!((mapped, requested), (0, vec![0; 64]));
         }
     }
+
     #[test]
     fn only_a_larger_request_than_all_before_is_recorded() {
         let mut ahead = LookAhead::new(-1, 0);
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_disk_is_told_of_is_recorded() {
+    fn a_request_to_read_ahead_is_recorded() {
         let file = testing::file();
         let mut end = 0;
         for _ in 0..16 {

@@ -17,9 +17,9 @@ use file::FileSource;
 /// How a descriptor is read.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// The first byte.
+    /// The offset of the first byte.
     pub offset: u64,
-    /// How many; 0 means to the end.
+    /// Bytes to read; 0 means to the end.
     pub length: u64,
     /// Read all of it, whatever its map reports.
     pub ignore_map: bool,
@@ -42,7 +42,7 @@ pub fn from_fd(fd: Fd, options: &Options) -> Result<Box<dyn Source>> {
     })
 }
 
-/// The end of a range, checked.
+/// The end of a range, which must not exceed the largest offset.
 fn range_end(offset: u64, length: u64) -> Result<u64> {
     offset.checked_add(length).filter(|end| i64::try_from(*end).is_ok()).ok_or_else(|| {
         Error::value(

@@ -1,26 +1,26 @@
-//! Looks whether blocks hold more than zeros, without reading all of them.
+//! Finds blocks that hold more than zeros without reading all of them.
 //!
-//! One byte that is not zero settles it, and most data has one at its start. Such a block need not come
-//! through memory.
+//! One byte that is not zero is enough, and most data has one at its start. Such a block can be moved
+//! without passing through memory.
 
 use super::cache::Cache;
 use crate::end::Glimpse;
 use crate::sys::Fd;
 
-/// So much of a block is looked at.
+/// Bytes of a block that are looked at.
 const SAMPLE: usize = 512;
 
 /// Among zeros no more than one block in this many is looked at: all of them are read anyway.
 const STRIDE: u64 = 4;
 
-/// No block is there.
+/// A place where no block is.
 const NOWHERE: (u64, u16) = (u64::MAX, 0);
 
 /// Looks at the blocks of a file.
 #[derive(Debug)]
 pub struct Looker {
     cache: Cache,
-    /// Where a block was looked at that is likely to come next, and how many zeros it begins with.
+    /// The last block that was looked at, which is likely to come next, and its zeros at the start.
     last: (u64, u16),
 }
 
@@ -56,8 +56,8 @@ impl Looker {
         Looker { cache: Cache::new(fd), last: NOWHERE }
     }
 
-    /// The appearance of the first blocks, up to the first that is known to be unlike them. Nothing is
-    /// waited for: what is not in the cache is not known.
+    /// Whether the first blocks hold more than zeros, up to the first that is known to be unlike them. It
+    /// does not wait: blocks that are not in the cache are unknown.
     pub fn look(&mut self, blocks: &Blocks) -> Option<Glimpse> {
         let count = blocks.count();
         if count == 0 {
@@ -69,12 +69,12 @@ impl Looker {
         Some(Glimpse { solid, length: blocks.before(like) })
     }
 
-    /// The number of blocks from the first, which is solid, that are.
+    /// The number of solid blocks at the start. The first is solid.
     fn solid_run(&mut self, blocks: &Blocks, count: u64) -> u64 {
         (1..count).find(|index| self.solid(blocks, *index) != Some(true)).unwrap_or(count)
     }
 
-    /// The number of blocks from the first, which is not known to be solid, that must be read.
+    /// The number of blocks at the start that must be read. The first is not known to be solid.
     fn unsure_run(&mut self, blocks: &Blocks, count: u64) -> u64 {
         let (mut run, mut stride) = (1, 1);
         while run < count {
@@ -82,7 +82,7 @@ impl Looker {
             match self.solid(blocks, next) {
                 Some(false) => run = next + 1,
                 Some(true) => {
-                    // Those in between, which were passed over.
+                    // The blocks in between were skipped.
                     let mut end = next;
                     while run < end {
                         let middle = run + (end - run) / 2;
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_that_look_alike_are_told_together() {
+    fn blocks_that_look_alike_are_reported_together() {
         let file = testing::sparse(&[Data(3), Hole(2), Data(1)]);
         let mut peek = Looker::new(file.as_raw_fd());
         let mut look = |offset, length, first| peek.look(&blocks(offset, length, first));
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_system_that_cannot_tell_is_asked_once() {
+    fn a_file_system_that_does_not_report_its_cache_is_asked_once() {
         let file = testing::sparse(&[Data(4)]);
         for errno in [libc::EOPNOTSUPP, libc::ENOSYS, libc::EINVAL] {
             let mut peek = Looker::new(file.as_raw_fd());

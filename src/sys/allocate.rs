@@ -1,4 +1,4 @@
-//! Memory from the allocator, whose failure is an answer.
+//! Memory from the allocator. A failure is returned.
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
@@ -17,7 +17,7 @@ pub fn zeroed(length: usize) -> Option<Vec<u8>> {
     Some(unsafe { Vec::from_raw_parts(start, length, length.max(1)) })
 }
 
-/// A value in memory of its own; `None` if there is no memory, where `Box::new` would end the process.
+/// A value on the heap; `None` if there is no memory. `Box::new` would end the process.
 pub fn boxed<T>(value: T) -> Option<Box<T>> {
     let mut room: Vec<UnsafeCell<MaybeUninit<T>>> = Vec::new();
     room.try_reserve_exact(1).ok()?;

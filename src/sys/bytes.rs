@@ -1,25 +1,25 @@
-//! Reading and writing as it comes: pipes, sockets, character devices. Nothing waits, and nothing raises SIGPIPE.
+//! Reads and writes in order, for pipes, sockets and character devices. They never wait and never raise SIGPIPE.
 
 use super::{Call, Fd, Sys, call, errno, flags, poll, wide};
 use libc::c_int;
 use std::time::Duration;
 
-/// How [`read()`] and [`write()`] keep from waiting, and from raising SIGPIPE.
+/// The ways in which [`read()`] and [`write()`] avoid to wait and to raise SIGPIPE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// By flags of the call: RWF_NOWAIT, and RWF_NOSIGNAL (Linux 6.18) where it is a write.
+    /// With flags of the call: RWF_NOWAIT, and RWF_NOSIGNAL (Linux 6.18) for a write.
     Flags,
-    /// As `Flags`, with SIGPIPE held back by the thread's signal mask.
+    /// As `Flags`, with SIGPIPE blocked in the thread's signal mask.
     Mask,
-    /// With poll(2) before it unless it has O_NONBLOCK, for what knows no RWF_NOWAIT: a pipe that
-    /// splice(2) was used on is of these.
+    /// With poll(2) first, unless it has O_NONBLOCK. For descriptors without RWF_NOWAIT, such as a pipe on which
+    /// splice(2) was used.
     Poll,
-    /// As it is, for a regular file, which is always ready.
+    /// A plain call, for a regular file, which is always ready.
     Plain,
 }
 
 impl Way {
-    /// The next lesser way, where the kernel does not know this one.
+    /// The next way, if the kernel does not support this one.
     #[must_use]
     pub fn lesser(self) -> Option<Self> {
         match self {
@@ -32,11 +32,11 @@ impl Way {
 
 const RWF_NOSIGNAL: c_int = 0x100;
 
-/// The most that is written to a descriptor that is only known to be ready: no pipe blocks then.
+/// The most bytes that are written after poll(2): a pipe that is ready takes them without blocking.
 const PIPE_BUF: usize = 4096;
 
-/// Reads what is there into two buffers, the first one first, without waiting. `EOPNOTSUPP` asks
-/// for a lesser way.
+/// Reads available bytes into the first buffer and then into the second, without waiting. `EOPNOTSUPP`: use the
+/// next way.
 pub fn read(fd: Fd, first: &mut [u8], second: &mut [u8], way: Way) -> Sys<usize> {
     if way == Way::Poll && poll(fd, libc::POLLIN, Duration::ZERO)? == 0 {
         return Err(libc::EAGAIN);
@@ -55,8 +55,8 @@ pub fn read(fd: Fd, first: &mut [u8], second: &mut [u8], way: Way) -> Sys<usize>
     })
 }
 
-/// Writes what goes of two buffers, the first one first, without waiting and without raising
-/// SIGPIPE. `EOPNOTSUPP` asks for a lesser way.
+/// Writes as much as possible of the first buffer and then of the second, without waiting and without SIGPIPE.
+/// `EOPNOTSUPP`: use the next way.
 pub fn write(fd: Fd, first: &[u8], second: &[u8], way: Way) -> Sys<usize> {
     match way {
         Way::Flags => write_flags(fd, first, second, libc::RWF_NOWAIT | RWF_NOSIGNAL),
@@ -85,7 +85,7 @@ fn two_pieces(first: (*mut u8, usize), second: *mut u8, length: usize) -> [libc:
     ]
 }
 
-/// As [`two_pieces`], of buffers that the call only reads.
+/// As [`two_pieces`], for buffers that the call only reads.
 fn two_pieces_to_write(first: &[u8], second: &[u8], length: usize) -> [libc::iovec; 2] {
     two_pieces((first.as_ptr().cast_mut(), first.len()), second.as_ptr().cast_mut(), length)
 }
@@ -106,8 +106,8 @@ fn write_plain(fd: Fd, first: &[u8], second: &[u8]) -> Sys<usize> {
     })
 }
 
-/// Makes a write with SIGPIPE held back from this thread, and takes away the one that it raised.
-/// One that was pending before stays pending.
+/// Makes a write with SIGPIPE blocked in this thread, and removes the one that it raised. One that was pending
+/// before stays pending.
 pub(super) fn without_sigpipe(write: impl FnOnce() -> Sys<usize>) -> Sys<usize> {
     // SAFETY: a sigset_t is plain data that sigemptyset initialises.
     let mut sigpipe: libc::sigset_t = unsafe { std::mem::zeroed() };
@@ -141,7 +141,7 @@ pub(super) fn without_sigpipe(write: impl FnOnce() -> Sys<usize>) -> Sys<usize> 
     result
 }
 
-/// recvmsg(2) of what is there into two buffers, the first one first, without waiting.
+/// recvmsg(2) of available bytes into two buffers, the first one first, without waiting.
 pub fn recv(fd: Fd, first: &mut [u8], second: &mut [u8]) -> Sys<usize> {
     call(Call::Recv, first.len() + second.len(), |length| {
         let mut pieces = two_pieces((first.as_mut_ptr(), first.len()), second.as_mut_ptr(), length);
@@ -151,8 +151,7 @@ pub fn recv(fd: Fd, first: &mut [u8], second: &mut [u8]) -> Sys<usize> {
     })
 }
 
-/// sendmsg(2) of what goes of two buffers, the first one first, without waiting and without
-/// raising SIGPIPE.
+/// sendmsg(2) of as much as possible of two buffers, the first one first, without waiting and without SIGPIPE.
 pub fn send(fd: Fd, first: &[u8], second: &[u8]) -> Sys<usize> {
     call(Call::Send, first.len() + second.len(), |length| {
         let mut pieces = two_pieces_to_write(first, second, length);

@@ -9,8 +9,8 @@ unsafe extern "C" {
     fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
 }
 
-/// Keeps pthread_cancel(3) from unwinding Rust frames, which would end the process: a cancel that
-/// comes meanwhile acts afterwards. Restores the caller's state when it is dropped.
+/// Keeps pthread_cancel(3) from unwinding Rust frames, which would end the process: a cancel is deferred
+/// until this is dropped, which restores the caller's state.
 pub struct Cancellation(c_int);
 
 impl Cancellation {

@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 /// The kind of file that a descriptor refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind {
-    /// A regular file, a memfd too.
+    /// A regular file or a memfd.
     Regular,
     /// A block device.
     Block,
@@ -28,7 +28,7 @@ pub enum FileKind {
 pub struct Stat {
     /// The kind of file.
     pub kind: FileKind,
-    /// Bytes; 0 for what has no size, a block device too.
+    /// Bytes; 0 for a descriptor without a size, such as a block device.
     pub size: u64,
     /// Whether any block is allocated.
     pub allocated: bool,
@@ -62,9 +62,8 @@ fn special_kind(kind: libc::mode_t) -> FileKind {
     }
 }
 
-/// The numbers that distinguish a file or a device from others, and from itself at another time: the device,
-/// the inode, the size and the time of the last modification in nanoseconds. Of a block device, which has no
-/// such time and no size here: the device's own number, and zeros.
+/// The numbers that identify a file in its current state: device, inode, size, and time of the last modification
+/// in nanoseconds. For a block device, which has no such time and no size here: its own number, and zeros.
 #[allow(clippy::unnecessary_cast, reason = "the types differ between machines")]
 pub fn identity(fd: Fd) -> Sys<[u64; 4]> {
     let mut stat = MaybeUninit::<wide::stat>::zeroed();
@@ -85,7 +84,7 @@ pub fn size(fd: Fd) -> Sys<u64> {
     stat(fd).map(|stat| stat.size)
 }
 
-/// The magic number of the file system that a file is on: fstatfs(2).
+/// The magic number of a file's file system: fstatfs(2).
 pub fn file_system(fd: Fd) -> Sys<u64> {
     let mut found = MaybeUninit::<wide::statfs>::zeroed();
     // SAFETY: the buffer is a whole struct statfs.
@@ -95,8 +94,8 @@ pub fn file_system(fd: Fd) -> Sys<u64> {
     Ok(kind as u64 & 0xffff_ffff)
 }
 
-/// The alignment that direct I/O on a file needs, of memory and of offsets: statx(2) STATX_DIOALIGN. Both
-/// are 0 where a file has no direct I/O. `ENODATA` where the kernel or the file system does not report it.
+/// The alignment of memory and of offsets for direct I/O on a file: statx(2) STATX_DIOALIGN. Both are 0 if the
+/// file has no direct I/O. `ENODATA` if the kernel or the file system does not report it.
 pub fn direct_alignment(fd: Fd) -> Sys<(u32, u32)> {
     let mut found = MaybeUninit::<libc::statx>::zeroed();
     call(Call::Statx, 0, |_| {
@@ -159,11 +158,10 @@ pub fn file_size_limit() -> Sys<u64> {
     Ok(if limit.rlim_cur == wide::RLIM_INFINITY { i64::MAX as u64 } else { limit.rlim_cur })
 }
 
-// _IOWR('f', 11, struct fiemap), whose 32 bytes go both ways: the same number on every machine.
+// _IOWR('f', 11, struct fiemap), of 32 bytes: the same number on every machine.
 const FIEMAP: libc::Ioctl = (3 << 30) | (32 << 16) | 0x660b;
 
-/// Whether the extents of a file can be listed: ioctl(2) FS_IOC_FIEMAP, which counts those at one
-/// byte.
+/// Whether the extents of a file can be listed: ioctl(2) FS_IOC_FIEMAP, which counts those of one byte.
 pub fn lists_extents(fd: Fd, at: u64) -> bool {
     // struct fiemap of linux/fiemap.h, without room for extents.
     #[repr(C)]

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 pub enum Fault {
     /// Make the call as it is.
     None,
-    /// Do not make it: answer this errno.
+    /// Do not make it: return this errno.
     Errno(i32),
     /// Make it with at most this many bytes.
     Short(usize),

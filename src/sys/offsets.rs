@@ -1,4 +1,4 @@
-//! Reading and writing at offsets, the file position, and how much of a file is in the cache or on the medium.
+//! Reads and writes at offsets, the file position, and calls for the page cache and the medium.
 
 use super::{Call, Fd, Sys, call, offset, wide};
 use libc::c_int;
@@ -34,7 +34,7 @@ fn seek(fd: Fd, to: u64, whence: c_int) -> Sys<u64> {
     call(Call::Lseek, 0, |_| {
         // SAFETY: no memory is passed.
         position = unsafe { wide::lseek(fd, to, whence) };
-        // It may not fit into what the gate returns.
+        // It may not fit into the return type of the gate.
         position.min(0) as isize
     })?;
     Ok(position as u64)
@@ -59,8 +59,8 @@ pub fn pread_nowait(fd: Fd, buffer: &mut [u8], from: u64) -> Sys<usize> {
     })
 }
 
-/// As [`pread`], of whole blocks: a test build does not cut what is asked for, which would be another
-/// failure, but what comes back.
+/// As [`pread`], of whole blocks: a test build cuts the result and not the request, whose length must stay
+/// aligned.
 pub fn pread_blocks(fd: Fd, buffer: &mut [u8], from: u64) -> Sys<usize> {
     let from = offset(from)?;
     let length = buffer.len();
@@ -94,7 +94,7 @@ pub fn will_need(fd: Fd, from: u64, length: u64) -> Sys<()> {
     advise(fd, from, length, libc::POSIX_FADV_WILLNEED)
 }
 
-/// Drops what the cache holds of a range, as far as it is on the medium: posix_fadvise(2) DONTNEED.
+/// Drops the cached pages of a range that are on the medium: posix_fadvise(2) DONTNEED.
 pub fn forget(fd: Fd, from: u64, length: u64) -> Sys<()> {
     advise(fd, from, length, libc::POSIX_FADV_DONTNEED)
 }
@@ -124,15 +124,13 @@ pub fn sync(fd: Fd) -> Sys<()> {
     call(Call::Fsync, 0, |_| unsafe { libc::fsync(fd) } as isize).map(drop)
 }
 
-/// Writes back what is only in the cache: fdatasync(2). A descriptor that is only open for reading
-/// will do.
+/// Writes back the dirty pages of a file: fdatasync(2). The descriptor may be open for reading only.
 pub fn sync_data(fd: Fd) -> Sys<()> {
     // SAFETY: no memory is passed.
     call(Call::Fdatasync, 0, |_| unsafe { libc::fdatasync(fd) } as isize).map(drop)
 }
 
-/// Has the disk begin to write back what is only in the cache of this range, and does not wait for it:
-/// sync_file_range(2).
+/// Begins to write back the dirty pages of a range, and does not wait: sync_file_range(2).
 pub fn begin_writeback(fd: Fd, from: u64, length: u64) -> Sys<()> {
     let (from, length) = (offset(from)?, offset(length)?);
     let flags = libc::SYNC_FILE_RANGE_WRITE;

@@ -1,4 +1,4 @@
-//! Passing data on within the kernel, and the pipes and eventfds that this library makes itself.
+//! Calls that move data within the kernel, and the pipes and eventfds of this library.
 
 use super::bytes::without_sigpipe;
 use super::{Call, Fd, Sys, call, errno, offset, wide};
@@ -16,7 +16,7 @@ pub fn copy_file_range(from: Fd, at: u64, to: Fd, to_at: u64, length: u64) -> Sy
     .map(|count| count as u64)
 }
 
-// From linux/fs.h: _IOW(0x94, 13, struct file_clone_range), whose 32 bytes are read only.
+// From linux/fs.h: _IOW(0x94, 13, struct file_clone_range), of 32 bytes.
 const FICLONERANGE: libc::Ioctl = {
     let direction = if cfg!(any(
         target_arch = "powerpc",
@@ -62,7 +62,7 @@ pub fn sendfile(from: Fd, at: u64, to: Fd, length: u64) -> Sys<u64> {
     .map(|count| count as u64)
 }
 
-/// A pipe that neither waits nor outlives an exec: its end to read and its end to write. pipe2(2).
+/// A pipe with O_NONBLOCK and O_CLOEXEC, as its read end and its write end: pipe2(2).
 pub fn pipe() -> Sys<(OwnedFd, OwnedFd)> {
     let mut ends = [-1; 2];
     call(Call::Pipe, 0, |_| {
@@ -73,8 +73,7 @@ pub fn pipe() -> Sys<(OwnedFd, OwnedFd)> {
     Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
 }
 
-/// An eventfd that is not set. It is none of the standard three, which would be set by what the process
-/// prints.
+/// An eventfd that is not set. It is never descriptor 0, 1 or 2, or the output of the process would set it.
 pub fn eventfd() -> Sys<OwnedFd> {
     let open = |_| {
         // SAFETY: no memory is passed.
@@ -94,8 +93,8 @@ pub fn eventfd() -> Sys<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Sets an eventfd, so that it can be read, or resets it. Neither can fail: the counter is 0 or 1. So
-/// they do not go through the gate, which would make them fail.
+/// Sets an eventfd, so that it is readable, or resets it. Neither can fail, because the counter is 0 or 1. So
+/// the gate, which could make them fail in a test, is not used.
 pub fn set_eventfd(fd: Fd, on: bool) {
     let mut value: u64 = 1;
     let size = size_of::<u64>();
@@ -137,14 +136,14 @@ pub fn set_pipe_size(fd: Fd, bytes: c_int) -> Sys<usize> {
         })
 }
 
-/// As [`splice`], from a file to a pipe that somebody else reads: without raising SIGPIPE.
+/// As [`splice`], from a file to a pipe of another reader: without raising SIGPIPE.
 pub fn splice_to_pipe(from: Fd, at: u64, to: Fd, length: u64) -> Sys<u64> {
     without_sigpipe(|| splice(from, Some(at), to, None, length).map(|count| count as usize))
         .map(|count| count as u64)
 }
 
-/// Moves pages between a pipe and a file or socket, or another pipe: splice(2). An offset is for an end that has
-/// one. It waits for no pipe, and for a socket only in blocking mode.
+/// Moves pages between a pipe and a file, a socket or another pipe: splice(2). It never waits for a pipe, and
+/// for a socket only in blocking mode.
 pub fn splice(from: Fd, at: Option<u64>, to: Fd, to_at: Option<u64>, length: u64) -> Sys<u64> {
     let mut at = at.map(offset).transpose()?;
     let mut to_at = to_at.map(offset).transpose()?;

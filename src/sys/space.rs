@@ -8,7 +8,7 @@ pub fn punch_hole(fd: Fd, at: u64, length: u64) -> Sys<()> {
     fallocate(fd, libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE, at, length)
 }
 
-/// Makes a range read zero, its blocks kept: fallocate(2) ZERO_RANGE.
+/// Makes a range read zero, and keeps its blocks allocated: fallocate(2) ZERO_RANGE.
 pub fn zero_range(fd: Fd, at: u64, length: u64) -> Sys<()> {
     fallocate(fd, libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE, at, length)
 }
@@ -54,7 +54,7 @@ pub fn device_size(fd: Fd) -> Sys<u64> {
     Ok(size)
 }
 
-/// Bytes that a pipe, a socket or a terminal has to be read: ioctl(2) FIONREAD.
+/// Bytes that can be read from a pipe, a socket or a terminal now: ioctl(2) FIONREAD.
 pub fn readable_bytes(fd: Fd) -> Sys<u64> {
     let mut count: c_int = 0;
     // SAFETY: the count is an int, which FIONREAD writes.

@@ -1,4 +1,4 @@
-//! Zeros that are written without a buffer of them.
+//! Writes of zeros without a buffer.
 
 use super::{Call, Fd, Sys, call, offset, wide};
 use libc::{c_int, c_void};
@@ -10,7 +10,7 @@ pub const ZEROS_AT_ONCE: u64 = (ZERO_BYTES * ZERO_PIECES) as u64;
 const ZERO_PIECES: usize = 16;
 const ZERO_BYTES: usize = 64 << 10;
 
-/// In a cell they are memory that is zero from the start; a constant would be 64 KiB of the library's file.
+/// In a cell they are in .bss; a constant would take 64 KiB of the library's file.
 #[repr(align(4096))]
 struct Zeros(UnsafeCell<[u8; ZERO_BYTES]>);
 // SAFETY: it is never written to.
@@ -23,7 +23,7 @@ pub fn zeros() -> &'static [u8; ZERO_BYTES] {
     unsafe { &*ZEROS.0.get() }
 }
 
-/// Writes zeros: pwritev(2) of the same zeros many times, so that no buffer of them is kept.
+/// Writes zeros: one pwritev(2) that names the same zeros many times.
 pub fn pwrite_zeros(fd: Fd, length: u64, to: u64) -> Sys<usize> {
     let to = offset(to)?;
     let most = length.min(ZEROS_AT_ONCE) as usize;

@@ -1,7 +1,7 @@
 //! Compares the part of a stream that a resuming receiver holds.
 //!
-//! The part is read from the source and shown to the sink. Nothing is sent meanwhile. If the sink does not
-//! agree in the end, everything is sent from the start.
+//! The part is read from the source and passed to the sink, which computes its digest and sends nothing. If
+//! the digests differ, everything is sent from the start.
 
 use super::pool::Pool;
 use super::turn::{STEP_COST, Turn};
@@ -14,12 +14,11 @@ pub(super) enum Compared {
     Worked(u64),
     /// The sink holds what the source has.
     Same,
-    /// It does not: the source is at its start again.
+    /// The sink holds something else. The source is at its start again.
     Differs,
 }
 
-/// Shows the sink one piece of the first `left` bytes that come next, or asks for its opinion when
-/// there are none left.
+/// Passes one piece of the next `left` bytes to the sink, or asks for the result when none are left.
 pub(super) fn step(left: u64, pool: &mut Pool, turn: &mut Turn) -> Result<Compared> {
     let offset = turn.meter.position();
     if turn.sink.held().is_none() {
@@ -60,7 +59,7 @@ pub(super) fn step(left: u64, pool: &mut Pool, turn: &mut Turn) -> Result<Compar
         Next::End => return Err(Error::EndedEarly { offset, expected: offset + left }),
     };
     turn.meter.compared(length);
-    // Reading is progress, though nothing moves.
+    // Reading counts as progress, though no data moves.
     turn.progressed();
     Ok(Compared::Worked(cost))
 }

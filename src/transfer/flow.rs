@@ -1,9 +1,9 @@
 //! Moves the stream, piece by piece.
 //!
-//! Three things may be on their way between two steps, in the order of the stream: the gap (a hole that has
+//! Three things may be in flight between two steps, in the order of the stream: the gap (a hole that has
 //! come and was not made yet), pending data in the pool, and data in the pipe of the ladder. A step pushes
-//! one of them, or pulls when there is nothing to push. For every answer of an end, nothing that is on its
-//! way changes before the sink has taken it, so that every step can be made again.
+//! one of them, or pulls if there is nothing to push. They change only once the sink has taken something, so
+//! that every step can be repeated.
 
 use super::gap::Gap;
 use super::ladder::{Ladder, Tried};
@@ -25,7 +25,7 @@ pub(super) struct Flow {
     zeros: Option<Zeros>,
     ladder: Ladder,
     kinds: Kinds,
-    /// Takes everything over once it is there.
+    /// Moves everything, once it exists.
     window: Option<Box<Window>>,
     options: Options,
 }
@@ -66,7 +66,7 @@ impl Flow {
                 return Ok(done);
             }
         }
-        // Most steps begin with nothing to push: to see that here costs less than to call.
+        // Most steps begin with nothing to push: to check here costs less than a call.
         let nothing = self.pool.is_empty()
             && self.gap.is_empty()
             && self.ladder.under_way() == 0
@@ -83,7 +83,8 @@ impl Flow {
         Ok(self.push(false, turn)?.unwrap_or(Done::Worked(0)))
     }
 
-    /// Makes a step with several requests in flight. `None` while a better way is tried, and if that cannot be.
+    /// Makes a step with several requests in flight. `None` if that is not possible, or while a better way is
+    /// tried.
     #[cold]
     fn step_window(&mut self, turn: &mut Turn) -> Result<Option<Done>> {
         if let Some(window) = &mut self.window {
@@ -120,7 +121,7 @@ impl Flow {
         self.window.as_ref().is_some_and(|window| window.in_flight() > 0)
     }
 
-    /// Has all requests come back soon.
+    /// Cancels all requests that can be cancelled.
     pub(super) fn cancel_requests(&mut self, error: &Error, turn: &mut Turn) {
         if let Some(window) = &mut self.window {
             window.cancel(error, turn);
@@ -159,7 +160,7 @@ impl Flow {
         if self.ladder.under_way() > 0 {
             return self.ladder.drain(&mut self.pool, turn).map(Some);
         }
-        // A gap that cannot grow goes out before anything is asked.
+        // A gap that cannot grow is pushed before the source is asked.
         if !draining && (self.gap.is_empty() || self.gap.is_open()) && self.wants_glimpse() {
             self.glimpse(turn)?;
         }
@@ -222,7 +223,7 @@ impl Flow {
         self.gap.push(&mut self.pool, &mut self.ladder, turn)
     }
 
-    /// Looks which part of the data that comes next need not be read.
+    /// Determines which part of the next data need not be read.
     fn glimpse(&mut self, turn: &mut Turn) -> Result<()> {
         let place = self.place(turn);
         let size = self.pool.size();
@@ -230,14 +231,14 @@ impl Flow {
             return Ok(());
         };
         if zeros.glimpse(source, place, size)? {
-            // The gap goes out before that data.
+            // The gap is pushed before that data.
             self.gap.close();
         }
         Ok(())
     }
 
-    /// Moves what comes next if that is possible without the pool, or else reads it into the pool. `None` if
-    /// it was read, or if the gap must go out first.
+    /// Moves the next section without the pool, if possible, or reads it into the pool. `None` if it was read,
+    /// or if the gap must be pushed first.
     #[inline]
     fn pull(&mut self, turn: &mut Turn) -> Result<Option<Done>> {
         let solid = self.zeros.as_ref().map_or(u64::MAX, Zeros::solid);
@@ -256,20 +257,19 @@ impl Flow {
             }
         }
         match self.read(turn)? {
-            // The rule, for which no call is made.
+            // The common case, without a call.
             Next::Data(_) => Ok(None),
             next => self.came(next, turn),
         }
     }
 
-    /// Reads what comes behind a gap that may still grow.
+    /// Reads behind a gap that may still grow.
     fn pull_behind_gap(&mut self, turn: &mut Turn) -> Result<Option<Done>> {
-        // There may be much to read before anything moves: what is kept back must not wait for that, nor for a
-        // sign of life.
+        // Much may be read before anything moves: buffered frames and signs of life must not wait for that.
         turn.flush()?;
         match self.read(turn) {
             Err(error) if error.would_block() => {
-                // A known gap goes out before anybody waits.
+                // A known gap is pushed before the transfer waits.
                 self.gap.close();
                 Ok(None)
             }
@@ -277,7 +277,7 @@ impl Flow {
         }
     }
 
-    /// Data moved past the search for zeros.
+    /// Data moved without a search for zeros.
     fn passed(&mut self, done: Done) {
         let Some(zeros) = &mut self.zeros else { return };
         if let Done::Worked(count) = done {
@@ -318,7 +318,7 @@ impl Flow {
         Ok(next)
     }
 
-    /// Reads on behind the pending data, unless something else than data comes next.
+    /// Reads more behind the pending data, unless the next section is not data.
     fn pull_more(&mut self, room: usize, turn: &mut Turn) -> Result<Done> {
         let settled = match self.ask(room, turn) {
             Ok(Next::Data(_)) => false,
@@ -332,7 +332,7 @@ impl Flow {
         Ok(Done::Worked(0))
     }
 
-    /// Takes in what the source has reported. `None` if it can be pushed now.
+    /// Handles the report of the source. `None` if it can be pushed now.
     #[inline]
     fn came(&mut self, next: Next, turn: &mut Turn) -> Result<Option<Done>> {
         let place = self.place(turn);
@@ -347,7 +347,7 @@ impl Flow {
             Next::Keep(length) => {
                 Error::check_end(Operation::Read, Side::Source, place, length)?;
                 if !self.gap.is_empty() {
-                    // It is reported again when the gap is made.
+                    // The source reports it again after the gap was made.
                     self.gap.close();
                     return Ok(None);
                 }

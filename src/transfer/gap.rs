@@ -1,7 +1,7 @@
 //! A hole that has come and was not made yet.
 //!
-//! Holes and zeros that follow each other are one gap. It stays open while the next section may still
-//! extend it, and then goes out as a hole, or as zeros where no hole is made.
+//! Adjacent holes and zeros are one gap. It stays open while the next section may extend it. Then it is pushed
+//! as a hole, or as zeros if no hole is made.
 
 use super::ladder::Ladder;
 use super::meter::Part;
@@ -15,11 +15,11 @@ use crate::section::Kind;
 use crate::trace::{Event, Way};
 use std::time::Instant;
 
-/// A microsecond spent on making a hole counts at least this many bytes in a budget: zeroing a device
-/// may take its time.
+/// A microsecond spent on making a hole counts as at least this many bytes of the budget: to zero a device
+/// may take long.
 const ZEROING_COST: u64 = 64;
 
-/// The gap, and how gaps go out.
+/// The gap, and the form in which gaps are pushed.
 #[derive(Debug)]
 pub(super) struct Gap {
     length: u64,
@@ -27,7 +27,7 @@ pub(super) struct Gap {
     zeros: u64,
     /// The next section may still extend it.
     open: bool,
-    /// The form in which it goes out, once a part of it has.
+    /// The form of the gap, once a part of it was pushed.
     form: Option<Form>,
     /// Holes are made. If not, every gap is written.
     holes: bool,
@@ -36,7 +36,7 @@ pub(super) struct Gap {
     way: Option<HoleWay>,
 }
 
-/// The form in which a gap goes out.
+/// The form in which a gap is pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Hole,
@@ -44,7 +44,7 @@ enum Form {
     Zeros,
 }
 
-/// Holes that are too short to be made.
+/// The treatment of holes that are too short to be made.
 #[derive(Debug)]
 struct Short {
     /// The length of the shortest that is made.
@@ -86,26 +86,26 @@ impl Gap {
         self.open
     }
 
-    /// It goes out before anything else comes.
+    /// It is pushed before anything else is pulled.
     pub(super) fn close(&mut self) {
         self.open = false;
     }
 
-    /// Zeros that came as data become a part of it.
+    /// Adds zeros that came as data.
     pub(super) fn join_zeros(&mut self, count: u64) {
         self.length += count;
         self.zeros += count;
         self.open = true;
     }
 
-    /// A hole becomes a part of it. `detects`: data that follows may be zeros.
+    /// Adds a hole. `detects`: data that follows may be zeros.
     #[inline]
     pub(super) fn join_hole(&mut self, length: u64, detects: bool, turn: &mut Turn) {
         self.length += length;
         self.open = self.short.is_some() && self.may_grow(detects, turn);
     }
 
-    /// Whether it is too short for a hole, and what comes next may change that.
+    /// Whether it is too short for a hole, and the next section may change that.
     #[cold]
     fn may_grow(&self, detects: bool, turn: &mut Turn) -> bool {
         let Some(short) = &self.short else { return false };
@@ -160,7 +160,7 @@ impl Gap {
         *self.form.get_or_insert(form) == Form::Zeros
     }
 
-    /// Writes zeros where no hole is made.
+    /// Writes zeros instead of a hole.
     fn write(&mut self, pool: &mut Pool, ladder: &mut Ladder, turn: &mut Turn) -> Result<Done> {
         let most = match turn.pace.allowance(turn.now) {
             Ok(allowed) => self.length.min(allowed),
@@ -169,7 +169,7 @@ impl Gap {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let piece = match &self.short {
             Some(short) => &short.zeros.bytes()[..most.min(short.zeros.bytes().len())],
-            // Nothing is pending: no zeros are looked for.
+            // The pool is empty here: zeros are not looked for.
             None => pool.zeros(most),
         };
         let length = piece.len() as u64;

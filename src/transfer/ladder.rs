@@ -1,7 +1,7 @@
 //! The ways in which data moves, and which of them are still tried.
 //!
-//! The ways are tried from the top. One that is declined is given up for this transfer, and the same data
-//! goes the next way, which reports a failure if it is one. The last way is always possible.
+//! The ways are tried from the top. One that is declined is given up for this transfer, and the same data is
+//! moved in the next way, which reports an error if it fails too. The last way is always possible.
 //!
 //! To add a way: add it to [`Way`], give its two ends a trait in `end/ways.rs`, and add one function here.
 
@@ -37,7 +37,7 @@ impl Ladder {
     pub(super) fn new(source: &mut dyn Source, sink: &mut dyn Sink, detects: bool) -> Self {
         let mut left = [false; Way::ALL.len()];
         left[Way::Fetch.index()] = source.stored().is_some() && sink.fetch().is_some();
-        // Data is looked at for zeros in the pool. From a pipe it would have to be copied there.
+        // Zeros are looked for in the pool, to which data in a pipe would have to be copied.
         left[Way::Splice.index()] = !detects && source.feed().is_some() && sink.drain().is_some();
         let lends = sink.lend().is_some() && !source.holds_buffer();
         left[Way::Lend.index()] = !detects && (source.lent().is_some() || lends);
@@ -51,7 +51,7 @@ impl Ladder {
         self.left[way.index()]
     }
 
-    /// Bytes that are on their way outside the pool.
+    /// Bytes in flight outside the pool.
     #[inline]
     pub(super) fn under_way(&self) -> u64 {
         self.pipe.as_ref().map_or(0, Pipe::held)
@@ -65,7 +65,7 @@ impl Ladder {
         turn.trace(Event::WayDeclined { way, errno, next });
     }
 
-    /// Everything moves this way from here on.
+    /// Moves everything this way from here on.
     pub(super) fn choose(&mut self, way: Way, turn: &mut Turn) {
         self.last = Some(way);
         turn.trace(Event::WayChosen(way));
@@ -201,7 +201,7 @@ impl Ladder {
 
     /// Moves data from memory that the source lends, or into memory that the sink lends.
     fn lend(&mut self, turn: &mut Turn) -> Result<Tried> {
-        // Where the rate allows nothing now, a hole or the end may still come.
+        // Even if the rate allows no data now, a hole or the end may come.
         let allowed = turn.pace.allowance(turn.now);
         let most = allowed.unwrap_or(0).min(turn.most);
         let most = usize::try_from(most).unwrap_or(usize::MAX);
@@ -211,7 +211,7 @@ impl Ladder {
                 if let Err(when) = allowed {
                     return Ok(Tried::Done(Done::TooEarly(when)));
                 }
-                // As long as it is lent: a piece that the sink is not ready for must come again as it is.
+                // The whole piece is offered: if the sink is not ready, it must be offered again unchanged.
                 let most = usize::try_from(allowed.unwrap_or(0)).unwrap_or(usize::MAX);
                 let piece = &lent[..lent.len().min(most)];
                 let length = piece.len() as u64;
@@ -222,7 +222,7 @@ impl Ladder {
             }
         }
         if allowed.is_err() || turn.source.holds_buffer() {
-            // The memory of a sink may be another one the next time.
+            // A source that holds its buffer must be given the same memory again; a sink may lend another.
             return Ok(Tried::Nothing);
         }
         let Some(sink) = turn.sink.lend() else { return Ok(Tried::Nothing) };

@@ -88,7 +88,7 @@ impl Meter {
         self.reported = Reported { position, time: now };
     }
 
-    /// The sink holds this many bytes more already.
+    /// The sink already holds this many more bytes.
     pub(super) fn compared(&mut self, length: u64) {
         self.stats.position += length;
     }
@@ -153,7 +153,7 @@ impl Meter {
             || self.every.is_some_and(|every| now.saturating_duration_since(time) >= every)
     }
 
-    /// Nothing more comes: reports the last section and the final counts.
+    /// The stream has ended: reports the last section and the final counts.
     pub(super) fn end(&mut self, now: Instant, observer: &mut dyn Observe) -> Result<()> {
         let offset = self.stats.position;
         if let Some(expected) = self.stats.total.filter(|total| *total > offset) {
@@ -174,7 +174,7 @@ impl Meter {
         observer.progress(&self.stats).map_err(|errno| self.stopped(errno))
     }
 
-    /// An observer ended the transfer. That is final, whatever errno it gave.
+    /// An observer ended the transfer. That is final, whatever errno it returned.
     fn stopped(&self, errno: i32) -> Error {
         Error::Because {
             operation: Operation::Progress,

@@ -61,7 +61,7 @@ impl Ways {
 
 /// Watches a transfer. An errno ends it.
 pub trait Observe {
-    /// This much has been done.
+    /// The counts so far.
     fn progress(&mut self, stats: &Stats) -> Sys<()> {
         let _ = stats;
         Ok(())
@@ -73,12 +73,12 @@ pub trait Observe {
         Ok(())
     }
 
-    /// Whether anybody wants to see [`Observe::trace`].
+    /// Whether [`Observe::trace`] does anything.
     fn traces(&self) -> bool {
         false
     }
 
-    /// Something was decided, or happened, at this position of the stream.
+    /// A decision or an event at this position of the stream.
     fn trace(&mut self, position: u64, event: Event) {
         let _ = (position, event);
     }

@@ -5,16 +5,16 @@ use crate::error::{Allowed, Error, Result};
 /// The treatment of holes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Sparse {
-    /// Holes stay holes where both ends can.
+    /// Holes stay holes if both ends can handle them.
     #[default]
     Auto,
-    /// Both ends must be able to, or nothing moves.
+    /// Both ends must be able to handle holes. If not, nothing moves.
     Required,
     /// Holes are written as zeros.
     Never,
 }
 
-/// How a transfer goes. Zero stands for the default of each number.
+/// The options of a transfer. For each number, zero stands for its default.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
     /// The treatment of holes.
@@ -27,7 +27,7 @@ pub struct Options {
     pub min_hole: u64,
     /// The size of the buffer in bytes.
     pub buffer_size: u64,
-    /// Requests in flight between ends that answer to offsets.
+    /// Requests in flight between ends that take requests by offset.
     pub depth: u32,
     /// Bytes of one request.
     pub request_size: u64,
@@ -56,7 +56,7 @@ const DEFAULT_ZERO_BLOCK: u32 = 65536;
 const ZERO_BLOCKS: std::ops::RangeInclusive<u32> = 512..=1 << 20;
 
 impl Options {
-    /// The options with each default in its place.
+    /// The options, with defaults filled in.
     pub(super) fn checked(mut self) -> Result<Self> {
         if self.buffer_size == 0 {
             self.buffer_size = DEFAULT_BUFFER;
@@ -104,11 +104,11 @@ pub enum Patience {
     Any,
 }
 
-/// How far a run came.
+/// The result of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// To the end, with success.
+    /// The stream has ended, with success.
     Finished,
-    /// As far as its budget allowed.
+    /// The budget is used up.
     BudgetUsed,
 }

@@ -10,10 +10,10 @@ use std::ops::Range;
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     buffer: Buffer,
-    /// The buffer's first bytes that are known to be zero.
+    /// Bytes at the start of the buffer that are known to be zero.
     zeros: usize,
     pending: Range<usize>,
-    /// The part that a read which is not ready still holds.
+    /// The part that belongs to a read that was not ready.
     held: Option<Range<usize>>,
 }
 

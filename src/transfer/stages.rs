@@ -10,7 +10,7 @@ use crate::error::{Error, Operation, Result, Side};
 use crate::trace::{Event, StageName};
 use std::time::Instant;
 
-/// Where a transfer is.
+/// The stage of a transfer.
 #[derive(Debug)]
 pub(super) enum Stage {
     New,
@@ -18,7 +18,7 @@ pub(super) enum Stage {
     /// This many bytes that the sink holds are still to be compared.
     Compare(Flow, u64),
     Move(Flow),
-    /// The source has ended; what is on its way is moved.
+    /// The source has ended. The data in flight is moved.
     Drain(Flow),
     /// It has failed with this error, and requests are under way.
     Stop(Flow, Error),
@@ -52,7 +52,7 @@ impl Stage {
     }
 }
 
-/// The stage of a transfer, with what is on its way in it.
+/// The stage of a transfer, with the data in flight.
 #[derive(Debug)]
 pub(super) struct Course {
     options: Options,
@@ -63,7 +63,7 @@ pub(super) struct Course {
 /// The part of the stream that the sink has made durable.
 #[derive(Debug, Clone, Copy, Default)]
 struct Durable {
-    /// The sink may report something.
+    /// The sink reports durable data.
     known: bool,
     /// The offset of the sink's first byte in the source's stream.
     begins: u64,
@@ -93,7 +93,7 @@ impl Course {
     }
 
     fn next(&mut self, stage: Stage, turn: &mut Turn) {
-        // The decisions of the ends belong to the stage in which they were made.
+        // Decisions of the ends are traced in the stage in which they were made.
         turn.trace_ends();
         self.enter(stage, turn.meter.position(), turn.observer);
     }
@@ -151,7 +151,7 @@ impl Course {
         if let Stage::Stop(_, error) = &self.stage { Some(error.clone()) } else { None }
     }
 
-    /// It has failed with this error: has all requests come back. Returns whether some are still under way.
+    /// It has failed with this error: cancels all requests. Returns whether some are still under way.
     #[cold]
     pub(super) fn stop(&mut self, error: &Error, turn: &mut Turn) -> bool {
         match std::mem::replace(&mut self.stage, Stage::Open) {
@@ -183,7 +183,7 @@ impl Course {
         }
     }
 
-    /// Opens both ends. Everything that can be refused is refused here, before a byte moves.
+    /// Opens both ends. Everything that can be refused in advance is refused here, before a byte moves.
     fn open(&mut self, turn: &mut Turn) -> Result<Step> {
         let from = turn.source.open()?;
         let Options { sparse, .. } = self.options;

@@ -83,7 +83,7 @@ struct MemorySource {
     /// The piece that it is in, and how far.
     at: (usize, u64),
     offset: u64,
-    tells: bool,
+    maps: bool,
     keeps: bool,
     total: Option<u64>,
     fault: Fault,
@@ -133,7 +133,7 @@ impl MemorySource {
 
 impl Source for MemorySource {
     fn open(&mut self) -> Result<SourceInfo> {
-        let (tells_holes, keeps) = (self.tells, self.keeps);
+        let (tells_holes, keeps) = (self.maps, self.keeps);
         Ok(SourceInfo { total: self.total, tells_holes, keeps, start: 0 })
     }
 
@@ -144,7 +144,7 @@ impl Source for MemorySource {
         let (piece, at) = match self.current() {
             None => return Ok(Next::End),
             Some((Piece::Keep(length), at)) => return Ok(Next::Keep(length - at)),
-            Some((Piece::Hole(length), at)) if self.tells => return Ok(Next::Hole(length - at)),
+            Some((Piece::Hole(length), at)) if self.maps => return Ok(Next::Hole(length - at)),
             Some((Piece::Hole(length), at)) => {
                 let count = (length - at).min(buffer.len() as u64);
                 buffer[..count as usize].fill(0);
@@ -158,9 +158,9 @@ impl Source for MemorySource {
             count = count.min(most);
         }
         buffer[..count].copy_from_slice(&piece[at..at + count]);
-        let told = if answer == Answer::TooMuch { buffer.len() + 1 } else { count };
+        let claimed = if answer == Answer::TooMuch { buffer.len() + 1 } else { count };
         self.advance(count as u64);
-        Ok(Next::Data(told))
+        Ok(Next::Data(claimed))
     }
 
     fn look(&mut self) -> Result<Look> {
@@ -301,7 +301,7 @@ impl Stand {
                 pieces,
                 at: (0, 0),
                 offset: 0,
-                tells: true,
+                maps: true,
                 keeps: true,
                 total: None,
                 fault: work(),
@@ -439,7 +439,7 @@ fn not_ready_at_any_call_loses_nothing() {
 }
 
 #[test]
-fn an_error_at_any_call_is_told_and_both_ends_aborted_once() {
+fn an_error_at_any_call_is_reported_and_both_ends_aborted_once() {
     let calls = calls(&layout(), &small());
     for n in 1..=calls {
         let mut stand = Stand::new(&layout()).with_fault(at_call(n, Answer::Errno(libc::EIO)));
@@ -790,14 +790,14 @@ fn hole(piece: &Piece) -> Option<u64> {
 #[test]
 fn the_sparse_request_is_met_or_refused_before_a_byte_moves() {
     for sparse in [Sparse::Auto, Sparse::Required, Sparse::Never] {
-        for (tells, makes) in [(true, true), (true, false), (false, true), (false, false)] {
+        for (maps, makes) in [(true, true), (true, false), (false, true), (false, false)] {
             let mut stand = Stand::new(&[data(10, 1), Piece::Hole(5000)]);
-            (stand.source.tells, stand.sink.makes) = (tells, makes);
+            (stand.source.maps, stand.sink.makes) = (maps, makes);
             let options = Options { sparse, ..small() };
             let result = stand.run(&mut Transfer::new(&options).unwrap());
-            if sparse == Sparse::Required && !(tells && makes) {
+            if sparse == Sparse::Required && !(maps && makes) {
                 let error = result.unwrap_err();
-                let side = if tells { Side::Sink } else { Side::Source };
+                let side = if maps { Side::Sink } else { Side::Source };
                 assert_eq!((error.errno(), error.side()), (libc::EOPNOTSUPP, side));
                 let errno = libc::EOPNOTSUPP;
                 let events = [Event::SinkAbort(errno), Event::SourceAbort(errno)];
@@ -806,8 +806,8 @@ fn the_sparse_request_is_met_or_refused_before_a_byte_moves() {
             }
             assert_eq!(result, Ok(Progress::Finished));
             let holes = stand.sink.pieces.iter().filter(|piece| matches!(piece, Piece::Hole(_)));
-            let expected = sparse != Sparse::Never && tells && makes;
-            assert_eq!(holes.count(), usize::from(expected), "{sparse:?} {tells} {makes}");
+            let expected = sparse != Sparse::Never && maps && makes;
+            assert_eq!(holes.count(), usize::from(expected), "{sparse:?} {maps} {makes}");
             assert_eq!(bytes_of(&stand.sink.pieces).len(), 5010);
         }
     }
@@ -859,15 +859,15 @@ fn a_cancel_acts_before_the_next_step_and_is_final() {
 
 #[derive(Default)]
 struct Watcher {
-    told: Vec<Stats>,
+    seen: Vec<Stats>,
     sections: Vec<(Kind, u64, u64)>,
     stop_at: Option<usize>,
 }
 
 impl Observe for Watcher {
     fn progress(&mut self, stats: &Stats) -> Sys<()> {
-        self.told.push(*stats);
-        if self.stop_at == Some(self.told.len()) { Err(libc::EDQUOT) } else { Ok(()) }
+        self.seen.push(*stats);
+        if self.stop_at == Some(self.seen.len()) { Err(libc::EDQUOT) } else { Ok(()) }
     }
 
     fn section(&mut self, section: Section) -> Sys<()> {
@@ -877,7 +877,7 @@ impl Observe for Watcher {
 }
 
 #[test]
-fn progress_and_sections_are_told() {
+fn progress_and_sections_are_reported() {
     let mut stand = Stand::new(&layout());
     let mut watcher = Watcher::default();
     let options = Options { progress_bytes: 4000, ..small() };
@@ -894,9 +894,9 @@ fn progress_and_sections_are_told() {
         })
         .collect();
     assert_eq!(watcher.sections, expected);
-    assert!(watcher.told.len() >= 4);
-    assert!(watcher.told.is_sorted_by_key(|stats| stats.position));
-    assert_eq!(watcher.told.last(), Some(&transfer.stats()));
+    assert!(watcher.seen.len() >= 4);
+    assert!(watcher.seen.is_sorted_by_key(|stats| stats.position));
+    assert_eq!(watcher.seen.last(), Some(&transfer.stats()));
 }
 
 #[test]

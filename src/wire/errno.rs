@@ -1,8 +1,8 @@
-//! Errnos on the wire: the numbers that Linux uses on x86 and ARM, whatever the machine.
+//! Errnos on the wire: the numbers of Linux on x86 and ARM, on every machine.
 
 use crate::error::lasting;
 
-/// The number that stands for an errno which has no number there: EIO.
+/// The number for an errno that has none on the wire: EIO.
 const UNKNOWN: u32 = 5;
 
 macro_rules! codes {

@@ -1,4 +1,4 @@
-//! Bytes that have come in: frames, many read with one call.
+//! Received bytes: many frames are read with one call.
 
 use super::proto::frame::{HEADER, MAX_BODY};
 use super::transport::Transport;
@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::sys::Sys;
 use std::ops::Range;
 
-/// The least room: a header, the longest body, and another header.
+/// The smallest size: a header, the longest body, and another header.
 pub(super) const LEAST_ROOM: usize = 2 * HEADER + MAX_BODY;
 
 /// A buffer of fixed size.
@@ -23,22 +23,22 @@ impl Inbox {
         Ok(Inbox { buffer: Buffer::new(room.max(LEAST_ROOM))?, held: 0..0, ended: false })
     }
 
-    /// The bytes that have come and were not taken yet.
+    /// The bytes that were received and not taken yet.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.buffer.bytes()[self.held.clone()]
     }
 
-    /// Whether nothing more will come.
+    /// Whether the end was reached.
     pub(super) fn ended(&self) -> bool {
         self.ended
     }
 
-    /// Nothing more will come.
+    /// The end was reached.
     pub(super) fn end(&mut self) {
         self.ended = true;
     }
 
-    /// Passes over bytes that were taken.
+    /// Removes bytes that were taken.
     pub(super) fn take(&mut self, count: usize) {
         self.held.start += count;
         if self.held.is_empty() {
@@ -46,12 +46,12 @@ impl Inbox {
         }
     }
 
-    /// Reads more. There is room: no frame's header and body is longer.
+    /// Reads more. There is room: a header and a body are never longer.
     pub(super) fn fill(&mut self, from: &mut dyn Transport) -> Sys<()> {
         self.read_through(from, &mut [], usize::MAX).map(drop)
     }
 
-    /// Reads until this many bytes are here at most: what follows stays where it is.
+    /// Reads until at most this many bytes are held. The rest stays in the transport.
     pub(super) fn fill_to(&mut self, from: &mut dyn Transport, whole: usize) -> Sys<()> {
         let held = self.make_room();
         let end = whole.max(held + 1).min(self.buffer.bytes().len());
@@ -61,8 +61,8 @@ impl Inbox {
         Ok(())
     }
 
-    /// Reads into the caller's buffer while nothing is held, and at most `behind` bytes of what comes after that
-    /// into this one. Returns the count of the caller's bytes.
+    /// Reads into the caller's buffer, while nothing is held, and at most `behind` bytes after those into this
+    /// one. Returns the count of the caller's bytes.
     pub(super) fn read_through(
         &mut self,
         from: &mut dyn Transport,
@@ -79,7 +79,7 @@ impl Inbox {
         Ok(count.min(most))
     }
 
-    /// Moves the held bytes to the front, and returns how many there are.
+    /// Moves the held bytes to the front. Returns their number.
     fn make_room(&mut self) -> usize {
         if self.held.start > 0 {
             let held = self.held.clone();

@@ -1,19 +1,19 @@
-//! The failure of an end of the wire, which lasts: what is broken stays so.
+//! The failure of an end of the wire: it lasts, and each later call reports it.
 
 use crate::error::{Error, Result};
 
 /// An end of the wire.
 pub(super) trait Lasting {
-    /// The failure that is kept, if there was one.
+    /// The failure, if there was one.
     fn failed(&mut self) -> &mut Option<Error>;
 
-    /// The peer has failed, and knows: nothing more is sent.
+    /// The peer has reported its own failure: nothing more is sent.
     fn abandon(&mut self);
 
     /// Reports a failure to the peer, if that is possible without waiting. Nothing is sent after it.
     fn report(&mut self, error: &Error);
 
-    /// Does something, and keeps its failure.
+    /// Does work, and keeps its failure.
     #[inline(always)]
     fn lasting<T>(&mut self, body: impl FnOnce(&mut Self) -> Result<T>) -> Result<T>
     where
@@ -24,12 +24,12 @@ pub(super) trait Lasting {
         }
         match body(self) {
             Ok(value) if self.failed().is_none() => Ok(value),
-            // A failure may show in the midst of something else.
+            // A failure may have been kept during work that succeeded.
             result => Err(self.settle(result.err())),
         }
     }
 
-    /// Keeps this error, if it is a failure and none was kept before. Returns the one to report.
+    /// Keeps this error, if it is a failure and the first. Returns the error to report.
     #[cold]
     fn settle(&mut self, error: Option<Error>) -> Error {
         if let Some(failed) = self.failed() {

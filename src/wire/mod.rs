@@ -1,4 +1,4 @@
-//! The wire: frames over any transport, for those who have no protocol of their own.
+//! The wire: frames over any transport, for programs without a protocol of their own.
 //!
 //! ```text
 //!     Writer --+-- proto::sender                    proto::receiver --+-- Reader
@@ -8,13 +8,13 @@
 //! | module | subject |
 //! |---|---|
 //! | [`proto`] | both state machines, without I/O and without a clock |
-//! | [`transport`] | bytes in and out |
+//! | [`transport`] | the carrier of the bytes |
 //! | [`writer`] | a sink that sends frames |
 //! | [`reader`] | a source that receives them |
-//! | `inbox` | bytes that have come in |
+//! | `inbox` | received bytes |
 //! | `lasting` | the failure of either end, which lasts |
-//! | [`proof`] | the digest of what a receiver holds |
-//! | [`errno`] | errnos as numbers that mean the same on every machine |
+//! | [`proof`] | the digest of the bytes that a receiver holds |
+//! | [`errno`] | the numbers of errnos, which are the same on every machine |
 //!
 //! docs/wire-format.md is the specification.
 
@@ -76,7 +76,7 @@ pub fn describe(fd: Fd, offset: u64, length: u64) -> Result<Description> {
     }
     Ok(Description {
         length,
-        // A size that does not show the content, as in /proc, is left out.
+        // A size that is not that of the content, as in /proc, is not sent.
         source_size: length.map(|_| size),
         source_offset: offset,
         data_bytes: length.map(|_| data_bytes),

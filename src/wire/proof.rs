@@ -1,4 +1,4 @@
-//! The digest of what a receiver holds, read back in bounded steps.
+//! The digest of the bytes that a receiver holds, which are read back in bounded steps.
 
 use crate::buffer::Buffer;
 use crate::digest::Digest;
@@ -7,10 +7,10 @@ use crate::error::{Error, Operation, Result, Side};
 use crate::source::{self, Options};
 use crate::sys::{self, Fd, FileKind};
 
-/// One step reads no more than this.
+/// The most bytes that one step reads.
 const STEP_BYTES: u64 = 4 << 20;
 
-/// One step passes over no more sections than this.
+/// The most sections of one step.
 const STEP_SECTIONS: usize = 256;
 
 /// Bytes of one read: a multiple of the digest's blocks.

@@ -1,8 +1,8 @@
-//! Bytes in and out: what carries a stream of frames.
+//! The transport: it carries the bytes of a stream of frames.
 //!
-//! A transport delivers bytes in order, in one direction or in both, and never waits. [`Descriptors`] is
-//! the one of this library: a socket, or one or two of pipe, character device and regular file. A C caller
-//! brings others as a table of functions: a TLS session, an SSH channel.
+//! A transport delivers bytes in order, in one direction or in both, and never waits. [`Descriptors`] is the
+//! built-in one: a socket, or one or two of pipe, character device and regular file. A C caller provides
+//! others, such as a TLS session or an SSH channel, as a table of functions.
 
 use crate::byte_end::ByteEnd;
 use crate::error::{Error, Operation, Result, Side, Text};
@@ -28,26 +28,25 @@ pub trait Transport: Send {
     /// Whether it can be written.
     fn writes(&self) -> bool;
 
-    /// Reads what is there into one buffer, and what is more into the next. One of them is not empty. 0
+    /// Reads available bytes into the first buffer, and the rest into the second. One of them is not empty. 0
     /// means the end.
     fn read(&mut self, first: &mut [u8], second: &mut [u8]) -> Sys<usize>;
 
     /// Writes some of one buffer and then of the next. One of them is not empty. Never 0.
     fn write(&mut self, first: &[u8], second: &[u8]) -> Sys<usize>;
 
-    /// Says goodbye: nothing is written or read any more. Called until it is neither `EAGAIN` nor
-    /// `EINTR`.
+    /// Closes it: nothing is written or read any more. Called again while it fails with `EAGAIN` or `EINTR`.
     fn close(&mut self) -> Sys<()>;
 
     /// The events that the last `EAGAIN` in these directions waits for.
     fn waiting(&self, wants: Wants) -> Waiting;
 
-    /// Words for the last failure, if there are any beside its errno.
+    /// Details of the last failure, if there are any beside its errno.
     fn words(&mut self) -> Option<Text> {
         None
     }
 
-    /// After `EAGAIN`, a write must be made again with the same bytes at the same address.
+    /// After `EAGAIN`, a write must be repeated with the same bytes at the same address.
     fn steady(&self) -> bool {
         false
     }
@@ -107,7 +106,7 @@ impl Transport for Descriptors {
     }
 
     fn close(&mut self) -> Sys<()> {
-        // The descriptors are the caller's.
+        // The caller owns the descriptors.
         Ok(())
     }
 
@@ -145,7 +144,7 @@ impl Link {
         Link { transport, closed: false }
     }
 
-    /// Closes it, unless that was done before.
+    /// Closes it, once.
     pub(super) fn close(&mut self) -> Sys<()> {
         if self.closed {
             return Ok(());
@@ -155,9 +154,9 @@ impl Link {
         result
     }
 
-    /// Closes it as far as that goes without waiting.
+    /// Closes it as far as is possible without waiting.
     pub(super) fn close_now(&mut self) {
-        // Its failure would hide the one because of which it is closed.
+        // Another failure is the reason for the close, and is the one to report.
         let _ = self.close();
         self.closed = true;
     }

@@ -1,4 +1,4 @@
-//! The answers of the caller's functions, and their words about a failure.
+//! The results of the caller's functions, and the details that they give of a failure.
 
 use crate::error::{Bound, Error, Operation, Result, Rule, Side, lasting};
 use crate::ffi::sections::{self, sparsestream_section};
@@ -17,28 +17,28 @@ pub struct Said {
     pub operation: Option<Operation>,
     /// The offset in the stream at which it failed, if it is not the one of the call.
     pub offset: Option<u64>,
-    /// Its words.
+    /// The text.
     pub words: Words,
 }
 
 thread_local! {
     static SAID: Cell<Option<Said>> = const { Cell::new(None) };
-    /// Whether there is something in it. It is large, and reset before each call.
+    /// The use of SAID, which is large: only this is reset before each call.
     static SPOKEN: Cell<Spoken> = const { Cell::new(Spoken::Nothing) };
 }
 
-/// The use that was made of a description.
+/// The use of a description.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Spoken {
-    /// There is none.
+    /// There is no description.
     Nothing,
-    /// None yet.
+    /// It was not used yet.
     Fresh,
     /// It belongs to a request that the function has answered. The function may return the same failure.
     Used,
 }
 
-/// Remembers it until the function that runs on this thread returns.
+/// Keeps a description until the function that runs on this thread returns.
 pub fn say(said: Said) {
     SAID.set(Some(said));
     SPOKEN.set(Spoken::Fresh);
@@ -53,7 +53,7 @@ fn spoken() -> Option<Said> {
     }
 }
 
-/// The description of the failure with which this thread answers a request. It is that of one request only.
+/// The description of the failure with which this thread answers a request. It is used for one request.
 #[cold]
 pub fn said_of_request(errno: i32) -> Option<Said> {
     let said = SAID.get().filter(|said| SPOKEN.get() == Spoken::Fresh && said.errno == errno)?;
@@ -61,7 +61,7 @@ pub fn said_of_request(errno: i32) -> Option<Said> {
     Some(said)
 }
 
-/// As [`said_of_request`], of a request that a function refuses: calls it, and returns its answer too.
+/// As [`said_of_request`], for a function that may refuse a request: calls it, and returns its result too.
 pub fn refusal(call: impl FnOnce() -> c_int) -> (c_int, Option<Said>) {
     SPOKEN.set(Spoken::Nothing);
     let answer = call();
@@ -78,7 +78,7 @@ static LENGTH: Rule = Rule::new("the length that the callback set", Bound::FromO
 /// The place at which a function is called.
 #[derive(Clone, Copy)]
 pub struct Site {
-    /// The operation that it is called for.
+    /// The operation of the call.
     pub operation: Operation,
     /// The end that it belongs to.
     pub side: Side,
@@ -87,13 +87,13 @@ pub struct Site {
 }
 
 impl Site {
-    /// Calls a function that answers a count of at most `most`, or a negative errno.
+    /// Calls a function that returns a count of at most `most`, or a negative errno.
     pub fn count(self, most: u64, call: impl FnOnce() -> i64) -> Result<u64> {
         let answer = self.answer(call);
         self.check(answer, most)
     }
 
-    /// Calls a function that answers a count of at least one.
+    /// Calls a function that returns a count of at least one.
     pub fn some(self, most: u64, call: impl FnOnce() -> i64) -> Result<u64> {
         match self.count(most, call)? {
             0 => Err(self.broken(&SOME, 0, most)),
@@ -101,18 +101,18 @@ impl Site {
         }
     }
 
-    /// Calls a function that answers 0, or a negative errno.
+    /// Calls a function that returns 0 or a negative errno.
     pub fn done(self, call: impl FnOnce() -> c_int) -> Result<()> {
         self.count(0, || i64::from(call())).map(drop)
     }
 
-    /// Calls a function whose answer is not checked here.
+    /// Calls a function whose result is not checked here.
     pub fn answer(self, call: impl FnOnce() -> i64) -> i64 {
         SPOKEN.set(Spoken::Nothing);
         call()
     }
 
-    /// A count of at most `most`, or the error that the answer of the last call is.
+    /// The result of the last call: a count of at most `most`, or its error.
     pub fn check(self, answer: i64, most: u64) -> Result<u64> {
         match u64::try_from(answer) {
             Ok(count) if count <= most => Ok(count),
@@ -121,7 +121,7 @@ impl Site {
         }
     }
 
-    /// The error of an answer, or of a field that a function set, that breaks a rule.
+    /// The error for a result, or a field that a function set, that breaks a rule.
     #[cold]
     pub fn broken(self, rule: &'static Rule, given: i64, bound: u64) -> Error {
         let Site { operation, side, offset } = self;
@@ -144,7 +144,7 @@ impl Site {
         }
     }
 
-    /// A length that a function gave: at least one, and the offset behind it is possible.
+    /// Checks a length that a function returned: at least one, and its end is a possible offset.
     pub fn length(self, length: i64) -> Result<u64> {
         u64::try_from(length)
             .ok()
@@ -174,12 +174,12 @@ impl Site {
     }
 }
 
-/// The errno that a negative answer stands for.
+/// The errno of a negative result.
 fn errno(answer: i64) -> Option<i32> {
     (-4095..0).contains(&answer).then(|| -answer as i32)
 }
 
-/// The answer of a function that only may stop things: 0 or more does not.
+/// The result of a function that may only end the transfer: 0 and more continue.
 pub fn may_go_on(answer: c_int) -> Sys<()> {
     if answer >= 0 {
         return Ok(());

@@ -3,8 +3,8 @@
 //! | module | subject |
 //! |---|---|
 //! | `tables` | the tables and structs as C sees them |
-//! | `answers` | the answers of a function, and its details of a failure |
-//! | `party` | the life of an end, and what it waits for |
+//! | `answers` | the results of a function, and its details of a failure |
+//! | `party` | the life of an end, and the events it waits for |
 //! | `source`, `stream`, `sink` | tables as ends |
 //! | `asynchronous` | the table of an end with several requests in flight, as ends |
 //! | `observer` | progress, sections, the trace and checkpoints |

@@ -1,4 +1,4 @@
-//! The part that the ends made of the caller's tables share: their life, and the events they wait for.
+//! The part that the ends from the caller's tables share: their life, and the events they wait for.
 
 use super::answers::Site;
 use crate::error::{Error, Operation, Result, Side};
@@ -13,7 +13,7 @@ type Finish = unsafe extern "C" fn(*mut c_void) -> c_int;
 type Abort = unsafe extern "C" fn(*mut c_void, c_int);
 type Wait = unsafe extern "C" fn(*mut c_void, *mut sparsestream_wait) -> c_int;
 
-/// How far the caller's end has come.
+/// The phase of the caller's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Life {
     Unused,
@@ -25,21 +25,21 @@ enum Life {
 /// The functions that end a table.
 #[derive(Clone, Copy)]
 pub struct Ending {
-    /// All was moved.
+    /// Called when everything was moved.
     pub finish: Option<Finish>,
-    /// The stream failed.
+    /// Called when the stream failed.
     pub abort: Option<Abort>,
-    /// Tells the events that it waits for.
+    /// Sets the events that it waits for.
     pub wait: Option<Wait>,
 }
 
-/// An end that is the caller's: it is ended once, by finish or by abort.
+/// An end of the caller. It is ended once, by finish or by abort.
 pub struct Party {
     opaque: Opaque,
     side: Side,
     ending: Ending,
     life: Life,
-    /// How far the stream has come.
+    /// The position of the stream.
     pub offset: u64,
 }
 
@@ -49,7 +49,7 @@ impl Party {
         Party { opaque, side, ending, life: Life::Unused, offset: 0 }
     }
 
-    /// The pointer that is handed to each of its functions.
+    /// The pointer that is passed to each of its functions.
     pub fn pointer(&self) -> *mut c_void {
         self.opaque.pointer()
     }
@@ -59,7 +59,7 @@ impl Party {
         Site { operation, side: self.side, offset: self.offset }
     }
 
-    /// The place of a call that is going to be made; refused if the end is over.
+    /// The place of the next call. Fails if the end was ended.
     #[inline(always)]
     pub fn touch(&mut self, operation: Operation) -> Result<Site> {
         match self.life {
@@ -73,7 +73,7 @@ impl Party {
         }
     }
 
-    /// It succeeded before.
+    /// Whether it was finished with success.
     pub fn is_finished(&self) -> bool {
         self.life == Life::Finished
     }
@@ -119,7 +119,7 @@ impl Party {
         // SAFETY: the caller promised that its functions may be called with its opaque.
         match site.done(|| unsafe { ask(pointer, &raw mut wait) }) {
             Ok(()) => wait.watch().map_or(Waiting::Owner, Waiting::Watch),
-            // The event that it waits for is not known. To ask again soon is the next best.
+            // The event that it waits for is not known: ask again soon.
             Err(_) => Waiting::Watch(Watch::time(Duration::from_millis(10))),
         }
     }
@@ -133,7 +133,7 @@ impl Drop for Party {
     }
 }
 
-/// The part of a piece up to the last multiple of `block`, if there is one in it.
+/// The part of a piece up to the last multiple of `block`, if the piece contains one.
 pub fn cut(offset: u64, length: usize, block: u64) -> usize {
     if block < 2 {
         return length;

@@ -30,12 +30,12 @@ pub struct TableSink {
     announced: Option<Announced>,
     /// The most bytes of data in one call; 0 for no limit.
     most: u64,
-    /// The length of a write that was not ready. It is made again with no more.
+    /// The length of a write that was not ready. It is repeated with the same length.
     unanswered: Option<usize>,
 }
 
 impl TableSink {
-    /// Takes over `opaque`, also when it fails.
+    /// Takes over `opaque`, even if it fails.
     ///
     /// # Safety
     /// `ops` is null or a table of its size whose functions may be called with `opaque` for as long as
@@ -50,7 +50,7 @@ impl TableSink {
         Ok(TableSink::of(ops, opaque, 0))
     }
 
-    /// Takes over `stream`, also when it fails.
+    /// Takes over `stream`, even if it fails.
     ///
     /// # Safety
     /// As [`TableSink::new`].
@@ -105,7 +105,7 @@ impl TableSink {
             // SAFETY: the caller promised that its functions may be called with its opaque.
             site.done(|| unsafe { announce(pointer, &raw const plan, &raw mut info) })?;
         }
-        // More than the table has functions for cannot be.
+        // The table has no function for the others.
         if info.flags & !able != 0 {
             return Err(site.broken(&FLAGS, signed(info.flags), able));
         }
@@ -128,7 +128,7 @@ impl TableSink {
         Ok(site)
     }
 
-    /// Has the caller's function take some of a piece.
+    /// Passes a piece to the caller's function, which may take a part of it.
     fn send(&mut self, piece: &[u8]) -> Result<usize> {
         let site = self.touch(Operation::Write, piece.len() as u64)?;
         let write = self.ops.write.ok_or_else(|| Error::null("ops.write"))?;
@@ -153,7 +153,7 @@ impl TableSink {
         Ok(count as usize)
     }
 
-    /// The part at the start of a hole that must be written, since it is not a whole block.
+    /// The part at the start of a hole that is not a whole block, and must be written.
     fn ragged(&self, length: u64) -> u64 {
         let least = self.announced.map_or(0, |announced| announced.least);
         if least < 2 {
@@ -219,7 +219,7 @@ impl Sink for TableSink {
         let durable = self.ops.durable?;
         // SAFETY: the caller promised that its functions may be called with its opaque.
         let answer = unsafe { durable(self.party.pointer()) };
-        // More than was written cannot be durable.
+        // No more can be durable than was written.
         u64::try_from(answer).ok().filter(|bytes| *bytes <= self.party.offset)
     }
 }

@@ -17,12 +17,12 @@ use std::time::Instant;
 
 type Describe = unsafe extern "C" fn(*mut c_void, *mut sparsestream_source_info) -> c_int;
 
-/// The properties of a caller's source, asked once.
+/// The properties of a caller's source, which is asked once.
 #[derive(Clone, Copy)]
 pub struct Described {
-    /// For the loop.
+    /// The facts for the transfer.
     pub info: SourceInfo,
-    /// Reads are cut to a multiple of this.
+    /// Reads are shortened to end at a multiple of this.
     pub preferred: u64,
 }
 
@@ -46,7 +46,7 @@ pub fn describe(party: &mut Party, describe: Option<Describe>, flags: u64) -> Re
         // SAFETY: the caller promised that its functions may be called with its opaque.
         site.done(|| unsafe { describe(pointer, &raw mut info) })?;
     }
-    // More than the table has functions for cannot be.
+    // The table has no function for the others.
     let able = flags | SPARSESTREAM_WITH_KEEPS;
     if info.flags & !able != 0 {
         return Err(site.broken(&FLAGS, signed(info.flags), able));
@@ -82,14 +82,14 @@ pub struct TableSource {
     party: Party,
     described: Option<Described>,
     section: Option<Current>,
-    /// Bytes that were passed and that `skip` was not called for yet.
+    /// Bytes that the stream has passed, for which `skip` was not called yet.
     owed: u64,
-    /// The memory that was lent is what comes next.
+    /// The next data is in the memory that was lent.
     lending: bool,
 }
 
 impl TableSource {
-    /// Takes over `opaque`, also when it fails.
+    /// Takes over `opaque`, even if it fails.
     ///
     /// # Safety
     /// `ops` is null or a table of its size whose functions may be called with `opaque` for as
@@ -118,8 +118,8 @@ impl TableSource {
         })
     }
 
-    /// Calls the caller's `skip` for what was passed. It is done before the next call, where it may fail
-    /// without harm, in one bounded step.
+    /// Calls the caller's `skip` for the bytes that were passed, in one bounded step, before the next call, where
+    /// a failure can be reported.
     fn skip_owed(&mut self) -> Result<()> {
         if self.owed == 0 {
             return Ok(());
@@ -130,7 +130,7 @@ impl TableSource {
         let (pointer, owed) = (self.party.pointer(), self.owed);
         // SAFETY: the caller promised that its functions may be called with its opaque.
         self.owed -= site.some(owed, || unsafe { skip(pointer, signed(owed)) })?;
-        // More is left: a cancel may come in between.
+        // Bytes are left. A cancel may come in between.
         if self.owed == 0 { Ok(()) } else { Err(site.error(libc::EINTR)) }
     }
 
@@ -174,7 +174,7 @@ impl TableSource {
         });
     }
 
-    /// The length that is left of data; `None` if it is not known.
+    /// The bytes of data that are left; `None` if that is not known.
     fn data_left(&mut self) -> Result<std::result::Result<Option<u64>, Next>> {
         let Current { kind, left } = self.current()?;
         let length = left.unwrap_or_default();
@@ -215,7 +215,7 @@ impl Source for TableSource {
         let count = site.count(most as u64, || unsafe { read(pointer, start.cast(), most) })?;
         match (count, left) {
             (0, None) => {
-                // It is not asked again.
+                // The function is not called again.
                 self.section = Some(Current { kind: Kind::End, left: Some(0) });
                 Ok(Next::End)
             }
@@ -340,7 +340,7 @@ impl Peer for TableSource {
     }
 }
 
-/// Reports what is durable to the caller's function, if there is one.
+/// Reports the durable offset to the caller's function, if there is one.
 pub fn report_durable(
     party: &Party,
     durable: Option<unsafe extern "C" fn(*mut c_void, i64)>,
@@ -352,7 +352,7 @@ pub fn report_durable(
     }
 }
 
-/// Refuses one function without the other.
+/// Refuses a table with only one of two functions.
 pub fn both(one: bool, other: bool, names: &'static str) -> Result<()> {
     if one == other {
         return Ok(());

@@ -18,7 +18,7 @@ static HOLES: Rule =
 static KEEPS: Rule =
     Rule::new("the result of recv", Bound::Only("another one, because the table has no recv_keep"));
 
-/// The knowledge about the part of a stream that comes next.
+/// The next section of a stream, as far as it is known.
 #[derive(Debug, Clone, Copy)]
 enum Coming {
     Unknown,
@@ -26,7 +26,7 @@ enum Coming {
     Hole,
     /// A kept section, whose length was not received yet.
     Keep,
-    /// A hole or a kept section, with what is left of it.
+    /// A hole or a kept section, and the bytes left of it.
     Section(Kind, u64),
     End,
 }
@@ -40,7 +40,7 @@ pub struct StreamSource {
 }
 
 impl StreamSource {
-    /// Takes over `stream`, also when it fails.
+    /// Takes over `stream`, even if it fails.
     ///
     /// # Safety
     /// `ops` is null or a table of its size whose functions may be called with `stream` for as long as
@@ -73,7 +73,7 @@ impl StreamSource {
         Ok(())
     }
 
-    /// Learns the length of a section that is known to come.
+    /// Receives the length of a section, if it is a hole or a kept section whose length is not known yet.
     fn learn(&mut self) -> Result<()> {
         match self.coming {
             Coming::Hole => self.receive(Kind::Hole),
@@ -134,7 +134,7 @@ impl Source for StreamSource {
         self.known()
     }
 
-    /// A stream is not read for it: it is data, as long as nothing else is known.
+    /// The stream is not read for this: an unknown section is taken for data.
     fn look(&mut self) -> Result<Look> {
         self.party.touch(Operation::Map)?;
         self.learn()?;

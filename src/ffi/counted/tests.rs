@@ -173,7 +173,7 @@ fn a_value_that_a_panic_went_through_is_only_dropped() {
     assert_eq!(log.all(), (0, 1));
 }
 
-/// A panic of the host's own does not break a value that is used meanwhile.
+/// A panic of the host does not break a value that is in use.
 #[test]
 fn a_use_during_somebody_elses_panic_leaves_it_usable() {
     struct AtUnwind<'a>(&'a Ref<Value>);

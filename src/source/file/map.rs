@@ -5,12 +5,12 @@ use crate::section::{Kind, Position, Section, Walk};
 use crate::sys::Fd;
 use crate::trace::Trail;
 
-/// The map of a file, as far as it was asked for.
+/// The map of a file, one section at a time.
 #[derive(Debug)]
 pub(super) struct Map {
     fd: Fd,
     tells_holes: bool,
-    /// None where everything is data.
+    /// None if everything is taken to be data.
     walk: Option<Walk>,
     section: Option<Section>,
     /// Where the file position was before the walk moved it.
@@ -18,13 +18,13 @@ pub(super) struct Map {
 }
 
 impl Map {
-    /// Nothing was asked. `walk`: where a file with a map ends.
+    /// A map that was not asked yet. `walk`: where a file with a map ends.
     pub(super) fn new(fd: Fd, walk: Option<u64>, tells_holes: bool) -> Self {
         let walk = walk.map(|end| Walk::new(fd, end));
         Map { fd, tells_holes, walk, section: None, position: None }
     }
 
-    /// Whether holes are told from data, as far as is known.
+    /// Whether holes are reported, as far as is known.
     pub(super) fn tells_holes(&self) -> bool {
         let refused = self.walk.as_ref().is_some_and(|walk| walk.mapped() == Some(false));
         self.tells_holes && !refused
@@ -66,7 +66,7 @@ impl Map {
         }
     }
 
-    /// What was answered about the next section may not be so any more.
+    /// Forgets the answers about this section and the next: they may not hold any more.
     pub(super) fn forget(&mut self) {
         self.section = None;
         if let Some(walk) = &mut self.walk {
@@ -74,11 +74,11 @@ impl Map {
         }
     }
 
-    /// Whether holes are told from data, from `offset` to the end.
+    /// Whether holes are reported from `offset` to the end.
     pub(super) fn require(&mut self, offset: u64, trail: &mut Trail) -> Result<bool> {
         match &mut self.walk {
             Some(walk) => walk.require(offset, trail),
-            // Made while it is read: there are no holes to miss.
+            // Generated content has no holes to miss.
             None => Ok(self.tells_holes),
         }
     }

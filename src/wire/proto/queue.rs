@@ -1,4 +1,4 @@
-//! Bytes that wait to be sent: a buffer of fixed size.
+//! A queue of bytes to be sent: a buffer of fixed size.
 
 use super::frame::HEADER;
 use crate::buffer::Buffer;
@@ -18,31 +18,31 @@ impl Queue {
         Ok(Queue { buffer: Buffer::new(room)?, held: 0..0 })
     }
 
-    /// The bytes that wait.
+    /// The queued bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.buffer.bytes()[self.held.clone()]
     }
 
-    /// How many bytes wait.
+    /// The number of queued bytes.
     #[must_use]
     pub fn waits(&self) -> usize {
         self.held.len()
     }
 
-    /// Whether this many more can wait.
+    /// Whether there is room for this many more.
     #[must_use]
     pub fn has_room(&self, more: usize) -> bool {
         self.waits() + more <= self.buffer.bytes().len()
     }
 
-    /// As [`Queue::has_room`], without moving the bytes that wait.
+    /// As [`Queue::has_room`], without moving the queued bytes.
     #[must_use]
     pub fn has_room_behind(&self, more: usize) -> bool {
         self.held.end + more <= self.buffer.bytes().len()
     }
 
-    /// The place after the bytes that wait. The caller has checked for room.
+    /// The room behind the queued bytes. The caller has checked its size.
     fn behind(&mut self, more: usize) -> &mut [u8] {
         if self.held.end + more > self.buffer.bytes().len() {
             let held = self.held.clone();
@@ -65,12 +65,12 @@ impl Queue {
         self.held.end += count;
     }
 
-    /// Takes back the last bytes that were added.
+    /// Removes the last bytes that were added.
     pub fn pop(&mut self, count: usize) {
         self.held.end -= count.min(self.waits());
     }
 
-    /// The place for a payload, after that of its header. The caller has checked for room.
+    /// The room for a payload, behind that for its header. The caller has checked for room.
     pub fn lend(&mut self, payload: usize) -> &mut [u8] {
         &mut self.behind(HEADER + payload)[HEADER..]
     }

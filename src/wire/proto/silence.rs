@@ -1,11 +1,11 @@
-//! How long nothing was sent.
+//! The time since something was sent.
 
 use std::time::{Duration, Instant};
 
-/// How long nothing was sent. It needs the time only twice in the longest allowed silence.
+/// The time since something was sent. The clock is read only twice in the longest allowed silence.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Silence {
-    /// The time of the last look.
+    /// The time of the last check.
     looked: Option<Instant>,
     /// Something was sent since.
     broken: bool,
@@ -17,12 +17,12 @@ impl Silence {
         self.broken |= count > 0;
     }
 
-    /// When to look again, so that a silence of at most `most` is kept.
+    /// The time of the next check, so that no silence lasts longer than `most`.
     pub(super) fn ends(&self, most: Duration) -> Option<Instant> {
         self.looked?.checked_add(most / 2)
     }
 
-    /// Looks. Whether nothing was sent since the last look, half of `most` ago.
+    /// Checks whether nothing was sent since the last check, half of `most` ago.
     pub(super) fn over(&mut self, most: Duration, now: Instant) -> bool {
         if self.looked.is_some() && self.ends(most).is_none_or(|ends| now < ends) {
             return false;

@@ -1,4 +1,4 @@
-//! Where in the stream the bytes lie that wait to be sent.
+//! The place in the stream of the queued bytes.
 
 use super::frame::{HEADER, Header, Kind};
 
@@ -11,11 +11,11 @@ pub struct Unsent {
 /// A frame of which a part was sent.
 #[derive(Debug, Clone, Copy)]
 struct Front {
-    /// Its bytes that wait.
+    /// Its queued bytes.
     left: usize,
     /// Bytes of the stream in it that arrive one by one: those of DATA.
     payload: usize,
-    /// Where in the stream it starts.
+    /// The offset in the stream at which it starts.
     offset: u64,
 }
 
@@ -50,7 +50,7 @@ impl Unsent {
     pub fn start(&self, queue: &[u8]) -> u64 {
         match self.front {
             Some(Front { left, payload, offset }) => offset + payload.saturating_sub(left) as u64,
-            // KEEPALIVE and others are where the stream is.
+            // KEEPALIVE and others have the offset of the stream.
             None => header(queue, 0).map_or(0, |header| header.offset),
         }
     }

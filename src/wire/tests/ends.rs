@@ -479,7 +479,7 @@ fn a_stream_that_is_cut_off_is_an_error_at_both_ends() {
 }
 
 #[test]
-fn an_end_that_is_freed_midway_tells_the_other() {
+fn an_end_that_is_freed_midway_reports_to_the_other() {
     let (a, b) = socket();
     let ends = (a, b);
     let (mut writer, mut reader) =
@@ -509,10 +509,10 @@ fn resumed(
     let (mut writer, mut reader) = wire(&ends, &options, &reader_options);
     let mut source = from(file);
     let mut sender = Moving::new(source.as_mut(), &mut writer);
-    let told = loop {
+    let introduction = loop {
         sender.turn();
         match reader.introduction() {
-            Ok(told) => break told,
+            Ok(introduction) => break introduction,
             Err(error) if error.would_block() || error.interrupted() => {}
             Err(error) => {
                 sender.turn();
@@ -524,7 +524,7 @@ fn resumed(
             return (result, Err(error), None);
         }
     };
-    let options = sink::Options { offset: told.start, ..sink::Options::default() };
+    let options = sink::Options { offset: introduction.start, ..sink::Options::default() };
     let mut sink = sink::from_fd(copy.as_raw_fd(), &options, ()).unwrap();
     let mut receiver = Moving::new(&mut reader, sink.as_mut());
     let (sent, received) = run(&mut sender, &mut receiver);
@@ -602,7 +602,7 @@ fn another_source_is_refused_or_sent_from_its_start() {
 }
 
 #[test]
-fn what_is_durable_is_told() {
+fn durable_data_is_reported() {
     let file = testing::sparse(&[Data(100)]);
     let copy = testing::file();
     let ends = socket();

@@ -50,7 +50,7 @@ fn attempt(file: &File, copy: &File, record: &Arc<AtomicU64>, turns: u64) -> boo
     let start = loop {
         sender.turn();
         match reader.introduction() {
-            Ok(told) => break told.start,
+            Ok(introduction) => break introduction.start,
             Err(error) => assert!(error.would_block() || error.interrupted(), "{error}"),
         }
     };

@@ -1,4 +1,4 @@
-//! The writer as a sink: sections become frames.
+//! The writer as a sink: it turns sections into frames.
 
 use super::{PAYLOAD, Writer, unfit};
 use crate::end::{
@@ -18,7 +18,7 @@ impl Writer {
         self.machine.check(length).map_err(|refused| self.because(operation, refused))
     }
 
-    /// Sends data of the frame under way that is not in a file any more.
+    /// Sends data of the current frame that is not in the source's file any more.
     fn write_owed(&mut self, buffer: &[u8]) -> Result<usize> {
         let operation = Operation::Write;
         let most = (self.machine.owed() as usize).min(PAYLOAD);
@@ -36,7 +36,7 @@ impl Writer {
         if self.machine.sees_payload() {
             return false;
         }
-        // One-way there is no report that the file may change again.
+        // One-way, no answer reports that the file may change again.
         self.link.plain_output().is_some_and(|output| two_way || output.copies())
     }
 }
@@ -172,7 +172,7 @@ impl Lend for Writer {
                 return Ok(0);
             }
             writer.ready(Operation::Write, HEADER + PAYLOAD)?;
-            // Whether more than was announced comes is not known yet: there may be no room.
+            // 0 at the announced length: it is not known yet whether more data comes.
             Ok(writer.machine.fits(PAYLOAD as u64) as usize)
         })?;
         Ok(if most > 0 { self.machine.lend(most) } else { None })
@@ -186,8 +186,7 @@ impl Lend for Writer {
 impl Held for Writer {
     fn check(&mut self, buffer: &[u8]) {
         self.machine.compare(buffer);
-        // A receiver that waits for a long comparison is sent a sign of life. A failure shows when the
-        // first frame is sent.
+        // A receiver that waits for a long comparison is sent a sign of life. The first frame reports a failure.
         let _ = self.flush(Instant::now());
     }
 

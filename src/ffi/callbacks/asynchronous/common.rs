@@ -1,4 +1,4 @@
-//! The part of a table of requests that is the same at both ends.
+//! The part of a table of requests that sources and sinks share.
 
 use super::super::answers::Site;
 use super::super::party::{Ending, Party};
@@ -16,19 +16,19 @@ use crate::sys::memory::Slab;
 use libc::c_void;
 use std::collections::VecDeque;
 
-/// The part that is the same at both ends.
+/// The part that sources and sinks share.
 pub(super) struct Common {
     pub(super) ops: sparsestream_async_ops,
     pub(super) party: Party,
     side: Side,
     pub(super) flags: u64,
-    /// The first byte of the stream in the end, and how far the stream has come there.
+    /// The offsets, in the end, of the first byte of the stream and of its current position.
     pub(super) start: u64,
     pub(super) at: u64,
     pub(super) length: u64,
     pub(super) info: Option<sparsestream_async_info>,
     requests: Requests,
-    /// Requests that failed before they were handed out.
+    /// Requests that failed before they were submitted.
     pub(super) refused: VecDeque<Reply>,
 }
 
@@ -127,8 +127,8 @@ impl Common {
         let (start, length) = slab.region();
         if let Some(memory) = self.ops.memory {
             let pointer = self.party.pointer();
-            // SAFETY: the caller promised that its functions may be called with its opaque. An end that
-            // cannot register memory works without that.
+            // SAFETY: the caller promised that its functions may be called with its opaque. The result is
+            // ignored: an end that cannot register memory works without that.
             let _ = unsafe { memory(pointer, start.cast(), length) };
         }
     }
@@ -144,7 +144,7 @@ impl Common {
         site.offset = self.at;
         let pointer = self.party.pointer();
         if let Some(submit) = self.ops.submit {
-            self.requests.hand_out(|request| {
+            self.requests.submit(|request| {
                 // SAFETY: the caller promised that its functions may be called with its opaque; the request
                 // stays where it is until it is answered.
                 unsafe { submit(pointer, request) }
@@ -163,12 +163,12 @@ impl Common {
         }
     }
 
-    /// The end is over with this error, and everything that was asked of it too.
+    /// The end has failed with this error, and so have all its requests.
     pub(super) fn abort(&mut self, error: &Error) {
         self.party.abort(error);
     }
 
-    /// Every request that was answered comes back; the others never do.
+    /// Takes back all requests that were answered. The others are never freed.
     pub(super) fn advance_after_abort(&mut self, replies: &mut VecDeque<Reply>) {
         let before = self.requests.under_way();
         replies.append(&mut self.refused);
@@ -176,7 +176,7 @@ impl Common {
         self.requests.take_back(replies);
         let lost = before - (replies.len() - known);
         self.requests.end();
-        // The count must come out right, though there is no memory to hand back.
+        // The reply must be counted, even without memory to return.
         for _ in 0..lost {
             let request =
                 Request { token: 0, ask: Ask::Flush, offset: 0, length: 0, memory: None, start: 0 };
@@ -213,7 +213,7 @@ static REQUEST: Rule = Rule::new("info.request_size", Bound::ZeroOrLeast);
 static ZERO: Rule = Rule::new("info.zero_size", Bound::ZeroOrLeast);
 static DEPTH_RULE: Rule = Rule::new("info.depth", Bound::Only("1 or more"));
 
-/// Refuses properties that cannot be.
+/// Refuses impossible properties.
 fn checked(info: &sparsestream_async_info, site: Site) -> Result<()> {
     let known = SPARSESTREAM_WITH_HOLES
         | SPARSESTREAM_WITH_KEEPS

@@ -3,7 +3,7 @@
 //! | module | subject |
 //! |---|---|
 //! | `source`, `sink` | the table as an end |
-//! | `common` | the part that is the same at both ends |
+//! | `common` | the part that sources and sinks share |
 //! | `requests` | the requests that the caller holds |
 
 mod common;

@@ -1,4 +1,4 @@
-//! Requests that the caller's functions have, and how they come back.
+//! Requests that were submitted to the caller's functions, and their way back.
 
 use super::super::answers::{self, Said};
 use crate::end::{self, Ask, Failure, Reply, Request};
@@ -13,22 +13,22 @@ use std::cell::UnsafeCell;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, AtomicPtr, AtomicU8, Ordering};
 
-/// The library's.
+/// Owned by the library.
 const IDLE: u8 = 0;
-/// The caller's.
+/// Owned by the caller's end.
 const UNDER_WAY: u8 = 1;
 /// Being answered.
 const ANSWERING: u8 = 2;
-/// The library's again, with a result.
+/// Owned by the library again, with a result.
 const DONE: u8 = 3;
 
-/// One request as the caller sees it, and its state. The caller's pointer is to the start of it.
+/// One request as the caller sees it, and its state. The caller's pointer points to its start.
 #[repr(C)]
 struct Entry {
     public: UnsafeCell<sparsestream_request>,
     state: AtomicU8,
     result: AtomicI64,
-    /// The details of a failure, set by the one who answers.
+    /// The details of a failure, set with the answer.
     said: UnsafeCell<Option<Box<Said>>>,
 }
 
@@ -48,12 +48,12 @@ pub struct Requests {
     /// The requests themselves, while they are under way.
     asked: Box<[Option<Request>]>,
     under_way: usize,
-    /// Those that the caller did not take yet.
+    /// Those that were not submitted yet.
     waiting: VecDeque<usize>,
 }
 
-// SAFETY: the pointers in the entries are to memory of the requests beside them, and to what the caller put
-// there for itself. State and result are atomic; the rest is used by the one whose it is by the state.
+// SAFETY: the pointers in the entries point to memory of the requests beside them, or belong to the caller.
+// State and result are atomic; the rest is used only by the owner that the state names.
 unsafe impl Send for Requests {}
 
 fn none() -> Error {
@@ -61,7 +61,7 @@ fn none() -> Error {
 }
 
 impl Requests {
-    /// Room for this many.
+    /// Room for this many requests.
     pub fn new(depth: usize) -> Result<Self> {
         let mut entries = Vec::new();
         entries.try_reserve_exact(depth).map_err(|_| none())?;
@@ -94,12 +94,12 @@ impl Requests {
         })
     }
 
-    /// Requests that are the caller's.
+    /// The number of requests that were added and did not come back.
     pub fn under_way(&self) -> usize {
         self.under_way
     }
 
-    /// Takes a request, to be handed to the caller. Gives it back if there are too many.
+    /// Adds a request, to be submitted. Returns it if there are too many.
     pub fn add(&mut self, request: Request) -> Option<Request> {
         let Some(nth) = self.asked.iter().position(Option::is_none) else { return Some(request) };
         self.asked[nth] = Some(request);
@@ -108,8 +108,8 @@ impl Requests {
         None
     }
 
-    /// Hands the caller what is waiting. `submit` is its function; -EAGAIN ends it for now.
-    pub fn hand_out(&mut self, mut submit: impl FnMut(*mut sparsestream_request) -> i32) {
+    /// Submits the waiting requests to the caller's function, until it returns -EAGAIN.
+    pub fn submit(&mut self, mut submit: impl FnMut(*mut sparsestream_request) -> i32) {
         while let Some(nth) = self.waiting.pop_front() {
             let (entry, Some(request)) = (&self.entries[nth], &self.asked[nth]) else { continue };
             let buffer = request.memory.as_ref().map_or(std::ptr::null_mut(), |slab| {
@@ -137,7 +137,7 @@ impl Requests {
             if answer >= 0 {
                 continue;
             }
-            // If it was answered nevertheless, that counts.
+            // If the request was answered in spite of that, the answer counts.
             if entry
                 .state
                 .compare_exchange(UNDER_WAY, ANSWERING, Ordering::AcqRel, Ordering::Acquire)
@@ -154,7 +154,7 @@ impl Requests {
         }
     }
 
-    /// Takes back what was answered.
+    /// Takes back the requests that were answered.
     pub fn take_back(&mut self, replies: &mut VecDeque<Reply>) {
         if self.under_way == 0 {
             return;
@@ -174,8 +174,7 @@ impl Requests {
         }
     }
 
-    /// The caller's end is over: what it never took comes back failed, and what it has not answered is never
-    /// freed.
+    /// The caller's end was finished or aborted: requests that it has not answered are never freed.
     pub fn end(&mut self) {
         self.waiting.clear();
         let lost = self
@@ -192,15 +191,14 @@ impl Requests {
     }
 }
 
-/// Memory that the caller's end may still use, because it never answered.
+/// Memory that the caller's end may still use, because it did not answer.
 struct Left {
     _entries: Box<[Entry]>,
     _asked: Box<[Option<Request>]>,
     next: *mut Left,
 }
 
-/// All such memory of the process. It stays reachable, so that a tool that looks for lost memory can name
-/// the faults of the program alone.
+/// All such memory of the process. It stays reachable, so that leak checkers do not report it.
 static LEFT: AtomicPtr<Left> = AtomicPtr::new(std::ptr::null_mut());
 
 /// Keeps requests, and the memory that they refer to, for the rest of the process.
@@ -227,7 +225,7 @@ fn errno_of(result: i64) -> Option<i32> {
     errno.filter(|errno| (1..4096).contains(errno))
 }
 
-/// A result as the caller gave it: a count, or a negative errno. Any other value becomes an I/O error.
+/// The result of the caller: a count or a negative errno. Any other value becomes an I/O error.
 fn read_result(result: i64, said: Option<Box<Said>>) -> std::result::Result<u64, Failure> {
     u64::try_from(result).map_err(|_| {
         let errno = errno_of(result).map_or(libc::EIO, lasting);
@@ -243,9 +241,9 @@ fn read_result(result: i64, said: Option<Box<Said>>) -> std::result::Result<u64,
 /// Answers a request.
 ///
 /// # Safety
-/// `request` is null or was handed out by `Requests::hand_out` of requests that live.
+/// `request` is null or was submitted by `Requests::submit` of requests that live.
 pub unsafe fn request_done(request: *mut sparsestream_request, result: i64) -> Result<()> {
-    // SAFETY: by the caller's promise; a request is the start of its entry, which is shared by atomics.
+    // SAFETY: by the caller's promise; a request is the start of its entry, whose shared fields are atomic.
     let entry = unsafe { request.cast::<Entry>().as_ref() }.ok_or(Error::null("request"))?;
     entry
         .state
@@ -275,14 +273,14 @@ mod tests {
         assert!(requests.add(request(1)).is_none() && requests.add(request(2)).is_none());
         assert!(requests.add(request(3)).is_some());
         let mut given = Vec::new();
-        requests.hand_out(|request| {
+        requests.submit(|request| {
             given.push(request);
             0
         });
         let mut replies = VecDeque::new();
         requests.take_back(&mut replies);
         assert!(replies.is_empty());
-        // SAFETY: handed out, and the requests live.
+        // SAFETY: submitted, and the requests live.
         unsafe {
             assert_eq!((*given[1]).length, 512);
             assert!(request_done(given[1], 512).is_ok());
@@ -303,9 +301,9 @@ mod tests {
         let mut requests = Requests::new(2).unwrap();
         requests.add(request(1));
         requests.add(request(2));
-        requests.hand_out(|_| -libc::EAGAIN);
+        requests.submit(|_| -libc::EAGAIN);
         let mut given = 0;
-        requests.hand_out(|_| {
+        requests.submit(|_| {
             given += 1;
             -libc::EPERM
         });
@@ -326,7 +324,7 @@ mod tests {
         mut requests: Requests,
         answer: impl Fn(*mut sparsestream_request) -> i32,
     ) -> Vec<String> {
-        requests.hand_out(answer);
+        requests.submit(answer);
         let mut replies = VecDeque::new();
         requests.take_back(&mut replies);
         let error = |reply: Reply| {
@@ -353,7 +351,7 @@ mod tests {
         // The second request is not the one that they are about.
         say(libc::EDQUOT, None, None);
         let answers = |request| {
-            // SAFETY: handed out just now.
+            // SAFETY: submitted just now.
             unsafe { request_done(request, -i64::from(libc::EDQUOT)).unwrap() };
             0
         };
@@ -380,7 +378,7 @@ mod tests {
         assert_eq!(errors(two(), other), [without; 2]);
         let again = |request| {
             say(libc::EINTR, None, None);
-            // SAFETY: handed out just now.
+            // SAFETY: submitted just now.
             unsafe { request_done(request, -i64::from(libc::EINTR)).unwrap() };
             0
         };
@@ -391,14 +389,14 @@ mod tests {
     fn a_function_may_return_the_failure_of_a_request_that_it_answered() {
         let mut requests = two();
         let mut given = Vec::new();
-        requests.hand_out(|request| {
+        requests.submit(|request| {
             given.push(request);
             0
         });
         let site = Site { operation: Operation::Wait, side: Side::Sink, offset: 512 };
         let error = site.done(|| {
             say(libc::EDQUOT, None, None);
-            // SAFETY: handed out, and the requests live.
+            // SAFETY: submitted, and the requests live.
             unsafe { request_done(given[0], -i64::from(libc::EDQUOT)).unwrap() };
             -libc::EDQUOT
         });

@@ -21,7 +21,7 @@ use std::collections::VecDeque;
 static END: Rule = Rule::new("the end of the bytes", Bound::Most);
 static KEPT: Rule = Rule::new("the end of the kept section", Bound::Most);
 
-/// How far the end of a sink has come.
+/// The phase of the end of a sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 enum Last {
     SetSize,
@@ -40,7 +40,7 @@ pub struct AsyncSink {
 }
 
 impl AsyncSink {
-    /// Takes over `opaque`, also when it fails.
+    /// Takes over `opaque`, even if it fails.
     ///
     /// # Safety
     /// As [`super::AsyncSource::new`].
@@ -61,7 +61,7 @@ impl AsyncSink {
         })
     }
 
-    /// The first byte that may not be written, and the errno for it.
+    /// The offset of the first byte that may not be written, and the errno for it.
     fn limit(&self) -> (u64, i32) {
         let total = self.common.info.map_or(0, |info| info.total as u64);
         let fixed = !self.common.has(SPARSESTREAM_ASYNC_GROWS);
@@ -225,7 +225,7 @@ impl End for AsyncSink {
         if self.common.party.is_finished() {
             return Ok(());
         }
-        // A sink that a stream of no bytes went to was never asked.
+        // A sink of an empty stream was not asked yet.
         self.common.info()?;
         if self.last == Last::SetSize {
             self.set_size()?;

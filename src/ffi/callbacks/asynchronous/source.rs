@@ -19,14 +19,14 @@ use std::collections::VecDeque;
 /// The caller's table as a source.
 pub struct AsyncSource {
     common: Common,
-    /// Where it ends.
+    /// The offset of its end.
     end: u64,
     section: Option<(Kind, u64)>,
     cancelled: bool,
 }
 
 impl AsyncSource {
-    /// Takes over `opaque`, also when it fails.
+    /// Takes over `opaque`, even if it fails.
     ///
     /// # Safety
     /// `ops` is null or a table of its size whose functions may be called with `opaque` for as long as this

@@ -12,9 +12,9 @@ const CHECKPOINT_TIME: Duration = Duration::from_secs(5);
 pub(super) struct Checkpoint {
     /// Bytes of data since the last.
     pub(super) data: u64,
-    /// Where the stream was at the last.
+    /// The position of the stream at the last.
     pub(super) at: u64,
-    /// The time of the last look at the clock at which one was made or nothing had moved.
+    /// The time of the last check that found one due, or nothing new to cover.
     since: Option<Instant>,
     /// The time for one has come.
     pub(super) late: bool,
@@ -52,7 +52,7 @@ impl Sender {
         }
         let most = self.config.keepalive;
         if !most.is_zero() && self.silence.over(most, now) && self.most_silence().is_some() {
-            // While the receiver's bytes are compared the stream is still at its start.
+            // During the comparison the stream is still at its start.
             let at = if self.stage == Stage::Open { self.at } else { 0 };
             self.queue.push(&Header::new(Kind::Keepalive, at, 0).encode());
         }
@@ -65,7 +65,7 @@ impl Sender {
     }
 
     fn most_silence(&self) -> Option<Duration> {
-        // Bytes that wait are a sign of life themselves, and it cannot stand within a frame.
+        // Queued bytes are a sign of life themselves, and a KEEPALIVE cannot be sent within a frame.
         let may = match self.stage {
             Stage::Greeting | Stage::Comparing(_) | Stage::Open => {
                 self.owed == 0 && self.queue.waits() == 0
