@@ -14,12 +14,12 @@ use crate::wait::{Wait, Waiting, Watch};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A source of a stream.
+/// A source: where a stream comes from.
 pub struct sparsestream_source {
     _opaque: (),
 }
 
-/// A sink of a stream.
+/// A sink: where a stream goes.
 pub struct sparsestream_sink {
     _opaque: (),
 }
