@@ -428,6 +428,43 @@ static void a_sender_is_run_when_a_sign_is_due(void)
     close(file);
 }
 
+/* So does one that receives, and a program that drives the source by hand. */
+static void a_receiver_knows_when_a_sign_is_due(void)
+{
+    struct sparsestream_wait wait = { .size = sizeof wait };
+    struct sparsestream_source *from_sender;
+    struct sparsestream_sink *to_receiver;
+    unsigned char header[32];
+    int fds[2], signs = 0;
+    char byte;
+
+    make_socket(fds);
+    to_receiver = to_wire(fds[0], fds[0], NULL);
+    from_sender = from_wire(fds[1], fds[1], WIRE_OPTIONS(.keepalive_ms = 20));
+    CHECK_CODE(sparsestream_sink_hole(to_receiver, 1), -EAGAIN);
+    for (int i = 0; i < 20; i++) {
+        CHECK_CODE(sparsestream_source_read(from_sender, &byte, 1), -EAGAIN);
+        CHECK_CODE(sparsestream_source_wait(from_sender, &wait), 0);
+        CHECK_INT(wait.fd, ==, fds[1]);
+        CHECK_INT(wait.timeout_ms, >=, 0);
+        CHECK_INT(wait.timeout_ms, <=, 20);
+        usleep((useconds_t) wait.timeout_ms * 1000);
+    }
+    /* ACCEPT has a body of 64 bytes. */
+    CHECK_INT(recv(fds[0], header, sizeof header, MSG_DONTWAIT), ==, sizeof header);
+    CHECK_INT(header[3], ==, 2);
+    CHECK_INT(recv(fds[0], (char[64]) { 0 }, 64, MSG_DONTWAIT), ==, 64);
+    while (recv(fds[0], header, sizeof header, MSG_DONTWAIT) == sizeof header) {
+        CHECK_INT(header[3], ==, 8);
+        signs++;
+    }
+    CHECK_INT(signs, >=, 3);
+    sparsestream_source_free(from_sender);
+    sparsestream_sink_free(to_receiver);
+    close(fds[0]);
+    close(fds[1]);
+}
+
 static void what_cannot_be_is_refused(void)
 {
     static const struct sparsestream_wire_options of_sender[] = {
@@ -686,6 +723,7 @@ TESTS(
     CASE(another_source_is_refused_or_sent_from_its_start),
     CASE(a_sender_waits_for_the_answer),
     CASE(a_sender_is_run_when_a_sign_is_due),
+    CASE(a_receiver_knows_when_a_sign_is_due),
     CASE(what_cannot_be_is_refused),
     CASE(an_increment_makes_the_new_image_of_the_old),
 )
