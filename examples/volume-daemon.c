@@ -2,32 +2,33 @@
 /*
  * A small storage daemon: serves the files and block devices of one directory as volumes over a Unix socket.
  *
- *     cc -o volume-daemon volume-daemon.c volume-session.c volume-store.c volume-protocol.c $(pkg-config --cflags --libs sparsestream)
+ *     cc -o volume-daemon volume-daemon.c volume-listener.c volume-log.c volume-options.c volume-session.c \
+ *         volume-store.c volume-protocol.c $(pkg-config --cflags --libs sparsestream)
  *
  * One thread and one epoll serve all clients. Transfers take turns: each is run with a budget, and waits in
  * epoll while its client is not ready. So a slow client costs nothing, a huge hole does not delay other
  * clients, and the memory for a client does not depend on its data. Only the disk can delay all clients.
  *
- * The mode of the socket, 0600, decides who may connect. The resources of a client are limited: see usage().
+ * The mode of the socket, 0600, decides who may connect. The resources of a client are limited: see volume-options.c.
  * SIGTERM and SIGINT give transfers a period of grace, and then end the daemon; the second signal ends it at
  * once.
  */
 
 #define _GNU_SOURCE
-#include "volume-arguments.h"
+#include "volume-listener.h"
+#include "volume-log.h"
+#include "volume-options.h"
 #include "volume-session.h"
 
-#include <fcntl.h>
-#include <getopt.h>
+#include <errno.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/queue.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -50,21 +51,16 @@ struct client {
 TAILQ_HEAD(clients, client);
 
 static struct {
-    const char *directory, *socket;
-    int64_t max_clients, max_user, idle_ms, grace_ms, log_lines;
+    struct volume_options options;
     struct volume_service service;
-    struct stat socket_stat; /* to remove our socket and no other */
-    int epoll, listener, signals;
+    struct volume_listener listener;
+    int epoll, signals;
     struct clients clients, queue;
     int64_t count;     /* of clients */
     int64_t listen_at; /* accepting is paused until then; 0: it is not */
     int64_t stop_at;   /* the end of the period of grace; 0: the daemon is not stopping */
     bool cancelled;
-} server = {
-    .max_clients = 256, .max_user = 128, .idle_ms = 600000, .grace_ms = 2000, .log_lines = 100,
-    .service = { .store = { .max_size = INT64_C(1) << 40 }, .max_zeroed = INT64_C(64) << 30,
-                 .max_zeroed_all = INT64_C(256) << 30, .stall_ms = 30000 },
-};
+} server;
 
 static int64_t now_ms(void)
 {
@@ -72,33 +68,6 @@ static int64_t now_ms(void)
 
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-/* Logs one line. A client can neither fill the log nor block the daemon through it: lines beyond --log-lines in a second
- * are only counted, and so are lines that the reader of the log does not take at once. */
-void say(const char *format, ...)
-{
-    static int64_t second, lines, lost;
-    char line[1024];
-    struct pollfd log = { .fd = STDERR_FILENO, .events = POLLOUT };
-    va_list arguments;
-    int length;
-
-    if (now_ms() / 1000 != second) {
-        second = now_ms() / 1000;
-        lines = 0;
-    }
-    if ((server.log_lines > 0 && lines++ >= server.log_lines) || poll(&log, 1, 0) != 1) {
-        lost++;
-        return;
-    }
-    if (lost > 0)
-        dprintf(STDERR_FILENO, "volume-daemon: %lld lines were left out\n", (long long)lost);
-    lost = 0;
-    va_start(arguments, format);
-    length = vsnprintf(line, sizeof(line), format, arguments);
-    va_end(arguments);
-    dprintf(STDERR_FILENO, "volume-daemon: %s%s\n", line, length >= (int)sizeof(line) ? "..." : "");
 }
 
 /* Clients. */
@@ -149,7 +118,7 @@ static void client_new(int fd)
         own += other->user == client->user;
     TAILQ_INSERT_TAIL(&server.clients, client, all);
     server.count++;
-    if (server.count > server.max_clients || own >= server.max_user) {
+    if (server.count > server.options.max_clients || own >= server.options.max_user) {
         say("client %u of user %u is refused: there are %lld", client->session.number, (unsigned)client->user,
             (long long)server.count - 1);
         if (volume_queue_words(&client->session.channel, VOLUME_REPLY, 0, EUSERS, "too many clients") == 0)
@@ -168,13 +137,13 @@ static void listen_again(bool on)
     struct epoll_event event = { .events = on ? EPOLLIN : 0, .data.ptr = &server.listener };
 
     server.listen_at = on ? 0 : now_ms() + PAUSE_MS;
-    epoll_ctl(server.epoll, EPOLL_CTL_MOD, server.listener, &event);
+    epoll_ctl(server.epoll, EPOLL_CTL_MOD, server.listener.fd, &event);
 }
 
 static void accept_clients(void)
 {
     for (int i = 0; i < 8; i++) {
-        int fd = accept4(server.listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int fd = accept4(server.listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
         if (fd >= 0) {
             client_new(fd);
@@ -196,7 +165,7 @@ static int client_wait(struct client *client)
     const struct volume_channel *channel = &session->channel;
     struct epoll_event event = { .events = channel->wants == POLLOUT ? EPOLLOUT : EPOLLIN, .data.ptr = client };
     enum volume_state state = session_state(session);
-    int64_t limit = state == VOLUME_IDLE ? server.idle_ms : server.service.stall_ms, now = now_ms();
+    int64_t limit = state == VOLUME_IDLE ? server.options.idle_ms : server.options.stall_ms, now = now_ms();
 
     if (state == VOLUME_TRANSFER) {
         sparsestream_wait wait = { .size = sizeof(wait) };
@@ -246,12 +215,14 @@ static void run_queue(void)
 /* Ends clients whose deadline has passed. Returns the milliseconds until the next deadline, or -1 if there is none. */
 static int check_deadlines(void)
 {
-    int64_t now = now_ms(), next = server.stop_at != 0 ? server.stop_at : INT64_MAX;
+    int64_t now = now_ms(), next = INT64_MAX;
     struct client *client, *following;
 
-    if (server.listen_at != 0 && server.stop_at == 0 && now >= server.listen_at)
+    if (server.stop_at != 0)
+        next = server.stop_at;
+    else if (server.listen_at != 0 && now >= server.listen_at)
         listen_again(true);
-    if (server.listen_at != 0 && server.stop_at == 0 && server.listen_at < next)
+    else if (server.listen_at != 0)
         next = server.listen_at;
     for (client = TAILQ_FIRST(&server.clients); client != NULL; client = following) {
         following = TAILQ_NEXT(client, all);
@@ -276,19 +247,14 @@ static int check_deadlines(void)
 static void stop(void)
 {
     struct client *client;
-    struct stat st;
 
     if (server.stop_at != 0) {
         server.stop_at = now_ms();
         return;
     }
-    server.stop_at = now_ms() + server.grace_ms;
+    server.stop_at = now_ms() + server.options.grace_ms;
     server.service.stopping = true;
-    close(server.listener);
-    server.listener = -1;
-    if (lstat(server.socket, &st) == 0 && st.st_dev == server.socket_stat.st_dev &&
-        st.st_ino == server.socket_stat.st_ino)
-        unlink(server.socket);
+    listener_close(&server.listener);
     say("stopping, %lld clients", (long long)server.count);
     TAILQ_FOREACH(client, &server.clients, all)
         enqueue(client, false);
@@ -350,43 +316,16 @@ static int failed(const char *what)
     return -error;
 }
 
-static int open_listener(void)
-{
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
-    const struct sockaddr *bound = (const struct sockaddr *)&address;
-    int probe;
-    struct stat st;
-    mode_t mask;
-    int r;
-
-    if (strlen(server.socket) >= sizeof(address.sun_path)) {
-        errno = ENAMETOOLONG;
-        return failed(server.socket);
-    }
-    strcpy(address.sun_path, server.socket);
-    /* A socket that refuses connections is left over from a daemon that was killed. */
-    probe = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (lstat(server.socket, &st) == 0 && S_ISSOCK(st.st_mode) && connect(probe, bound, sizeof(address)) < 0 &&
-        errno == ECONNREFUSED)
-        unlink(server.socket);
-    close(probe);
-    server.listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    mask = umask(0177);
-    r = server.listener < 0 ? -1 : bind(server.listener, bound, sizeof(address));
-    umask(mask);
-    if (r < 0 || lstat(server.socket, &server.socket_stat) < 0 || listen(server.listener, 128) < 0)
-        return failed(server.socket);
-    return 0;
-}
-
 static int open_server(void)
 {
     struct epoll_event listener = { .events = EPOLLIN, .data.ptr = &server.listener };
     struct epoll_event signals = { .events = EPOLLIN, .data.ptr = &server.signals };
     char words[VOLUME_WORDS_MAX + 1];
     sigset_t set;
-    int r = store_open(&server.service.store, server.directory, words);
+    int r;
 
+    server.service.options = &server.options;
+    r = store_open(&server.service.store, server.options.directory, server.options.max_size, words);
     if (r < 0) {
         say("%s", words);
         return r;
@@ -395,93 +334,31 @@ static int open_server(void)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     sigprocmask(SIG_BLOCK, &set, NULL);
-    signal(SIGPIPE, SIG_IGN); /* of a log that is not read; sockets are written with MSG_NOSIGNAL */
     server.signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
     server.epoll = epoll_create1(EPOLL_CLOEXEC);
-    r = open_listener();
-    if (r < 0)
-        return r;
+    if (listener_open(&server.listener, server.options.socket) < 0)
+        return failed(server.options.socket);
     if (server.signals < 0 || server.epoll < 0 ||
-        epoll_ctl(server.epoll, EPOLL_CTL_ADD, server.listener, &listener) < 0 ||
+        epoll_ctl(server.epoll, EPOLL_CTL_ADD, server.listener.fd, &listener) < 0 ||
         epoll_ctl(server.epoll, EPOLL_CTL_ADD, server.signals, &signals) < 0)
         return failed("epoll");
     return 0;
 }
 
-static const struct number {
-    const char *name, *help;
-    int64_t *value, least;
-} numbers[] = {
-    { "max-size", "largest volume, in bytes", &server.service.store.max_size, 1 },
-    { "max-zeroed", "bytes of zeros that may be written for the holes of an upload", &server.service.max_zeroed, 0 },
-    { "max-zeroed-all", "the same of all uploads that run", &server.service.max_zeroed_all, 0 },
-    { "max-clients", "clients at a time", &server.max_clients, 1 },
-    { "max-user", "of them of one user", &server.max_user, 1 },
-    { "stall-ms", "limit of a call or a transfer without progress; 0: none", &server.service.stall_ms, 0 },
-    { "idle-ms", "limit of a client between two calls; 0: none", &server.idle_ms, 0 },
-    { "grace-ms", "time for transfers to end after SIGTERM", &server.grace_ms, 0 },
-    { "log-lines", "lines of the log in a second; 0: no limit", &server.log_lines, 0 },
-};
-
-enum { NUMBERS = sizeof(numbers) / sizeof(numbers[0]), DIRECTORY = NUMBERS, SOCKET, SYNC, HELP, OPTIONS };
-
-static _Noreturn void usage(FILE *to, int code)
-{
-    fputs("usage: volume-daemon --dir DIR --socket PATH [--sync] [--OPTION NUMBER]...\n"
-          "  --sync            an upload is on the medium before it is called done\n", to);
-    for (int i = 0; i < NUMBERS; i++)
-        fprintf(to, "  --%-15s %s (%lld)\n", numbers[i].name, numbers[i].help, (long long)*numbers[i].value);
-    exit(code);
-}
-
-static void parse_arguments(int argc, char **argv)
-{
-    struct option options[OPTIONS + 1] = {
-        [DIRECTORY] = { "dir", required_argument, NULL, DIRECTORY },
-        [SOCKET] = { "socket", required_argument, NULL, SOCKET },
-        [SYNC] = { "sync", no_argument, NULL, SYNC },
-        [HELP] = { "help", no_argument, NULL, HELP },
-    };
-    int option;
-
-    for (int i = 0; i < NUMBERS; i++)
-        options[i] = (struct option){ numbers[i].name, required_argument, NULL, i };
-    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        if (option == DIRECTORY)
-            server.directory = optarg;
-        else if (option == SOCKET)
-            server.socket = optarg;
-        else if (option == SYNC)
-            server.service.sync = true;
-        else if (option == HELP)
-            usage(stdout, 0);
-        else if (option >= NUMBERS)
-            usage(stderr, 2);
-        else if ((*numbers[option].value = parse_size("volume-daemon", numbers[option].name, optarg)) < numbers[option].least)
-            usage(stderr, 2);
-    }
-    if (optind != argc || server.directory == NULL || server.socket == NULL)
-        usage(stderr, 2);
-}
-
 int main(int argc, char **argv)
 {
-    int r, fd;
+    int r;
 
-    /* If descriptor 0, 1 or 2 is closed, the next file that is opened gets its number, and the log would go there. */
-    do
-        fd = open("/dev/null", O_RDWR);
-    while (fd >= 0 && fd <= STDERR_FILENO);
-    if (fd < 0)
+    if (log_open() < 0)
         return 1;
-    close(fd);
+    options_parse(&server.options, argc, argv);
+    log_limit(server.options.log_lines);
     TAILQ_INIT(&server.clients);
     TAILQ_INIT(&server.queue);
-    parse_arguments(argc, argv);
     r = open_server();
     if (r == 0) {
-        say("serving %s on %s: at most %lld clients of %zu KiB each", server.directory, server.socket,
-            (long long)server.max_clients, (sizeof(struct client) + VOLUME_BUFFER + 1023) / 1024);
+        say("serving %s on %s: at most %lld clients of %zu KiB each", server.options.directory, server.options.socket,
+            (long long)server.options.max_clients, (sizeof(struct client) + VOLUME_BUFFER + 1023) / 1024);
         r = serve();
         if (r < 0)
             failed("epoll");

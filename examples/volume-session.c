@@ -2,6 +2,7 @@
 /* See volume-session.h. */
 
 #include "volume-session.h"
+#include "volume-log.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -50,7 +51,7 @@ static int charged_recv_hole(void *opaque, int64_t *length)
     if (r < 0)
         return r;
     written = written < 0 ? 0 : written < *length ? written : *length;
-    if (written > service->max_zeroed - session->zeros || written > service->max_zeroed_all - service->zeros)
+    if (written > service->options->max_zeroed - session->zeros || written > service->options->max_zeroed_all - service->zeros)
         return -EDQUOT;
     session->zeros += written;
     service->zeros += written;
@@ -67,7 +68,7 @@ static int open_upload(struct volume_session *session, const struct volume_facts
 
     /* The sink refuses bytes beyond its length. */
     options.length = call->length > 0 ? call->length : session->service->store.max_size - call->offset;
-    options.flags = session->service->sync ? SPARSESTREAM_SYNC : 0;
+    options.flags = session->service->options->sync ? SPARSESTREAM_SYNC : 0;
     /* Holes may have to be written everywhere on a device or if no holes are wanted, otherwise only over old content. */
     session->zeros_below = call->sparse == SPARSESTREAM_SPARSE_NEVER || device ? INT64_MAX
                           : session->service->store.punches                              ? 0
@@ -104,7 +105,7 @@ static int open_transfer(struct volume_session *session, struct volume_facts *fa
         .flags = call->flags & VOLUME_DETECT_ZEROES ? SPARSESTREAM_DETECT_ZEROES : 0,
         .sparse = (int32_t)call->sparse,
         .buffer_size = VOLUME_BUFFER,
-        .stall_ms = session->service->stall_ms,
+        .stall_ms = session->service->options->stall_ms,
     };
     bool upload = call->type == VOLUME_UPLOAD, device;
     int64_t room = session->service->store.max_size - call->offset;

@@ -4,17 +4,16 @@
 #ifndef VOLUME_SESSION_H
 #define VOLUME_SESSION_H
 
+#include "volume-options.h"
 #include "volume-store.h"
 
 enum { VOLUME_BUFFER = 64 * 1024 }; /* of one transfer */
 
 /* The state that all sessions share. */
 struct volume_service {
+    const struct volume_options *options;
     struct volume_store store;
-    int64_t max_zeroed, max_zeroed_all; /* zeros that holes of one upload, and of all that run, may make us write */
-    int64_t zeros;                      /* charged to those that run */
-    int64_t stall_ms;
-    bool sync;
+    int64_t zeros; /* charged to the uploads that run */
     bool stopping; /* no further call is taken */
 };
 
@@ -56,8 +55,5 @@ enum volume_state session_state(const struct volume_session *session);
 enum volume_turn session_drop(const struct volume_session *session, int r, const char *doing);
 /* Releases everything but the socket. */
 void session_close(struct volume_session *session);
-
-/* The log, which the program provides. */
-void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 #endif

@@ -32,10 +32,11 @@ static int fail_errno(char *words, const char *what, int fd)
     return store_fail(words, -error, "%s: %s", what, strerror(error));
 }
 
-int store_open(struct volume_store *store, const char *path, char *words)
+int store_open(struct volume_store *store, const char *path, int64_t max_size, char *words)
 {
     int fd;
 
+    store->max_size = max_size;
     store->directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (store->directory < 0)
         return fail_errno(words, path, -1);

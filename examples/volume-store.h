@@ -19,7 +19,7 @@ struct volume_store {
     int64_t max_size; /* of a volume */
 };
 
-int store_open(struct volume_store *store, const char *path, char *words);
+int store_open(struct volume_store *store, const char *path, int64_t max_size, char *words);
 
 /* Opens a volume. `flags`: O_RDONLY or O_WRONLY. A device that is written is opened exclusively. */
 int store_volume(const struct volume_store *store, const char *name, int flags, struct volume_facts *facts,
