@@ -7,40 +7,28 @@
 #include <stdlib.h>
 #include <string.h>
 
-int end_new(export_t *export, const end_options_t *given, uint64_t flags, struct end **out)
+int end_init(struct end *end, export_t *export, const end_options_t *given, uint64_t flags)
 {
-    end_options_t options;
-    struct end *end;
     int r;
 
     if (export == NULL)
         return refuse(-EINVAL, "export: is NULL");
-    r = end_options_read(given, flags, &options);
+    r = end_options_read(given, flags, &end->options);
     if (r < 0)
         return r;
     if (export->has_end)
         return refuse(-EBUSY, "the export has an end already");
-    end = calloc(1, sizeof(*end));
-    if (end == NULL)
-        return refuse(-ENOMEM, "the memory for an end: %s", strerror(ENOMEM));
-    end->options = options;
     end->export = export;
     export->has_end = true;
     export_hold(export);
-    *out = end;
     return 0;
 }
 
-void end_free(void *opaque)
+void end_release(struct end *end)
 {
-    struct end *end = opaque;
-
-    map_free(end->map);
-    zeroes_free(end->zeroes);
     free(end->ops);
     end->export->has_end = false;
     export_drop(end->export);
-    free(end);
 }
 
 static int fail_with_words(const struct failure *failure)
@@ -177,20 +165,24 @@ static int operation_of(enum op_kind kind)
     return SPARSESTREAM_OPERATION_NONE;
 }
 
-int end_advance(void *opaque)
+int end_report(const struct end *end)
 {
-    struct end *end = opaque;
     const struct failure *failure = &end->export->failure;
 
-    engine_advance(end->export);
-    if (end->zeroes != NULL)
-        zeroes_advance(end->zeroes);
     if (failure->error == 0)
         return 0;
     /* A FLUSH has no offset of its own. */
     sparsestream_set_error(failure->error, end->lost ? operation_of(end->lost_kind) : 0,
                            end->lost && end->lost_kind != OP_FLUSH ? end->lost_offset : -1, failure->text);
     return -failure->error;
+}
+
+int end_advance(void *opaque)
+{
+    struct end *end = opaque;
+
+    engine_advance(end->export);
+    return end_report(end);
 }
 
 int end_wait(void *opaque, struct sparsestream_wait *wait)
@@ -212,6 +204,4 @@ void end_abort(void *opaque, int error)
     struct end *end = opaque;
 
     engine_close(end->export, error);
-    if (end->zeroes != NULL)
-        zeroes_advance(end->zeroes);
 }

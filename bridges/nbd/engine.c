@@ -7,8 +7,9 @@
 #include <poll.h>
 #include <string.h>
 
-void engine_init(struct engine *engine)
+void engine_init(struct engine *engine, void (*stepped)(export_t *export, struct connection *connection))
 {
+    engine->stepped = stepped;
     engine->done_end = &engine->done;
 }
 
@@ -129,7 +130,7 @@ static void step(export_t *export, struct connection *connection, short events)
     if (connection->state == CONNECTION_CLOSED)
         fail_requests(export, connection, connection->failure.error);
     if (before == CONNECTION_CONNECTING)
-        export_review(export, connection);
+        export->engine.stepped(export, connection);
 }
 
 int engine_submit(export_t *export, struct op *op)
@@ -190,7 +191,7 @@ static void check_deadline(export_t *export, struct connection *connection)
     failure_set(&connection->failure, ETIMEDOUT, "the server was not ready within %lld ms",
                 (long long)export->options.timeout_ms);
     connection_close(connection);
-    export_review(export, connection);
+    export->engine.stepped(export, connection);
 }
 
 /* Does what poll(2) reports of all connections. Returns whether that was anything. */

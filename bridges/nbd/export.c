@@ -98,7 +98,8 @@ static int learn(export_t *export)
     return 0;
 }
 
-void export_review(export_t *export, struct connection *connection)
+/* The state of a connection may have changed: uses the connection, or does without it. */
+static void review(export_t *export, struct connection *connection)
 {
     if (connection->state == CONNECTION_CONNECTING)
         return;
@@ -205,13 +206,13 @@ static int open_address(struct address address, const options_t *given, export_t
     export->wanted = 1;
     export->options = options;
     export->address = address;
-    engine_init(&export->engine);
+    engine_init(&export->engine, review);
     r = own_strings(&export->options);
     if (r < 0) {
         failure_set(&export->failure, ENOMEM, "the memory for an export: %s", strerror(ENOMEM));
     } else {
         connection_start(&export->connections[0], &export->address, &export->options);
-        export_review(export, &export->connections[0]);
+        review(export, &export->connections[0]);
         r = -export->failure.error;
     }
     if (r == 0 && (options.flags & SPARSESTREAM_NBD_NONBLOCK) == 0)

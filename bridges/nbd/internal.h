@@ -131,11 +131,13 @@ struct op {
 };
 
 struct engine {
+    /* Called after each step of the set-up of a connection. */
+    void (*stepped)(export_t *export, struct connection *connection);
     struct op *in_flight;
     struct op *done, **done_end;
 };
 
-void engine_init(struct engine *engine);
+void engine_init(struct engine *engine, void (*stepped)(export_t *export, struct connection *connection));
 /* Sends a request. Returns 0, -EAGAIN if as many as allowed are in flight, or a negative errno. */
 int engine_submit(export_t *export, struct op *op);
 /* Sends and receives as much as possible, and calls `done` of each finished request. Never waits. */
@@ -171,8 +173,6 @@ void export_drop(export_t *export);
 int export_connect(export_t *export);
 /* The same, but waits. */
 int export_wait(export_t *export);
-/* The state of a connection has changed: uses the connection, or does without it. */
-void export_review(export_t *export, struct connection *connection);
 
 /* map.c */
 
@@ -187,28 +187,27 @@ void map_free(struct map *map);
 
 /* end.c */
 
-/* The state common to a source and a sink. It is the opaque of their tables. */
+/* The state common to a source and a sink, each of which begins with it. That is the opaque of their tables. */
 struct end {
     export_t *export;
     end_options_t options;
-    struct map *map;      /* of a source that reports holes */
-    struct zeroes *zeroes; /* of a sink */
-    struct op *ops;       /* room for the requests of the transfer */
+    struct op *ops; /* room for the requests of the transfer */
     struct op *idle;
-    unsigned count;
     /* The request with the lowest offset that a lost connection had in flight. */
     bool lost;
     enum op_kind lost_kind;
     int64_t lost_offset;
 };
 
-/* Makes the opaque of a table. It holds the export. Returns 0 or a negative errno, reported. */
-int end_new(export_t *export, const end_options_t *given, uint64_t flags, struct end **end);
-void end_free(void *opaque);
+/* Sets up an end of zeros. It holds the export until it is released. Returns 0 or a negative errno, reported. */
+int end_init(struct end *end, export_t *export, const end_options_t *given, uint64_t flags);
+void end_release(struct end *end);
 int end_describe(struct end *end, struct sparsestream_async_info *info);
 /* A READ, WRITE or FLUSH. Returns as `submit` of the table does. */
 int end_submit(struct end *end, struct sparsestream_request *request);
 int end_advance(void *opaque);
+/* Reports the failure of the export, if it has failed. Returns 0 or its negative errno. */
+int end_report(const struct end *end);
 int end_wait(void *opaque, struct sparsestream_wait *wait);
 int end_finish(void *opaque);
 void end_abort(void *opaque, int error);

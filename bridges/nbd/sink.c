@@ -4,8 +4,16 @@
 #include "internal.h"
 
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
 static const struct failure read_only = { EROFS, "the export is read-only" };
+
+/* The opaque of the table. */
+struct sink {
+    struct end end;
+    struct zeroes *zeroes;
+};
 
 /* Whether holes are asked for. Where they are not, the transfer writes zeros. */
 static bool makes_holes(const struct end *end)
@@ -24,68 +32,101 @@ static bool makes_holes(const struct end *end)
 
 static int describe(void *opaque, struct sparsestream_async_info *info)
 {
-    struct end *end = opaque;
-    int r = end_describe(end, info);
+    struct sink *sink = opaque;
+    int r = end_describe(&sink->end, info);
 
     if (r < 0)
         return r;
-    if ((end->export->facts.flags & SPARSESTREAM_NBD_READ_ONLY) != 0) {
+    if ((sink->end.export->facts.flags & SPARSESTREAM_NBD_READ_ONLY) != 0) {
         sparsestream_set_error(read_only.error, SPARSESTREAM_OPERATION_OPEN, -1, read_only.text);
         return -read_only.error;
     }
     info->flags = SPARSESTREAM_ASYNC_READS;
-    if (makes_holes(end))
+    if (makes_holes(&sink->end))
         info->flags |= SPARSESTREAM_WITH_HOLES;
-    if (end->zeroes == NULL)
-        end->zeroes = zeroes_new(end);
-    return end->zeroes == NULL ? -ENOMEM : 0;
+    if (sink->zeroes == NULL)
+        sink->zeroes = zeroes_new(&sink->end);
+    return sink->zeroes == NULL ? -ENOMEM : 0;
 }
 
 static int submit(void *opaque, struct sparsestream_request *request)
 {
-    struct end *end = opaque;
+    struct sink *sink = opaque;
 
     switch (request->kind) {
     case SPARSESTREAM_REQUEST_READ:
     case SPARSESTREAM_REQUEST_WRITE:
     case SPARSESTREAM_REQUEST_FLUSH:
-        return end_submit(end, request);
+        return end_submit(&sink->end, request);
     case SPARSESTREAM_REQUEST_ZERO:
-        return zeroes_submit(end->zeroes, request);
+        return zeroes_submit(sink->zeroes, request);
     default:
         return -EOPNOTSUPP;
     }
 }
 
+static int advance(void *opaque)
+{
+    struct sink *sink = opaque;
+
+    engine_advance(sink->end.export);
+    if (sink->zeroes != NULL)
+        zeroes_advance(sink->zeroes);
+    return end_report(&sink->end);
+}
+
+static void abort_sink(void *opaque, int error)
+{
+    struct sink *sink = opaque;
+
+    end_abort(&sink->end, error);
+    if (sink->zeroes != NULL)
+        zeroes_advance(sink->zeroes);
+}
+
+static void free_sink(void *opaque)
+{
+    struct sink *sink = opaque;
+
+    zeroes_free(sink->zeroes);
+    end_release(&sink->end);
+    free(sink);
+}
+
 static const struct sparsestream_async_ops table = {
     .size = sizeof(table),
-    .free = end_free,
+    .free = free_sink,
     .describe = describe,
     .submit = submit,
     .wait = end_wait,
-    .advance = end_advance,
+    .advance = advance,
     .finish = end_finish,
-    .abort = end_abort,
+    .abort = abort_sink,
 };
 
 int sparsestream_nbd_sink(struct sparsestream_nbd *export, const struct sparsestream_nbd_end_options *options,
-                          struct sparsestream_sink **sink)
+                          struct sparsestream_sink **out)
 {
     /* Success means that everything is on the server's medium. */
     struct sparsestream_async_options range = { .size = sizeof(range), .flags = SPARSESTREAM_SYNC };
-    struct end *end = NULL;
+    struct sink *sink;
     int r;
 
-    if (sink == NULL)
+    if (out == NULL)
         return refuse(-EINVAL, "sink: is NULL");
-    *sink = NULL;
+    *out = NULL;
     if (export != NULL && export->state == EXPORT_OPEN && (export->facts.flags & SPARSESTREAM_NBD_READ_ONLY) != 0)
         return failure_report(&read_only);
-    r = end_new(export, options, SPARSESTREAM_NBD_NO_HOLE, &end);
-    if (r < 0)
+    sink = calloc(1, sizeof(*sink));
+    if (sink == NULL)
+        return refuse(-ENOMEM, "the memory for an end: %s", strerror(ENOMEM));
+    r = end_init(&sink->end, export, options, SPARSESTREAM_NBD_NO_HOLE);
+    if (r < 0) {
+        free(sink);
         return r;
-    range.offset = end->options.offset;
-    range.length = end->options.length;
-    r = sparsestream_sink_to_async(&table, end, &range, sink);
+    }
+    range.offset = sink->end.options.offset;
+    range.length = sink->end.options.length;
+    r = sparsestream_sink_to_async(&table, sink, &range, out);
     return r < 0 ? refuse(r, "%s", sparsestream_last_error()) : 0;
 }

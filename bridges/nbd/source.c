@@ -4,13 +4,22 @@
 #include "internal.h"
 
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The opaque of the table. */
+struct source {
+    struct end end;
+    struct map *map; /* NULL if it reports no holes */
+};
 
 static int describe(void *opaque, struct sparsestream_async_info *info)
 {
-    struct end *end = opaque;
+    struct source *source = opaque;
+    const struct end *end = &source->end;
     const struct sparsestream_nbd_facts *facts = &end->export->facts;
     int64_t stop;
-    int r = end_describe(end, info);
+    int r = end_describe(&source->end, info);
 
     if (r < 0)
         return r;
@@ -20,27 +29,28 @@ static int describe(void *opaque, struct sparsestream_async_info *info)
     stop = facts->export_size;
     if (end->options.length > 0 && end->options.length < stop - end->options.offset)
         stop = end->options.offset + end->options.length;
-    if (end->map == NULL)
-        end->map = map_new(end->export, end->options.offset, stop, end->options.least_hole);
-    return end->map == NULL ? -ENOMEM : 0;
+    if (source->map == NULL)
+        source->map = map_new(end->export, end->options.offset, stop, end->options.least_hole);
+    return source->map == NULL ? -ENOMEM : 0;
 }
 
 static int section(void *opaque, struct sparsestream_section *section)
 {
-    struct end *end = opaque;
+    struct source *source = opaque;
+    export_t *export = source->end.export;
     bool hole = false;
     int r;
 
-    if (end->map == NULL) {
+    if (source->map == NULL) {
         section->kind = SPARSESTREAM_DATA;
-        section->length = end->export->facts.export_size - section->offset;
+        section->length = export->facts.export_size - section->offset;
         return 0;
     }
-    r = map_section(end->map, section->offset, &hole, &section->length);
+    r = map_section(source->map, section->offset, &hole, &section->length);
     if (r == -EAGAIN) {
         /* While no request is in flight, the answer is received only here. */
-        engine_advance(end->export);
-        r = map_section(end->map, section->offset, &hole, &section->length);
+        engine_advance(export);
+        r = map_section(source->map, section->offset, &hole, &section->length);
     }
     if (r == 0)
         section->kind = hole ? SPARSESTREAM_HOLE : SPARSESTREAM_DATA;
@@ -52,9 +62,18 @@ static int submit(void *opaque, struct sparsestream_request *request)
     return request->kind == SPARSESTREAM_REQUEST_READ ? end_submit(opaque, request) : -EOPNOTSUPP;
 }
 
+static void free_source(void *opaque)
+{
+    struct source *source = opaque;
+
+    map_free(source->map);
+    end_release(&source->end);
+    free(source);
+}
+
 static const struct sparsestream_async_ops table = {
     .size = sizeof(table),
-    .free = end_free,
+    .free = free_source,
     .describe = describe,
     .submit = submit,
     .section = section,
@@ -65,21 +84,26 @@ static const struct sparsestream_async_ops table = {
 };
 
 int sparsestream_nbd_source(struct sparsestream_nbd *export, const struct sparsestream_nbd_end_options *options,
-                            struct sparsestream_source **source)
+                            struct sparsestream_source **out)
 {
     struct sparsestream_async_options range = { .size = sizeof(range) };
-    struct end *end = NULL;
+    struct source *source;
     int r;
 
-    if (source == NULL)
+    if (out == NULL)
         return refuse(-EINVAL, "source: is NULL");
-    *source = NULL;
-    r = end_new(export, options, SPARSESTREAM_IGNORE_MAP, &end);
-    if (r < 0)
+    *out = NULL;
+    source = calloc(1, sizeof(*source));
+    if (source == NULL)
+        return refuse(-ENOMEM, "the memory for an end: %s", strerror(ENOMEM));
+    r = end_init(&source->end, export, options, SPARSESTREAM_IGNORE_MAP);
+    if (r < 0) {
+        free(source);
         return r;
-    range.offset = end->options.offset;
-    range.length = end->options.length;
-    range.flags = end->options.flags & SPARSESTREAM_IGNORE_MAP;
-    r = sparsestream_source_from_async(&table, end, &range, source);
+    }
+    range.offset = source->end.options.offset;
+    range.length = source->end.options.length;
+    range.flags = source->end.options.flags & SPARSESTREAM_IGNORE_MAP;
+    r = sparsestream_source_from_async(&table, source, &range, out);
     return r < 0 ? refuse(r, "%s", sparsestream_last_error()) : 0;
 }
