@@ -27,13 +27,32 @@ struct map {
 /* Where cell number `cell` begins. */
 static int64_t cell_start(const struct map *map, int64_t cell)
 {
-    return map->start + (int64_t)((__int128)(map->end - map->start) * cell / map->cell_count);
+    int64_t length = map->end - map->start, rest = length % map->cell_count;
+
+    /* length * cell / cell_count, in parts that fit: the picture has few cells. */
+    return map->start + length / map->cell_count * cell + rest * cell / map->cell_count;
+}
+
+/* The cell in which byte `at` is. */
+static int64_t cell_of(const struct map *map, int64_t at)
+{
+    int64_t cell = 0, past = map->cell_count;
+
+    while (past - cell > 1) {
+        int64_t middle = cell + (past - cell) / 2;
+
+        if (cell_start(map, middle) <= at)
+            cell = middle;
+        else
+            past = middle;
+    }
+    return cell;
 }
 
 static void paint(struct map *map, const sparsestream_section *section)
 {
     int64_t at = section->offset, end = section->offset + section->length;
-    int64_t cell = (int64_t)((__int128)(at - map->start) * map->cell_count / (map->end - map->start));
+    int64_t cell = cell_of(map, at);
 
     while (at < end && cell < map->cell_count) {
         int64_t next = cell_start(map, cell + 1);
@@ -100,7 +119,14 @@ static void put_cell(const struct map *map, int64_t cell, bool utf8)
     static const char *const ascii[] = { ".", ":", "-", "=", "+", "*", "o", "%", "#" };
     int64_t size = cell_start(map, cell + 1) - cell_start(map, cell);
     int64_t data = map->cells[cell];
-    int level = data == 0 ? 0 : data >= size ? 8 : 1 + (int)((__int128)data * 7 / size);
+    int level;
+
+    if (data == 0 || data >= size)
+        level = data == 0 ? 0 : 8;
+    else if (size <= INT64_MAX / 7)
+        level = 1 + (int)(data * 7 / size);
+    else
+        level = 1 + (int)(data / (size / 7 + 1));
 
     fputs(utf8 ? blocks[level] : ascii[level], stdout);
 }
