@@ -17,8 +17,6 @@
 /* In an argument that lseek does not have: the filter lets such a call through. */
 #define LET_THROUGH 0x5eec0de5L
 
-static struct tally *current;
-
 struct tallied {
     void (*run)(void *);
     void *argument;
@@ -26,6 +24,8 @@ struct tallied {
 };
 
 #if defined __x86_64__ || defined __aarch64__
+static struct tally *current;
+
 static void on_call(int number, siginfo_t *info, void *opaque)
 {
     ucontext_t *state = opaque;
