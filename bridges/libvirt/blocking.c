@@ -7,21 +7,22 @@
 #include <poll.h>
 
 /* Waits for a descriptor of an end in non-blocking mode. libvirt's streams block. */
-static int wait_for_end(struct sparsestream_transfer *transfer)
+static int wait_for_end(struct sparsestream_transfer *transfer, failure_t *failure)
 {
     struct sparsestream_wait wait = { .size = sizeof(wait) };
     struct pollfd pollfds[sizeof(wait.fds) / sizeof(wait.fds[0])];
     int r = sparsestream_transfer_wait(transfer, &wait);
 
     if (r < 0)
-        return r;
+        return error_set(failure, r, "%s", sparsestream_last_error());
     /* Only the owner of that end knows. */
     if (wait.count == 0 && wait.timeout_ms < 0)
-        return -EAGAIN;
+        return error_set(failure, -EAGAIN, "the %s is not ready, and names nothing to wait for",
+                         wait.side == SPARSESTREAM_SIDE_SOURCE ? "source" : "sink");
     for (int i = 0; i < wait.count; i++)
         pollfds[i] = (struct pollfd){ .fd = wait.fds[i].fd, .events = (short) wait.fds[i].events };
     if (poll(pollfds, (nfds_t) wait.count, wait.timeout_ms) < 0 && errno != EINTR)
-        return -errno;
+        return error_set(failure, -errno, "poll failed with errno %d", errno);
     return 0;
 }
 
@@ -40,7 +41,7 @@ int run_to_end(struct sparsestream_source *source, struct sparsestream_sink *sin
     sigpipe_block(&saved);
     do
         r = sparsestream_transfer_run(transfer, 0);
-    while (r == -EAGAIN && (waited = wait_for_end(transfer)) == 0);
+    while (r == -EAGAIN && (waited = wait_for_end(transfer, failure)) == 0);
     if (waited < 0)
         r = waited;
     if (stats != NULL)

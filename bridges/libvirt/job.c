@@ -164,7 +164,7 @@ static int watch_handles(job_t *job, const struct sparsestream_wait *wait)
         handle->fd = wait->fds[i].fd;
         handle->watch = virEventAddHandle(handle->fd, events, on_handle, job, unref);
         if (handle->watch < 0)
-            return -ENOSYS;
+            return error_set(&job->failure, -ENOSYS, "libvirt's event loop does not watch descriptor %d", handle->fd);
         job->references++;
         job->handle_count++;
     }
@@ -214,8 +214,10 @@ static enum next wait_for(job_t *job, int64_t until, int *error)
     bool hold_next = false;
 
     *error = sparsestream_transfer_wait(job->transfer, &wait);
-    if (*error < 0)
+    if (*error < 0) {
+        error_set(&job->failure, *error, "%s", sparsestream_last_error());
         return NEXT_WAIT;
+    }
     if (wait.count > 0) {
         hold_next = job->may_hold && wait.side == SPARSESTREAM_SIDE_SINK;
         if (hold_next && hold(job, &wait, until))

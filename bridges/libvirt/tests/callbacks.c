@@ -218,6 +218,32 @@ static void our_loop_sends(void)
     tear_down(&stage);
 }
 
+static int64_t never_ready(void *opaque, void *buffer, size_t length)
+{
+    (void) opaque;
+    (void) buffer;
+    (void) length;
+    return -EAGAIN;
+}
+
+/* A source that is not ready, and names nothing that could be waited for. */
+static void source_that_cannot_be_waited_for_fails(void)
+{
+    static const struct sparsestream_source_ops ops = { .size = sizeof(ops), .read = never_ready };
+    struct sparsestream_libvirt_failure failure = FAILURE;
+    struct sparsestream_source *source = NULL;
+    struct stage stage;
+
+    set_up(&stage, false);
+    CHECK_CODE(sparsestream_source_from_callbacks(&ops, NULL, &source), 0);
+    CHECK_INT(virStorageVolUpload(stage.volume, stage.stream, 0, 0, 0), ==, 0);
+    CHECK_RESULT(sparsestream_libvirt_send(source, stage.stream, NULL, NULL, &failure), -EAGAIN, &failure);
+    CHECK_INT(failure.code, ==, EAGAIN);
+    CHECK_CONTAINS(failure.message, "not ready");
+    sparsestream_source_free(source);
+    tear_down(&stage);
+}
+
 static void our_loop_receives(void)
 {
     struct sparsestream_libvirt_failure failure = FAILURE;
@@ -348,6 +374,7 @@ DAEMON_TESTS(
     CASE(sparse_recv_all_into_dense_sink),
     CASE(failing_sink_gives_its_errno_to_libvirt),
     CASE(our_loop_sends),
+    CASE(source_that_cannot_be_waited_for_fails),
     CASE(our_loop_receives),
     CASE(failure_has_the_words_of_libvirt),
     CASE(stream_in_nonblocking_mode_is_einval),
