@@ -5,10 +5,9 @@
 
 use libfuzzer_sys::fuzz_target;
 use sparsestream::wire::proto::body::{Accept, End, Hello, Reason};
+use sparsestream::wire::proto::codec::{MAX_OFFSET, MAX_PAYLOAD, UNKNOWN};
 use sparsestream::wire::proto::failure::Failure;
-use sparsestream::wire::proto::frame::{
-    self, Frame, HEADER, Header, Kind, MAX_BODY, MAX_OFFSET, MAX_PAYLOAD, UNKNOWN,
-};
+use sparsestream::wire::proto::frame::{self, Frame, HEADER, Header, Kind, MAX_BODY};
 
 fn header(bytes: &[u8]) {
     let Some(head) = bytes.first_chunk::<HEADER>() else { return };
@@ -42,14 +41,15 @@ fn header(bytes: &[u8]) {
             assert!(header.length <= MAX_PAYLOAD);
         }
         let _ = header.check(body);
-        if let Ok(error) = Failure::decode(&header, body) {
+        if let Ok(error) = Failure::decode((header.offset, header.value), body) {
             assert!(error.errno() > 0 && !error.would_block() && !error.interrupted());
             let text = error.to_string();
             assert!(text.len() < 400 && !text.chars().any(char::is_control), "{text:?}");
             // An error that is passed on can be decoded again.
-            let (head, again) = Failure::encode(&error);
-            let header = Header::decode(&head).expect("our own");
-            let again = Failure::decode(&header, again.body()).expect("our own");
+            let again = Failure::encode(&error);
+            let header = Header::decode(&Header::of_failure(&again).encode()).expect("our own");
+            let place = (header.offset, header.value);
+            let again = Failure::decode(place, again.body()).expect("our own");
             assert_eq!((error.errno(), error.operation()), (again.errno(), again.operation()));
         }
     }

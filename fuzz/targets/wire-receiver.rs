@@ -8,9 +8,8 @@ use libfuzzer_sys::fuzz_target;
 use sparsestream::digest::Digest;
 use sparsestream::error::{Error, Operation, Side};
 use sparsestream::wire::proto::body::{ANSWERS, DIGEST, End, Hello};
-use sparsestream::wire::proto::frame::{
-    self, Frame, HEADER, Header, Kind, MAX_OFFSET, UNKNOWN, VERSION,
-};
+use sparsestream::wire::proto::codec::{MAX_OFFSET, UNKNOWN, VERSION};
+use sparsestream::wire::proto::frame::{self, Frame, HEADER, Header, Kind};
 use sparsestream::wire::proto::receiver::{Config, Held, Piece, Receiver, Stage};
 use sparsestream::wire::proto::{Fault, Input};
 use std::time::{Duration, Instant};

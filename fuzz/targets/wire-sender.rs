@@ -8,9 +8,8 @@ use libfuzzer_sys::fuzz_target;
 use sparsestream::digest::Digest;
 use sparsestream::error::{Error, Operation, Side};
 use sparsestream::wire::proto::body::{Accept, Hello, Reason};
-use sparsestream::wire::proto::frame::{
-    HEADER, Header, Kind, MAX_OFFSET, MAX_PAYLOAD, UNKNOWN, VERSION,
-};
+use sparsestream::wire::proto::codec::{MAX_OFFSET, MAX_PAYLOAD, UNKNOWN, VERSION};
+use sparsestream::wire::proto::frame::{HEADER, Header, Kind};
 use sparsestream::wire::proto::receiver::{self, Held, Piece, Receiver};
 use sparsestream::wire::proto::sender::{self, Config, Sender, Stage};
 use sparsestream::wire::proto::{Fault, Input};

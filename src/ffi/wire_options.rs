@@ -8,7 +8,7 @@ use super::options::{
 use super::sized::Sized0;
 use crate::end::{Description, Introduction};
 use crate::error::{Allowed, Error, Result};
-use crate::wire::proto::frame::{MAX_OFFSET, MAX_PAYLOAD};
+use crate::wire::proto::codec::{MAX_OFFSET, MAX_PAYLOAD};
 use crate::wire::proto::receiver;
 use crate::wire::reader::{Held, ReaderOptions};
 use crate::wire::writer::WriterOptions;

@@ -5,7 +5,7 @@ mod source;
 use super::inbox::Inbox;
 use super::lasting::Lasting;
 use super::proof::Proof;
-use super::proto::frame::{MAX_OFFSET, MAX_PAYLOAD, MIN_PAYLOAD, UNKNOWN};
+use super::proto::codec::{MAX_OFFSET, MAX_PAYLOAD, MIN_PAYLOAD, UNKNOWN};
 use super::proto::receiver::{self, Config, Piece, Receiver, Stage};
 use super::proto::{Input, Refused, refused};
 use super::transport::{Link, Transport, Wants};

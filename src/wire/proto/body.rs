@@ -1,6 +1,6 @@
 //! The bodies of HELLO, ACCEPT, CHECKPOINT, END and STATUS to bytes and back.
 
-use super::frame::{
+use super::codec::{
     MAX_OFFSET, MAX_PAYLOAD, MIN_PAYLOAD, Malformed, Put, Result, Take, UNKNOWN, VERSION,
 };
 use super::{Refused, broken};

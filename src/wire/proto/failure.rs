@@ -1,6 +1,6 @@
 //! ERROR: a failure to bytes and back.
 
-use super::frame::{HEADER, Header, Kind, MAX_OFFSET, Malformed, Put, Result, Take};
+use super::codec::{MAX_OFFSET, Malformed, Put, Result, Take};
 use crate::error::{Error, Operation, Side, Text};
 use crate::wire::errno;
 
@@ -9,6 +9,8 @@ use crate::wire::errno;
 pub struct Failure {
     bytes: [u8; Self::SIZE + Text::ROOM],
     length: usize,
+    /// Where in the stream it happened, if that is known.
+    offset: Option<u64>,
 }
 
 /// The value of an ERROR whose offset means something.
@@ -18,10 +20,11 @@ impl Failure {
     /// Bytes of its body before the text.
     pub const SIZE: usize = 8;
 
-    /// The frame that reports this error to a peer.
+    /// The body that reports this error to a peer.
     #[must_use]
-    pub fn encode(error: &Error) -> ([u8; HEADER], Self) {
-        let mut failure = Failure { bytes: [0; Self::SIZE + Text::ROOM], length: 0 };
+    pub fn encode(error: &Error) -> Self {
+        let offset = error.offset().filter(|offset| *offset <= MAX_OFFSET);
+        let mut failure = Failure { bytes: [0; Self::SIZE + Text::ROOM], length: 0, offset };
         let text = {
             let mut text = Cut { bytes: &mut failure.bytes[Self::SIZE..], at: 0 };
             // It fails only if the text is cut, which loses nothing.
@@ -33,11 +36,13 @@ impl Failure {
         to.bytes(&[error.operation() as u8, error.side() as u8]);
         to.u16(u16::try_from(text).unwrap_or(0));
         failure.length = Self::SIZE + text;
-        let offset = error.offset().filter(|offset| *offset <= MAX_OFFSET);
-        let value = if offset.is_some() { AT_OFFSET } else { 0 };
-        let offset = offset.unwrap_or(0);
-        let header = Header::with_body(Kind::Error, offset, value, failure.body()).encode();
-        (header, failure)
+        failure
+    }
+
+    /// The offset and the value of its frame.
+    #[must_use]
+    pub fn place(&self) -> (u64, u64) {
+        self.offset.map_or((0, 0), |offset| (offset, AT_OFFSET))
     }
 
     /// Its body.
@@ -46,8 +51,8 @@ impl Failure {
         &self.bytes[..self.length]
     }
 
-    /// The peer's error that such a frame reports.
-    pub fn decode(header: &Header, body: &[u8]) -> Result<Error> {
+    /// The peer's error that a frame with this offset, value and body reports.
+    pub fn decode((offset, value): (u64, u64), body: &[u8]) -> Result<Error> {
         let (head, rest) = body.split_at_checked(Self::SIZE).ok_or(Malformed::BodyLength)?;
         let mut from = Take(head);
         let errno = errno::from_wire(from.u32());
@@ -65,7 +70,7 @@ impl Failure {
                 2 => Side::Sink,
                 _ => Side::None,
             },
-            offset: (header.value & AT_OFFSET != 0).then_some(header.offset),
+            offset: (value & AT_OFFSET != 0).then_some(offset),
             errno,
             text: Text::new(text),
         })

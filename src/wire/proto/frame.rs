@@ -1,25 +1,16 @@
-//! Frames to bytes and back: headers, and the limits that hold for every frame.
+//! Frames to bytes and back: headers, and the length of each kind's body.
 //!
 //! docs/wire-format.md is the specification.
 
 use super::body::{Accept, End, Hello};
+use super::codec::{MAX_OFFSET, MAX_PAYLOAD, Malformed, Put, Result, Take};
 use super::failure::Failure;
 use crate::digest;
 
-/// The version that is written, and the highest that is understood.
-pub const VERSION: u16 = 1;
 /// Bytes of a frame's header.
 pub const HEADER: usize = 32;
-/// The most bytes that a DATA frame may carry, in any version.
-pub const MAX_PAYLOAD: u32 = 4 << 20;
-/// The smallest limit that a receiver may set for a DATA frame.
-pub const MIN_PAYLOAD: u32 = 4096;
 /// The most bytes of the body of any other frame.
 pub const MAX_BODY: usize = 4096;
-/// An offset or a length that is not known.
-pub const UNKNOWN: u64 = u64::MAX;
-/// No stream is longer.
-pub const MAX_OFFSET: u64 = i64::MAX as u64;
 
 const MAGIC: [u8; 3] = *b"\xf5SP";
 
@@ -54,81 +45,6 @@ pub enum Kind {
     /// A type of a later version that is to be ignored.
     Ignored = 0x80,
 }
-
-/// The defect of a frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Malformed {
-    Magic,
-    HeaderChecksum,
-    BodyChecksum,
-    Type,
-    BodyLength,
-    PayloadLength,
-    Empty,
-    Range,
-    Unused,
-    Version,
-    Features,
-    MisplacedResume,
-    KeepAndResume,
-    Payload,
-    Offer,
-    Text,
-}
-
-impl Malformed {
-    /// It in words.
-    #[must_use]
-    pub fn why(self) -> &'static str {
-        match self {
-            Malformed::Magic => "the bytes are not a frame of a sparse stream",
-            Malformed::HeaderChecksum => "a header's checksum is wrong",
-            Malformed::BodyChecksum => "the checksum of a frame is wrong",
-            Malformed::Type => "a frame has an unknown type that must be known",
-            Malformed::BodyLength => {
-                "the body of a frame has a length that is not allowed for its type"
-            }
-            Malformed::PayloadLength => "a frame has more data than is allowed",
-            Malformed::Empty => "a frame has the length 0",
-            Malformed::Range => "a frame ends beyond the largest offset",
-            Malformed::Unused => "a field that must be zero is not zero",
-            Malformed::Version => "the version of ACCEPT was not offered in HELLO",
-            Malformed::Features => "the features of ACCEPT do not match those of HELLO",
-            Malformed::MisplacedResume => "resuming cannot be required",
-            Malformed::KeepAndResume => "a stream with kept sections cannot be resumed",
-            Malformed::Payload => "the largest payload of ACCEPT is not from 4096 to 4194304",
-            Malformed::Offer => {
-                "the offer to resume of ACCEPT is beyond the stream, or was not agreed"
-            }
-            Malformed::Text => "the text of ERROR has a length that is not allowed",
-        }
-    }
-
-    /// The errno that stands for it.
-    #[must_use]
-    pub fn errno(self) -> i32 {
-        match self {
-            Malformed::HeaderChecksum | Malformed::BodyChecksum => libc::EBADMSG,
-            Malformed::Version | Malformed::Features => libc::EPROTONOSUPPORT,
-            Malformed::KeepAndResume => libc::EOPNOTSUPP,
-            Malformed::PayloadLength => libc::EMSGSIZE,
-            Malformed::Magic
-            | Malformed::Type
-            | Malformed::BodyLength
-            | Malformed::Empty
-            | Malformed::Range
-            | Malformed::Unused
-            | Malformed::MisplacedResume
-            | Malformed::Payload
-            | Malformed::Offer
-            | Malformed::Text => libc::EPROTO,
-        }
-    }
-}
-
-/// The result of decoding.
-pub type Result<T> = std::result::Result<T, Malformed>;
 
 /// A frame's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,6 +105,13 @@ impl Header {
     pub fn with_body(kind: Kind, offset: u64, value: u64, body: &[u8]) -> Self {
         let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
         Header { kind, length, offset, value, checksum: crc32c::crc32c(body) }
+    }
+
+    /// The header of the ERROR that carries this failure.
+    #[must_use]
+    pub fn of_failure(failure: &Failure) -> Self {
+        let (offset, value) = failure.place();
+        Header::with_body(Kind::Error, offset, value, failure.body())
     }
 
     /// Its bytes.
@@ -313,54 +236,5 @@ pub fn first(bytes: &[u8]) -> Result<Frame<'_>> {
             }
             Ok(Frame::Whole(header, body))
         }
-    }
-}
-
-/// Numbers, little-endian, put into bytes that have room for them.
-pub(super) struct Put<'a>(pub(super) &'a mut [u8]);
-
-impl Put<'_> {
-    pub(super) fn bytes(&mut self, bytes: &[u8]) {
-        let all = std::mem::take(&mut self.0);
-        let (here, rest) = all.split_at_mut(bytes.len());
-        here.copy_from_slice(bytes);
-        self.0 = rest;
-    }
-
-    pub(super) fn u16(&mut self, value: u16) {
-        self.bytes(&value.to_le_bytes());
-    }
-
-    pub(super) fn u32(&mut self, value: u32) {
-        self.bytes(&value.to_le_bytes());
-    }
-
-    pub(super) fn u64(&mut self, value: u64) {
-        self.bytes(&value.to_le_bytes());
-    }
-}
-
-/// Numbers, little-endian, taken off bytes that hold them.
-pub(super) struct Take<'a>(pub(super) &'a [u8]);
-
-impl Take<'_> {
-    pub(super) fn bytes<const N: usize>(&mut self) -> [u8; N] {
-        let (here, rest) = self.0.split_at(N);
-        self.0 = rest;
-        let mut bytes = [0; N];
-        bytes.copy_from_slice(here);
-        bytes
-    }
-
-    pub(super) fn u16(&mut self) -> u16 {
-        u16::from_le_bytes(self.bytes())
-    }
-
-    pub(super) fn u32(&mut self) -> u32 {
-        u32::from_le_bytes(self.bytes())
-    }
-
-    pub(super) fn u64(&mut self) -> u64 {
-        u64::from_le_bytes(self.bytes())
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! | module | subject |
 //! |---|---|
-//! | [`frame`] | headers to bytes and back, and the limits of every frame |
+//! | [`codec`] | numbers to bytes and back, the limits of all frames, the defects of a frame |
+//! | [`frame`] | headers to bytes and back |
 //! | [`body`] | the bodies of HELLO, ACCEPT, END and those with a digest |
 //! | [`failure`] | ERROR |
 //! | [`sequence`] | which frame may follow which, and the receiver's limits |
@@ -29,6 +30,7 @@
 //! [`receiver`].
 
 pub mod body;
+pub mod codec;
 pub mod failure;
 pub mod frame;
 pub mod queue;
@@ -41,7 +43,7 @@ mod tests;
 mod unsent;
 
 use crate::error::{Error, Operation, Rule, Side};
-use frame::Malformed;
+use codec::Malformed;
 
 /// The nature of the bytes given to a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

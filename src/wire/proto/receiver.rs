@@ -10,8 +10,9 @@ mod greeting;
 mod pieces;
 
 use super::body::{self, CHECKSUM, End, Hello, KEEP};
+use super::codec::{MAX_OFFSET, Malformed};
 use super::failure::Failure;
-use super::frame::{self, Frame, HEADER, Header, Kind, MAX_OFFSET, Malformed};
+use super::frame::{self, Frame, HEADER, Header, Kind};
 use super::queue::Queue;
 use super::sequence::Sequence;
 use super::silence::Silence;
@@ -222,7 +223,7 @@ impl Receiver {
     fn accept(&mut self, header: &Header, body: &[u8]) -> std::result::Result<(), Fault> {
         match (header.kind, self.stage) {
             (Kind::Error, Stage::Waiting | Stage::Proving(_) | Stage::Offered(_) | Stage::Open) => {
-                Err(Fault::Peer(Failure::decode(header, body)?))
+                Err(Fault::Peer(Failure::decode((header.offset, header.value), body)?))
             }
             (
                 Kind::Keepalive | Kind::Ignored,
@@ -340,9 +341,9 @@ impl Receiver {
         // If the input is not a stream, the way back may lead to anything, a terminal perhaps, and is sent
         // nothing.
         if self.answers {
-            let (header, failure) = Failure::encode(error);
+            let failure = Failure::encode(error);
             if self.queue.has_room(HEADER + failure.body().len()) {
-                self.queue.push(&header);
+                self.queue.push(&Header::of_failure(&failure).encode());
                 self.queue.push(failure.body());
             }
         }

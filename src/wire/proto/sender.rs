@@ -12,8 +12,9 @@ mod time;
 use super::body::{
     self, ANSWERS, Accept, CHECKSUM, DIGEST, End, Hello, KEEP, RESTART, RESUME, Reason,
 };
+use super::codec::UNKNOWN;
 use super::failure::Failure;
-use super::frame::{self, Frame, HEADER, Header, Kind, UNKNOWN};
+use super::frame::{self, Frame, HEADER, Header, Kind};
 use super::queue::Queue;
 use super::silence::Silence;
 use super::unsent::Unsent;
@@ -219,7 +220,7 @@ impl Sender {
     fn heed(&mut self, header: &Header, body: &[u8]) -> std::result::Result<(), Fault> {
         match (header.kind, self.stage) {
             (Kind::Error, Stage::Greeting | Stage::Comparing(_) | Stage::Open | Stage::Ending) => {
-                Err(Fault::Peer(Failure::decode(header, body)?))
+                Err(Fault::Peer(Failure::decode((header.offset, header.value), body)?))
             }
             (
                 Kind::Keepalive | Kind::Ignored,
@@ -358,9 +359,9 @@ impl Sender {
         }
         // Any bytes that completed the current frame would be data.
         if self.owed == 0 {
-            let (header, failure) = Failure::encode(error);
+            let failure = Failure::encode(error);
             if self.queue.has_room(HEADER + failure.body().len()) {
-                self.queue.push(&header);
+                self.queue.push(&Header::of_failure(&failure).encode());
                 self.queue.push(failure.body());
             }
         }

@@ -2,7 +2,8 @@
 //! a frame.
 
 use super::body::{End, Hello};
-use super::frame::{Header, MAX_OFFSET, Malformed, UNKNOWN};
+use super::codec::{MAX_OFFSET, Malformed, UNKNOWN};
+use super::frame::Header;
 use super::{Refused, broken};
 use crate::error::{Bound, Rule};
 

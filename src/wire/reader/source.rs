@@ -10,7 +10,8 @@ use crate::pipe::Pipe;
 use crate::section;
 use crate::wire::lasting::Lasting;
 use crate::wire::proto::body::{ANSWERS, CHECKSUM, DIGEST, KEEP};
-use crate::wire::proto::frame::{HEADER, UNKNOWN};
+use crate::wire::proto::codec::UNKNOWN;
+use crate::wire::proto::frame::HEADER;
 use crate::wire::proto::receiver::Piece;
 
 impl Reader {

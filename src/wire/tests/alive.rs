@@ -4,7 +4,8 @@ use super::*;
 use crate::error::Operation;
 use crate::testing;
 use crate::wire::proto::body::{ANSWERS, Hello};
-use crate::wire::proto::frame::{Header, Kind, UNKNOWN, VERSION};
+use crate::wire::proto::codec::{UNKNOWN, VERSION};
+use crate::wire::proto::frame::{Header, Kind};
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 

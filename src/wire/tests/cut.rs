@@ -4,7 +4,8 @@ use super::*;
 use crate::end::Held as _;
 use crate::testing;
 use crate::wire::proto::body::{ANSWERS, Accept, DIGEST, RESUME, Reason};
-use crate::wire::proto::frame::{Header, Kind, MAX_PAYLOAD, VERSION};
+use crate::wire::proto::codec::{MAX_PAYLOAD, VERSION};
+use crate::wire::proto::frame::{Header, Kind};
 use std::io::Write as _;
 
 /// More than a step reads back.

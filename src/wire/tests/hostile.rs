@@ -7,7 +7,8 @@ use crate::testing;
 use crate::wire::proto::body::{
     ANSWERS, Accept, CHECKSUM, DIGEST, End, Hello, KEEP, RESUME, Reason,
 };
-use crate::wire::proto::frame::{HEADER, Header, Kind, MAX_OFFSET, MAX_PAYLOAD, UNKNOWN, VERSION};
+use crate::wire::proto::codec::{MAX_OFFSET, MAX_PAYLOAD, UNKNOWN, VERSION};
+use crate::wire::proto::frame::{HEADER, Header, Kind};
 use std::io::Write as _;
 use std::time::Instant;
 

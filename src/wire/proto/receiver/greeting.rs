@@ -5,7 +5,8 @@ use crate::digest::{Digest, Hash, LENGTH};
 use crate::wire::proto::body::{
     ANSWERS, Accept, CHECKSUM, DIGEST, Hello, KEEP, OPTIONAL, RESTART, RESUME, Reason,
 };
-use crate::wire::proto::frame::{Header, Kind, UNKNOWN, VERSION};
+use crate::wire::proto::codec::{UNKNOWN, VERSION};
+use crate::wire::proto::frame::{Header, Kind};
 use crate::wire::proto::sequence::{Limits, Sequence};
 use crate::wire::proto::{MISUSED, Refused, UNEXPECTED, refused};
 

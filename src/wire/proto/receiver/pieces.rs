@@ -1,7 +1,7 @@
 //! The piece of the frame under way: data, a hole or bytes to be kept, and how it is passed on.
 
 use super::{Piece, Receiver};
-use crate::wire::proto::frame::Malformed;
+use crate::wire::proto::codec::Malformed;
 use crate::wire::proto::{MISUSED, Refused};
 
 impl Receiver {

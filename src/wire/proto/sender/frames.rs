@@ -4,7 +4,8 @@ use super::time::Checkpoint;
 use super::{RESERVE, Sender, Stage};
 use crate::error::{Bound, Rule};
 use crate::wire::proto::body::{CHECKSUM, DIGEST, KEEP};
-use crate::wire::proto::frame::{HEADER, Header, Kind, MAX_OFFSET, UNKNOWN};
+use crate::wire::proto::codec::{MAX_OFFSET, UNKNOWN};
+use crate::wire::proto::frame::{HEADER, Header, Kind};
 use crate::wire::proto::{MISUSED, Refused, broken, refused};
 
 static LENGTH: Rule = Rule::new("the length of the stream", Bound::Most);

@@ -6,8 +6,9 @@ mod stream;
 mod time;
 
 use super::body::{ANSWERS, Accept, CHECKSUM, DIGEST, End, Hello, KEEP, RESUME, Reason};
+use super::codec::{MAX_OFFSET, MAX_PAYLOAD, UNKNOWN, VERSION};
 use super::failure::Failure;
-use super::frame::{self, Frame, HEADER, Header, Kind, MAX_OFFSET, MAX_PAYLOAD, UNKNOWN, VERSION};
+use super::frame::{self, Frame, HEADER, Header, Kind};
 use super::receiver::{self, Receiver};
 use super::sender::{self, Sender};
 use super::{Fault, Input};
@@ -197,7 +198,8 @@ fn whole(frame: Frame<'_>) -> usize {
 /// The error that the last of these frames reports.
 fn reported(bytes: &[u8]) -> Option<Error> {
     let (header, body) = frames(bytes).pop()?;
-    (header.kind == Kind::Error).then(|| Failure::decode(&header, &body).unwrap())
+    (header.kind == Kind::Error)
+        .then(|| Failure::decode((header.offset, header.value), &body).unwrap())
 }
 
 fn open_receiver(required: u64) -> Receiver {
