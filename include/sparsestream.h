@@ -1623,8 +1623,8 @@ int sparsestream_recv_all(const struct sparsestream_stream_ops *ops,
 /* Requests for a file that was opened with O_DIRECT use io_uring(7). With an `error`, the system refused
    io_uring, and the requests are made one after the other. */
 #define SPARSESTREAM_EVENT_RING 12
-/* Data is moved by `value` bytes in memory before it is written, because the offsets in the source and in
-   the sink lie at different places in a block. Reported once. */
+/* Data is moved in memory before it is written, because the offsets in the source and in the sink differ
+   by `value` bytes within a block. Reported once. */
 #define SPARSESTREAM_EVENT_REALIGNED 13
 /* A wire gave a sign of life while nothing moved. The other end has sent a valid frame that carries no
    byte of the stream, or this end has read back a part of what it holds. */

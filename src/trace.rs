@@ -156,8 +156,8 @@ pub enum Event {
     /// Requests for a file are made by io_uring(7); or one after the other, if it was refused with this
     /// errno.
     Ring(Option<i32>),
-    /// Data is moved by this many bytes in memory before it is written, because the offsets of both ends lie at
-    /// different places in a block.
+    /// Data is moved in memory before it is written, because the offsets of both ends differ by this many bytes
+    /// within a block.
     Realigned(u64),
     /// An end is not ready.
     Waits(Side),

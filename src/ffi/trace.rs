@@ -36,8 +36,8 @@ pub const SPARSESTREAM_EVENT_LOST: i32 = 11;
 /// An event: requests for a file that was opened with O_DIRECT use io_uring(7). With an `error`, the system
 /// refused io_uring, and the requests are made one after the other.
 pub const SPARSESTREAM_EVENT_RING: i32 = 12;
-/// An event: data is moved by `value` bytes in memory before it is written, because the offsets in the source
-/// and in the sink lie at different places in a block. Reported once.
+/// An event: data is moved in memory before it is written, because the offsets in the source and in the sink
+/// differ by `value` bytes within a block. Reported once.
 pub const SPARSESTREAM_EVENT_REALIGNED: i32 = 13;
 /// An event: a wire gave a sign of life while nothing moved. The other end has sent a valid frame that carries
 /// no byte of the stream, or this end has read back a part of what it holds.
@@ -266,7 +266,8 @@ impl Display for Words<'_> {
             SPARSESTREAM_EVENT_RING if event.error == 0 => write!(f, "requests by io_uring")?,
             SPARSESTREAM_EVENT_RING => write!(f, "requests one after the other")?,
             SPARSESTREAM_EVENT_REALIGNED => {
-                write!(f, "data is moved by {} bytes in memory to fit a block", event.value)?;
+                let words = "data is moved in memory, because the offsets differ within a block by";
+                write!(f, "{words} {}", event.value)?;
             }
             SPARSESTREAM_EVENT_ALIVE => write!(f, "a sign of life")?,
             SPARSESTREAM_EVENT_WAIT => {
@@ -349,7 +350,8 @@ mod tests {
         assert_eq!(words(Event::Waits(Side::Sink)), "waits for the sink");
         assert_eq!(words(Event::LookAhead(65536)), "reads 65536 bytes ahead");
         let moved = words(Event::Realigned(512));
-        assert_eq!(moved, "data is moved by 512 bytes in memory to fit a block");
+        let words = "data is moved in memory, because the offsets differ within a block by";
+        assert_eq!(moved, format!("{words} 512"));
         let later = sparsestream_event { kind: 99, ..sparsestream_event::default() };
         assert_eq!(Words(&later).to_string(), "event of kind 99");
     }
