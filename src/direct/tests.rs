@@ -120,6 +120,12 @@ fn the_rest_of_a_block_that_cannot_be_read_is_not_overwritten() {
     assert!(found == old);
 }
 
+/// The same file, opened with more flags.
+fn anew(file: &File, flags: i32) -> File {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    File::options().write(true).custom_flags(libc::O_DIRECT | flags).open(path).unwrap()
+}
+
 /// Moves a range of one file to a place in another, with the descriptors that are given.
 fn moved(from: (&File, u64, u64), to: (&File, u64), known: bool) -> crate::error::Result<()> {
     use crate::transfer::{Options, Patience, Transfer};
@@ -202,4 +208,50 @@ fn a_stream_that_would_need_to_read_a_block_is_refused_before_a_byte_moves() {
     // At the end of the file there is nothing to keep.
     moved((&from, 0, 65_537), (&to, (1 << 20) - 65_536), false).unwrap();
     assert_eq!(to_plain.metadata().unwrap().len(), (1 << 20) + 1);
+}
+
+#[test]
+fn a_stream_that_begins_beyond_the_end_needs_no_read() {
+    let Some((to, to_plain)) = direct_file(true) else { return };
+    let from = crate::testing::sparse(&[crate::testing::Piece::Data(4)]);
+    let old = content(100);
+    for offset in [4097, 70_001, 1 << 20] {
+        to_plain.set_len(0).unwrap();
+        to_plain.write_all_at(&old, 0).unwrap();
+        moved((&from, 0, 10_001), (&to, offset), false).unwrap();
+        let mut expected = old.clone();
+        expected.resize(offset as usize, 0);
+        expected.extend_from_slice(&bytes_of(&from)[..10_001]);
+        assert!(bytes_of(&to_plain) == expected, "{offset}");
+    }
+}
+
+#[test]
+fn a_failure_before_the_first_byte_leaves_the_size_as_it_was() {
+    let Some((to, to_plain)) = direct_file(false) else { return };
+    let from = crate::testing::sparse(&[crate::testing::Piece::Data(64)]);
+    let old = content(100);
+    to_plain.write_all_at(&old, 0).unwrap();
+    let no_space = |call| match call {
+        sys::Call::UringResult | sys::Call::Pwrite => sys::inject::Fault::Errno(libc::ENOSPC),
+        _ => sys::inject::Fault::None,
+    };
+    let failed = sys::inject::with(no_space, || moved((&from, 0, 200_000), (&to, 70_001), false));
+    assert_eq!(failed.unwrap_err().errno(), libc::ENOSPC);
+    assert!(bytes_of(&to_plain) == old, "{} bytes", bytes_of(&to_plain).len());
+}
+
+#[test]
+fn a_file_with_o_append_is_refused_before_a_byte_moves() {
+    let Some((to, to_plain)) = direct_file(false) else { return };
+    let from = crate::testing::sparse(&[crate::testing::Piece::Data(4)]);
+    let appending = anew(&to, libc::O_APPEND);
+    for old in [content(0), content(100), content(4096)] {
+        to_plain.set_len(0).unwrap();
+        to_plain.write_all_at(&old, 0).unwrap();
+        let error = moved((&from, 0, 10_001), (&appending, 0), false).unwrap_err();
+        assert_eq!(error.errno(), libc::EINVAL);
+        assert!(error.to_string().contains("O_DIRECT needs multiples of "), "{error}");
+        assert!(bytes_of(&to_plain) == old);
+    }
 }

@@ -38,7 +38,7 @@ use libc::{c_int, c_void};
 /// Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
 ///
 /// - -EINVAL: an argument is invalid, or a flag is unknown; or the descriptor was opened with O_APPEND, and it is
-///   a block device or `offset` is not 0;
+///   a block device, was opened with O_DIRECT too, or `offset` is not 0;
 /// - -E2BIG: the options are from a later version;
 /// - -EBADF: the descriptor is not open for writing; -EISDIR: it is a directory;
 /// - -ESPIPE: an offset or a request to sync for a pipe, a socket or a character device; or a descriptor without

@@ -4,9 +4,10 @@ use super::growth::Growth;
 use super::place::Place;
 use super::zeroing::write_zeros;
 use super::{Checkpoint, Options};
+use crate::direct::Alignment;
 use crate::end::{End, HoleWay, Made, Plan, Sink, SinkInfo, SinkWays};
 use crate::error::{Allowed, Error, Operation, Result, Side};
-use crate::sys::{self, Fd};
+use crate::sys::{self, Fd, FileKind};
 use crate::trace::{Event, Trail};
 use crate::wait::Waiting;
 
@@ -41,6 +42,7 @@ impl<C: Checkpoint> AppendSink<C> {
         if super::file::check_seals(fd, false)? & libc::F_SEAL_GROW != 0 {
             return Err(Error::argument("fd", "is sealed against growing", libc::EPERM));
         }
+        refuse_direct(fd, size)?;
         let limit = super::file::size_limit(size)?;
         let options = Options { offset: size, ..*options };
         Ok(AppendSink {
@@ -86,6 +88,20 @@ impl<C: Checkpoint> AppendSink<C> {
         self.appenders = Appenders::Several;
         let (way, next) = (HoleWay::Extended, HoleWay::Written);
         self.trail.record(Event::HoleDeclined { way, errno, next });
+    }
+}
+
+/// Refuses a descriptor with O_DIRECT: the last block that is written is a part of one, sooner or later, and what
+/// follows it would have to be written into that block.
+fn refuse_direct(fd: Fd, size: u64) -> Result<()> {
+    let (operation, side) = (Operation::Open, Side::Sink);
+    let alignment = Alignment::of(fd, FileKind::Regular);
+    match alignment.map_err(|errno| Error::nowhere(operation, side, errno))? {
+        None => Ok(()),
+        Some(Alignment { block, .. }) => {
+            let why = "with O_APPEND a part of a block cannot be written";
+            Err(Error::Unaligned { operation, side, offset: size, block, why })
+        }
     }
 }
 

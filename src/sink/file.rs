@@ -339,8 +339,10 @@ impl<C: Checkpoint> End for FileSink<C> {
         self.place.queue.end(error);
         // A child made by fork must not cut the file that its parent still writes.
         if !self.place.over() && !self.place.queue.is_foreign() {
+            // Where nothing was written, a hole before the first byte is not made either.
+            let end = if self.place.has_moved() { self.place.at() } else { self.opened_size };
             // The stream has failed already, and that is the error to report.
-            let _ = self.cut_padding(self.place.at());
+            let _ = self.cut_padding(end);
         }
         self.place.abort();
     }

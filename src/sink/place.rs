@@ -118,6 +118,11 @@ impl<C: Checkpoint> Place<C> {
         self.at
     }
 
+    /// Whether the stream has come anywhere.
+    pub(super) fn has_moved(&self) -> bool {
+        self.at > self.start
+    }
+
     /// Moves on past a hole or kept bytes.
     pub(super) fn advance(&mut self, by: u64) {
         self.at += by;
@@ -338,8 +343,8 @@ impl<C: Checkpoint> Place<C> {
         }
     }
 
-    /// The facts for requests, if it was opened with O_DIRECT.
-    pub(super) fn geometry(&mut self, grows: bool) -> Result<Geometry> {
+    /// The facts for requests, if it was opened with O_DIRECT. `grows`: it can grow, and holds bytes up to here.
+    pub(super) fn geometry(&mut self, grows: Option<u64>) -> Result<Geometry> {
         self.life.check(Operation::Open, Side::Sink, self.at)?;
         // Data that came in another way before may end within a block.
         self.leave_edge()?;
@@ -347,14 +352,14 @@ impl<C: Checkpoint> Place<C> {
         let alignment = direct.alignment();
         Ok(Geometry {
             at: self.at,
-            size: direct.old_end().max(self.at),
+            size: grows.unwrap_or(direct.old_end()),
             block: alignment.block,
             memory: alignment.memory,
             request: REQUEST,
             zero: i64::MAX as u64,
             depth: DEPTH,
             begin: 0,
-            grows,
+            grows: grows.is_some(),
             reads: direct.readable(),
         })
     }

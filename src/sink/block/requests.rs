@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 impl<C: Checkpoint> Addressable for BlockSink<C> {
     fn describe(&mut self) -> Result<Geometry> {
-        self.place.geometry(false)
+        self.place.geometry(None)
     }
 
     fn reach(&mut self, kind: Kind, end: u64) -> Result<()> {

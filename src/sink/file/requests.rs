@@ -50,7 +50,8 @@ impl<C: Checkpoint> FileSink<C> {
 
 impl<C: Checkpoint> Addressable for FileSink<C> {
     fn describe(&mut self) -> Result<Geometry> {
-        self.place.geometry(true)
+        // Data that came in another way before is there too.
+        self.place.geometry(Some(self.growth.size()))
     }
 
     fn reach(&mut self, kind: Kind, end: u64) -> Result<()> {
