@@ -969,7 +969,7 @@ typedef struct sparsestream_sink_ops {
  * Returns 0 and a handle in `*sink` that the caller frees, or a negative errno with `*sink` NULL:
  *
  * - -EINVAL: an argument is invalid, or a flag is unknown; or the descriptor was opened with O_APPEND, and it is
- *   a block device or `offset` is not 0;
+ *   a block device, was opened with O_DIRECT too, or `offset` is not 0;
  * - -E2BIG: the options are from a later version;
  * - -EBADF: the descriptor is not open for writing; -EISDIR: it is a directory;
  * - -ESPIPE: an offset or a request to sync for a pipe, a socket or a character device; or a descriptor without
@@ -1404,7 +1404,8 @@ typedef struct sparsestream_transfer_options {
     uint64_t request_size;
     /**
      * The most requests in flight, 1 to 256; 0 means 16. Such a transfer takes the memory of `depth` plus one
-     * requests, and of two blocks for each of them, in addition to its buffer.
+     * requests, and of two blocks for each of them, in addition to its buffer. If the sink is a stream, it takes
+     * that of `depth` requests of 64 KiB more.
      */
     uint32_t depth;
     /**

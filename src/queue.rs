@@ -113,11 +113,27 @@ impl Queue {
             length: request.length as usize,
         };
         match ring.push(io) {
-            None => self.asked[token] = Some(Asked { request, tries }),
+            None => {
+                self.asked[token] = Some(Asked { request, tries });
+                // A disk that has nothing to do gets it at once. Others are handed on with one call.
+                if ring.under_way() == 0 {
+                    self.enter_now();
+                }
+            }
             Some(Io { slab, .. }) => {
                 request.memory = Some(slab);
                 self.make(request);
             }
+        }
+    }
+
+    /// Hands on what was taken.
+    fn enter_now(&mut self) {
+        let Engine::Ring(ring) = &mut self.engine else { return };
+        match ring.enter() {
+            // These come again, and are dealt with then.
+            Ok(()) | Err(libc::EINTR | libc::EAGAIN | libc::EBUSY) => {}
+            Err(errno) => self.fall_back(errno),
         }
     }
 

@@ -60,15 +60,28 @@ impl Slab {
     /// is rounded up to whole pages.
     #[must_use]
     pub fn many(count: usize, length: usize) -> Option<Vec<Slab>> {
-        let length = length.checked_next_multiple_of(ALIGNMENT)?.max(ALIGNMENT);
-        let mut slabs = Vec::new();
-        slabs.try_reserve_exact(count).ok()?;
-        let region = Arc::new(Region::new(length.checked_mul(count.max(1))?)?);
-        slabs.extend((0..count).map(|nth| Slab {
-            region: Arc::clone(&region),
-            from: nth * length,
-            length,
-        }));
+        let [slabs] = Slab::of_lengths([(count, length)])?;
+        Some(slabs)
+    }
+
+    /// As [`Slab::many`], of several lengths in one region. Each kind is a number of slabs and their length.
+    #[must_use]
+    pub fn of_lengths<const N: usize>(kinds: [(usize, usize); N]) -> Option<[Vec<Slab>; N]> {
+        let whole = |length: usize| length.checked_next_multiple_of(ALIGNMENT);
+        let mut total = 0_usize;
+        for (count, length) in kinds {
+            total = total.checked_add(whole(length)?.max(ALIGNMENT).checked_mul(count)?)?;
+        }
+        let region = Arc::new(Region::new(total.max(ALIGNMENT))?);
+        let (mut slabs, mut from) = ([const { Vec::new() }; N], 0);
+        for (slabs, (count, length)) in slabs.iter_mut().zip(kinds) {
+            let length = whole(length)?.max(ALIGNMENT);
+            slabs.try_reserve_exact(count).ok()?;
+            for _ in 0..count {
+                slabs.push(Slab { region: Arc::clone(&region), from, length });
+                from += length;
+            }
+        }
         Some(slabs)
     }
 
@@ -153,5 +166,13 @@ mod tests {
         drop(slabs);
         assert!(last.bytes().iter().all(|byte| *byte == 3));
         assert!(Slab::many(2, usize::MAX / 2).is_none());
+        let [mut long, mut short] = Slab::of_lengths([(2, 8192), (3, 100)]).unwrap();
+        assert_eq!(long[1].start().addr() + 8192, short[0].start().addr());
+        assert_eq!((long.len(), short.len(), short[2].bytes().len()), (2, 3, 4096));
+        for (nth, slab) in long.iter_mut().chain(&mut short).enumerate() {
+            assert_eq!(slab.region().1, 2 * 8192 + 3 * 4096);
+            assert!(slab.bytes().iter().all(|byte| *byte == 0));
+            slab.bytes_mut().fill(nth as u8 + 1);
+        }
     }
 }

@@ -44,11 +44,14 @@ use crate::error::{Error, Operation, Result, Side};
 use crate::sys::memory::Slab;
 use grid::Grid;
 use port::Port;
-use queue::{PIECES_PER_SLAB, Queue};
+use queue::{Memory, PIECES_PER_SLAB, Queue};
 use std::collections::VecDeque;
 use std::time::Instant;
 use tail::Tail;
 use watched::Watched;
+
+/// The most bytes of a short piece.
+const SHORT: u64 = 64 << 10;
 
 /// Whether holes are made, and whether kept sections were declared.
 #[derive(Debug, Clone, Copy)]
@@ -100,21 +103,27 @@ impl Window {
     /// A window between two ends; an errno if there cannot be one. The stream is at the meter's position.
     pub(super) fn new(options: &Options, kinds: Kinds, turn: &mut Turn) -> Result<Self> {
         let begun = turn.meter.position();
-        let from = Port::of(turn.source.addressed(), Side::Source, begun)?;
-        let to = Port::of(turn.sink.addressed(), Side::Sink, begun)?;
+        let most = options.depth as usize;
+        let from = Port::of(turn.source.addressed(), Side::Source, begun, most)?;
+        let to = Port::of(turn.sink.addressed(), Side::Sink, begun, most)?;
         let ports = || from.iter().chain(&to);
         let geometry = |port: &Option<Port>| port.as_ref().map(|port| port.geometry);
         let phase = to.as_ref().map_or(0, Port::phase);
         let grid = Grid::new(options, kinds, geometry(&from), geometry(&to), phase);
         let grain = ports().map(Port::block).max().unwrap_or(1);
         let depth = ports().map(|port| port.geometry.depth).max().unwrap_or(1);
-        let depth = depth.min(options.depth as usize).max(1);
         let begin = ports().filter_map(Port::begin).min();
         let none = || Error::nowhere(Operation::Allocate, Side::None, libc::ENOMEM);
+        // A stream takes pieces in order, and a slow one delays those behind it. Short ones take little memory, so
+        // that there may be more of them than requests.
+        let more = if to.is_none() { depth } else { 0 };
+        let short_most = grid.piece().min(SHORT);
         // Room for a read that is rounded outward, and for data that moves to another place in its block.
-        let length = usize::try_from(grid.piece() + 2 * grain).map_err(|_| none())?;
-        let mut slabs = Slab::many(depth + 1, length).ok_or_else(none)?;
+        let length = |piece: u64| usize::try_from(piece + 2 * grain).map_err(|_| none());
+        let kinds_of_memory = [(depth + 1, length(grid.piece())?), (more, length(short_most)?)];
+        let [mut slabs, short] = Slab::of_lengths(kinds_of_memory).ok_or_else(none)?;
         let spare = slabs.pop().ok_or_else(none)?;
+        let memory = Memory { slabs, short, short_most };
         for end in [turn.source.addressed(), turn.sink.addressed()].into_iter().flatten() {
             end.memory(&spare);
         }
@@ -126,7 +135,7 @@ impl Window {
             to,
             kinds,
             grid,
-            queue: Queue::new(slabs, begin, begun).ok_or_else(none)?,
+            queue: Queue::new(memory, begin, begun).ok_or_else(none)?,
             replies,
             gap: Gap::default(),
             source_ended: false,
@@ -138,9 +147,14 @@ impl Window {
     /// Does what can be done now.
     pub(super) fn step(&mut self, turn: &mut Turn) -> Result<Done> {
         self.stalled = Stalled::default();
-        let mut worked = self.plan(turn)?;
-        worked |= self.output(turn)?;
-        worked |= self.collect(turn)?;
+        // What comes next is asked for before what is here is passed on, which may take long.
+        let mut worked = self.collect(turn)?;
+        let mut asked = self.plan(turn)?;
+        asked |= self.output(turn)?;
+        if asked {
+            worked = true;
+            self.collect(turn)?;
+        }
         let before = turn.meter.position();
         worked |= self.retire(turn)?;
         let moved = turn.meter.position() - before;

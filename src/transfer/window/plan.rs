@@ -12,7 +12,12 @@ impl Window {
     /// Plans what comes next, as far as there is memory. Returns whether anything was.
     pub(super) fn plan(&mut self, turn: &mut Turn) -> Result<bool> {
         let mut any = false;
-        while !self.source_ended && !self.queue.is_full() {
+        // A stream is read here and now: what has come of it is written before more is read.
+        let enough = match self.from {
+            Some(_) => u64::MAX,
+            None => self.queue.planned().saturating_add(self.grid.piece()),
+        };
+        while !self.source_ended && !self.queue.is_full() && self.queue.planned() < enough {
             let more =
                 if self.from.is_some() { self.plan_read(turn) } else { self.plan_stream(turn) };
             match more {
@@ -43,14 +48,14 @@ impl Window {
             return self.plan_section(look.kind, length, turn);
         }
         let Some(from) = &self.from else { return Err(Error::Internal) };
-        if !self.queue.has_slab() || from.is_full() {
+        let length = length.min(from.most(self.queue.planned())).min(self.to_cut());
+        if from.is_full() || !self.queue.has_slab(length) {
             return Ok(false);
         }
-        let most = from.most(self.queue.planned()).min(self.to_cut());
         let Some(allowed) = self.allowance(turn) else { return Ok(false) };
-        let length = length.min(most).min(allowed);
+        let length = length.min(allowed);
         self.reach(Kind::Data, length, turn)?;
-        let (Some(slab), Some(from)) = (self.queue.take_slab(), &self.from) else {
+        let (Some(slab), Some(from)) = (self.queue.take_slab(length), &self.from) else {
             return Ok(false);
         };
         let mut piece = Piece::data(self.queue.planned(), length, State::Busy);
@@ -65,9 +70,10 @@ impl Window {
     /// Reads what comes next of a stream into the piece that is being filled. Returns whether anything came.
     fn plan_stream(&mut self, turn: &mut Turn) -> Result<bool> {
         if self.queue.back().is_none_or(|piece| piece.state != State::Filling) {
-            let Some(slab) = self.queue.take_slab() else { return Ok(false) };
+            let room = self.to_cut();
+            let Some(slab) = self.queue.take_slab(room) else { return Ok(false) };
             let mut piece = Piece::data(self.queue.planned(), 0, State::Filling);
-            piece.room = self.to_cut();
+            piece.room = room;
             piece.skew = self.to.as_ref().map_or(0, |to| to.skew(piece.from));
             piece.slab = Some(slab);
             self.queue.push(piece);
@@ -153,7 +159,7 @@ impl Window {
         let Some(allowed) = self.allowance(turn) else { return Ok(false) };
         let length = length.min(self.to_cut()).min(allowed);
         self.reach(Kind::Hole, length, turn)?;
-        let Some(mut slab) = self.queue.take_slab() else { return Ok(false) };
+        let Some(mut slab) = self.queue.take_slab(length) else { return Ok(false) };
         slab.bytes_mut().fill(0);
         let mut piece = Piece::data(self.queue.planned(), length, State::Loaded);
         piece.skew = self.to.as_ref().map_or(0, |to| to.skew(piece.from));
@@ -191,10 +197,10 @@ impl Window {
     pub(super) fn loaded(&mut self, index: usize, turn: &mut Turn) {
         let piece = &mut self.queue[index];
         piece.state = State::Loaded;
-        let moved_by = self.to.as_ref().map_or(0, |to| to.place(piece));
-        if moved_by > 0 && self.realigns == Realigns::NotYet {
+        let differ = self.to.as_ref().map_or(0, |to| to.place(piece));
+        if differ > 0 && self.realigns == Realigns::NotYet {
             self.realigns = Realigns::Traced;
-            turn.trace(Event::Realigned(moved_by));
+            turn.trace(Event::Realigned(differ));
         }
         if self.grid.detects() {
             piece.look_for_zeros(self.grid);

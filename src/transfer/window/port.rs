@@ -38,11 +38,12 @@ pub(super) struct Port {
 }
 
 impl Port {
-    /// The port of an end, if it is addressable. The stream is at `begun`.
+    /// The port of an end, if it is addressable. The stream is at `begun`. At most `most` requests are under way.
     pub(super) fn of(
         end: Option<&mut dyn Addressable>,
         side: Side,
         begun: u64,
+        most: usize,
     ) -> Result<Option<Self>> {
         let Some(end) = end else { return Ok(None) };
         let mut geometry = end.describe()?;
@@ -62,6 +63,7 @@ impl Port {
                 return Err(rule.broken(place, libc::EINVAL, given, block));
             }
         }
+        geometry.depth = depth.min(most).max(1);
         geometry.request -= request % block;
         geometry.zero -= zero % block;
         Ok(Some(Port { geometry, begun, in_flight: 0 }))
@@ -149,16 +151,14 @@ impl Port {
     }
 
     /// Moves the data of a piece to the place in its slab from which it can be written here. Returns by how many
-    /// bytes; 0 if it was there.
+    /// bytes its place in a block was another; 0 if it was not.
     pub(super) fn place(&self, piece: &mut Piece) -> u64 {
-        let skew = self.skew(piece.from);
-        if piece.skew as u64 % self.block() == skew as u64 % self.block() {
-            return 0;
-        }
-        let Some(slab) = &mut piece.slab else { return 0 };
+        let (block, skew) = (self.block(), self.skew(piece.from));
+        let differ = (piece.skew as u64 % block).abs_diff(skew as u64);
+        let Some(slab) = piece.slab.as_mut().filter(|_| differ > 0) else { return 0 };
         let range = piece.skew..piece.skew + piece.length as usize;
         slab.bytes_mut().copy_within(range, skew);
-        let before = std::mem::replace(&mut piece.skew, skew);
-        before.abs_diff(skew) as u64
+        piece.skew = skew;
+        differ.min(block - differ)
     }
 }

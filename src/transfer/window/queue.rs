@@ -11,6 +11,17 @@ use std::time::Instant;
 /// Holes and kept sections need no slab, but the list of pieces has an end.
 pub(super) const PIECES_PER_SLAB: usize = 16;
 
+/// The memory for pieces.
+#[derive(Debug)]
+pub(super) struct Memory {
+    /// For pieces of any length.
+    pub(super) slabs: Vec<Slab>,
+    /// For short ones.
+    pub(super) short: Vec<Slab>,
+    /// The most bytes of a short one.
+    pub(super) short_most: u64,
+}
+
 /// The pieces, by their index. A piece keeps its token while those before it leave.
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -22,6 +33,11 @@ pub(super) struct Queue {
     /// The stream was planned up to here.
     planned: u64,
     slabs: Vec<Slab>,
+    /// Memory for short pieces, each of at most this many bytes.
+    short: Vec<Slab>,
+    short_most: u64,
+    /// The length of such memory.
+    short_length: usize,
     room: Room,
     /// The token of the first piece that was not looked at, to see if it was overtaken.
     looked: u64,
@@ -30,12 +46,27 @@ pub(super) struct Queue {
 impl Queue {
     /// No pieces, and memory for them, of which some are used at the beginning; `None` if there is no memory. The stream
     /// is at `begun`.
-    pub(super) fn new(slabs: Vec<Slab>, begin: Option<usize>, begun: u64) -> Option<Self> {
-        let most = slabs.len() * PIECES_PER_SLAB;
+    pub(super) fn new(memory: Memory, begin: Option<usize>, begun: u64) -> Option<Self> {
+        let Memory { slabs, short, short_most } = memory;
+        let count = slabs.len() + short.len();
+        let most = count * PIECES_PER_SLAB;
         let mut pieces = VecDeque::new();
         pieces.try_reserve_exact(most).ok()?;
-        let room = Room::new(slabs.len(), begin);
-        Some(Queue { pieces, most, first: 0, planned: begun, slabs, room, looked: 0 })
+        let room = Room::new(count, begin);
+        let short_length = short.first().map_or(0, |slab| slab.bytes().len());
+        let (first, planned, looked) = (0, begun, 0);
+        Some(Queue {
+            pieces,
+            most,
+            first,
+            planned,
+            slabs,
+            short,
+            short_most,
+            short_length,
+            room,
+            looked,
+        })
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -104,7 +135,9 @@ impl Queue {
 
     /// A piece gives back what it holds.
     fn release(&mut self, piece: &mut Piece) {
-        self.slabs.extend(piece.slab.take());
+        if let Some(slab) = piece.slab.take() {
+            self.put_back(slab);
+        }
         self.room.gave(replace(&mut piece.holds, Holds::Nothing), Instant::now);
     }
 
@@ -132,20 +165,34 @@ impl Queue {
         }
     }
 
-    /// Takes memory for a piece, if one more may have some.
-    pub(super) fn take_slab(&mut self) -> Option<Slab> {
-        if self.room.admits() { self.slabs.pop() } else { None }
+    fn put_back(&mut self, slab: Slab) {
+        let is_short = slab.bytes().len() == self.short_length;
+        if is_short { self.short.push(slab) } else { self.slabs.push(slab) }
     }
 
-    pub(super) fn has_slab(&mut self) -> bool {
-        self.room.admits() && !self.slabs.is_empty()
+    /// Takes memory for a piece of this length, if one more may have some.
+    pub(super) fn take_slab(&mut self, length: u64) -> Option<Slab> {
+        if !self.has_slab(length) {
+            return None;
+        }
+        let short = if length <= self.short_most { self.short.pop() } else { None };
+        short.or_else(|| self.slabs.pop())
+    }
+
+    /// Whether there is memory for a piece of this length, if one more may have some.
+    pub(super) fn has_slab(&mut self, length: u64) -> bool {
+        let any = !self.slabs.is_empty() || length <= self.short_most && !self.short.is_empty();
+        self.room.admits() && any
     }
 
     /// The piece at an index needs its memory no longer.
     pub(super) fn free_slab(&mut self, index: usize) {
         let piece = &mut self.pieces[index];
-        self.slabs.extend(piece.slab.take());
-        self.room.gave(replace(&mut piece.holds, Holds::Nothing), Instant::now);
+        let (slab, held) = (piece.slab.take(), replace(&mut piece.holds, Holds::Nothing));
+        if let Some(slab) = slab {
+            self.put_back(slab);
+        }
+        self.room.gave(held, Instant::now);
     }
 }
 

@@ -16,7 +16,13 @@ impl Window {
     /// Lets the pieces go that are first and done. Returns whether anything was done.
     pub(super) fn retire(&mut self, turn: &mut Turn) -> Result<bool> {
         let mut any = false;
-        while let Some(piece) = self.queue.front() {
+        // To write to a stream takes time, in which the source is to have requests.
+        let enough = match self.to {
+            Some(_) => u64::MAX,
+            None => turn.meter.position().saturating_add(self.grid.piece()),
+        };
+        while turn.meter.position() < enough {
+            let Some(piece) = self.queue.front() else { break };
             let done = match (&self.to, piece.state) {
                 (Some(_), State::Done) => self.retire_written(turn)?,
                 (None, State::Loaded) => match self.push_front(turn) {

@@ -20,6 +20,10 @@ struct Habits {
     grows: bool,
     /// Requests come back late, in any order, and short.
     unruly: bool,
+    /// The first request is answered when nothing else is left to be.
+    first_is_slow: bool,
+    /// Requests are answered when they have been under way for a while.
+    late: bool,
     /// The request that fails, by the order of submission, and its errno.
     fails: Option<(u64, i32)>,
 }
@@ -36,6 +40,8 @@ struct Seen {
     cancelled: bool,
     /// Bytes that the content had after each write.
     reached: Vec<u64>,
+    /// The requests that came before a slow first one was answered.
+    before_first: u64,
 }
 
 /// The content of an end in memory, its sections, and the requests for it.
@@ -48,6 +54,10 @@ struct Memory {
     at: u64,
     place: u64,
     waiting: VecDeque<Request>,
+    /// The requests that had come when it was last asked for answers.
+    known: u64,
+    /// How often nothing more had come.
+    idle: u32,
     size: u64,
     keeps: bool,
 }
@@ -64,6 +74,8 @@ impl Memory {
             at,
             place: 0,
             waiting: VecDeque::new(),
+            known: 0,
+            idle: 0,
             keeps: true,
         }
     }
@@ -165,12 +177,29 @@ impl Addressable for Memory {
         if self.habits.unruly && self.random.once_in(2) {
             return Ok(());
         }
+        let new = std::mem::replace(&mut self.known, self.seen.lock().unwrap().submitted);
+        if self.habits.late && new != self.known {
+            return Ok(());
+        }
         while !self.waiting.is_empty() {
             if self.habits.unruly && self.random.once_in(3) {
                 return Ok(());
             }
-            let nth =
-                if self.habits.unruly { self.random.below(self.waiting.len() as u64) } else { 0 };
+            let nth = match self.habits {
+                Habits { unruly: true, .. } => self.random.below(self.waiting.len() as u64),
+                Habits { first_is_slow: true, .. } => self.waiting.len() as u64 - 1,
+                _ => 0,
+            };
+            if self.habits.first_is_slow && self.waiting.len() == 1 {
+                let mut seen = self.seen.lock().unwrap();
+                let submitted = seen.submitted;
+                let more = std::mem::replace(&mut seen.before_first, submitted) != submitted;
+                self.idle = if more { 0 } else { self.idle + 1 };
+                if self.idle < 3 {
+                    return Ok(());
+                }
+                self.habits.first_is_slow = false;
+            }
             let mut request = self.waiting.remove(nth as usize).unwrap();
             let range = (request.offset, request.offset + request.length);
             let result = {
@@ -287,13 +316,20 @@ struct Stream {
     sections: Vec<Section>,
     place: u64,
     random: Random,
+    /// It is always ready, and gives all that is asked for.
+    eager: bool,
+    /// The end whose requests are counted when this one is written, and the counts.
+    beside: Option<Arc<Mutex<Seen>>>,
+    counts: Vec<usize>,
     /// The sections that it was given: kind and bytes, joined.
     given: Arc<Mutex<Given>>,
 }
 
 impl Stream {
     fn new(bytes: Vec<u8>, sections: Vec<Section>, seed: u64) -> Self {
-        Stream { bytes, sections, place: 0, random: Random::new(seed), given: Arc::default() }
+        let (random, given) = (Random::new(seed), Arc::default());
+        let (beside, counts) = (None, Vec::new());
+        Stream { bytes, sections, place: 0, random, eager: false, beside, counts, given }
     }
 
     fn give(&mut self, kind: Kind, bytes: Vec<u8>) {
@@ -305,7 +341,7 @@ impl Stream {
     }
 
     fn not_ready(&mut self, side: Side) -> Result<()> {
-        if self.random.once_in(4) {
+        if !self.eager && self.random.once_in(4) {
             return Err(Error::at(Operation::Read, side, self.place, libc::EAGAIN));
         }
         Ok(())
@@ -343,7 +379,7 @@ impl Source for Stream {
             Kind::End => Ok(Next::End),
             Kind::Data => {
                 let count = left.min(buffer.len() as u64);
-                let count = self.random.below(count) + 1;
+                let count = if self.eager { count } else { self.random.below(count) + 1 };
                 let at = self.place as usize;
                 buffer[..count as usize].copy_from_slice(&self.bytes[at..at + count as usize]);
                 self.place += count;
@@ -370,6 +406,9 @@ impl Sink for Stream {
 
     fn write(&mut self, buffer: &[u8]) -> Result<usize> {
         self.not_ready(Side::Sink)?;
+        if let Some(seen) = &self.beside {
+            self.counts.push(seen.lock().unwrap().touched.len());
+        }
         let count = self.random.below(buffer.len() as u64) as usize + 1;
         self.give(Kind::Data, buffer[..count].to_vec());
         Ok(count)
@@ -474,6 +513,8 @@ fn habits(random: &mut Random) -> Habits {
         reads: true,
         grows: random.once_in(2),
         unruly: random.below(4) > 0,
+        first_is_slow: false,
+        late: false,
         fails: None,
     }
 }
@@ -625,6 +666,8 @@ fn two_ends(seed: u64, grows: bool) -> (Memory, Memory, Vec<u8>) {
         reads: true,
         grows,
         unruly: true,
+        first_is_slow: false,
+        late: false,
         fails: None,
     };
     let bytes: Vec<u8> = (0..200_000).map(|_| random.below(255) as u8 + 1).collect();
@@ -634,7 +677,7 @@ fn two_ends(seed: u64, grows: bool) -> (Memory, Memory, Vec<u8>) {
     (source, Memory::new(old, 0, &habits, seed + 1), bytes)
 }
 
-/// The bytes by which the trace says that data is moved in memory, between sections at these offsets of the ends.
+/// The bytes by which the offsets of both ends differ in a block, as the trace says.
 fn moved_in_memory(from: u64, to: u64) -> Vec<u64> {
     let (mut source, mut sink, bytes) = two_ends(7, false);
     source.at = from;
@@ -667,6 +710,45 @@ fn data_that_is_moved_in_memory_is_traced_once() {
 
 fn small() -> Options {
     Options { request_size: 4096, depth: 8, ..Options::default() }
+}
+
+#[test]
+fn a_slow_request_does_not_hold_up_the_short_ones_behind_it() {
+    let (mut source, _, bytes) = two_ends(1, false);
+    source.habits.unruly = false;
+    source.habits.first_is_slow = true;
+    let mut sink = Stream::new(Vec::new(), Vec::new(), 2);
+    let mut watcher = Watcher::default();
+    run(&mut Transfer::new(&small()).unwrap(), &mut source, &mut sink, &mut watcher).unwrap();
+    let seen = source.seen.lock().unwrap();
+    assert!(seen.before_first >= 16 && seen.most <= 8, "{seen:?}");
+    assert!(sink.given.lock().unwrap()[0].1 == bytes);
+}
+
+#[test]
+fn what_comes_next_is_asked_for_before_a_stream_is_written() {
+    let (mut source, _, bytes) = two_ends(1, false);
+    source.habits.unruly = false;
+    source.habits.late = true;
+    let mut sink = Stream::new(Vec::new(), Vec::new(), 2);
+    sink.beside = Some(Arc::clone(&source.seen));
+    let mut watcher = Watcher::default();
+    run(&mut Transfer::new(&small()).unwrap(), &mut source, &mut sink, &mut watcher).unwrap();
+    assert_eq!(sink.counts[0], 8, "{:?}", sink.counts);
+    assert!(sink.given.lock().unwrap()[0].1 == bytes);
+}
+
+#[test]
+fn the_first_bytes_of_a_stream_are_written_before_all_memory_is_full() {
+    let (_, mut sink, bytes) = two_ends(1, false);
+    let sections = vec![Section::new(Kind::Data, 0, bytes.len() as u64)];
+    let mut source = Stream::new(bytes, sections, 1);
+    source.eager = true;
+    let mut transfer = Transfer::new(&small()).unwrap();
+    while sink.seen.lock().unwrap().submitted == 0 {
+        let _ = transfer.run(&mut source, &mut sink, &mut (), Some(1), Patience::None);
+    }
+    assert!(source.place <= 2 * 4096, "{}", source.place);
 }
 
 #[test]
