@@ -303,9 +303,11 @@ static void drive(job_t *job)
         return;
     job->references++;
     sigpipe_block(&saved);
+    job->lv.guarded = true;
     r = run(job);
     if (r <= 0)
         end(job, r);
+    job->lv.guarded = false;
     sigpipe_restore(&saved);
     unref(job);
 }
