@@ -26,7 +26,7 @@
 #define PIECE (256 * KIB)
 #define ZERO_BLOCK (64 * KIB)
 
-/* Bytes that tell their block, so that moved blocks show; no block is all zeros. */
+/* Bytes that encode their block, so that a moved block is found; no block is all zeros. */
 static void fill(char *buffer, int64_t offset, size_t length)
 {
     for (size_t block = 0; block < length; block += BLOCK) {

@@ -393,7 +393,7 @@ static void copy_detected(const char *from, const char *to)
         fail("ftruncate");
 }
 
-/* The buffer stays in the processor's cache, so that nothing but the target takes time. */
+/* The buffer stays in the processor's cache, so that only the target takes time. */
 static void write_only(const char *from, const char *to)
 {
     const int source = open_source(from);

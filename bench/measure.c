@@ -4,7 +4,7 @@
  *
  * Runs a command and writes to the file RESULT, as JSON, its wall and CPU time in nanoseconds and its peak resident
  * memory in bytes, that of each process it waits for included (the largest of them counts for memory). With -p also
- * those of daemons that work for it meanwhile. A program of its own because a process inherits the peak of the one
+ * those of daemons that work for it. A program of its own because a process inherits the peak of the one
  * that starts it, and this one is small.
  *
  * With -m so much memory is taken, in large pages and in small ones, and given back before the clock starts. A virtual

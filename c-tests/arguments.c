@@ -610,7 +610,7 @@ static const struct output {
     { "wire info", sizeof(struct sparsestream_wire_info), fill_wire_info },
 };
 
-/* A source of frames whose sender told all that it can of the file. */
+/* A source of frames whose sender reported all that it can about the file. */
 static struct sparsestream_source *frames_of_the_file(int frames)
 {
     struct sparsestream_wire_options options = {

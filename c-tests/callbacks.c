@@ -116,7 +116,7 @@ static void no_free_at_all(void)
     CHECK(source == NULL);
 }
 
-/* The table is copied: the caller's may be gone or changed. */
+/* The table is copied: the caller may change or free its own. */
 static void a_table_may_go(void)
 {
     struct sparsestream_sink_ops ops = end_sink_ops;
@@ -198,7 +198,7 @@ static void the_order_of_calls(void)
     CHECK_INT(run.from.finishes, ==, 1);
     CHECK_INT(run.to.finishes, ==, 1);
     CHECK_INT(run.from.aborts + run.to.aborts, ==, 0);
-    /* The receiver's word comes first, then the sender is told that all is safe; free is the very last. */
+    /* The receiver finishes first, then the sender learns that everything is stored; free comes last. */
     REQUIRE(run.journal.length > 4);
     CHECK_STR(run.journal.text + run.journal.length - 4, "FfxX");
     /* A hole is taken right after recv has announced it, and sent whole. */

@@ -243,7 +243,7 @@ static int on_section(void *opaque, struct sparsestream_section *section)
     return 0;
 }
 
-/* A source that tells no holes gives them as the zeros that they are. */
+/* A source that does not report holes returns zeros for them. */
 static int64_t on_read(void *opaque, void *buffer, size_t length)
 {
     struct end *end = opaque;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * Ends of a transfer made of callbacks over memory, which misbehave as told and
- * remember what they were asked.
+ * Ends of a transfer from callbacks over memory. They misbehave as configured, and record their calls.
  */
 #ifndef ENDS_H
 #define ENDS_H
@@ -81,7 +80,7 @@ struct end {
     int abort_error;
 };
 
-/* Tables over `struct end`. Those without `section` and `recv_hole` cannot tell holes, those without `hole` cannot make them. */
+/* Tables over `struct end`. Those without `section` and `recv_hole` do not report holes, those without `hole` cannot make them. */
 extern const struct sparsestream_source_ops end_source_ops, end_blind_source_ops, end_keeping_source_ops;
 extern const struct sparsestream_sink_ops end_sink_ops, end_dense_sink_ops, end_keeping_sink_ops;
 extern const struct sparsestream_stream_ops end_stream_ops, end_dense_stream_ops, end_keeping_stream_ops;

@@ -332,7 +332,7 @@ static void copies_that_the_system_does_not_make(void)
     }
 }
 
-/* An error of a medium may be met again by other means, or be told; it is never a success with other bytes. */
+/* After an error of a medium a copy may succeed in another way, or fail; it never succeeds with other bytes. */
 static void copies_that_fail(void)
 {
     const int errors[] = { EIO, ENOSPC, EDQUOT, EFBIG };

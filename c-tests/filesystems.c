@@ -137,7 +137,7 @@ static int run_between(struct sparsestream_source *source, struct sparsestream_s
     return code;
 }
 
-/* Over the wire, the stream in a file meanwhile. */
+/* Over the wire, with the stream stored in a file in between. */
 static void data_in_the_cache_is_sent(void)
 {
     struct sparsestream_source *source = NULL;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* The harness tells what fails: each misbehaving case below must be reported, and why. */
+/* The harness reports failures: each misbehaving case below must be reported, with the reason. */
 #include "harness.h"
 
 #include <errno.h>

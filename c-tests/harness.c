@@ -348,7 +348,7 @@ static void print_skip_reason(int fd)
     printf(" # SKIP %s\n", text);
 }
 
-/* Waits for the child; false if it had to be killed. Ends the program if it is told to. */
+/* Waits for the child; false if it had to be killed. Ends the program on a signal to stop. */
 static bool wait_child(pid_t child, unsigned seconds, int *status, const char *directory)
 {
     const int64_t end = harness_now() + (int64_t) seconds * 1000;

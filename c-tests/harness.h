@@ -54,7 +54,7 @@ int harness_failures(void);
 /* Ends the case as skipped. */
 _Noreturn void skip(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* Said with each later failure of the case, until it is set anew; "" for nothing. */
+/* Printed with each later failure of the case, until it is set again; "" for nothing. */
 void context(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Records a failure; the case continues. */

@@ -361,7 +361,7 @@ static void flags_of_descriptors_are_kept(void)
     close(in);
 }
 
-/* A descriptor that was handed in is still open, whether the call succeeds or fails. */
+/* A descriptor that was passed in is still open, whether the call succeeds or fails. */
 static void descriptors_stay_open(void)
 {
     const int fd = file_new("file");

@@ -301,14 +301,14 @@ static void a_field_for_later_versions_is_refused(void)
 
 /* Lengths. */
 
-struct told {
+struct claimed {
     struct end end;
     int64_t total;
 };
 
 static int describe(void *opaque, struct sparsestream_source_info *info)
 {
-    info->total = ((struct told *) opaque)->total;
+    info->total = ((struct claimed *) opaque)->total;
     return 0;
 }
 
@@ -331,21 +331,21 @@ static void a_source_that_ends_elsewhere_than_it_reported_fails(void)
         for (int detects = 0; detects < 2; detects++) {
             struct sparsestream_stream_ops ops = end_stream_ops;
             struct sparsestream_source *source = NULL;
-            struct told told = { .total = claims[i].total };
+            struct claimed claimed = { .total = claims[i].total };
             struct sparsestream_error error;
             struct stand stand;
 
             context("total %jd, detects %d", (intmax_t) claims[i].total, detects);
             stand_init(&stand);
-            told.end.from = &stand.content;
+            claimed.end.from = &stand.content;
             ops.describe = describe;
-            REQUIRE(sparsestream_source_from_stream(&ops, &told, &source) == 0);
+            REQUIRE(sparsestream_source_from_stream(&ops, &claimed, &source) == 0);
             stand_open(&stand, source, end_stream_sink(&stand.to),
                        TRANSFER_OPTIONS(.flags = detects ? SPARSESTREAM_DETECT_ZEROES : 0));
             CHECK_CODE(sparsestream_transfer_run(stand.transfer, 0), claims[i].code);
             CHECK_INT(stand.to.finishes, ==, claims[i].code == 0);
             CHECK_INT(stand.to.aborts, ==, claims[i].code != 0);
-            CHECK_INT(told.end.aborts, ==, claims[i].code != 0);
+            CHECK_INT(claimed.end.aborts, ==, claims[i].code != 0);
             error = transfer_error(stand.transfer);
             if (claims[i].code == -ENODATA) {
                 CHECK_INT(error.offset, ==, 105007);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* File systems that cannot tell, that contradict themselves, and files that change between two questions. */
+/* File systems that do not report holes or contradict themselves, and files that change between two questions. */
 #include "ends.h"
 #include "files.h"
 #include "harness.h"
@@ -28,7 +28,7 @@ struct liar {
     int64_t data, hole, set;
     /* Done once, between the system's answer to the first question of this kind and the next question. */
     int when;
-    void (*meanwhile)(int fd);
+    void (*in_between)(int fd);
     bool done;
     /* All answers at random. */
     struct random *random;
@@ -71,10 +71,10 @@ static bool lie(void *opaque, const struct watched_call *call, int64_t *answer)
                : whence == SEEK_HOLE ? liar->hole
                : whence == SEEK_SET ? liar->set : TRUTH;
     }
-    if (liar->meanwhile != NULL && whence == liar->when && !liar->done) {
+    if (liar->in_between != NULL && whence == liar->when && !liar->done) {
         liar->done = true;
         *answer = said == TRUTH ? system_answer(call) : said;
-        liar->meanwhile(liar->fd);
+        liar->in_between(liar->fd);
         return true;
     }
     if (said == TRUTH)
@@ -236,7 +236,7 @@ static void an_errno_that_is_not_of_the_medium_means_data(void)
     close(fd);
 }
 
-/* That the position is lost is told apart from every other failure, and the outputs stay untouched. */
+/* A lost position has an error of its own, and the outputs are not changed. */
 static void a_position_that_cannot_be_put_back(void)
 {
     struct liar liar = { .data = TRUTH, .hole = TRUTH, .set = -EIO };
@@ -356,10 +356,10 @@ static void punch_the_first_data(int fd)
 }
 
 /* One question while the file is changed after the answer to the first of this kind. */
-static struct question ask_while(int64_t position, int when, void (*meanwhile)(int))
+static struct question ask_while(int64_t position, int when, void (*in_between)(int))
 {
     struct liar liar = { .data = TRUTH, .hole = TRUTH, .set = TRUTH, .when = when,
-                         .meanwhile = meanwhile };
+                         .in_between = in_between };
     const int fd = sample();
     const struct question question = ask_once(fd, position, &liar);
 

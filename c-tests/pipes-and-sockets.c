@@ -313,7 +313,7 @@ static void signals_do_not_disturb(void)
     }
 }
 
-/* An event loop with poll, as sparsestream_transfer_wait tells, from one descriptor to another, none in blocking mode. */
+/* An event loop with poll(2) and sparsestream_transfer_wait, from one descriptor to another, both non-blocking. */
 static void an_event_loop_of_descriptors(void)
 {
     for (size_t i = 0; i < COUNT(kinds); i++) {
@@ -478,7 +478,7 @@ static void no_budget_waits_for_blocking_descriptors_only(void)
     }
 }
 
-/* Sends what the source has to a descriptor whose peer has gone. */
+/* Sends a source to a descriptor whose peer has closed its end. */
 static void check_reader_has_gone(int fd, struct sparsestream_source *source)
 {
     struct sparsestream_sink *sink = fd_sink(fd);

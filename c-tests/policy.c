@@ -24,7 +24,7 @@ static const struct piece sample[] = { DATA(2 * UNIT), HOLE(2 * UNIT), DATA(UNIT
 
 static const struct source_kind {
     const char *name;
-    bool tells;
+    bool reports;
     enum { FROM_FILE, FROM_CALLBACKS, FROM_STREAM, FROM_PIPE, FROM_SOCKET, FROM_BLIND_CALLBACKS,
            FROM_DENSE_STREAM } kind;
 } source_kinds[] = {
@@ -216,7 +216,7 @@ static void check_refused(const struct source_kind *source, const struct sink_ki
     CHECK_CODE(code, -EOPNOTSUPP);
     CHECK_INT(error->code, ==, EOPNOTSUPP);
     CHECK_INT(error->operation, ==, SPARSESTREAM_OPERATION_SPARSE);
-    if (source->tells)
+    if (source->reports)
         CHECK_INT(error->side, ==, SPARSESTREAM_SIDE_SINK);
     else if (sink->makes)
         CHECK_INT(error->side, ==, SPARSESTREAM_SIDE_SOURCE);
@@ -268,7 +268,7 @@ static void run_pair(const struct source_kind *source, const struct sink_kind *s
                      int64_t holes, size_t hole_count)
 {
     const bool refused = options->sparse == SPARSESTREAM_SPARSE_REQUIRED
-                         && (!source->tells || !sink->makes);
+                         && (!source->reports || !sink->makes);
     struct sparsestream_transfer *transfer;
     struct sparsestream_stats stats;
     struct sparsestream_error error;
@@ -296,7 +296,7 @@ static void every_source_sink_and_request(void)
     for (size_t i = 0; i < COUNT(source_kinds); i++) {
         for (size_t j = 0; j < COUNT(sink_kinds); j++) {
             for (size_t k = 0; k < COUNT(requests); k++) {
-                const bool kept = source_kinds[i].tells && sink_kinds[j].makes
+                const bool kept = source_kinds[i].reports && sink_kinds[j].makes
                                   && requests[k] != SPARSESTREAM_SPARSE_NEVER;
 
                 run_pair(&source_kinds[i], &sink_kinds[j], sample, COUNT(sample),
@@ -307,7 +307,7 @@ static void every_source_sink_and_request(void)
     }
 }
 
-/* Zeros are looked for in what is data, also of a source that can tell its holes. */
+/* Zeros are looked for in data, even of a source that reports holes. */
 static void every_source_and_sink_with_zeros_detected(void)
 {
     for (size_t i = 0; i < COUNT(source_kinds); i++) {
@@ -427,8 +427,8 @@ static void a_block_device_cannot_tell(void)
     close(backing);
 }
 
-/* Who trusts no map cannot be told holes by it. */
-static void a_map_that_is_ignored_tells_nothing(void)
+/* A transfer that ignores the map gets no holes from it. */
+static void a_map_that_is_ignored_reports_nothing(void)
 {
     const int fd = file_new("source");
     struct sparsestream_source *source = NULL;
@@ -470,6 +470,6 @@ TESTS(
     CASE(never_allocates_everything),
     CASE(a_map_that_is_ignored),
     CASE(a_block_device_cannot_tell),
-    CASE(a_map_that_is_ignored_tells_nothing),
+    CASE(a_map_that_is_ignored_reports_nothing),
     CASE(nothing_at_all_meets_every_request),
 )

@@ -445,7 +445,7 @@ static void files_of_proc(void)
         REQUIRE(fd >= 0);
         context("%s", paths[i]);
         if (file_size(fd) != 0) {
-            /* Valgrind and qemu-user hand out a file of their own instead. */
+            /* Valgrind and qemu-user return a file of their own instead. */
             CHECK_INT(harness_slowness(), >, 1);
             close(fd);
             continue;

@@ -308,7 +308,7 @@ static void abort_while_the_file_waits(void)
     close(reader);
 }
 
-static void data_and_holes_are_told_apart(void)
+static void data_and_holes_are_distinguished(void)
 {
     int file = file_new("image"), got;
     struct stream *stream;
@@ -349,5 +349,5 @@ TESTS(
     CASE(source_truncated_meanwhile),
     CASE(abort_midway),
     CASE(abort_while_the_file_waits),
-    CASE(data_and_holes_are_told_apart),
+    CASE(data_and_holes_are_distinguished),
 )

@@ -316,7 +316,7 @@ static void check_order(int fd, uint64_t flags, const char *expected)
     CHECK_INT(file_position(fd), ==, 0);
 }
 
-/* Past the end a hole costs nothing but one setting of the size; the position is not used. */
+/* A hole past the end costs one setting of the size; the position is not used. */
 static void a_new_file_is_written_and_sized_once(void)
 {
     const int fd = file_new("file");

@@ -188,7 +188,7 @@ static void kept_sections_are_driven_by_hand(void)
 
 /* Describe and announce. */
 
-struct told {
+struct scripted {
     struct stand stand;
     int describes, announces;
     uint64_t clear, add;
@@ -199,165 +199,165 @@ struct told {
 };
 
 /* The ends' own functions take the stand's end. */
-static struct told *told_of(void *opaque)
+static struct scripted *scripted_of(void *opaque)
 {
     struct end *end = opaque;
 
-    return (struct told *) ((char *) end
-                            - (end->from != NULL ? offsetof(struct told, stand.from)
-                                                 : offsetof(struct told, stand.to)));
+    return (struct scripted *) ((char *) end
+                            - (end->from != NULL ? offsetof(struct scripted, stand.from)
+                                                 : offsetof(struct scripted, stand.to)));
 }
 
-static int told_describe(void *opaque, struct sparsestream_source_info *info)
+static int scripted_describe(void *opaque, struct sparsestream_source_info *info)
 {
-    struct told *told = told_of(opaque);
+    struct scripted *scripted = scripted_of(opaque);
 
-    told->describes++;
+    scripted->describes++;
     CHECK_INT(info->size, ==, sizeof *info);
     CHECK_INT(info->total, ==, -1);
     CHECK_INT(info->flags & SPARSESTREAM_WITH_HOLES, !=, 0);
-    info->total = told->total;
-    info->flags &= ~told->clear;
-    info->flags |= told->add;
-    info->preferred_block = told->source_block;
-    return told->answer;
+    info->total = scripted->total;
+    info->flags &= ~scripted->clear;
+    info->flags |= scripted->add;
+    info->preferred_block = scripted->source_block;
+    return scripted->answer;
 }
 
-static int told_announce(void *opaque, const struct sparsestream_plan *plan,
+static int scripted_announce(void *opaque, const struct sparsestream_plan *plan,
                          struct sparsestream_sink_info *info)
 {
-    struct told *told = told_of(opaque);
+    struct scripted *scripted = scripted_of(opaque);
 
-    told->announces++;
+    scripted->announces++;
     CHECK_INT(plan->size, ==, sizeof *plan);
     CHECK_INT(info->size, ==, sizeof *info);
     CHECK_INT(info->flags & SPARSESTREAM_WITH_HOLES, !=, 0);
-    told->plan = *plan;
-    info->flags &= ~told->clear;
-    info->flags |= told->add;
-    info->least_block = told->least_block;
-    info->preferred_block = told->sink_block;
-    return told->answer;
+    scripted->plan = *plan;
+    info->flags &= ~scripted->clear;
+    info->flags |= scripted->add;
+    info->least_block = scripted->least_block;
+    info->preferred_block = scripted->sink_block;
+    return scripted->answer;
 }
 
-static void told_init(struct told *told, bool describe, bool announce)
+static void scripted_init(struct scripted *scripted, bool describe, bool announce)
 {
     struct sparsestream_source_ops source_ops = end_source_ops;
     struct sparsestream_sink_ops sink_ops = end_sink_ops;
 
-    memset(told, 0, sizeof *told);
-    told->total = -1;
-    stand_init(&told->stand, without_keeps, COUNT(without_keeps));
+    memset(scripted, 0, sizeof *scripted);
+    scripted->total = -1;
+    stand_init(&scripted->stand, without_keeps, COUNT(without_keeps));
     if (describe)
-        source_ops.describe = told_describe;
+        source_ops.describe = scripted_describe;
     if (announce)
-        sink_ops.announce = told_announce;
-    stand_ends(&told->stand, &source_ops, &sink_ops);
+        sink_ops.announce = scripted_announce;
+    stand_ends(&scripted->stand, &source_ops, &sink_ops);
 }
 
 static void the_total_goes_from_the_source_to_the_sink(void)
 {
-    struct told told;
+    struct scripted scripted;
 
-    told_init(&told, true, true);
-    told.total = 105010;
-    CHECK_CODE(stand_run(&told.stand, NULL), 0);
-    CHECK_INT(told.plan.total, ==, 105010);
-    CHECK_INT(told.plan.flags, ==, SPARSESTREAM_WITH_HOLES);
-    CHECK_INT(transfer_stats(told.stand.transfer).total, ==, 105010);
-    CHECK_INT(told.describes, ==, 1);
-    CHECK_INT(told.announces, ==, 1);
-    CHECK_CONTENT(&told.stand.taken, &told.stand.content);
-    stand_end(&told.stand);
+    scripted_init(&scripted, true, true);
+    scripted.total = 105010;
+    CHECK_CODE(stand_run(&scripted.stand, NULL), 0);
+    CHECK_INT(scripted.plan.total, ==, 105010);
+    CHECK_INT(scripted.plan.flags, ==, SPARSESTREAM_WITH_HOLES);
+    CHECK_INT(transfer_stats(scripted.stand.transfer).total, ==, 105010);
+    CHECK_INT(scripted.describes, ==, 1);
+    CHECK_INT(scripted.announces, ==, 1);
+    CHECK_CONTENT(&scripted.stand.taken, &scripted.stand.content);
+    stand_end(&scripted.stand);
 }
 
 static void a_sink_may_refuse_what_is_announced(void)
 {
-    struct told told;
+    struct scripted scripted;
 
-    told_init(&told, false, true);
-    told.answer = -EDQUOT;
-    CHECK_CODE(stand_run(&told.stand, NULL), -EDQUOT);
-    CHECK_INT(told.plan.total, ==, -1);
-    CHECK_INT(transfer_error(told.stand.transfer).operation, ==, SPARSESTREAM_OPERATION_OPEN);
-    CHECK_INT(told.stand.from.own_calls + told.stand.to.own_calls, ==, 0);
-    stand_end(&told.stand);
+    scripted_init(&scripted, false, true);
+    scripted.answer = -EDQUOT;
+    CHECK_CODE(stand_run(&scripted.stand, NULL), -EDQUOT);
+    CHECK_INT(scripted.plan.total, ==, -1);
+    CHECK_INT(transfer_error(scripted.stand.transfer).operation, ==, SPARSESTREAM_OPERATION_OPEN);
+    CHECK_INT(scripted.stand.from.own_calls + scripted.stand.to.own_calls, ==, 0);
+    stand_end(&scripted.stand);
 }
 
 static void abilities_are_asked_and_not_guessed(void)
 {
     for (int side = 0; side < 2; side++) {
-        struct told told;
+        struct scripted scripted;
 
         context("side %d", side);
         /* It says that it cannot, though there is a function. */
-        told_init(&told, side == 0, side == 1);
-        told.clear = SPARSESTREAM_WITH_HOLES;
-        CHECK_CODE(stand_run(&told.stand, TRANSFER_OPTIONS(.sparse = SPARSESTREAM_SPARSE_REQUIRED)),
+        scripted_init(&scripted, side == 0, side == 1);
+        scripted.clear = SPARSESTREAM_WITH_HOLES;
+        CHECK_CODE(stand_run(&scripted.stand, TRANSFER_OPTIONS(.sparse = SPARSESTREAM_SPARSE_REQUIRED)),
                    -EOPNOTSUPP);
-        CHECK_INT(told.stand.from.reads + told.stand.to.writes, ==, 0);
-        stand_end(&told.stand);
+        CHECK_INT(scripted.stand.from.reads + scripted.stand.to.writes, ==, 0);
+        stand_end(&scripted.stand);
 
         /* It claims what it has no function for. */
-        told_init(&told, side == 0, side == 1);
-        told.add = side == 0 ? UINT64_C(1) << 40 : SPARSESTREAM_WITH_KEEPS;
-        CHECK_CODE(stand_run(&told.stand, NULL), -EPROTO);
-        CHECK_INT(told.stand.from.reads + told.stand.to.writes, ==, 0);
-        stand_end(&told.stand);
+        scripted_init(&scripted, side == 0, side == 1);
+        scripted.add = side == 0 ? UINT64_C(1) << 40 : SPARSESTREAM_WITH_KEEPS;
+        CHECK_CODE(stand_run(&scripted.stand, NULL), -EPROTO);
+        CHECK_INT(scripted.stand.from.reads + scripted.stand.to.writes, ==, 0);
+        stand_end(&scripted.stand);
     }
     {
-        struct told told;
+        struct scripted scripted;
 
         /* A sink that cannot make holes gets zeros. */
-        told_init(&told, false, true);
-        told.clear = SPARSESTREAM_WITH_HOLES;
-        CHECK_CODE(stand_run(&told.stand, NULL), 0);
-        CHECK_INT(told.stand.to.holes, ==, 0);
-        CHECK_INT(content_size(&told.stand.taken), ==, 105010);
-        stand_end(&told.stand);
+        scripted_init(&scripted, false, true);
+        scripted.clear = SPARSESTREAM_WITH_HOLES;
+        CHECK_CODE(stand_run(&scripted.stand, NULL), 0);
+        CHECK_INT(scripted.stand.to.holes, ==, 0);
+        CHECK_INT(content_size(&scripted.stand.taken), ==, 105010);
+        stand_end(&scripted.stand);
     }
 }
 
 static void both_may_be_asked_by_hand(void)
 {
-    struct told told;
+    struct scripted scripted;
     struct sparsestream_source_info source_info = { .size = sizeof source_info };
     struct sparsestream_sink_info sink_info = { .size = sizeof sink_info };
     struct sparsestream_plan plan = { .size = sizeof plan, .total = 4096 };
 
-    told_init(&told, true, true);
-    told.total = 105010;
-    CHECK_CODE(sparsestream_source_describe(told.stand.source, &source_info), 0);
+    scripted_init(&scripted, true, true);
+    scripted.total = 105010;
+    CHECK_CODE(sparsestream_source_describe(scripted.stand.source, &source_info), 0);
     CHECK_INT(source_info.total, ==, 105010);
     CHECK_INT(source_info.flags, ==, SPARSESTREAM_WITH_HOLES);
-    CHECK_CODE(sparsestream_sink_announce(told.stand.sink, &plan, &sink_info), 0);
-    CHECK_INT(told.plan.total, ==, 4096);
-    CHECK_INT(told.plan.flags, ==, 0);
+    CHECK_CODE(sparsestream_sink_announce(scripted.stand.sink, &plan, &sink_info), 0);
+    CHECK_INT(scripted.plan.total, ==, 4096);
+    CHECK_INT(scripted.plan.flags, ==, 0);
     CHECK_INT(sink_info.flags, ==, SPARSESTREAM_WITH_HOLES);
     plan.flags = SPARSESTREAM_WITH_KEEPS;
-    CHECK_CODE(sparsestream_sink_announce(told.stand.sink, &plan, NULL), -EOPNOTSUPP);
+    CHECK_CODE(sparsestream_sink_announce(scripted.stand.sink, &plan, NULL), -EOPNOTSUPP);
     plan.flags = 1;
-    CHECK_CODE(sparsestream_sink_announce(told.stand.sink, &plan, NULL), -EINVAL);
+    CHECK_CODE(sparsestream_sink_announce(scripted.stand.sink, &plan, NULL), -EINVAL);
     plan = (struct sparsestream_plan) { .size = sizeof plan, .total = -2 };
-    CHECK_CODE(sparsestream_sink_announce(told.stand.sink, &plan, NULL), -EINVAL);
-    stand_end(&told.stand);
+    CHECK_CODE(sparsestream_sink_announce(scripted.stand.sink, &plan, NULL), -EINVAL);
+    stand_end(&scripted.stand);
 }
 
 /* Pieces. */
 
 static void holes_are_made_of_whole_blocks(void)
 {
-    struct told told;
+    struct scripted scripted;
     const struct piece *piece;
     int64_t at = 0;
 
-    told_init(&told, false, true);
-    told.least_block = 4096;
-    CHECK_CODE(stand_run(&told.stand, NULL), 0);
-    CHECK_INT(content_size(&told.stand.taken), ==, 105010);
-    CHECK_INT(told.stand.taken.count, ==, 3);
-    for (size_t i = 0; i < told.stand.taken.count; i++) {
-        piece = &told.stand.taken.pieces[i];
+    scripted_init(&scripted, false, true);
+    scripted.least_block = 4096;
+    CHECK_CODE(stand_run(&scripted.stand, NULL), 0);
+    CHECK_INT(content_size(&scripted.stand.taken), ==, 105010);
+    CHECK_INT(scripted.stand.taken.count, ==, 3);
+    for (size_t i = 0; i < scripted.stand.taken.count; i++) {
+        piece = &scripted.stand.taken.pieces[i];
         if (piece->kind == SPARSESTREAM_HOLE) {
             CHECK_INT(at % 4096, ==, 0);
             CHECK_INT(piece->length % 4096, ==, 0);
@@ -367,8 +367,8 @@ static void holes_are_made_of_whole_blocks(void)
     }
     /* The bytes written in place of the hole are zeros. */
     for (int i = 5000; i < 8192; i++)
-        CHECK_INT(told.stand.taken.bytes[i], ==, 0);
-    stand_end(&told.stand);
+        CHECK_INT(scripted.stand.taken.bytes[i], ==, 0);
+    stand_end(&scripted.stand);
 }
 
 struct pieces {
@@ -950,7 +950,7 @@ static void several_descriptors_are_waited_for(void)
     struct sparsestream_transfer *transfer;
     pthread_t thread;
 
-    /* Who must not wait is told all of them. */
+    /* A caller that must not wait gets all of them. */
     waiter_open(&waiter);
     REQUIRE(sparsestream_source_from_stream(&waiter_ops, &waiter, &source) == 0);
     transfer = new_transfer(source, sink, TRANSFER_OPTIONS(.buffer_size = 4096));

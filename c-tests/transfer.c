@@ -428,7 +428,7 @@ static int on_section(void *opaque, const struct sparsestream_section *section)
         CHECK_INT(section->kind, ==, SPARSESTREAM_HOLE);
         content_add_hole(&seen->content, section->length);
     }
-    /* A section is told once, whole: two of a kind never follow each other. */
+    /* A section is reported once, as a whole: two of a kind are never adjacent. */
     CHECK_INT(seen->content.count, ==, pieces + 1);
     return ++seen->calls == seen->answer_at ? seen->answer : 0;
 }
@@ -790,7 +790,7 @@ static void freed_without_having_run(void)
     CHECK_INT(b.from.aborts + b.to.aborts, ==, 0);
 }
 
-/* The fault's letter, and how its failure is told. */
+/* The letter of the fault, and the error that must be reported. */
 static void check_error(bool callbacks, char letter, int number, int operation, int side,
                         int64_t offset)
 {

@@ -362,7 +362,7 @@ static void a_failure_of_the_transport_is_the_errno_of_both(void)
     close(from);
 }
 
-/* As from a TLS library, whose errors no errno can tell. */
+/* As from a TLS library, whose errors have no errno. */
 static int64_t refused_read(void *opaque, void *buffer, size_t length)
 {
     struct carrier *carrier = opaque;

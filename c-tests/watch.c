@@ -94,7 +94,7 @@ static void *watched_thread(void *opaque)
         return NULL;
     watched->run(watched->argument);
     if (write(watched->ended, &one, sizeof one) != sizeof one)
-        harness_fail(__FILE__, __LINE__, "the watcher cannot be told of the end");
+        harness_fail(__FILE__, __LINE__, "the end cannot be reported to the watcher");
     return NULL;
 }
 

@@ -543,7 +543,7 @@ static void watch_hangup(struct client *client)
         client->watched = event.events;
 }
 
-/* A client that waits for nothing but time must not be woken by its socket, not even by a hang-up. */
+/* A client that waits only for time must not be woken by its socket, not even by a hang-up. */
 static void watch_nothing(struct client *client)
 {
     struct epoll_event event = { .events = EPOLLIN | EPOLLET | EPOLLONESHOT, .data.ptr = client };

@@ -249,7 +249,7 @@ static void show_wrong(const struct stand *stand, const struct daemon *daemon, i
     };
     static const char *const kinds[] = {
         "connected in us", "reused the connection of t", "called, bytes sent", "sent garbage, bytes", "answered, status",
-        "in its middle, at", "went on at", "waited last at", "returned", "ended at",
+        "in its middle, at", "resumed at", "waited last at", "returned", "ended at",
     };
     static const char *const ends[] = { "nothing", "done", "failed" };
     const struct record *record = &stand->records[id];
@@ -407,7 +407,7 @@ static int run(struct stand *stand, const struct options *options, const char *p
 
     snprintf(log, sizeof(log), "%s/log", place);
     snprintf(store, sizeof(store), "%s/store", place);
-    /* A client that has gone counts until the daemon has read what it left: in a burst of cuts that is many. */
+    /* A client that has disconnected counts until the daemon has read what it left: in a burst of cuts that is many. */
     snprintf(limit, sizeof(limit), "%lld", 2 * (long long)options->clients + 8);
     snprintf(stall, sizeof(stall), "%lld", (long long)STALL_MS);
     snprintf(grace, sizeof(grace), "%d", GRACE_MS);

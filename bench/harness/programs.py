@@ -66,7 +66,7 @@ class Programs:
         return json.loads(output(self.path("image"), "map", path))
 
     def compare(self, source, copy):
-        """How a copy differs, as `image compare` tells it."""
+        """The differences of a copy, as `image compare` reports them."""
         done = subprocess.run([self.path("image"), "compare", source, copy], stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, text=True, check=False)
         if not done.stdout:
@@ -76,7 +76,7 @@ class Programs:
     def measure(self, result, command, pids=(), seconds=600, memory=0):
         """Wall and CPU time in nanoseconds, peak memory in bytes, and the words of a failure, of a command.
 
-        So many bytes of memory are touched first; see measure.c.
+        That many bytes of memory are touched first; see measure.c.
         """
         prefix = [self.path("measure"), "-t", str(seconds), "-m", str(memory)]
         for pid in pids:

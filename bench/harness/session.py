@@ -301,7 +301,7 @@ class Session:
             if cold:
                 drop_caches()
             elif key in medium.PLACES:
-                # What others have yet to write, and blocks of the last copy that are discarded.
+                # Dirty pages of other processes, and discarded blocks of the last copy.
                 os.sync()
             memory = memory_of_run(source["allocated"], cold and key not in medium.PLACES) if contender.buffered else 0
             measured = self.programs.measure(os.path.join(place, "measured"), job.command, job.pids, LIMIT_SECONDS,

@@ -58,7 +58,7 @@ class Trace:
 
 
 def attach(pid, log):
-    """Traces a process that runs already, with all its threads, until it is told to stop."""
+    """Traces a running process, with all its threads, until the tracer is stopped."""
     process = subprocess.Popen(["strace", "-f", "-s", "0", "-o", log, "-p", str(pid)], stdin=subprocess.DEVNULL,
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     for line in process.stderr:

@@ -6,7 +6,7 @@
 set -u
 export LC_ALL=C
 
-# A build of cargo or meson inside a test starts from nothing but the user's own settings.
+# A build of cargo or meson inside a test starts from the user's own settings only.
 unset MAKEFLAGS MFLAGS MESON_TEST_ITERATION DESTDIR
 
 tap_count=0

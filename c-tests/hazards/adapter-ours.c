@@ -119,7 +119,7 @@ static int run_and_cancel(sparsestream_transfer *transfer, long after_ms, int64_
     return result;
 }
 
-static void tell(int result, struct outcome *outcome)
+static void report(int result, struct outcome *outcome)
 {
     outcome->result = result;
     snprintf(outcome->message, sizeof(outcome->message), "%s",
@@ -137,7 +137,7 @@ static void ours_copy(const struct request *request, struct outcome *outcome)
             ? run_and_cancel(ends.transfer, request->cancel_ms, &outcome->late_ms)
             : sparsestream_transfer_run(ends.transfer, 0);
     }
-    tell(result, outcome);
+    report(result, outcome);
     free_ends(&ends);
 }
 
@@ -209,7 +209,7 @@ static void ours_receive(const struct content *pieces, size_t count, const struc
             result = run_and_cancel(ends.transfer, request->cancel_ms, &outcome->late_ms);
         }
     }
-    tell(result, outcome);
+    report(result, outcome);
     free_ends(&ends);
 }
 

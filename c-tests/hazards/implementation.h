@@ -28,7 +28,7 @@ struct outcome {
     char message[300];  /* what was said of a failure */
 };
 
-/* Returns 0 when done, 1 to be called again, -EAGAIN when `wait` tells what for, or another negative errno. */
+/* Returns 0 when done, 1 to be called again, -EAGAIN to be called after the event in `wait`, or another negative errno. */
 typedef int step_function(void *state, struct pollfd *wait, int *timeout_ms);
 
 struct implementation {

@@ -205,7 +205,7 @@ static int copy(const struct request *request)
     return error;
 }
 
-static void tell(int result, struct outcome *outcome)
+static void report(int result, struct outcome *outcome)
 {
     outcome->result = result;
     outcome->late_ms = -1;
@@ -215,7 +215,7 @@ static void tell(int result, struct outcome *outcome)
 
 static void naive_copy(const struct request *request, struct outcome *outcome)
 {
-    tell(copy(request), outcome);
+    report(copy(request), outcome);
 }
 
 static void naive_copy_local(const struct request *request, struct outcome *outcome)
@@ -235,7 +235,7 @@ static void naive_copy_local(const struct request *request, struct outcome *outc
             break;
         }
     }
-    tell(error, outcome);
+    report(error, outcome);
 }
 
 static void naive_receive(const struct content *pieces, size_t count, const struct request *request,
@@ -268,7 +268,7 @@ static void naive_receive(const struct content *pieces, size_t count, const stru
         error = receiver_finish(&receiver);
     }
     free(buffer);
-    tell(error, outcome);
+    report(error, outcome);
 }
 
 static void *naive_start(const struct request *request, int *error)

@@ -103,18 +103,18 @@ impl Struct {
         let size = words.len() as u64 * 8;
         // A size beyond the memory would be the caller's lie: nothing can be promised for it,
         // unless it is one that no struct can have.
-        let told = input.size.unwrap_or(size);
-        if told > size && told <= 4096 {
+        let claimed = input.size.unwrap_or(size);
+        if claimed > size && claimed <= 4096 {
             return None;
         }
-        words[0] = told;
+        words[0] = claimed;
         for (bit, at) in functions.iter().enumerate() {
             if let Some(word) = words.get_mut(*at) {
                 let there = input.functions & 1 << bit != 0;
                 *word = if there { never as *const () as usize as u64 } else { 0 };
             }
         }
-        Some(Struct { words, honest: (16..=4096).contains(&told) })
+        Some(Struct { words, honest: (16..=4096).contains(&claimed) })
     }
 
     fn at<T>(&mut self) -> *mut T {
@@ -186,11 +186,11 @@ fuzz_target!(|input: Input| {
                 let answer = sparsestream_transfer_new(source, sink, options, &raw mut transfer);
                 check(answer, transfer.is_null());
                 if matches!(input.which, Which::Stats) {
-                    let told = given.words[0];
+                    let claimed = given.words[0];
                     let stats = given.at::<sparsestream_stats>();
                     let answer = sparsestream_transfer_stats(transfer, stats);
                     assert!(answer == 0 || answer == -libc::EINVAL);
-                    assert_eq!(given.words[0], told, "the size stays the caller's");
+                    assert_eq!(given.words[0], claimed, "the size stays the caller's");
                     sparsestream_transfer_wait(transfer, given.at());
                     sparsestream_transfer_error(transfer, given.at());
                 }
