@@ -65,8 +65,8 @@ static bool has_parameter(const char *uri, const char *name)
 }
 
 /*
- * Refuses to trust a certificate that nobody looks at: libnbd verifies none where the address has no host name, which
- * are sockets that the caller has connected, Unix sockets and AF_VSOCK.
+ * Refuses TLS if the certificate would not be verified: libnbd does not verify it for an address without a host name,
+ * which is a socket that the caller has connected, a Unix socket or AF_VSOCK.
  */
 static int check_verified(const struct address *address, const options_t *options, struct failure *failure)
 {
@@ -84,12 +84,12 @@ static int check_verified(const struct address *address, const options_t *option
 
 static int set_up(struct nbd_handle *handle, const struct address *address, const options_t *options)
 {
-    /* The end of an export may lie within a block: libnbd would refuse to reach it, the server decides. */
+    /* The end of an export may lie within a block: libnbd would refuse a request up to it, so the server decides. */
     const uint32_t strict = LIBNBD_STRICT_MASK & ~LIBNBD_STRICT_ALIGN;
 
     if (nbd_set_strict_mode(handle, strict) < 0 || nbd_add_meta_context(handle, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0)
         return -1;
-    /* The buffer of a read is not looked at unless the read succeeds. */
+    /* The buffer of a read is used only if the read succeeds. */
     if (nbd_set_pread_initialize(handle, false) < 0)
         return -1;
     if (options->export_name != NULL && nbd_set_export_name(handle, options->export_name) < 0)
@@ -150,10 +150,10 @@ void connection_step(struct connection *connection, short events)
     unsigned direction = nbd_aio_get_direction(handle);
     int r = 0;
 
-    /* A connection that broke is reported by whatever is done with it. */
+    /* The next request on a broken connection reports the failure. */
     if ((events & (POLLHUP | POLLERR)) != 0)
         events |= POLLIN | POLLOUT;
-    /* Never without something to read or room to write: libnbd would go into a state in which it sends nothing more. */
+    /* Never called without an event: libnbd would enter a state in which it sends nothing more. */
     if ((events & POLLIN) != 0 && (direction & LIBNBD_AIO_DIRECTION_READ) != 0)
         r = nbd_aio_notify_read(handle);
     else if ((events & POLLOUT) != 0 && (direction & LIBNBD_AIO_DIRECTION_WRITE) != 0)

@@ -99,7 +99,7 @@ static void answer(struct op *op, int error)
 {
     struct sparsestream_request *request = op->owner;
     struct end *end = request->user;
-    /* The bytes of a write beyond the end of the export only fill up its last block. */
+    /* Bytes of a write beyond the end of the export only fill its last block. */
     const int64_t count = op->kind == OP_READ ? op->length : request->length;
 
     if (error != 0)

@@ -22,7 +22,7 @@ static void link_in_flight(struct engine *engine, struct op *op)
     engine->in_flight = op;
 }
 
-/* It is back. `done` is called later, because this may be within libnbd. */
+/* It is answered. `done` is called later, because this may be within libnbd. */
 static void complete(struct op *op, int error)
 {
     struct engine *engine = &op->export->engine;
@@ -82,8 +82,8 @@ static int64_t issue(struct nbd_handle *handle, struct op *op)
 }
 
 /*
- * The connection for the next request; NULL if none is ready. It is the first one that does not have enough to do, else
- * the one with the fewest requests: several connections cost the server threads, and help only where one is too slow.
+ * The connection for the next request; NULL if none is ready. It is the first one with little to do, or, if there is none,
+ * the one with the fewest requests: connections cost the server threads, and help only if one is too slow.
  */
 static struct connection *choose(export_t *export)
 {
@@ -141,7 +141,7 @@ int engine_submit(export_t *export, struct op *op)
 
     if (connection == NULL || export->failure.error != 0)
         return -(export->failure.error != 0 ? export->failure.error : ENOTCONN);
-    /* Nothing is read or written before the status is known: it does not wait for its turn. */
+    /* A block status request does not wait for its turn: no data moves before its answer. */
     if (op->kind != OP_STATUS && connection->in_flight >= (unsigned)export->options.requests)
         return -EAGAIN;
     op->export = export;
@@ -194,10 +194,10 @@ static void check_deadline(export_t *export, struct connection *connection)
     export->engine.stepped(export, connection);
 }
 
-/* Does what poll(2) reports of all connections. Returns whether that was anything. */
+/* Handles the events that poll(2) reports for all connections. Returns whether there were any. */
 static bool step_ready(export_t *export)
 {
-    /* More connections may be started by a step: they have no turn yet. */
+    /* A step may start more connections, which are not polled yet. */
     const unsigned count = export->wanted;
     struct pollfd fds[MOST_CONNECTIONS];
 
@@ -218,7 +218,8 @@ static bool step_ready(export_t *export)
 
 void engine_advance(export_t *export)
 {
-    /* One step takes in one reply. A server that sends without end does not hold up the transfer. */
+    /* One step receives one reply, and the number of steps is limited: a server that never stops must not block the
+     * transfer. */
     for (unsigned i = 0; i < MOST_REQUESTS && step_ready(export); i++)
         continue;
     for (unsigned i = 0; i < export->wanted; i++)

@@ -14,7 +14,7 @@ static int64_t least(int64_t one, int64_t other)
     return one < other ? one : other;
 }
 
-/* A block size of the server; `standard` where it advertised none. */
+/* A block size of the server; `standard` if it advertised none. */
 static int64_t block_size(struct nbd_handle *handle, int kind, int64_t standard)
 {
     int64_t size = nbd_get_block_size(handle, kind);
@@ -46,7 +46,7 @@ static void learn_flags(struct nbd_handle *handle, struct sparsestream_nbd_facts
         uint64_t flag;
     } answers[] = {
         { nbd_is_read_only(handle), SPARSESTREAM_NBD_READ_ONLY },
-        { nbd_can_meta_context(handle, LIBNBD_CONTEXT_BASE_ALLOCATION), SPARSESTREAM_NBD_TELLS_HOLES },
+        { nbd_can_meta_context(handle, LIBNBD_CONTEXT_BASE_ALLOCATION), SPARSESTREAM_NBD_REPORTS_HOLES },
         { nbd_can_zero(handle), SPARSESTREAM_NBD_CAN_ZERO },
         { nbd_can_fast_zero(handle), SPARSESTREAM_NBD_CAN_FAST_ZERO },
         { nbd_can_flush(handle), SPARSESTREAM_NBD_CAN_FLUSH },
@@ -111,8 +111,8 @@ static void review(export_t *export, struct connection *connection)
     } else if (connection->state == CONNECTION_READY &&
                (nbd_get_size(connection->handle) != export->facts.export_size ||
                 nbd_can_meta_context(connection->handle, LIBNBD_CONTEXT_BASE_ALLOCATION) !=
-                    ((export->facts.flags & SPARSESTREAM_NBD_TELLS_HOLES) != 0))) {
-        /* It is not the same export any more. */
+                    ((export->facts.flags & SPARSESTREAM_NBD_REPORTS_HOLES) != 0))) {
+        /* The server offers another export now. */
         connection_close(connection);
     }
 }
@@ -171,7 +171,7 @@ int export_wait(export_t *export)
     return r;
 }
 
-/* Makes the strings the export's own. */
+/* Copies the strings, which the export then owns. */
 static int own_strings(options_t *options)
 {
     const char **strings[] = { &options->export_name, &options->tls_certificates, &options->tls_psk_file,

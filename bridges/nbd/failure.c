@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Failures in words, libnbd's included. */
+/* Failures as text, including those of libnbd. */
 
 #include "internal.h"
 
@@ -45,7 +45,7 @@ int failure_take(struct failure *failure)
 {
     int error = nbd_get_errno();
 
-    /* A connection that broke while a request was sent leaves no words. */
+    /* A connection that broke while a request was sent leaves no text. */
     if (error == 0 && nbd_get_error() == NULL)
         return failure_set(failure, ECONNRESET, "the connection to the server broke");
     /* A failure without an errno is one of the protocol. EAGAIN or EINTR would be repeated for ever. */

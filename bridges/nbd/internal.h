@@ -122,7 +122,7 @@ struct op {
     void (*extents)(struct op *op, const uint32_t *entries, size_t count);
     void *owner;
 
-    /* The engine's. */
+    /* Set by the engine. */
     enum op_state state;
     int error;
     export_t *export;

@@ -103,7 +103,7 @@ static bool add_run(struct step *step, int64_t end, bool hole)
     return true;
 }
 
-/* Adds a hole from the end of the runs to `end`, but the parts of blocks at its ends as data. */
+/* Adds a hole from the end of the runs to `end`. Incomplete blocks at its ends are added as data. */
 static bool add_hole(struct step *step, int64_t end)
 {
     const struct map *map = step->map;
@@ -143,7 +143,7 @@ static void take_extents(struct op *op, const uint32_t *entries, size_t count)
     }
 }
 
-/* Takes the rest of a range that can be read at once as data, if the answers are that small all the time. */
+/* Takes the rest of a range that one request can read for data, if all answers are that small. */
 static void skip_questions(struct step *step)
 {
     struct map *map = step->map;
@@ -175,7 +175,7 @@ static void take_answer(struct op *op, int error)
     }
     if (error != 0 && map->export->failure.error != 0)
         map->error = error;
-    /* An empty answer would be the same the next time. */
+    /* The next answer would be empty too. */
     if (error != 0 || step->known == op->offset) {
         map->useless = true;
         return;
@@ -187,7 +187,7 @@ static void take_answer(struct op *op, int error)
         map->ahead *= 2;
 }
 
-/* Asks for the rest of a step, of which everything that is known was used. */
+/* Asks for the rest of a step whose known part was used. */
 static int ask(struct step *step)
 {
     int r;
@@ -209,7 +209,7 @@ static int ask(struct step *step)
     return r;
 }
 
-/* Asks for further steps, as far as that is worth it. Returns 0 or a negative errno. */
+/* Asks for further steps, if that pays off. Returns 0 or a negative errno. */
 static int ask_ahead(struct map *map)
 {
     while (map->used < map->ahead && map->asked < map->end && !map->useless) {
@@ -217,7 +217,7 @@ static int ask_ahead(struct map *map)
         int64_t left = map->end - map->asked;
         int r;
 
-        /* A request is a multiple of the block, but for the end of the export. */
+        /* A request is a multiple of the block, except at the end of the export. */
         if (left % map->block != 0 && map->end != map->export->facts.export_size)
             left += map->block - left % map->block;
         if (left > map->export->facts.export_size - map->asked)
@@ -268,7 +268,7 @@ int map_section(struct map *map, int64_t offset, bool *hole, int64_t *length)
     int r = find_step(map, offset, &step);
 
     if (r < 0 && map->export->failure.error == 0 && r != -EAGAIN) {
-        /* libnbd did not even send it. */
+        /* libnbd did not send it. */
         map->useless = true;
         r = 0;
     }

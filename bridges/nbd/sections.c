@@ -91,7 +91,7 @@ int sparsestream_nbd_map(struct sparsestream_nbd *export, int64_t offset, int64_
                       (long long)export->facts.export_size);
     if (length == 0)
         length = room;
-    if ((export->facts.flags & SPARSESTREAM_NBD_TELLS_HOLES) == 0)
+    if ((export->facts.flags & SPARSESTREAM_NBD_REPORTS_HOLES) == 0)
         return report_data(section, opaque, offset, length);
     map = map_new(export, offset, offset + length, 0);
     if (map == NULL)

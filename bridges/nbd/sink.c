@@ -15,7 +15,7 @@ struct sink {
     struct zeroes *zeroes;
 };
 
-/* Whether holes are asked for. Where they are not, the transfer writes zeros. */
+/* Whether holes are requested. If not, the transfer writes zeros. */
 static bool makes_holes(const struct end *end)
 {
     const uint64_t flags = end->export->facts.flags;

@@ -23,7 +23,7 @@ static int describe(void *opaque, struct sparsestream_async_info *info)
 
     if (r < 0)
         return r;
-    if ((facts->flags & SPARSESTREAM_NBD_TELLS_HOLES) == 0 || (end->options.flags & SPARSESTREAM_IGNORE_MAP) != 0)
+    if ((facts->flags & SPARSESTREAM_NBD_REPORTS_HOLES) == 0 || (end->options.flags & SPARSESTREAM_IGNORE_MAP) != 0)
         return 0;
     info->flags = SPARSESTREAM_WITH_HOLES;
     stop = facts->export_size;
@@ -48,7 +48,7 @@ static int section(void *opaque, struct sparsestream_section *section)
     }
     r = map_section(source->map, section->offset, &hole, &section->length);
     if (r == -EAGAIN) {
-        /* While no request is in flight, the answer is received only here. */
+        /* While no READ is in flight, the answer is received only here. */
         engine_advance(export);
         r = map_section(source->map, section->offset, &hole, &section->length);
     }

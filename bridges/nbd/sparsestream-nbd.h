@@ -74,7 +74,7 @@ typedef struct sparsestream_nbd_options {
 /* The export cannot be written. */
 #define SPARSESTREAM_NBD_READ_ONLY 1
 /* The server reports where the export has holes (base:allocation). */
-#define SPARSESTREAM_NBD_TELLS_HOLES 2
+#define SPARSESTREAM_NBD_REPORTS_HOLES 2
 /* The server can zero a range without receiving the zeros (CAN_ZERO), and can refuse if that is not faster than writing
  * (CAN_FAST_ZERO). */
 #define SPARSESTREAM_NBD_CAN_ZERO 4

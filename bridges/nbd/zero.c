@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Zeros by policy: the server is asked to zero a range, and where it refuses, zeros are written. */
+/* Zeros by policy: the server is asked to zero a range, and if it refuses, zeros are written. */
 
 #include "internal.h"
 

@@ -102,7 +102,7 @@ static void four_transfers_in_one_epoll_loop(void)
     close(epoll);
 }
 
-static void an_export_that_is_opened_without_waiting_tells_when_it_is_ready(void)
+static void an_export_that_is_opened_without_waiting_reports_when_it_is_ready(void)
 {
     struct server server;
     struct sparsestream_nbd_facts facts = { .size = sizeof facts };
@@ -123,8 +123,8 @@ static void an_export_that_is_opened_without_waiting_tells_when_it_is_ready(void
     CHECK_INT(r, ==, 0);
     CHECK_INT(facts.export_size, ==, 5 * MiB);
     CHECK_INT(facts.connections, >=, 1);
-    CHECK_INT(facts.flags & (SPARSESTREAM_NBD_CAN_ZERO | SPARSESTREAM_NBD_CAN_FLUSH | SPARSESTREAM_NBD_TELLS_HOLES),
-              ==, SPARSESTREAM_NBD_CAN_ZERO | SPARSESTREAM_NBD_CAN_FLUSH | SPARSESTREAM_NBD_TELLS_HOLES);
+    CHECK_INT(facts.flags & (SPARSESTREAM_NBD_CAN_ZERO | SPARSESTREAM_NBD_CAN_FLUSH | SPARSESTREAM_NBD_REPORTS_HOLES),
+              ==, SPARSESTREAM_NBD_CAN_ZERO | SPARSESTREAM_NBD_CAN_FLUSH | SPARSESTREAM_NBD_REPORTS_HOLES);
     CHECK_INT(facts.flags & (SPARSESTREAM_NBD_READ_ONLY | SPARSESTREAM_NBD_ENCRYPTED), ==, 0);
     sparsestream_nbd_free(export);
     server_stop(&server);
@@ -148,6 +148,6 @@ static void a_stopped_server_fails_the_transfer_that_waits_for_it(void)
 
 TESTS(
     CASE(four_transfers_in_one_epoll_loop),
-    CASE(an_export_that_is_opened_without_waiting_tells_when_it_is_ready),
+    CASE(an_export_that_is_opened_without_waiting_reports_when_it_is_ready),
     CASE(a_stopped_server_fails_the_transfer_that_waits_for_it),
 )

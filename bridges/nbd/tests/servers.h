@@ -23,7 +23,7 @@ struct server {
 /* Starts nbdkit with these arguments, and waits until it is ready. */
 void nbdkit_start(struct server *server, const char *const *arguments);
 #define NBDKIT(server, ...) nbdkit_start(server, (const char *const[]){ __VA_ARGS__, NULL })
-/* A port of the loopback that nobody listens on. */
+/* A port of the loopback on which no process listens. */
 int free_port(void);
 /* As nbdkit_start, at this port of the loopback. */
 void nbdkit_start_tcp(struct server *server, int port, const char *const *arguments);
