@@ -15,7 +15,7 @@ static int wait_for_end(struct sparsestream_transfer *transfer, failure_t *failu
 
     if (r < 0)
         return error_set(failure, r, "%s", sparsestream_last_error());
-    /* Only the owner of that end knows. */
+    /* Only the owner of that end knows its event. */
     if (wait.count == 0 && wait.timeout_ms < 0)
         return error_set(failure, -EAGAIN, "the %s is not ready, and names nothing to wait for",
                          wait.side == SPARSESTREAM_SIDE_SOURCE ? "source" : "sink");
@@ -30,7 +30,7 @@ int run_to_end(struct sparsestream_source *source, struct sparsestream_sink *sin
                const struct sparsestream_transfer_options *options, struct sparsestream_stats *stats,
                failure_t *failure)
 {
-    struct sparsestream_error told = { .size = sizeof(told), .offset = -1 };
+    struct sparsestream_error reported = { .size = sizeof(reported), .offset = -1 };
     struct sparsestream_transfer *transfer = NULL;
     struct sigpipe saved;
     int waited = 0, r;
@@ -47,8 +47,8 @@ int run_to_end(struct sparsestream_source *source, struct sparsestream_sink *sin
     if (stats != NULL)
         sparsestream_transfer_stats(transfer, stats);
     if (r < 0) {
-        sparsestream_transfer_error(transfer, &told);
-        error_add_transfer(failure, r, &told);
+        sparsestream_transfer_error(transfer, &reported);
+        error_add_transfer(failure, r, &reported);
     } else {
         error_clear(failure);
     }
@@ -57,7 +57,7 @@ int run_to_end(struct sparsestream_source *source, struct sparsestream_sink *sin
     return r;
 }
 
-/* Checks and copies what the caller gave. Returns 0 or a negative errno. */
+/* Checks and copies the arguments of the caller. Returns 0 or a negative errno. */
 static int begin(struct lv_stream *lv, virStreamPtr stream, const options_t *given, uint64_t flags,
                  options_t *options, struct sparsestream_transfer_options *transfer, failure_t *failure)
 {

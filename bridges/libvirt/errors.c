@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* libvirt's errors as errno, and its words, which the next call into libvirt resets. */
+/* libvirt's errors as errno, and their text, which the next call into libvirt resets. */
 
 #include "internal.h"
 
@@ -46,11 +46,11 @@ int sparsestream_libvirt_errno(const virError *error)
     if (error == NULL || error->code == VIR_ERR_OK)
         return 0;
     if (error->code == VIR_ERR_SYSTEM_ERROR) {
-        const int told = error->int1;
+        const int code = error->int1;
 
-        if (told <= 0 || told > MOST_ERRNO || told == EAGAIN || told == EINTR)
+        if (code <= 0 || code > MOST_ERRNO || code == EAGAIN || code == EINTR)
             return EIO;
-        return told;
+        return code;
     }
     /* "client socket is closed", "connection closed due to keepalive timeout" and their like have no code of their own. */
     if (error->code == VIR_ERR_INTERNAL_ERROR && error->domain == VIR_FROM_RPC)
@@ -87,17 +87,17 @@ int error_set(failure_t *failure, int error, const char *format, ...)
     return error;
 }
 
-void error_add_transfer(failure_t *failure, int error, const struct sparsestream_error *told)
+void error_add_transfer(failure_t *failure, int error, const struct sparsestream_error *reported)
 {
     /* An end that the transfer aborted because of the other keeps no failure of its own. */
     if (failure->code != -error)
         error_clear(failure);
     failure->code = -error;
-    failure->side = told->side;
-    failure->operation = told->operation;
-    failure->offset = told->code == 0 ? -1 : told->offset;
-    if (told->message[0] != '\0')
-        snprintf(failure->message, sizeof(failure->message), "%s", told->message);
+    failure->side = reported->side;
+    failure->operation = reported->operation;
+    failure->offset = reported->code == 0 ? -1 : reported->offset;
+    if (reported->message[0] != '\0')
+        snprintf(failure->message, sizeof(failure->message), "%s", reported->message);
 }
 
 void error_clear(failure_t *failure)

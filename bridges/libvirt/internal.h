@@ -29,7 +29,7 @@ int error_take(failure_t *failure);
 /* Sets a failure that is not one of libvirt. Returns `error`, which is negative. */
 int error_set(failure_t *failure, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* Adds the transfer's failure. Its message comes from the end that failed, and includes libvirt's. */
-void error_add_transfer(failure_t *failure, int error, const struct sparsestream_error *told);
+void error_add_transfer(failure_t *failure, int error, const struct sparsestream_error *reported);
 void error_clear(failure_t *failure);
 /* Copies `failure` to the caller's struct, in the size of that struct. */
 void error_give(const failure_t *failure, failure_t *out);

@@ -13,7 +13,7 @@
 
 /* More than the one message that libvirt's client reads in a round of the event loop. */
 #define BUDGET (4 * SPARSESTREAM_LIBVIRT_MESSAGE)
-/* The longest that the event loop is held up in one round, and how often a cancel is looked for meanwhile. */
+/* The longest time that one round takes from the event loop, and the interval of checks for a cancel in it. */
 #define HOLD_MS 1000
 #define SLICE_MS 50
 /* As many as a transfer can wait for. */
@@ -231,7 +231,7 @@ static enum next wait_for(job_t *job, int64_t until, int *error)
     return NEXT_WAIT;
 }
 
-/* Runs the transfer as far as it goes now. Returns 1 if it waits, else its result. */
+/* Runs the transfer until it waits or ends. Returns 1 if it waits, or its result. */
 static int run(job_t *job)
 {
     const int64_t until = now_ms() + HOLD_MS;
@@ -274,19 +274,19 @@ static void settle(job_t *job)
 
 static void end(job_t *job, int result)
 {
-    struct sparsestream_error told = { .size = sizeof(told), .offset = -1 };
+    struct sparsestream_error reported = { .size = sizeof(reported), .offset = -1 };
     const int why = atomic_load(&job->ending);
 
     /* A transfer that finished before it was asked to end has succeeded. */
     if (result == -ECANCELED && why != 0)
         result = -why;
     if (result < 0) {
-        sparsestream_transfer_error(job->transfer, &told);
+        sparsestream_transfer_error(job->transfer, &reported);
         if (why != 0 && why != ECANCELED && result == -why)
             error_set(&job->failure, result, "the connection to the daemon is lost%s",
                       why == ETIMEDOUT ? ": it does not answer" : "");
         else
-            error_add_transfer(&job->failure, result, &told);
+            error_add_transfer(&job->failure, result, &reported);
     } else {
         error_clear(&job->failure);
     }

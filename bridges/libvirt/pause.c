@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
  * libvirt's client reads from its socket whenever the event loop finds it readable, and queues what comes for a stream
- * without a limit. The one way to stop it is to hold up the event loop. It reads one message in each round.
+ * without a limit. The only way to stop it is to delay the event loop. It reads one message in each round.
  *
- * A loop that is held up reads nothing, and then the stream's reader reads the socket itself, with several times the
- * system calls. So the loop is left alone as long as the reader finds the queue empty between two looks. Otherwise the
- * loop is held up until the queue is empty, but for a round after each batch that the reader has taken.
+ * A delayed loop reads nothing, and then the stream's reader reads the socket itself, with several times the system
+ * calls. So the loop is not delayed as long as the reader finds the queue empty between two checks. Otherwise the
+ * loop is delayed until the queue is empty, except for a round after each batch that the reader has taken.
  */
 
 #include "internal.h"
@@ -30,7 +30,7 @@
 /* A batch is two calls of the reader at least, and this many bytes or this much time. */
 #define BATCH SPARSESTREAM_LIBVIRT_MESSAGE
 #define ROUND_NS 5000000
-/* The longest that the loop is held up. Keepalive messages wait as long. */
+/* The longest delay of the loop. Keepalive messages wait as long. */
 #define MOST_NS 1000000000
 
 struct pause {

@@ -233,9 +233,9 @@ static int finish_stream(struct lv_stream *stream)
     return r < 0 ? error_take(stream->failure) : 0;
 }
 
-/* The table: each failure with its words. */
+/* The table: each failure with its text. */
 
-static int64_t tell(const struct lv_stream *stream, int64_t result)
+static int64_t with_text(const struct lv_stream *stream, int64_t result)
 {
     if (result < 0 && result != -EAGAIN && result != SPARSESTREAM_AT_HOLE)
         sparsestream_set_error((int) -result, SPARSESTREAM_OPERATION_NONE, -1, stream->failure->message);
@@ -244,27 +244,27 @@ static int64_t tell(const struct lv_stream *stream, int64_t result)
 
 static int64_t op_send(void *stream, const void *buffer, size_t length)
 {
-    return tell(stream, send_data(stream, buffer, length));
+    return with_text(stream, send_data(stream, buffer, length));
 }
 
 static int64_t op_send_hole(void *stream, int64_t length)
 {
-    return tell(stream, send_hole(stream, length));
+    return with_text(stream, send_hole(stream, length));
 }
 
 static int64_t op_recv(void *stream, void *buffer, size_t length)
 {
-    return tell(stream, receive_data(stream, buffer, length));
+    return with_text(stream, receive_data(stream, buffer, length));
 }
 
 static int op_recv_hole(void *stream, int64_t *length)
 {
-    return (int) tell(stream, receive_hole(stream, length));
+    return (int) with_text(stream, receive_hole(stream, length));
 }
 
 static int op_finish(void *stream)
 {
-    return (int) tell(stream, finish_stream(stream));
+    return (int) with_text(stream, finish_stream(stream));
 }
 
 static void op_abort(void *stream, int error)

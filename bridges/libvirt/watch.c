@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Tells the jobs of a connection when it is lost. */
+/* Reports the loss of a connection to its jobs. */
 
 #include "internal.h"
 

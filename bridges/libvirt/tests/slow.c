@@ -151,7 +151,7 @@ static void slightly_slow_sink_is_bounded(void)
     CHECK_INT(download_slowly(&(struct slow) { .delay_us = 300 }, 0, SLOW_SIZE, NULL), <, BOUND_KIB);
 }
 
-/* The longest that the loop may be held up, with time for a busy machine to run it. */
+/* The longest delay of the loop that is allowed, with time for a busy machine to run it. */
 #define LONGEST_MS (1000 + 400 * harness_slowness())
 
 static void very_slow_sink_is_bounded(void)
@@ -304,7 +304,7 @@ static void note(struct sparsestream_libvirt_job *job, int result, const struct 
     *(bool *) opaque = true;
 }
 
-/* The job needs the rounds of a loop that the blocking download holds up. */
+/* The job needs the rounds of a loop that the blocking download delays. */
 static void job_beside_a_blocking_download(void)
 {
     struct slow fast = { .delay_us = 0 };
