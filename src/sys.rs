@@ -1,8 +1,7 @@
 //! Every system call, each a small safe function. The only unsafe code outside `ffi`.
 //!
-//! Nothing is retried and nothing is decided here: an errno is handed back as it came, `EINTR`
-//! and `EAGAIN` included. All calls go through one gate, `call`, where a test build can make
-//! any of them fail.
+//! Nothing is retried and nothing is decided here: each errno is returned, `EINTR` and `EAGAIN` included. All
+//! calls go through one gate, `call`, where a test build can make any of them fail.
 //!
 //! | module | subject |
 //! |---|---|
@@ -13,10 +12,10 @@
 //! | `zeros` | zeros that are written without a buffer of them |
 //! | `space` | holes and zeros in files and block devices |
 //! | `bytes` | pipes, sockets and character devices |
-//! | `passing` | data that is passed on within the kernel |
+//! | `passing` | data that moves within the kernel |
 //! | `waiting` | descriptors to wait for, and time |
 //! | `cancellation` | whether the thread can be cancelled |
-//! | `allocate`, [`memory`] | memory that may not be there; memory of which parts have owners |
+//! | `allocate`, [`memory`] | allocations that may fail; memory whose parts have owners |
 //! | [`uring`], [`no_uring`] | rings of io_uring, and machines without |
 
 #![allow(unsafe_code)]
@@ -69,7 +68,7 @@ use libc::c_int;
 /// The result of a system call: its value, or the errno.
 pub type Sys<T> = Result<T, i32>;
 
-/// A file descriptor. It is never owned here.
+/// A file descriptor, owned by the caller.
 pub type Fd = c_int;
 
 /// The system calls, as the injector names them.
@@ -147,7 +146,7 @@ fn errno() -> i32 {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }
 
-/// Runs something that may change errno, and restores it: a signal handler must not change it.
+/// Runs something that may change errno, and restores errno: a signal handler must not change it.
 pub fn keep_errno(body: impl FnOnce()) {
     // SAFETY: the place belongs to this thread, and lives as long as that.
     let place = unsafe { libc::__errno_location() };
@@ -158,8 +157,8 @@ pub fn keep_errno(body: impl FnOnce()) {
     unsafe { *place = before };
 }
 
-/// Whether an errno means that the system does not know a call, or a sandbox does not allow it. Some
-/// launchers answer `EPERM` for all that they do not know.
+/// Whether an errno means that the kernel does not know a call, or that a sandbox forbids it. Some launchers
+/// return `EPERM` for every call that they do not know.
 #[must_use]
 pub fn is_refusal(errno: i32) -> bool {
     matches!(
@@ -173,7 +172,7 @@ fn offset(value: u64) -> Sys<off_t> {
     off_t::try_from(value).map_err(|_| libc::EOVERFLOW)
 }
 
-/// An errno in the system's words, in the thread's language: strerror_r(3).
+/// The system's text for an errno, in the thread's language: strerror_r(3).
 pub fn words(errno: i32, buffer: &mut [u8; 96]) -> &str {
     // SAFETY: the buffer is writable for its length, and the result is ended by a NUL byte.
     unsafe { libc::strerror_r(errno, buffer.as_mut_ptr().cast(), buffer.len()) };

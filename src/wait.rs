@@ -5,12 +5,12 @@ use crate::sys::{self, Fd};
 pub use crate::sys::{Watched, Woken};
 use std::time::Duration;
 
-/// Descriptors of which one has to become ready, or a time that has to pass.
+/// A wait until one of several descriptors is ready, or until a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watch {
     entries: [Watched; Watch::MOST],
     count: usize,
-    /// The time after which it is over in any case.
+    /// The time at which it is over in any case.
     pub timeout: Option<Duration>,
 }
 
@@ -42,7 +42,7 @@ impl Watch {
         place.map(|place| *place = watched).is_some()
     }
 
-    /// Either of two.
+    /// A wait for either of two.
     #[must_use]
     pub fn or(mut self, other: &Watch) -> Self {
         for watched in other.descriptors() {
@@ -67,8 +67,8 @@ impl Watch {
         Watch { timeout: self.timeout.into_iter().chain(timeout).min(), ..self }
     }
 
-    /// Waits until it is over, or `bell` can be read: poll(2). Ending early is harmless: whoever waits tries
-    /// again. Where poll(2) is forbidden it naps.
+    /// Waits until it is over, or `bell` is readable: poll(2). It may end early, because the caller tries again. If
+    /// poll(2) is forbidden, it sleeps for a short time.
     pub fn rest(&self, bell: Option<Fd>) -> sys::Sys<Woken> {
         match sys::poll_any(self.descriptors(), bell, self.timeout) {
             Ok(woken) => Ok(woken),
@@ -114,10 +114,10 @@ impl Wait {
     pub const NOTHING: Wait = Wait { side: Side::None, watch: Watch::time(Duration::ZERO) };
 }
 
-/// Between two attempts where a descriptor cannot be waited for.
+/// The time between two attempts if a descriptor cannot be polled.
 const NAP: Duration = Duration::from_millis(5);
 
-/// Whether a descriptor is in blocking mode. Asked anew each time: whoever shares it may change that.
+/// Whether a descriptor is in blocking mode. Asked each time, because another owner may change that.
 pub(crate) fn blocks(fd: Fd) -> bool {
     sys::flags(fd).map_or(true, |flags| flags & libc::O_NONBLOCK == 0)
 }

@@ -21,7 +21,7 @@ pub const POLLED_AT_ONCE: usize = 8;
 pub enum Woken {
     /// A descriptor is ready, or may be.
     Ready,
-    /// The bell can be read.
+    /// The bell is readable.
     Bell,
     /// The time is over.
     Time,
@@ -36,11 +36,10 @@ pub fn poll(fd: Fd, events: i16, time: Duration) -> Sys<i16> {
     Ok(entry.revents)
 }
 
-/// Waits until one of the descriptors has one of its events, or an error, or `bell` can be read, or the time
-/// is over: poll(2). Returns the one that ended it.
+/// Waits until one of the descriptors has one of its events, or an error, or `bell` is readable, or the time is
+/// over: poll(2). Returns the reason.
 ///
-/// A descriptor that is not open is EBADF. poll(2) returns at once for it, so that whoever waits again
-/// would spin.
+/// Fails with EBADF if a descriptor is not open: poll(2) would return at once, and the caller would spin.
 pub fn poll_any(watched: &[Watched], bell: Option<Fd>, time: Option<Duration>) -> Sys<Woken> {
     let mut entries = [libc::pollfd { fd: -1, events: 0, revents: 0 }; POLLED_AT_ONCE + 1];
     let count = watched.len().min(POLLED_AT_ONCE);
@@ -63,7 +62,7 @@ pub fn poll_any(watched: &[Watched], bell: Option<Fd>, time: Option<Duration>) -
     })
 }
 
-/// Milliseconds for poll(2), rounded up: to come back early is to come back twice.
+/// Milliseconds for poll(2), rounded up: after an early return the wait would be made twice.
 fn milliseconds(time: Duration) -> c_int {
     c_int::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX)
 }

@@ -1,8 +1,8 @@
-//! Ends a transfer from outside, from any thread, also while it waits.
+//! Ends a transfer from outside, from any thread, even while it waits.
 //!
 //! A run that waits for long makes an eventfd, the bell, and polls it together with the descriptors of its
-//! ends. Whoever asks for the end sets `pulled`, and then rings the bell if there is one. The run makes its
-//! bell, and then looks at `pulled`. A fence between the two on each side has one of them see the other.
+//! ends. To end it, a thread sets `pulled` and then rings the bell, if there is one. The run makes its bell
+//! and then reads `pulled`. With a fence between the two steps on both sides, one side sees the other.
 
 use crate::error::Error;
 use crate::sys::{self, Sys};
@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-/// Most waits are over by then, and need no bell. No cancel is delayed by more.
+/// A wait that takes longer gets a bell. No cancel is delayed by more.
 const SHORT: Duration = Duration::from_millis(10);
 
-/// Between two looks at `pulled` where no bell is to be had.
+/// The interval of checks of `pulled` if the bell cannot be made.
 const GLANCE: Duration = Duration::from_millis(50);
 
 /// The switch that ends a transfer.
@@ -24,7 +24,7 @@ pub struct Control {
     pulled: AtomicBool,
     /// The reason, if it is not a cancel.
     reason: Mutex<Option<Error>>,
-    /// An eventfd that can be read once the end was asked for, if a run has made one.
+    /// An eventfd that is readable once the end was asked for, if a run has made one.
     bell: OnceLock<OwnedFd>,
 }
 
@@ -64,7 +64,7 @@ impl Control {
 
     /// Waits until this is over or an end is asked for. It may come back earlier.
     pub(super) fn rest(self: &Arc<Self>, watch: &Watch) -> Sys<()> {
-        // Nobody else can ask for it.
+        // No other thread can ask for it.
         if Arc::strong_count(self) == 1 {
             return watch.rest(None).map(drop);
         }

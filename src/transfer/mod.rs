@@ -6,14 +6,14 @@
 //!              +---------+----------+-------+----------+--------------+--- fail ---+
 //! ```
 //!
-//! | module | its one job |
+//! | module | subject |
 //! |---|---|
 //! | this one | runs steps until the budget is used, an end is not ready, or all is done |
-//! | `options` | what the caller decides |
+//! | `options` | the options of the caller |
 //! | `stages` | the stages, and one step of each |
 //! | `flow` | moves the stream, piece by piece |
 //! | `gap` | a hole that has come and was not made yet |
-//! | `ladder` | which way the next piece moves, and which ways are given up |
+//! | `ladder` | the ways in which data moves, and which are given up |
 //! | `window` | several requests in flight |
 //! | `zeros` | finds zeros in data |
 //! | `pool` | the memory |
@@ -22,7 +22,7 @@
 //! | `meter` | statistics, sections, progress |
 //! | `patience` | an end that is not ready |
 //! | `control` | cancel and failure from outside, which wake a run that waits |
-//! | `turn` | what one step works with |
+//! | `turn` | the ends, counters and time of one step |
 
 mod compare;
 mod control;
@@ -54,10 +54,10 @@ use std::sync::Arc;
 use std::time::Instant;
 use turn::{STEP_COST, Turn};
 
-/// One step moves no more than this, so that a cancel acts in time.
+/// The most bytes that one step moves, so that a cancel acts in time.
 const STEP_MOST: u64 = 16 << 20;
 
-/// A transfer. Its two ends are handed in for each run.
+/// A transfer. Its two ends are passed to each run.
 #[derive(Debug)]
 pub struct Transfer {
     course: Course,
@@ -105,7 +105,7 @@ impl Transfer {
         self.ended().and_then(Result::err)
     }
 
-    /// Whether it was run and has not ended, so that its ends are still owed a finish or an abort.
+    /// Whether it was run and has not ended, so that its ends were not finished or aborted yet.
     #[must_use]
     pub fn under_way(&self) -> bool {
         !matches!(self.course.stage(), Stage::New | Stage::Ended(_))

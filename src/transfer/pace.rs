@@ -1,4 +1,4 @@
-//! How fast a transfer may go and how late an end may be. It is given the time and reads no clock.
+//! The rate of a transfer, and its limits for late ends. The time is passed in: no clock is read.
 
 use super::options::Options;
 use crate::trace;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// How far a transfer may be ahead of its rate.
 const BURST: Duration = Duration::from_millis(100);
 
-/// The least that a rate allows at once.
+/// The fewest bytes that a rate allows at once.
 const LEAST: u64 = 4096;
 
 /// A limit of time, if there is one.
@@ -35,9 +35,9 @@ pub(super) struct Pace {
     rate: u64,
     stall: Limit,
     idle: Limit,
-    /// When data may move again.
+    /// The time at which data may move again.
     free_at: Instant,
-    /// When something last moved.
+    /// The time at which something last moved.
     last_move: Instant,
     /// Signs of life that the peers of both ends have given, and when the last of them was seen.
     signs: (u64, Instant),
@@ -99,7 +99,7 @@ impl Pace {
         new
     }
 
-    /// How long an end may still be late, if there is a limit.
+    /// The time that is left to a late end, if there is a limit.
     pub(super) fn time_left(&self, now: Instant) -> std::result::Result<Option<Duration>, Late> {
         let alive = self.last_move.max(self.signs.1);
         let limits = [

@@ -9,7 +9,7 @@ use crate::wait::{Wait, Waiting, Watch};
 use std::time::{Duration, Instant};
 
 impl Turn<'_> {
-    /// Sends what the sink's peer was not sent yet. Returns whether nothing is kept back.
+    /// Sends buffered bytes to the sink's peer. Returns whether none are left.
     pub(super) fn flush(&mut self) -> Result<bool> {
         let now = Instant::now();
         match self.sink.peer().map_or(Ok(()), |peer| peer.flush(now)) {
@@ -19,7 +19,7 @@ impl Turn<'_> {
         }
     }
 
-    /// Takes notice of the signs of life that both peers have given.
+    /// Counts the signs of life of both peers.
     pub(super) fn see_signs(&mut self, now: Instant) {
         let source = self.source.peer().map_or(0, |peer| peer.signs());
         let sink = self.sink.peer().map_or(0, |peer| peer.signs());
@@ -28,8 +28,7 @@ impl Turn<'_> {
         }
     }
 
-    /// Has the source show its peer that it is there, if that is due. It never waits, and its failure shows when
-    /// it is read.
+    /// Sends a sign of life to the source's peer, if one is due. It never waits; the next read reports a failure.
     fn show_life(&mut self, now: Instant) {
         if let Some(peer) = self.source.peer() {
             let _ = peer.flush(now);
@@ -43,7 +42,7 @@ impl Turn<'_> {
         Some(due.saturating_duration_since(now))
     }
 
-    /// Waits until a time, or has the caller wait: by an error that would block, and [`Turn::wait`].
+    /// Waits until a time, or lets the caller wait: with an error that would block, and [`Turn::wait`].
     pub(super) fn wait_until(&mut self, when: Instant, patience: Patience) -> Result<()> {
         self.trace(Event::Limit(Limit::Rate));
         self.flush()?;
@@ -61,15 +60,15 @@ impl Turn<'_> {
         self.rest(&Watch::time(left), Side::None)
     }
 
-    /// An end answered `EINTR` and is asked again, unless it is too late: a peer that never stops sending
-    /// nothing is never waited for.
+    /// An end returned `EINTR` and is called again, unless it is too late: there is no wait in which a limit of
+    /// time would end it.
     pub(super) fn is_in_time(&mut self, side: Side) -> Result<()> {
         let now = Instant::now();
         self.see_signs(now);
         self.late_in(now, side).map(drop)
     }
 
-    /// How long this side may still be late, if there is a limit; an error if it is too late.
+    /// The time that is left to this side, if there is a limit; an error if it is too late.
     fn late_in(&mut self, now: Instant, side: Side) -> Result<Option<Duration>> {
         self.pace.time_left(now).map_err(|Late { which, waited_ms }| {
             self.trace(Event::Limit(which));
@@ -77,10 +76,10 @@ impl Turn<'_> {
         })
     }
 
-    /// Waits for an end that answered `EAGAIN` with this error, or has the caller wait: by the same error, and
+    /// Waits for an end that returned this error, `EAGAIN`, or lets the caller wait: with the same error, and
     /// [`Turn::wait`].
     pub(super) fn wait_for_end(&mut self, error: Error, patience: Patience) -> Result<()> {
-        // Anything that the sink keeps back is due before anything new.
+        // Bytes that the sink has buffered are sent first.
         let side = error.side();
         let side = if side == Side::Source && !self.flush()? { Side::Sink } else { side };
         let several = self.waits.take();
@@ -115,7 +114,7 @@ impl Turn<'_> {
         Err(error)
     }
 
-    /// Waits for requests of a transfer that has failed, or has the caller wait: by an error that would block,
+    /// Waits for requests of a transfer that has failed, or lets the caller wait: with an error that would block,
     /// and [`Turn::wait`]. No limit of time ends that.
     pub(super) fn wait_for_requests(&mut self, patience: Patience) -> Result<()> {
         let several = self.waits.take();
@@ -124,8 +123,7 @@ impl Turn<'_> {
             several.map_or((Watch::NOTHING, false), |several| (several.watch, several.blocking));
         let known = !watch.descriptors().is_empty() || watch.timeout.is_some();
         let waits = patience == Patience::Any || may_wait && patience == Patience::Blocking;
-        // No cancel ends this wait: that of the requests was the answer to it. Where poll(2) fails, whoever runs
-        // this comes back.
+        // No cancel ends this wait: the requests were cancelled already. If poll(2) fails, the caller runs this again.
         if known && waits && watch.rest(None).is_ok() {
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! One step of a transfer: the ends, the counters and the time that it is made with.
+//! One step of a transfer: its ends, counters and time.
 
 use super::control::Control;
 use super::meter::{Meter, Part};
@@ -35,13 +35,13 @@ pub(super) struct Turn<'a> {
     pub(super) control: &'a Arc<Control>,
     /// The time of this step.
     pub(super) now: Instant,
-    /// Somebody needs to know the time exactly. If not, `now` is the time at which the run began.
+    /// The exact time is needed. If not, `now` is the time at which the run began.
     pub(super) ticks: bool,
     /// The most bytes that one step may move.
     pub(super) most: u64,
     /// There is a budget, in which time counts too.
     pub(super) timed: bool,
-    /// Somebody wants to see events.
+    /// Events are traced.
     pub(super) traces: bool,
     /// The events that the caller must wait for, once a step has failed with an error that would block.
     pub(super) wait: Wait,
@@ -59,14 +59,14 @@ pub(super) struct Several {
 }
 
 impl Turn<'_> {
-    /// The sink took this. In line: what kind of part it is is known where it is called.
+    /// The sink took this. Inline, because the caller knows the kind of the part.
     #[inline(always)]
     pub(super) fn moved(&mut self, part: Part, length: u64) -> Result<()> {
         self.progressed();
         self.meter.moved(part, length, self.now, self.observer)
     }
 
-    /// There was progress. It may have taken its time.
+    /// There was progress. The step may have taken long.
     #[inline]
     pub(super) fn progressed(&mut self) {
         if self.ticks {
@@ -75,14 +75,14 @@ impl Turn<'_> {
         }
     }
 
-    /// Reports an event, if anybody wants to see it.
+    /// Reports an event, if events are traced.
     pub(super) fn trace(&mut self, event: Event) {
         if self.traces {
             self.observer.trace(self.meter.position(), event);
         }
     }
 
-    /// Reports the decisions of both ends, if anybody wants to see them.
+    /// Reports the decisions of both ends, if events are traced.
     #[inline]
     pub(super) fn trace_ends(&mut self) {
         if self.traces {
@@ -117,7 +117,7 @@ impl Turn<'_> {
     }
 }
 
-/// A count that a sink answered, checked: at least one, and not more than it was given.
+/// A count that a sink returned, checked: at least one, and not more than it was given.
 #[inline]
 pub(super) fn checked(operation: Operation, count: u64, most: u64, offset: u64) -> Result<u64> {
     if count == 0 || count > most {
@@ -128,7 +128,7 @@ pub(super) fn checked(operation: Operation, count: u64, most: u64, offset: u64) 
 
 static COUNT: Rule = Rule::new("the number of bytes that the end reported", Bound::FromOne);
 
-/// The error of a count that an end cannot have moved.
+/// The error for a count that an end cannot have moved.
 #[cold]
 pub(super) fn wrong_count(place: (Operation, Side, u64), count: u64, most: u64) -> Error {
     let given = i64::try_from(count).unwrap_or(i64::MAX);

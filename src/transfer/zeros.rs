@@ -9,7 +9,7 @@ use crate::end::{Extent, Glimpse, Peek};
 use crate::error::Result;
 use crate::zero::is_zero;
 
-/// The first part of the pending data, of which the kind is known.
+/// The first part of the pending data, as far as its kind is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Run {
     /// Nothing is known yet.
@@ -35,7 +35,7 @@ enum Ahead {
 #[derive(Debug)]
 pub(super) struct Zeros {
     block: u64,
-    /// Looking ahead is worth it: data that need not be read goes a better way.
+    /// Looking ahead pays off: data that need not be read is moved in a better way.
     peeks: bool,
     ahead: Ahead,
     run: Run,
@@ -64,13 +64,13 @@ impl Zeros {
         self.peeks && !matches!(self.ahead, Ahead::Solid(_))
     }
 
-    /// Data that need not be read has no better way any more. The knowledge about it stays true: a block of
-    /// which a part has moved as data is data.
+    /// There is no better way any more for data that need not be read. The knowledge about it stays valid: a block
+    /// of which a part has moved as data is data.
     pub(super) fn stop_peeking(&mut self) {
         self.peeks = false;
     }
 
-    /// Looks at what comes next, at `place` in the stream. Returns whether it starts with data.
+    /// Looks at the next data, at `place` in the stream. Returns whether it starts with a block that is not zeros.
     pub(super) fn glimpse(
         &mut self,
         source: &mut dyn Peek,
@@ -82,7 +82,7 @@ impl Zeros {
         self.ahead = Ahead::Unknown;
         let glimpse = source.glimpse(most, self.block - place % self.block, self.block)?;
         self.ahead = match glimpse {
-            // Less is not worth it, as elsewhere.
+            // So few bytes are cheaper to copy, as in other ways.
             Some(Glimpse { solid: true, length }) if length >= Extent::LEAST => {
                 Ahead::Solid(length.min(most))
             }
@@ -114,8 +114,8 @@ impl Zeros {
     pub(super) fn begin(&mut self, place: u64, size: usize) -> usize {
         (self.run, self.settled) = (Run::Unknown, false);
         let end = place + size as u64;
-        // Both arms have a length, of which the sum is taken after. Rust 1.85 else adds the unset length of an
-        // `Unknown` first and drops the sum, which valgrind reports.
+        // The sum is taken after the match. Within an arm, Rust 1.85 also adds the unset length of an `Unknown` and
+        // drops the sum, which valgrind reports.
         let unsure = match self.ahead {
             Ahead::Unsure(length) => length,
             Ahead::Unknown | Ahead::Solid(_) => u64::MAX,
@@ -126,8 +126,7 @@ impl Zeros {
         self.room
     }
 
-    /// As [`Zeros::begin`], where a read holds the pool up to `end`, which is where an earlier one would
-    /// have ended.
+    /// As [`Zeros::begin`], for a read that was not ready and fills the pool up to `end`.
     #[cold]
     pub(super) fn resume(&mut self, end: usize) -> usize {
         (self.run, self.settled) = (Run::Unknown, false);
@@ -150,8 +149,8 @@ impl Zeros {
         self.settled = true;
     }
 
-    /// How far the pool is to be filled further, if the first pending block is not complete: a block is not
-    /// what one read happens to return.
+    /// The end up to which the pool is to be filled if the first pending block is not complete: one read may return
+    /// a part of a block.
     pub(super) fn wants_more(&self, place: u64, pool: &Pool) -> Option<usize> {
         let whole = self.block - place % self.block;
         let incomplete = self.run == Run::Unknown

@@ -1,4 +1,4 @@
-//! Requests that go out to both ends, and the replies that come back.
+//! Requests to both ends, and their replies.
 
 use super::Window;
 use super::piece::State;
@@ -8,7 +8,7 @@ use crate::end::{Addressable, Ask, Failure, Reply, Request};
 use crate::error::{Error, Operation, Result, Side};
 use crate::transfer::turn::{Turn, wrong_count};
 
-/// The token of the request for the block that is filled in part.
+/// The token of the request for the incomplete block.
 pub(super) const TAIL: u64 = u64::MAX;
 
 impl Window {
@@ -29,7 +29,7 @@ impl Window {
         if side == Side::Source { self.from.as_mut() } else { self.to.as_mut() }
     }
 
-    /// Takes in what is done. Returns whether anything was.
+    /// Takes replies. Returns whether there were any.
     pub(super) fn collect(&mut self, turn: &mut Turn) -> Result<bool> {
         let mut any = false;
         for side in [Side::Source, Side::Sink] {
@@ -91,7 +91,7 @@ impl Window {
                     if count == 0 {
                         return Err(failure(side, &request, libc::EIO.into()));
                     }
-                    // A part of a block is done again, with the rest of it.
+                    // A part of a block is written again, with the rest of it.
                     piece.cursor += count - count % to.block();
                 }
                 if let (false, Some(end)) = (written, turn.sink.addressed()) {
@@ -107,21 +107,21 @@ impl Window {
         }
     }
 
-    /// Cancels what is under way, because the transfer has failed.
+    /// Cancels the requests in flight, because the transfer has failed.
     pub(in crate::transfer) fn cancel(&mut self, error: &Error, turn: &mut Turn) {
         for end in [turn.source.addressed(), turn.sink.addressed()].into_iter().flatten() {
             end.cancel(error);
         }
     }
 
-    /// Takes back what was cancelled. Returns whether all of it is back.
+    /// Takes back the requests that were cancelled. Returns whether all are back.
     pub(in crate::transfer) fn drain(&mut self, turn: &mut Turn) -> bool {
         for (port, end) in
             [(&mut self.from, turn.source.addressed()), (&mut self.to, turn.sink.addressed())]
         {
             let (Some(port), Some(end)) = (port, end) else { continue };
             if port.in_flight > 0 {
-                // The failure that is reported is the first one.
+                // The first failure is the one to report.
                 let _ = end.advance(&mut self.replies);
                 port.in_flight -= self.replies.len().min(port.in_flight);
                 self.replies.clear();

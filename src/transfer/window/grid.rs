@@ -1,4 +1,4 @@
-//! The places at which the stream is cut into pieces, and blocks that are looked at for zeros.
+//! The offsets at which the stream is cut into pieces, and the blocks that are searched for zeros.
 
 use super::Kinds;
 use crate::end::Geometry;
@@ -15,7 +15,7 @@ pub(super) struct Grid {
 }
 
 impl Grid {
-    /// The cuts between two ends, those that are addressable with their geometry. `phase` is that of the sink.
+    /// The cuts for two ends, given the geometry of those that are addressable. `phase` is that of the sink.
     pub(super) fn new(
         options: &Options,
         kinds: Kinds,
@@ -44,17 +44,17 @@ impl Grid {
         self.unit > 0
     }
 
-    /// Bytes from a place in the stream to the end of the piece that it is in.
+    /// Bytes from a place in the stream to the end of its piece.
     pub(super) fn to_cut(self, place: u64) -> u64 {
         self.piece - (place + self.phase) % self.piece
     }
 
-    /// Bytes from a place in the stream to the end of the block that it is in.
+    /// Bytes from a place in the stream to the end of its block.
     pub(super) fn to_block_end(self, place: u64) -> u64 {
         self.unit - (place + self.phase) % self.unit
     }
 
-    /// The number of the block that a place in the stream is in.
+    /// The number of the block of a place in the stream.
     pub(super) fn block(self, place: u64) -> u64 {
         (place + self.phase) / self.unit
     }

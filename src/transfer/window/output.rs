@@ -1,4 +1,4 @@
-//! Writes what is loaded to an addressable sink.
+//! Writes loaded pieces to an addressable sink.
 
 use super::Window;
 use super::piece::{Run, State};
@@ -7,7 +7,7 @@ use crate::error::{Error, Result, Side};
 use crate::transfer::turn::Turn;
 
 impl Window {
-    /// Asks an addressable sink to write what is loaded. Returns whether anything was asked or done.
+    /// Submits loaded pieces to an addressable sink. Returns whether anything was submitted or done.
     pub(super) fn output(&mut self, turn: &mut Turn) -> Result<bool> {
         let mut any = false;
         for index in 0..self.queue.len() {
@@ -22,7 +22,7 @@ impl Window {
         Ok(any)
     }
 
-    /// Asks for the next run of a piece. Returns whether anything was asked or done.
+    /// Submits the next run of a piece. Returns whether anything was submitted or done.
     fn output_piece(&mut self, index: usize, turn: &mut Turn) -> Result<bool> {
         let (Some(to), last) = (&self.to, index + 1 == self.queue.len()) else {
             return Err(Error::Internal);
@@ -39,7 +39,7 @@ impl Window {
                     piece.cursor += length;
                     continue;
                 }
-                // Nothing is there to be zeroed.
+                // The target already reads zero there.
                 Run::Zeros(length) if to.geometry.grows && offset >= to.geometry.size => {
                     piece.hole_way = HoleWay::Extended;
                     piece.cursor += length;
@@ -53,8 +53,8 @@ impl Window {
                     Request { token, ask: Ask::Zero, offset, length, memory: None, start: 0 }
                 }
                 Run::Data(length) => {
-                    // A write that may be the last comes when all before it is done: a copy that is killed
-                    // never has its final size.
+                    // A write that may be the last is submitted once all before it are done: a copy that is
+                    // killed must not have its final size.
                     let grown = to.geometry.grows && offset + length > to.geometry.size;
                     if grown && last && index > 0 {
                         return Ok(false);
@@ -68,8 +68,7 @@ impl Window {
             return Ok(true);
         }
         piece.state = State::Done;
-        // Unless a part of it goes through the block that is filled in part, its memory does not wait for
-        // slow pieces before it.
+        // Its memory need not wait for slow pieces before it, unless a part of it is for the incomplete block.
         if (start, end) == (0, piece.length) {
             self.queue.free_slab(index);
         }

@@ -1,4 +1,4 @@
-//! A piece of the stream that is on its way.
+//! A piece of the stream in flight.
 
 use super::grid::Grid;
 use super::room::Holds;
@@ -7,7 +7,7 @@ use crate::section::Kind;
 use crate::sys::memory::Slab;
 use crate::zero::is_zero;
 
-/// Where a piece is.
+/// The state of a piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     /// A stream is read into it.
@@ -16,9 +16,9 @@ pub(super) enum State {
     Busy,
     /// The source has ended within it, after `cursor` bytes.
     Short,
-    /// Its content is known. It, or the rest of it, is to be written.
+    /// Its content is known. The part that was not written yet is to be written.
     Loaded,
-    /// It was written, but for the parts of blocks at its ends.
+    /// It was written, except for incomplete blocks at its ends.
     Done,
 }
 
@@ -50,9 +50,9 @@ pub(super) struct Piece {
     pub(super) slab: Option<Slab>,
     /// Whether it or its request has memory.
     pub(super) holds: Holds,
-    /// Where its first byte is in the slab.
+    /// The place of its first byte in the slab.
     pub(super) skew: usize,
-    /// How far in its slab reads have come.
+    /// The place in its slab that reads have reached.
     pub(super) come: u64,
     /// The most bytes that a stream may fill it with.
     pub(super) room: u64,
@@ -60,9 +60,9 @@ pub(super) struct Piece {
     pub(super) cursor: u64,
     /// Bytes from its start that were accounted for.
     pub(super) retired: u64,
-    /// Which of its blocks are zeros, if any is: a bit for each.
+    /// A bit for each of its blocks, set for zeros; none if no block is.
     pub(super) zeros: Option<Vec<u64>>,
-    /// How its holes were made.
+    /// The way in which its holes were made.
     pub(super) hole_way: HoleWay,
 }
 
@@ -108,7 +108,7 @@ impl Piece {
                 if found.is_empty() {
                     let words = grid.blocks(self.length).div_ceil(64) as usize;
                     if found.try_reserve_exact(words).is_err() {
-                        // It is data, then.
+                        // Without memory for the bits, it is data.
                         return;
                     }
                     found.resize(words, 0);

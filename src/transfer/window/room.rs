@@ -1,24 +1,24 @@
-//! How many pieces have memory at once.
+//! The number of pieces that have memory at once.
 //!
-//! As much in flight as there is memory is right where answers take long. Elsewhere it only moves the data out of
-//! the processor's caches and keeps the threads of servers apart. So few pieces begin, and their number is doubled as
-//! long as that makes the transfer faster.
+//! Many requests in flight help if replies take long. If not, they only move the data out of the processor's
+//! caches and spread it over more threads of a server. So a transfer begins with few pieces, and doubles their
+//! number as long as that makes it faster.
 //!
-//! A piece that many later ones have overtaken waits for a slow answer. It is not counted, so that it holds up
-//! nobody.
+//! A piece that many later ones have overtaken waits for a slow reply. It is not counted, so that it does not
+//! delay the others.
 
 use std::time::{Duration, Instant};
 
-/// The pieces at the beginning, unless an end asks for others.
+/// The number of pieces at the beginning, unless an end asks for another.
 const FIRST: usize = 32;
 
 /// A piece is overtaken when this many times the limit have begun after it.
 const OVERTAKEN: u64 = 4;
 
-/// The least time that a rate is taken over.
+/// The shortest time over which a rate is measured.
 const LEAST: Duration = Duration::from_millis(1);
 
-/// Measured rates after a step that did not help, before the next one is tried; doubled each time.
+/// Rates that are measured after a step that did not help, before the next step; doubled each time.
 const FIRST_PAUSE: u32 = 4;
 const LONGEST_PAUSE: u32 = 64;
 
@@ -31,7 +31,7 @@ pub(super) enum Holds {
     Overtaken,
 }
 
-/// What the next rate is for.
+/// The use of the next rate.
 #[derive(Debug)]
 enum Trial {
     /// The first rates. The one with `cold` is not used: threads start, and memory is touched for the first time.
@@ -84,7 +84,7 @@ impl Room {
         admits
     }
 
-    /// How many later pieces a piece must have behind it to be overtaken.
+    /// The number of later pieces after which a piece counts as overtaken.
     pub(super) fn behind(&self) -> u64 {
         self.limit as u64 * OVERTAKEN
     }
@@ -102,7 +102,7 @@ impl Room {
         self.used -= 1;
     }
 
-    /// A piece has given back what it held.
+    /// A piece has returned its memory.
     pub(super) fn gave(&mut self, held: Holds, now: impl FnOnce() -> Instant) {
         match held {
             Holds::Nothing => return,
@@ -121,7 +121,7 @@ impl Room {
             return;
         }
         let rate = self.returned as u64 * 1_000_000_000 / took.as_nanos().max(1) as u64;
-        // A limit that nobody reached says nothing.
+        // If the limit was not reached, the rate does not depend on it.
         if self.refused {
             self.judge(rate);
         }
@@ -134,12 +134,12 @@ impl Room {
         self.refused = false;
     }
 
-    /// Draws the conclusion from a rate, in pieces a second.
+    /// Adapts the limit to a rate, in pieces a second.
     fn judge(&mut self, rate: u64) {
         match &mut self.trial {
             Trial::Begun { cold } if *cold => *cold = false,
             Trial::Begun { .. } => self.double(rate),
-            // Faster by a quarter is no accident.
+            // A quarter is more than rates vary by chance.
             Trial::Doubled { before, .. } if rate / 5 >= *before / 4 => {
                 self.pause = FIRST_PAUSE;
                 self.double(rate);

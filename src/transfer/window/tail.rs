@@ -1,4 +1,4 @@
-//! The one block of an addressable sink that is filled in part: see [`crate::edge`].
+//! The one incomplete block of an addressable sink: see [`crate::edge`].
 
 use super::exchange::TAIL;
 use super::piece::Piece;
@@ -28,7 +28,7 @@ pub(super) enum Todo {
 pub(super) struct Tail {
     edge: Edge,
     block: u64,
-    /// Behind this everything reads zero.
+    /// The offset behind which everything reads zero.
     size: u64,
     grows: bool,
     reads: bool,
@@ -74,7 +74,7 @@ impl Tail {
         match self.edge.want(offset, most) {
             Want::Store(at) => self.store(at),
             Want::Load(_) if piece.kind == Kind::Keep => {
-                // A block that nothing was put into is not needed for what stays as it is.
+                // Bytes that are kept do not need a block without new bytes.
                 let took = most.min(self.block - offset % self.block);
                 self.owed += took;
                 self.edge.close();
@@ -154,7 +154,7 @@ impl Tail {
         Todo::Left(self.pay(false))
     }
 
-    /// Nothing more comes.
+    /// The stream has ended.
     pub(super) fn settle(&mut self) -> Todo {
         if self.slab.is_none() {
             return Todo::Wait;
@@ -176,12 +176,11 @@ impl Tail {
         let Some(mut slab) = request.memory else { return Err(Error::Internal) };
         let at = request.offset;
         if request.ask == Ask::Read {
-            // The missing bytes lie behind the end. A file system that reads less than there is would have
-            // to end within a block.
+            // Missing bytes lie behind the end and read zero. If not, the read is repeated below.
             let known = (count as usize).min(self.block as usize);
             slab.bytes_mut()[known..self.block as usize].fill(0);
             self.slab = Some(slab);
-            // A read may be cut short. It is made again as long as that brings something.
+            // A read may be short. It is repeated as long as it returns something.
             if count < self.block && at + count < self.size && count > self.come {
                 self.come = count;
                 return Ok(None);
@@ -199,7 +198,7 @@ impl Tail {
             if count == 0 {
                 return Err(Error::at(Operation::Write, Side::Sink, at, libc::EIO));
             }
-            // It is still dirty, and so written again.
+            // It is still dirty, and will be written again.
             return Ok(None);
         }
         self.edge.stored();

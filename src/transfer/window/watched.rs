@@ -35,7 +35,7 @@ impl Watched {
         }
     }
 
-    /// `None` if only the owners know.
+    /// `None` if only the owners of the ends know them.
     pub(super) fn several(&self) -> Option<Several> {
         let known = !self.watch.descriptors().is_empty() || self.watch.timeout.is_some();
         known.then_some(Several { watch: self.watch, blocking: self.blocking })
