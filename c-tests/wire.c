@@ -412,7 +412,7 @@ static void a_sender_is_run_when_a_sign_is_due(void)
     CHECK_CODE(sparsestream_transfer_run(sending, 1), -EAGAIN);
     CHECK_CODE(sparsestream_transfer_run(receiving, 1), -ETIMEDOUT);
     CHECK_INT(transfer_error(receiving).side, ==, SPARSESTREAM_SIDE_SOURCE);
-    /* The sender is told. */
+    /* The failure is reported to the sender. */
     close(in[1]);
     CHECK_CODE(sparsestream_transfer_run(sending, 1), -ETIMEDOUT);
     CHECK_INT(transfer_error(sending).peer, ==, 1);
@@ -652,7 +652,7 @@ static void an_increment_makes_the_new_image_of_the_old(void)
     close(empty);
 }
 
-/* What `sparsestream_source_wire_info` says of bytes on a socket: its result, and whether HELLO has come. */
+/* The result of `sparsestream_source_wire_info` for bytes on a socket, and whether HELLO has come. */
 static int introduction_of(const void *bytes, size_t length, bool ends, int64_t max_size, int *greeted)
 {
     struct sparsestream_wire_info info;
