@@ -251,15 +251,15 @@ impl Reader {
     /// from. A system that forbids answers does not, and would be asked for ever.
     #[inline]
     fn answer_if_ready(&mut self) {
-        if self.shows_life {
-            self.machine.handle_timeout(Instant::now());
-        }
-        if self.machine.speaks() {
+        if self.shows_life || self.machine.speaks() {
             self.answer_now();
         }
     }
 
     fn answer_now(&mut self) {
+        if self.shows_life {
+            self.machine.handle_timeout(Instant::now());
+        }
         match self.send_answers() {
             Err(errno) if sys::is_refusal(errno) => {
                 self.failed = Some(self.error(Operation::Write, errno));
