@@ -431,7 +431,7 @@ static void holes_of_the_map_become_requests_for_zeros_within_the_end_and_none_b
     medium_end(&to);
 }
 
-static void a_failed_request_is_told_with_its_own_offset_and_all_others_are_answered_first(void)
+static void a_failed_request_is_reported_with_its_own_offset_and_all_others_are_answered_first(void)
 {
     for (unsigned nth = 1; nth < 40; nth++) {
         struct medium from, to;
@@ -800,7 +800,7 @@ static void the_words_of_a_failed_flush_reach_the_caller(void)
 
 TESTS(CASE(every_habit_of_both_ends_gives_the_same_bytes),
       CASE(holes_of_the_map_become_requests_for_zeros_within_the_end_and_none_beyond),
-      CASE(a_failed_request_is_told_with_its_own_offset_and_all_others_are_answered_first),
+      CASE(a_failed_request_is_reported_with_its_own_offset_and_all_others_are_answered_first),
       CASE(freeing_a_transfer_that_is_under_way_aborts_both_ends),
       CASE(memory_of_a_request_that_abort_did_not_answer_stays),
       CASE(a_write_beyond_a_fixed_end_is_refused_before_it_is_submitted),

@@ -166,7 +166,7 @@ static void ask_supported(void *opaque)
     question->code = sparsestream_holes_supported(question->fd);
 }
 
-static void a_file_system_that_cannot_tell(void)
+static void a_file_system_that_does_not_report_holes(void)
 {
     const int errors[] = { EINVAL, EOPNOTSUPP, ENOSYS, ENOTTY };
     const int fd = sample();
@@ -622,7 +622,7 @@ static void a_failure_of_the_map_of_smb_means_data(void)
 }
 
 TESTS(
-    CASE(a_file_system_that_cannot_tell),
+    CASE(a_file_system_that_does_not_report_holes),
     CASE(a_failure_of_the_medium_is_the_answer),
     CASE(an_errno_that_is_not_of_the_medium_means_data),
     CASE(a_failure_of_the_map_of_smb_means_data),

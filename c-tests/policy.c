@@ -399,7 +399,7 @@ static void a_map_that_is_ignored(void)
 }
 
 /* A block device has content everywhere, whatever lies below it. */
-static void a_block_device_cannot_tell(void)
+static void a_block_device_does_not_report_holes(void)
 {
     const int backing = file_new("backing");
     struct sparsestream_source *source;
@@ -469,7 +469,7 @@ TESTS(
     CASE_WITHIN(no_hole_call_for_what_is_all_data, 40),
     CASE(never_allocates_everything),
     CASE(a_map_that_is_ignored),
-    CASE(a_block_device_cannot_tell),
+    CASE(a_block_device_does_not_report_holes),
     CASE(a_map_that_is_ignored_reports_nothing),
     CASE(nothing_at_all_meets_every_request),
 )

@@ -231,7 +231,7 @@ static int on_checkpoint(void *opaque, int64_t durable)
     return ++checkpoints->calls == checkpoints->answer_at ? checkpoints->answer : 0;
 }
 
-static void checkpoints_tell_what_is_durable(void)
+static void checkpoints_report_what_is_durable(void)
 {
     const struct piece pieces[] = { DATA(300000), HOLE(200000), DATA(100000), HOLE(7) };
     struct checkpoints checkpoints = { .fd = file_new("file") };
@@ -1016,7 +1016,7 @@ TESTS(
     CASE(the_size_is_exact),
     CASE(truncate_cuts_after_the_stream),
     CASE(a_failed_stream_cuts_nothing),
-    CASE(checkpoints_tell_what_is_durable),
+    CASE(checkpoints_report_what_is_durable),
     CASE(a_checkpoint_that_refuses),
     CASE(sync_is_done),
     CASE(a_hole_costs_nothing_where_all_is_zero),

@@ -442,7 +442,7 @@ static void check_seen(const struct seen *seen)
     }
 }
 
-static void every_section_is_told_once_and_whole(void)
+static void every_section_is_reported_once_and_whole(void)
 {
     for (unsigned seed = 1; seed <= 20; seed++) {
         struct random random = { .state = seed };
@@ -1127,7 +1127,7 @@ TESTS(
     CASE(progress_once_at_the_end),
     CASE(progress_by_time),
     CASE(progress_that_refuses),
-    CASE(every_section_is_told_once_and_whole),
+    CASE(every_section_is_reported_once_and_whole),
     CASE(a_section_callback_that_refuses),
     CASE(zeros_that_are_found_are_holes),
     CASE(zeros_are_found_whatever_the_counts),

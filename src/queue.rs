@@ -67,7 +67,7 @@ impl Queue {
 
     fn begin(&mut self) {
         let room = self.asked.try_reserve_exact(DEPTH).and(self.done.try_reserve_exact(DEPTH));
-        // FUSE waits for its server though it was told not to, one request after the other.
+        // FUSE waits for its server even if asked not to, one request after the other.
         let workers = !FileSystem::of(self.fd).is_ok_and(FileSystem::is_native);
         let ring = match room {
             Ok(()) => Ring::new(DEPTH as u32, workers)

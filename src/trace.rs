@@ -108,7 +108,7 @@ pub enum MapEvent {
     Flushed = 4,
 }
 
-/// A limit that held a transfer up.
+/// A limit that delayed a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Limit {
@@ -165,7 +165,7 @@ pub enum Event {
     Alive,
     /// Everything before this offset of the stream is on the medium.
     Checkpoint(u64),
-    /// A limit holds the transfer up.
+    /// A limit delays the transfer.
     Limit(Limit),
     /// This many events of an end were not kept.
     Lost(u64),

@@ -93,7 +93,7 @@ impl Source for ChannelSource {
         let announced = announced.ok_or_else(|| self.error(Operation::Open, libc::EAGAIN))?;
         Ok(SourceInfo {
             total: announced.total,
-            tells_holes: true,
+            reports_holes: true,
             keeps: announced.keeps,
             start: 0,
         })

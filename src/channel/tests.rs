@@ -117,7 +117,7 @@ fn send(sink: &mut ChannelSink, seed: u64) -> Result<Content> {
 fn receive(source: &mut ChannelSource, seed: u64) -> Result<Content> {
     let (mut random, mut content) = (Random(seed), Content::default());
     let info = steadily(source, |source| source.open())?;
-    assert_eq!((info.total, info.tells_holes, info.keeps), (Some(7), true, true));
+    assert_eq!((info.total, info.reports_holes, info.keeps), (Some(7), true, true));
     let mut buffer = vec![0; 100_000];
     loop {
         if random.below(3) == 0 {

@@ -35,19 +35,19 @@ fn a_descriptor_without_o_direct_needs_no_alignment() {
 }
 
 #[test]
-fn a_block_is_found_where_statx_does_not_tell() {
+fn a_block_is_found_where_statx_does_not_report_it() {
     let Some((direct, plain)) = direct_file(false) else { return };
     plain.write_all_at(&content(200_000), 0).unwrap();
     let no_statx = |call| match call {
         sys::Call::Statx => sys::inject::Fault::Errno(libc::ENOSYS),
         _ => sys::inject::Fault::None,
     };
-    let told = Alignment::of(direct.as_raw_fd(), FileKind::Regular).unwrap().unwrap();
+    let reported = Alignment::of(direct.as_raw_fd(), FileKind::Regular).unwrap().unwrap();
     let found =
         sys::inject::with(no_statx, || Alignment::of(direct.as_raw_fd(), FileKind::Regular));
     let found = found.unwrap().unwrap();
-    assert_eq!(found.block % told.block, 0);
-    assert!(found.block <= 4096 && found.memory >= told.memory, "{found:?} {told:?}");
+    assert_eq!(found.block % reported.block, 0);
+    assert!(found.block <= 4096 && found.memory >= reported.memory, "{found:?} {reported:?}");
 }
 
 #[test]

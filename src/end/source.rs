@@ -13,7 +13,7 @@ pub struct SourceInfo {
     /// Bytes from its start to its end, if known.
     pub total: Option<u64>,
     /// It can distinguish holes from data.
-    pub tells_holes: bool,
+    pub reports_holes: bool,
     /// Keep sections may come. One that comes although this is false is an error of the source.
     pub keeps: bool,
     /// The offset in the stream at which it begins: an earlier transfer moved everything before.

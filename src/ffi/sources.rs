@@ -268,7 +268,7 @@ impl From<SourceInfo> for sparsestream_source_info {
     fn from(info: SourceInfo) -> Self {
         let flag = |set: bool, flag| if set { flag } else { 0 };
         Self {
-            flags: flag(info.tells_holes, SPARSESTREAM_WITH_HOLES)
+            flags: flag(info.reports_holes, SPARSESTREAM_WITH_HOLES)
                 | flag(info.keeps, SPARSESTREAM_WITH_KEEPS),
             total: info.total.map_or(-1, guard::signed),
             ..Self::default()

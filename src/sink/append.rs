@@ -1,4 +1,4 @@
-//! A regular file that was opened with O_APPEND: whatever is written goes to its end.
+//! A regular file that was opened with O_APPEND: each write goes to its end.
 
 use super::growth::Growth;
 use super::place::Place;
@@ -13,8 +13,8 @@ use crate::wait::Waiting;
 
 /// A regular file that is written at its end.
 ///
-/// A hole makes it longer with ftruncate(2), if its end is where this sink left it. If somebody else
-/// has appended meanwhile, zeros are written from then on: they go to the end, wherever that is.
+/// A hole makes it longer with ftruncate(2), if its end is where this sink left it. If another process
+/// has appended, zeros are written from then on: they go to the end, wherever that is.
 #[derive(Debug)]
 pub struct AppendSink<C> {
     /// The offset of the end, if no other process appends.
@@ -24,12 +24,12 @@ pub struct AppendSink<C> {
     trail: Trail,
 }
 
-/// Who appends, as far as that was seen.
+/// The processes that append, as far as is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Appenders {
-    /// This sink.
+    /// This sink alone.
     One,
-    /// Somebody else too, or the size cannot be set.
+    /// Another process too; or the size cannot be set, which is handled in the same way.
     Several,
 }
 
@@ -53,7 +53,7 @@ impl<C: Checkpoint> AppendSink<C> {
         })
     }
 
-    /// The steps before anything is put there.
+    /// The steps before data is written or a hole is made.
     fn prepare(&mut self, length: u64, operation: Operation) -> Result<()> {
         self.place.room(length, operation)?;
         if self.place.due() {
@@ -111,7 +111,7 @@ impl<C: Checkpoint> Sink for AppendSink<C> {
             self.place.admit(total)?;
         }
         let durable = self.place.durable().is_some();
-        // There is nothing behind the end that could be kept.
+        // Nothing lies behind the end that could be kept.
         Ok(SinkInfo { makes_holes: true, keeps: false, held: 0, durable })
     }
 

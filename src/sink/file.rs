@@ -20,19 +20,19 @@ use crate::wait::Waiting;
 
 /// A regular file that is written by offset.
 ///
-/// Past its end a hole is left out, and the finish makes the size: see [`Growth`]. It is never made
-/// shorter, unless that was asked for.
+/// A hole past its end is skipped, and `finish` sets the size: see [`Growth`]. It is made shorter only on
+/// request.
 #[derive(Debug)]
 pub struct FileSink<C> {
     place: Place<C>,
-    /// The size when it was opened: nothing beyond it can be kept.
+    /// The size at the start: nothing beyond it can be kept.
     opened_size: u64,
     growth: Growth,
     /// The seals of a memfd.
     seals: libc::c_int,
     /// Blocks may be shared with the source.
     may_share: bool,
-    /// Where it was not written, it already reads zero.
+    /// All that was not written yet reads zero, by the caller's promise.
     known_zero: bool,
     truncate: bool,
     zeroing: Zeroing,
@@ -85,14 +85,14 @@ impl<C: Checkpoint> FileSink<C> {
         })
     }
 
-    /// Makes the file as long as the stream has come, if it is shorter.
+    /// Makes the file at least as long as the stream has come.
     fn extend(&mut self) -> Result<()> {
         let to = self.place.at();
         let extended = self.growth.extend(to, &mut self.zeroing.trail);
         extended.map_err(|errno| self.place.error(Operation::Truncate, errno))
     }
 
-    /// Gives the file this size.
+    /// Sets the size, if it differs.
     fn cut(&mut self, size: u64) -> Result<()> {
         let error = |errno| self.place.error(Operation::Truncate, errno);
         if sys::size(self.place.fd).map_err(error)? != size {
@@ -117,12 +117,12 @@ impl<C: Checkpoint> FileSink<C> {
         self.growth.prepare(at).map_err(|errno| self.place.error(Operation::Write, errno))
     }
 
-    /// Whether a write that failed is to be made again, after everything before it.
+    /// Whether a write that failed is to be repeated once everything before it is filled.
     fn writes_in_order(&mut self, errno: i32) -> bool {
         self.growth.write_in_order(self.place.at(), errno, &mut self.zeroing.trail)
     }
 
-    /// Makes a write that failed with this error again, if that helps.
+    /// Repeats a write that failed with this error, if that helps.
     #[cold]
     fn write_again(&mut self, buffer: &[u8], error: Error) -> Result<usize> {
         if !self.writes_in_order(error.errno()) {
@@ -145,8 +145,8 @@ impl<C: Checkpoint> FileSink<C> {
         attempt
     }
 
-    /// Whether holes can be made over content. Asked where no file has any: a limit of the size
-    /// says that it is known.
+    /// Whether holes can be made over content. Tried at an offset where no file has any: an error about the
+    /// size shows that the operation is known.
     fn punches(&mut self) -> Result<bool> {
         let (at, length) = (i64::MAX as u64 - 4096, 4096);
         match sys::punch_hole(self.place.fd, at, length) {
@@ -174,7 +174,7 @@ impl<C: Checkpoint> FileSink<C> {
             return refused(libc::EPERM, "the file is sealed against growing");
         }
         if self.truncate && end < size {
-            // The size that it has: nothing is lost, whatever comes.
+            // To set the size that it has shows whether that is possible, and changes nothing.
             match sys::truncate(self.place.fd, size) {
                 Ok(()) => {}
                 Err(libc::EINTR) => return Err(self.place.error(Operation::Open, libc::EINTR)),
@@ -195,7 +195,7 @@ impl<C: Checkpoint> FileSink<C> {
         self.place.make_durable()
     }
 
-    /// Whether holes can be made here, as far as that can be known before one is.
+    /// Whether holes can be made here, as far as that can be known in advance.
     fn makes_holes(&mut self) -> Result<bool> {
         if self.place.at() >= self.growth.size() || self.known_zero {
             return Ok(true);
@@ -245,7 +245,7 @@ impl<C: Checkpoint> Sink for FileSink<C> {
         self.make_durable_if_due()?;
         let at = self.place.at();
         let within = length.min(self.growth.size().saturating_sub(at));
-        // Past the end a hole is left out from where it is.
+        // A hole past the end is skipped, whatever its alignment.
         let first = if within == 0 && !self.place.holds_edge() {
             0
         } else if within == 0 {
@@ -262,7 +262,7 @@ impl<C: Checkpoint> Sink for FileSink<C> {
         let within = self.place.whole_blocks(within);
         let made = if within == 0 {
             let place = &mut self.place;
-            self.growth.leave_out(|| place.file_system(), at, length)
+            self.growth.skip_hole(|| place.file_system(), at, length)
         } else if self.known_zero {
             Ok(Made { length: within, way: HoleWay::KnownZero })
         } else {
@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_finish_is_told() {
+    fn a_failed_finish_is_reported() {
         for (call, operation) in
             [(Call::Ftruncate, Operation::Truncate), (Call::Fsync, Operation::Sync)]
         {

@@ -96,7 +96,7 @@ impl Growth {
     }
 
     /// Skips a hole at an offset that is not before the end, or writes it. Returns how much of it.
-    pub(super) fn leave_out(
+    pub(super) fn skip_hole(
         &mut self,
         file_system: impl FnOnce() -> FileSystem,
         at: u64,

@@ -1,4 +1,4 @@
-//! Where a sink with offsets is: its range, its limits, and what of it is durable.
+//! The position of a sink with offsets: its range, its limits, and how much of it is durable.
 
 use super::interval::Interval;
 use super::writeback::Writeback;
@@ -17,7 +17,7 @@ use std::time::Instant;
 static START: Rule = Rule::new("options.offset", Bound::Most);
 static END: Rule = Rule::new("the end of the bytes", Bound::Most);
 
-/// The error of bytes beyond the limit.
+/// The error for bytes beyond the limit.
 #[cold]
 fn beyond(
     rule: &'static Rule,
@@ -30,7 +30,7 @@ fn beyond(
     rule.broken((operation, Side::Sink, offset), errno, given, limit)
 }
 
-/// The error of a kept section that ends beyond the old content of a file.
+/// The error for a kept section that ends beyond the old content of a file.
 #[cold]
 pub(super) fn not_there(offset: u64, end: u64, size: u64) -> Error {
     static KEPT: Rule = Rule::new("the end of the kept section", Bound::Most);
@@ -50,17 +50,17 @@ pub(super) struct Place<C> {
     writeback: Writeback,
     durable: u64,
     checkpoint: C,
-    /// The file system; not asked for at first.
+    /// The file system, once it was looked up.
     file_system: Option<FileSystem>,
     life: Life,
-    /// It was opened with O_DIRECT.
+    /// Set if it was opened with O_DIRECT.
     direct: Option<Box<Writer>>,
     /// Requests that are under way.
     pub(super) queue: Queue,
 }
 
 impl<C: Checkpoint> Place<C> {
-    /// A place within `capacity`, beyond which `errno` is the answer.
+    /// A place within `capacity`. Bytes beyond it fail with `errno`.
     pub(super) fn new(
         fd: Fd,
         options: &Options,
@@ -98,7 +98,7 @@ impl<C: Checkpoint> Place<C> {
         })
     }
 
-    /// Finds out whether it was opened with O_DIRECT. `old_end` is the end of what is there.
+    /// Finds out whether it was opened with O_DIRECT. `old_end` is the end of the old content.
     pub(super) fn direct(mut self, kind: FileKind, old_end: u64) -> Result<Self> {
         let error = |errno| Error::nowhere(Operation::Open, Side::Sink, errno);
         if let Some(alignment) = Alignment::of(self.fd, kind).map_err(error)? {
@@ -154,7 +154,7 @@ impl<C: Checkpoint> Place<C> {
         Error::at(operation, Side::Sink, self.at, errno)
     }
 
-    /// Whether so much more fits.
+    /// Whether this much more fits.
     pub(super) fn room(&self, length: u64, operation: Operation) -> Result<()> {
         self.life.check(operation, Side::Sink, self.at)?;
         let end = self.at.saturating_add(length);
@@ -164,7 +164,7 @@ impl<C: Checkpoint> Place<C> {
         Err(beyond(&END, operation, self.at, end, self.limit))
     }
 
-    /// Refuses a stream of this many bytes that does not fit, before any of it comes.
+    /// Refuses a stream of this many bytes that does not fit, before it starts.
     pub(super) fn admit(&self, total: u64) -> Result<()> {
         self.life.check(Operation::Write, Side::Sink, self.at)?;
         let (limit, errno) = self.limit;
@@ -176,7 +176,7 @@ impl<C: Checkpoint> Place<C> {
         }
     }
 
-    /// The block, if a part of one cannot be written because the rest cannot be read.
+    /// The size of a block, if a part of one cannot be written because the rest cannot be read.
     fn blind(&self) -> Option<u64> {
         let direct = self.direct.as_ref()?;
         (!direct.readable()).then(|| direct.alignment().block)
@@ -187,12 +187,12 @@ impl<C: Checkpoint> Place<C> {
         Error::Unaligned { operation, side: Side::Sink, offset, block, why }
     }
 
-    /// Whether kept sections can be written around: where they end is not known before.
+    /// Whether sections can be kept. Their ends are not known in advance, and may lie within a block.
     pub(super) fn keeps(&self) -> bool {
         self.blind().is_none()
     }
 
-    /// Refuses a stream of which a part of a block would have to be written whose rest cannot be read.
+    /// Refuses a stream that starts, ends or may end within a block whose rest cannot be read.
     pub(super) fn admit_edges(&self, total: Option<u64>) -> Result<()> {
         let (Some(block), Some(direct)) = (self.blind(), &self.direct) else { return Ok(()) };
         let old_end = direct.old_end();
@@ -203,7 +203,7 @@ impl<C: Checkpoint> Place<C> {
         match total {
             Some(total) => {
                 let end = self.at.saturating_add(total);
-                // Bytes behind the end of the file need not be kept.
+                // Nothing lies behind the end of the file.
                 if cuts(end) && end < old_end {
                     return Err(self.unaligned(Operation::Open, end, block));
                 }
@@ -223,12 +223,12 @@ impl<C: Checkpoint> Place<C> {
         Ok(())
     }
 
-    /// How many bytes of a hole of `length` bytes must be written as zeros, because they are a part of a block.
+    /// Bytes at the start of a hole that must be written as zeros, because they are a part of a block.
     pub(super) fn edge_part(&self, length: u64) -> u64 {
         self.direct.as_ref().map_or(0, |direct| direct.part(self.at, length))
     }
 
-    /// Whether a part of a block is held back.
+    /// Whether a part of a block is buffered.
     pub(super) fn holds_edge(&self) -> bool {
         self.direct.as_ref().is_some_and(|direct| direct.holds())
     }
@@ -254,17 +254,17 @@ impl<C: Checkpoint> Place<C> {
         left.map_err(|errno| self.error(Operation::Write, errno))
     }
 
-    /// The end of what was written for the sake of whole blocks; 0 if nothing was.
+    /// The end of the padding that was written to fill a block; 0 if none was.
     pub(super) fn padded(&self) -> u64 {
         self.direct.as_ref().map_or(0, |direct| direct.padded())
     }
 
-    /// How many bytes may be put here before something else is due.
+    /// Bytes that may be written here before a checkpoint is due or the limit is reached.
     fn most(&self) -> u64 {
         self.interval.most().min(self.limit.0 - self.at)
     }
 
-    /// Writes what fits, and moves on.
+    /// Writes as much as fits, and moves on.
     #[inline]
     pub(super) fn write(&mut self, buffer: &[u8]) -> Result<usize> {
         let most = self.most().min(buffer.len() as u64) as usize;
@@ -286,7 +286,7 @@ impl<C: Checkpoint> Place<C> {
         *self.file_system.get_or_insert_with(|| FileSystem::of(fd).unwrap_or(FileSystem::Other))
     }
 
-    /// Whether [`Place::fetch`] may be the way: its file system does more than to move pages.
+    /// Whether [`Place::fetch`] is worth trying: the file system does more than to copy pages.
     pub(super) fn fetches(&mut self) -> bool {
         // Where shared blocks end, the rest of a block must be read.
         if self.blind().is_some() {
@@ -295,7 +295,7 @@ impl<C: Checkpoint> Place<C> {
         self.file_system().copies_itself()
     }
 
-    /// Fetches what fits of an extent, and moves on.
+    /// Fetches as much of an extent as fits, and moves on.
     pub(super) fn fetch(&mut self, extent: &Extent) -> Result<Attempt> {
         self.life.check(Operation::Write, Side::Sink, self.at)?;
         if !self.fetches() {
@@ -304,7 +304,7 @@ impl<C: Checkpoint> Place<C> {
         let most = self.most().min(extent.length);
         let answer = match most {
             0 => Ok(0),
-            // Blocks are shared or nothing is done: a copy would go through the cache.
+            // With O_DIRECT blocks are shared or nothing is done: a copy would go through the cache.
             _ if self.is_direct() => self.share(extent, most),
             _ => sys::copy_file_range(extent.fd, extent.offset, self.fd, self.at, most),
         };
@@ -320,7 +320,7 @@ impl<C: Checkpoint> Place<C> {
     }
 
     fn share(&self, extent: &Extent, most: u64) -> sys::Sys<u64> {
-        // A block of the file system is not larger.
+        // No block of a file system is larger.
         let whole = most - most % (64 << 10);
         match whole {
             0 => Ok(0),
@@ -330,7 +330,7 @@ impl<C: Checkpoint> Place<C> {
         }
     }
 
-    /// Takes what fits of a pipe, and moves on.
+    /// Takes as much from a pipe as fits, and moves on.
     pub(super) fn drain(&mut self, pipe: &mut Pipe) -> Result<Attempt> {
         match pipe.drain(self.fd, self.at, self.most()) {
             Ok(0) => Ok(Attempt::Declined(None)),
@@ -346,7 +346,7 @@ impl<C: Checkpoint> Place<C> {
     /// The facts for requests, if it was opened with O_DIRECT. `grows`: it can grow, and holds bytes up to here.
     pub(super) fn geometry(&mut self, grows: Option<u64>) -> Result<Geometry> {
         self.life.check(Operation::Open, Side::Sink, self.at)?;
-        // Data that came in another way before may end within a block.
+        // Data that was written before, in another way, may end within a block.
         self.leave_edge()?;
         let Some(direct) = &self.direct else { return Err(Error::Internal) };
         let alignment = direct.alignment();
@@ -397,12 +397,12 @@ impl<C: Checkpoint> Place<C> {
         Ok(())
     }
 
-    /// Bytes of the stream that are durable, if that is looked after.
+    /// Bytes of the stream that are durable, if that was asked for.
     pub(super) fn durable(&self) -> Option<u64> {
         (self.sync || self.interval.is_set()).then(|| self.durable - self.start)
     }
 
-    /// The end: makes it durable if that was asked for.
+    /// Ends it, and makes it durable if that was asked for.
     pub(super) fn finish(&mut self) -> Result<()> {
         if self.life == Life::Finished {
             return Ok(());

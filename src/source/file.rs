@@ -211,7 +211,7 @@ impl Source for FileSource {
             Limit::At(end) => Some(end - self.start),
             Limit::AtMost(_) | Limit::Unknown { .. } => None,
         };
-        Ok(SourceInfo { total, tells_holes: self.map.tells_holes(), keeps: false, start: 0 })
+        Ok(SourceInfo { total, reports_holes: self.map.reports_holes(), keeps: false, start: 0 })
     }
 
     fn next(&mut self, buffer: &mut [u8]) -> Result<Next> {

@@ -12,7 +12,7 @@ const ALIGNMENT: usize = 4096;
 /// Memory that is freed with the last slab of it.
 #[derive(Debug)]
 struct Region {
-    /// What the allocator returned for `layout`.
+    /// The memory that the allocator returned for `layout`.
     allocated: NonNull<u8>,
     layout: Layout,
     /// The first aligned byte, and how many there are from it on.
@@ -28,7 +28,7 @@ unsafe impl Sync for Region {}
 
 impl Drop for Region {
     fn drop(&mut self) {
-        // SAFETY: allocated with this layout, and the last slab is gone.
+        // SAFETY: allocated with this layout, and the last slab was dropped.
         unsafe { dealloc(self.allocated.as_ptr(), self.layout) };
     }
 }

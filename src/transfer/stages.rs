@@ -187,7 +187,7 @@ impl Course {
     fn open(&mut self, turn: &mut Turn) -> Result<Step> {
         let from = turn.source.open()?;
         let Options { sparse, .. } = self.options;
-        if sparse == Sparse::Required && !(from.tells_holes && require_map(turn)?) {
+        if sparse == Sparse::Required && !(from.reports_holes && require_map(turn)?) {
             return Err(unable(
                 Side::Source,
                 Operation::Sparse,

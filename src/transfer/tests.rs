@@ -133,8 +133,8 @@ impl MemorySource {
 
 impl Source for MemorySource {
     fn open(&mut self) -> Result<SourceInfo> {
-        let (tells_holes, keeps) = (self.maps, self.keeps);
-        Ok(SourceInfo { total: self.total, tells_holes, keeps, start: 0 })
+        let (reports_holes, keeps) = (self.maps, self.keeps);
+        Ok(SourceInfo { total: self.total, reports_holes, keeps, start: 0 })
     }
 
     fn next(&mut self, buffer: &mut [u8]) -> Result<Next> {

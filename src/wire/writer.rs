@@ -17,8 +17,8 @@ use crate::sys::Sys;
 use crate::wait::Waiting;
 use std::time::{Duration, Instant};
 
-/// Data in one frame that is written: enough to make the header nothing, little enough to keep what
-/// a socket did not take of it.
+/// Data in one frame that is written: enough that the header does not matter, and little enough to buffer
+/// the part that a socket did not take.
 const PAYLOAD: usize = 256 << 10;
 
 /// Data in one frame that is sent from a file.
@@ -27,13 +27,13 @@ const FETCHED_PAYLOAD: u32 = 1 << 20;
 /// Data in one frame, one-way: a receiver cannot ask for less.
 const ONE_WAY_PAYLOAD: u32 = 128 << 10;
 
-/// Frames are gathered until this many bytes wait.
+/// Frames are gathered until this many bytes are queued.
 const GATHER: usize = 256 << 10;
 
-/// At most this much is sent before the answers are looked at.
+/// The most bytes that are sent before the answers are read.
 const LISTEN: u64 = 16 << 20;
 
-/// The most answers, and reads for them, that are taken in one call.
+/// The most answers that are taken in one call, and the most reads for them.
 const ANSWERS_AT_ONCE: usize = 1024;
 
 const DEFAULT_CHECKPOINT: u64 = 64 << 20;
@@ -41,7 +41,7 @@ const DEFAULT_CHECKPOINT: u64 = 64 << 20;
 /// How a stream is sent.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct WriterOptions {
-    /// The properties of the stream that are sent to the receiver beforehand.
+    /// The properties of the stream that are sent to the receiver in advance.
     pub description: Description,
     /// Each payload has its checksum.
     pub checksum: bool,
@@ -66,12 +66,12 @@ pub struct Writer {
     inbox: Inbox,
     machine: Sender,
     failed: Option<Error>,
-    /// Where the stream was when the answers were last looked at.
+    /// The position of the stream when the answers were last read.
     heard: u64,
 }
 
 impl Writer {
-    /// Sends to a transport, and hears answers on it if it can be read.
+    /// Sends to a transport, and reads answers from it if it can be read.
     pub fn new(transport: Box<dyn Transport>, options: &WriterOptions) -> Result<Self> {
         let two_way = transport.reads();
         if options.resume && !two_way {
@@ -116,7 +116,7 @@ impl Writer {
         refused.error(operation, Side::Sink, self.machine.at())
     }
 
-    /// Sends everything that waits.
+    /// Sends everything that is queued.
     fn send(&mut self) -> Sys<()> {
         while self.machine.waits() > 0 {
             let count = self.link.write(self.machine.poll_transmit(), &[])?;
@@ -143,7 +143,7 @@ impl Writer {
         }
         match self.hear() {
             Err(heard) if heard.is_peers() || errno == libc::EAGAIN => heard,
-            // A transport that failed may know the reason only when it is read.
+            // A transport may report the details of its failure only when it is read.
             Err(heard @ Error::Said { .. }) if !matches!(error, Error::Said { .. }) => heard,
             Ok(()) | Err(_) => error,
         }
@@ -158,8 +158,8 @@ impl Writer {
         self.sent(operation, result)
     }
 
-    /// Takes the answers that are there, without waiting for any, and no more than a bounded number: a
-    /// receiver that never stops must not keep the caller from its other work.
+    /// Takes the answers that have come, without waiting, up to a limit: a receiver that never stops must not
+    /// keep the caller from its other work.
     #[inline(never)]
     fn hear(&mut self) -> Result<()> {
         if !self.machine.two_way() {
@@ -195,7 +195,7 @@ impl Writer {
         }
     }
 
-    /// Sends HELLO and hears the answer.
+    /// Sends HELLO and reads the answer.
     fn greet(&mut self) -> Result<()> {
         if self.machine.stage() == Stage::New {
             self.machine.greet();
@@ -211,7 +211,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Comes to where the stream can be sent.
+    /// Continues the conversation until the stream can be sent.
     #[cold]
     fn reach_stream(&mut self, operation: Operation) -> Result<()> {
         self.greet()?;
@@ -227,7 +227,7 @@ impl Writer {
         }
     }
 
-    /// Makes ready to send a frame of this many bytes.
+    /// Prepares to send a frame of this many bytes.
     #[inline]
     fn ready(&mut self, operation: Operation, room: usize) -> Result<()> {
         if self.machine.stage() != Stage::Open {
@@ -304,7 +304,7 @@ impl Lasting for Writer {
 
     fn report(&mut self, error: &Error) {
         self.machine.fail(error);
-        // Its failure would hide the one that it reports.
+        // The failure that is being sent is the one to report.
         let _ = self.send();
         self.link.close_now();
     }

@@ -60,7 +60,7 @@ pub fn describe(party: &mut Party, describe: Option<Describe>, flags: u64) -> Re
     Ok(Described {
         info: SourceInfo {
             total: u64::try_from(info.total).ok(),
-            tells_holes: info.flags & SPARSESTREAM_WITH_HOLES != 0,
+            reports_holes: info.flags & SPARSESTREAM_WITH_HOLES != 0,
             keeps: info.flags & SPARSESTREAM_WITH_KEEPS != 0,
             start: 0,
         },

@@ -56,7 +56,7 @@ impl Drop for TestEnd {
 
 impl Source for TestEnd {
     fn open(&mut self) -> Result<SourceInfo> {
-        Ok(SourceInfo { total: Some(self.length), tells_holes: true, ..SourceInfo::default() })
+        Ok(SourceInfo { total: Some(self.length), reports_holes: true, ..SourceInfo::default() })
     }
 
     fn next(&mut self, buffer: &mut [u8]) -> Result<Next> {

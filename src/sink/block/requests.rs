@@ -51,7 +51,7 @@ impl<C: Checkpoint> Addressable for BlockSink<C> {
             self.place.advance(length);
         }
         match self.make_durable_if_due() {
-            // It is due the next time too.
+            // It stays due.
             Err(error) if error.interrupted() => Ok(()),
             other => other,
         }

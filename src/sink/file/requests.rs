@@ -19,8 +19,8 @@ pub(super) struct Requests {
 }
 
 impl<C: Checkpoint> FileSink<C> {
-    /// The size runs ahead of the first write past the end, because writes that extend a file wait for one
-    /// another. It never becomes the final one: a copy that is killed must not look complete.
+    /// Sets the size before the first write past the end, because writes that extend a file wait for one
+    /// another. It stays smaller than the final size: a copy that is killed must not look complete.
     fn run_ahead(&mut self, end: u64) {
         if self.requests.grew || end <= self.opened_size {
             return;
@@ -28,7 +28,7 @@ impl<C: Checkpoint> FileSink<C> {
         self.requests.grew = true;
         let Some(planned) = self.requests.planned_end else { return };
         if planned - 1 > end && self.place.reach(planned, Operation::Truncate).is_ok() {
-            // Where that is refused, the writes are slower.
+            // If that is refused, the writes are slower.
             let _ = sys::truncate(self.place.fd, planned - 1);
         }
     }
@@ -95,7 +95,7 @@ impl<C: Checkpoint> Addressable for FileSink<C> {
             self.place.advance(length);
         }
         match self.make_durable_if_due() {
-            // It is due the next time too.
+            // It stays due.
             Err(error) if error.interrupted() => Ok(()),
             other => other,
         }

@@ -9,7 +9,7 @@ use crate::trace::Trail;
 #[derive(Debug)]
 pub(super) struct Map {
     fd: Fd,
-    tells_holes: bool,
+    reports_holes: bool,
     /// None if everything is taken to be data.
     walk: Option<Walk>,
     section: Option<Section>,
@@ -19,15 +19,15 @@ pub(super) struct Map {
 
 impl Map {
     /// A map that was not asked yet. `walk`: where a file with a map ends.
-    pub(super) fn new(fd: Fd, walk: Option<u64>, tells_holes: bool) -> Self {
+    pub(super) fn new(fd: Fd, walk: Option<u64>, reports_holes: bool) -> Self {
         let walk = walk.map(|end| Walk::new(fd, end));
-        Map { fd, tells_holes, walk, section: None, position: None }
+        Map { fd, reports_holes, walk, section: None, position: None }
     }
 
     /// Whether holes are reported, as far as is known.
-    pub(super) fn tells_holes(&self) -> bool {
+    pub(super) fn reports_holes(&self) -> bool {
         let refused = self.walk.as_ref().is_some_and(|walk| walk.mapped() == Some(false));
-        self.tells_holes && !refused
+        self.reports_holes && !refused
     }
 
     /// The section that the source is in, if it is known.
@@ -79,7 +79,7 @@ impl Map {
         match &mut self.walk {
             Some(walk) => walk.require(offset, trail),
             // Generated content has no holes to miss.
-            None => Ok(self.tells_holes),
+            None => Ok(self.reports_holes),
         }
     }
 

@@ -147,7 +147,7 @@ impl Window {
     /// Does what can be done now.
     pub(super) fn step(&mut self, turn: &mut Turn) -> Result<Done> {
         self.stalled = Stalled::default();
-        // What comes next is asked for before what is here is passed on, which may take long.
+        // The next reads are submitted before loaded data is passed on, which may take long.
         let mut worked = self.collect(turn)?;
         let mut asked = self.plan(turn)?;
         asked |= self.output(turn)?;

@@ -257,7 +257,7 @@ impl End for Memory {
 impl Source for Memory {
     fn open(&mut self) -> Result<SourceInfo> {
         let total = self.sections.iter().map(|section| section.length).sum();
-        Ok(SourceInfo { total: Some(total), tells_holes: true, keeps: self.keeps, start: 0 })
+        Ok(SourceInfo { total: Some(total), reports_holes: true, keeps: self.keeps, start: 0 })
     }
 
     fn next(&mut self, _buffer: &mut [u8]) -> Result<Next> {
@@ -362,7 +362,7 @@ impl End for Stream {
 
 impl Source for Stream {
     fn open(&mut self) -> Result<SourceInfo> {
-        Ok(SourceInfo { total: None, tells_holes: true, keeps: true, start: 0 })
+        Ok(SourceInfo { total: None, reports_holes: true, keeps: true, start: 0 })
     }
 
     fn next(&mut self, buffer: &mut [u8]) -> Result<Next> {

@@ -1,4 +1,4 @@
-//! The bodies of HELLO, ACCEPT, CHECKPOINT, END and STATUS to bytes and back.
+//! Encodes and decodes the bodies of HELLO, ACCEPT, CHECKPOINT, END and STATUS.
 
 use super::codec::{
     MAX_OFFSET, MAX_PAYLOAD, MIN_PAYLOAD, Malformed, Put, Result, Take, UNKNOWN, VERSION,
@@ -23,7 +23,7 @@ pub const CHECKSUM: u64 = 2;
 pub const DIGEST: u64 = 4;
 /// Feature: the receiver may offer to resume from what it holds.
 pub const RESUME: u64 = 8;
-/// Feature: KEEP frames may come.
+/// Feature: the stream may have KEEP frames.
 pub const KEEP: u64 = 16;
 /// Every feature that is known here.
 pub const FEATURES: u64 = ANSWERS | CHECKSUM | DIGEST | RESUME | KEEP;
@@ -60,7 +60,7 @@ pub struct Hello {
     pub identity: [u8; 32],
     /// With [`KEEP`]: the identity of what the receiver must hold; zeros for none.
     pub base: [u8; 32],
-    /// It is silent for no longer than this many milliseconds; 0 promises nothing.
+    /// The longest silence of the sender in milliseconds; 0 promises nothing.
     pub keepalive_ms: u32,
 }
 
@@ -154,7 +154,7 @@ impl Hello {
 /// Why the receiver makes no offer, or the sender refuses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// None: nothing is held, or the offer is taken.
+    /// No reason: nothing is held, or the offer is accepted.
     None,
     /// Another source is held, or this one in an earlier state.
     Identity,
@@ -198,9 +198,9 @@ impl Reason {
 /// The receiver's answer to HELLO.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accept {
-    /// The version that is spoken.
+    /// The version of this conversation.
     pub version: u16,
-    /// Why nothing is offered although something is held.
+    /// The reason for no offer although something is held.
     pub reason: Reason,
     /// The most bytes of data that it takes in one frame.
     pub max_payload: u32,

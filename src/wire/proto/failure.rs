@@ -1,4 +1,4 @@
-//! ERROR: a failure to bytes and back.
+//! Encodes and decodes ERROR.
 
 use super::codec::{MAX_OFFSET, Malformed, Put, Result, Take};
 use crate::error::{Error, Operation, Side, Text};
@@ -13,7 +13,7 @@ pub struct Failure {
     offset: Option<u64>,
 }
 
-/// The value of an ERROR whose offset means something.
+/// The value of an ERROR whose offset has a meaning.
 const AT_OFFSET: u64 = 1;
 
 impl Failure {

@@ -130,7 +130,7 @@ impl Header {
         bytes
     }
 
-    /// Decodes a header. Everything that can be wrong with a header alone is found.
+    /// Decodes a header, and checks everything that can be checked without its body.
     #[inline]
     pub fn decode(bytes: &[u8; HEADER]) -> Result<Self> {
         let mut from = Take(bytes);
@@ -209,13 +209,13 @@ impl Header {
 /// A frame at the start of some bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frame<'a> {
-    /// It is not complete. This many bytes of it are needed at least.
+    /// It is not complete. At least this many bytes of it are needed.
     Incomplete(usize),
-    /// It is here, with its body, unless it is DATA.
+    /// It is complete; of DATA, the header is.
     Whole(Header, &'a [u8]),
 }
 
-/// The frame that these bytes start with. The magic is checked as far as it is there.
+/// The frame at the start of these bytes. The magic is checked even if only a part of it has come.
 #[inline]
 pub fn first(bytes: &[u8]) -> Result<Frame<'_>> {
     let Some(head) = bytes.first_chunk::<HEADER>() else {
@@ -230,7 +230,7 @@ pub fn first(bytes: &[u8]) -> Result<Frame<'_>> {
     match bytes.get(HEADER..header.whole()) {
         None => Ok(Frame::Incomplete(header.whole())),
         Some(body) => {
-            // A header whose body is empty has no checksum of it; and the payload of DATA is not looked at here.
+            // An empty body has no checksum, and the payload of DATA is not checked here.
             if !body.is_empty() {
                 header.check(body)?;
             }

@@ -7,10 +7,10 @@
 //! | [`body`] | the bodies of HELLO, ACCEPT, END and those with a digest |
 //! | [`failure`] | ERROR |
 //! | [`sequence`] | which frame may follow which, and the receiver's limits |
-//! | [`queue`] | bytes that wait to be sent |
+//! | [`queue`] | queued bytes |
 //! | [`sender`] | the sender |
 //! | [`receiver`] | the receiver |
-//! | `unsent` | where in the stream the bytes lie that wait to be sent |
+//! | `unsent` | the place in the stream of the queued bytes |
 //! | `silence` | when a KEEPALIVE is due |
 //!
 //! ```text
@@ -20,11 +20,10 @@
 //!                    poll_timeout, handle_timeout(now)
 //! ```
 //!
-//! A machine is given what has come (`handle_input`), is asked for what is to be sent
-//! (`poll_transmit`) and when it wants to be called again (`poll_timeout`, `handle_timeout`). It never
-//! copies the payload of a DATA frame that is large: whoever drives it moves that past the machine, and
-//! shows it (`payload`), or only counts it (`payload_passed`) where no checksum and no digest is in
-//! force.
+//! A machine is given received bytes (`handle_input`), and returns bytes to be sent (`poll_transmit`) and the
+//! time of the next call (`poll_timeout`, `handle_timeout`). It never copies a large payload of DATA: the
+//! caller moves it past the machine and passes it in for the checksum and the digest (`payload`), or, without
+//! both, only its length (`payload_passed`).
 //!
 //! docs/wire-format.md is the specification; its state tables are the `match`es of [`sender`] and
 //! [`receiver`].
@@ -51,12 +50,11 @@ pub enum Input {
     /// Not a complete frame. At least this many bytes are needed, those given included. Nothing was
     /// taken.
     Incomplete(usize),
-    /// A frame of this many bytes was taken; what it changed is in the machine's stage, and in the receiver's
-    /// piece.
+    /// A frame of this many bytes was taken. It may have changed the machine's stage or the receiver's piece.
     Taken(usize),
 }
 
-/// Why a frame, or a request of the own side, is refused.
+/// The reason why a frame, or a request of this side, is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused {
     /// In words.
@@ -115,7 +113,7 @@ fn broken(rule: &'static Rule, errno: i32, given: u64, bound: u64) -> Refused {
 /// The reason why a conversation ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// The peer broke a rule, or cannot be agreed with.
+    /// The peer broke a rule, or no agreement with it is possible.
     Refused(Refused),
     /// The peer reported its own failure.
     Peer(Error),

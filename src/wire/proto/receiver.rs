@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 /// Room for all answers that can wait at one time: ACCEPT, KEEPALIVE, ACK, and STATUS or ERROR.
 const ROOM: usize = 1024;
 
-/// While it reads back what it holds, the receiver is never silent for longer.
+/// The longest silence of a receiver that reads back the bytes that it holds.
 const SIGN_WHILE_PROVING: Duration = Duration::from_secs(1);
 
 /// How a stream is received.
@@ -83,7 +83,7 @@ pub enum Stage {
     Failed,
 }
 
-/// The rest of the frame that is passed on.
+/// The rest of the current frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece {
     /// Nothing.
@@ -92,9 +92,9 @@ pub enum Piece {
     Data {
         /// Bytes left.
         left: u32,
-        /// The checksum of those that were seen.
+        /// The checksum of the bytes that were seen.
         checksum: u32,
-        /// The checksum of all, if it is in force.
+        /// The checksum of the whole payload, if the feature is in force.
         expected: Option<u32>,
     },
     /// A hole.
@@ -110,7 +110,7 @@ pub struct Receiver {
     stage: Stage,
     queue: Queue,
     hello: Option<Hello>,
-    /// The sender understood a HELLO of its own to be two-way, and can be answered.
+    /// HELLO was two-way: the sender can be answered.
     answers: bool,
     features: u64,
     sequence: Option<Sequence>,
@@ -125,7 +125,7 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// One that has heard nothing.
+    /// A receiver that waits for HELLO.
     pub fn new(config: &Config) -> Result<Self> {
         let mut config = *config;
         config.held = config.held.filter(|held| held.length > 0);
@@ -158,7 +158,7 @@ impl Receiver {
         self.piece
     }
 
-    /// Whether there is such a piece, in a stream that comes.
+    /// Whether a piece is left, in an open stream.
     #[inline]
     #[must_use]
     pub fn passes(&self) -> bool {
@@ -189,13 +189,13 @@ impl Receiver {
         self.features
     }
 
-    /// Frames that did no more than show that the sender is alive.
+    /// The number of frames that only showed that the sender is alive.
     #[must_use]
     pub fn signs(&self) -> u64 {
         self.signs
     }
 
-    /// Whether the payload of DATA must be shown, and not only counted.
+    /// Whether the payload of DATA must be passed to the machine, not only counted.
     #[must_use]
     pub fn sees_payload(&self) -> bool {
         self.digest.is_some() || self.features & CHECKSUM != 0
@@ -219,7 +219,7 @@ impl Receiver {
         }
     }
 
-    /// The state table. Nothing is done for a frame that fails.
+    /// The state table. A frame that fails changes nothing.
     fn accept(&mut self, header: &Header, body: &[u8]) -> std::result::Result<(), Fault> {
         match (header.kind, self.stage) {
             (Kind::Error, Stage::Waiting | Stage::Proving(_) | Stage::Offered(_) | Stage::Open) => {
@@ -338,8 +338,7 @@ impl Receiver {
             Stage::Waiting | Stage::Proving(_) | Stage::Offered(_) | Stage::Open | Stage::Ended => {
             }
         }
-        // If the input is not a stream, the way back may lead to anything, a terminal perhaps, and is sent
-        // nothing.
+        // If the input is not a stream, the output may be anything, such as a terminal: nothing is sent.
         if self.answers {
             let failure = Failure::encode(error);
             if self.queue.has_room(HEADER + failure.body().len()) {
@@ -352,7 +351,7 @@ impl Receiver {
     /// The bytes to be sent next; none if there is nothing to send.
     pub fn poll_transmit(&mut self) -> &[u8] {
         if self.queue.waits() == 0 {
-            // Offsets that came meanwhile are covered by the last.
+            // The latest offset covers those before it.
             self.acknowledge();
         }
         self.queue.bytes()

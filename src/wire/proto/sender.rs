@@ -35,7 +35,7 @@ const RESERVE: usize = 512;
 pub struct Config {
     /// HELLO, with the features that are required and offered.
     pub hello: Hello,
-    /// A receiver's offer that differs from the source is answered by starting again, if it agrees.
+    /// If a receiver's offer differs from the source, the stream starts again, if the receiver agrees.
     pub restart: bool,
     /// A CHECKPOINT is due after this many bytes of data.
     pub checkpoint_interval: u64,
@@ -43,7 +43,7 @@ pub struct Config {
     pub keepalive: Duration,
     /// The most bytes of data in one frame, two-way, whatever the receiver allows.
     pub max_payload: u32,
-    /// Bytes that can wait to be sent.
+    /// Bytes that can be queued.
     pub room: usize,
 }
 
@@ -54,7 +54,7 @@ pub struct Offer {
     pub length: u64,
     /// Their digest.
     pub digest: Hash,
-    /// It takes everything from the start instead.
+    /// It accepts everything from the start instead.
     pub restart: bool,
 }
 
@@ -85,7 +85,7 @@ pub struct Sender {
     queue: Queue,
     features: u64,
     max_payload: u32,
-    /// Payload of the last frame that is still to come.
+    /// Payload of the last frame that was not added yet.
     owed: u32,
     /// Bytes that were taken, from the start of the stream.
     at: u64,
@@ -131,7 +131,7 @@ impl Sender {
         self.at
     }
 
-    /// Payload of the frame under way that is still to come.
+    /// Payload of the current frame that was not added yet.
     #[must_use]
     pub fn owed(&self) -> u32 {
         self.owed
@@ -155,13 +155,13 @@ impl Sender {
         self.durable
     }
 
-    /// Answers that showed that the receiver is alive.
+    /// The number of answers that showed that the receiver is alive.
     #[must_use]
     pub fn signs(&self) -> u64 {
         self.signs
     }
 
-    /// Whether payload must be shown, and not only counted.
+    /// Whether payload must be passed to the machine, not only counted.
     #[must_use]
     pub fn sees_payload(&self) -> bool {
         self.features & (CHECKSUM | DIGEST) != 0
@@ -196,7 +196,7 @@ impl Sender {
         Ok(())
     }
 
-    /// Says HELLO.
+    /// Adds HELLO.
     pub fn greet(&mut self) {
         if self.stage == Stage::New {
             let body = self.config.hello.encode();
@@ -216,7 +216,7 @@ impl Sender {
         }
     }
 
-    /// The state table. Nothing is done for a frame that fails.
+    /// The state table. A frame that fails changes nothing.
     fn heed(&mut self, header: &Header, body: &[u8]) -> std::result::Result<(), Fault> {
         match (header.kind, self.stage) {
             (Kind::Error, Stage::Greeting | Stage::Comparing(_) | Stage::Open | Stage::Ending) => {
@@ -264,25 +264,25 @@ impl Sender {
         }
     }
 
-    /// Where the stream ends of which everything was handed to the transport.
+    /// The end of the part of the stream that was passed to the transport.
     fn sent(&self) -> u64 {
         if self.queue.waits() == 0 { self.at } else { self.unsent.start(self.queue.bytes()) }
     }
 
-    /// Shows data of the source that the receiver holds too.
+    /// Adds data of the source to the comparison.
     pub fn compare(&mut self, bytes: &[u8]) {
         self.digest.data(bytes);
         self.at += bytes.len() as u64;
     }
 
-    /// Shows a hole of the source at a place that the receiver holds too.
+    /// Adds a hole of the source to the comparison.
     pub fn compare_hole(&mut self, length: u64) {
         self.digest.hole(length);
         self.at += length;
     }
 
-    /// Answers the offer, after as many bytes were shown as it covers. Returns whether the stream
-    /// resumes there; if not, it starts again.
+    /// Answers the offer, once all the bytes that it covers were compared. Returns whether the stream resumes
+    /// there; if not, it starts again.
     pub fn agree(&mut self) -> std::result::Result<bool, Refused> {
         let Stage::Comparing(offer) = self.stage else { return Err(MISUSED) };
         let same = self.at == offer.length && self.digest.root() == offer.digest;
@@ -311,8 +311,8 @@ impl Sender {
         self.queue.waits()
     }
 
-    /// The length that the stream must have to end now: that which was announced, and no less than
-    /// what was promised.
+    /// The length at which the stream may end now: the announced length, but at least the end of the current
+    /// frame.
     #[must_use]
     pub fn expected(&self) -> u64 {
         let promised = self.at + u64::from(self.owed);
@@ -357,7 +357,7 @@ impl Sender {
             Stage::Ending => return,
             Stage::Greeting | Stage::Comparing(_) | Stage::Open => {}
         }
-        // Any bytes that completed the current frame would be data.
+        // Within a frame, anything that is sent would be taken for its payload.
         if self.owed == 0 {
             let failure = Failure::encode(error);
             if self.queue.has_room(HEADER + failure.body().len()) {

@@ -1,5 +1,4 @@
-//! Which frame may follow which, and how long it may be: the checks of a receiver before it acts on
-//! a frame.
+//! The order and the length of frames: the checks of a receiver before it acts on a frame.
 
 use super::body::{End, Hello};
 use super::codec::{MAX_OFFSET, Malformed, UNKNOWN};
@@ -49,7 +48,7 @@ impl Sequence {
         Ok(Sequence { limits, length, start: 0, at: 0, counts: End::default() })
     }
 
-    /// The end of what was accepted.
+    /// The end of the frames that were accepted.
     #[must_use]
     pub fn at(&self) -> u64 {
         self.at
@@ -100,7 +99,7 @@ impl Sequence {
         Err(broken(&OFFSET, libc::EPROTO, header.offset, self.at))
     }
 
-    /// END, whose counts must be those of what came.
+    /// END, whose counts must be those of the frames before it.
     pub fn end(&self, header: &Header, end: &End) -> Result<(), Refused> {
         self.here(header)?;
         if self.length != UNKNOWN && self.at != self.length {

@@ -22,7 +22,7 @@ impl Reader {
         if count > 0 {
             buffer[..count].copy_from_slice(&held[..count]);
             self.take_held(count)?;
-            // So much need not be copied again. A caller with little room has more gathered for it.
+            // Much data is better read directly. For a caller with a small buffer it is gathered.
             self.heads_only |= count as u64 >= Extent::LEAST;
             return Ok(count);
         }
@@ -42,7 +42,7 @@ impl Reader {
         Ok(count)
     }
 
-    /// Passes on data that has come in, and finds damage as far as it shows.
+    /// Passes on held data, and checks it as far as possible.
     fn take_held(&mut self, count: usize) -> Result<()> {
         let bytes = self.inbox.bytes().get(..count).ok_or(Error::Internal)?;
         let seen = self.machine.payload(bytes);
@@ -57,7 +57,7 @@ impl Source for Reader {
         let total = self.machine.hello().map(|hello| hello.length);
         Ok(SourceInfo {
             total: total.filter(|length| *length != UNKNOWN),
-            tells_holes: true,
+            reports_holes: true,
             keeps: self.machine.features() & KEEP != 0,
             start: self.machine.start(),
         })
@@ -97,7 +97,7 @@ impl Source for Reader {
                 self.machine.pass(length.min(left));
             }
             Piece::Data { .. } => {
-                // Damage that shows now is reported by the next call.
+                // Damage that is found now is reported by the next call.
                 if let Err(error) = self.take_held(length as usize) {
                     self.fail(error);
                 }
@@ -108,7 +108,7 @@ impl Source for Reader {
 
 impl SourceWays for Reader {
     fn feed(&mut self) -> Option<&mut dyn Feed> {
-        // A check of the data must see it.
+        // Data that is checked must pass through memory.
         let may = !self.machine.sees_payload() && self.link.plain_input().is_some();
         if may { Some(self) } else { None }
     }
@@ -157,7 +157,7 @@ impl Feed for Reader {
         self.lasting(|reader| {
             reader.advance()?;
             Ok(match reader.machine.piece() {
-                // Reading the rest of a frame that was fed would take what is behind it too.
+                // Once a part of a frame was fed, its rest must be too: a read would take the bytes behind it.
                 Piece::Data { left, .. }
                     if reader.inbox.bytes().is_empty()
                         && (reader.heads_only || u64::from(left) >= Extent::LEAST) =>
@@ -196,7 +196,7 @@ impl Lent for Reader {
         self.answer_if_ready();
         self.lasting(|reader| {
             reader.advance()?;
-            // A frame that is here as a whole is checked before any of it is passed on.
+            // A frame that is complete is checked before any of it is passed on.
             let examined = reader.machine.examine(reader.inbox.bytes());
             examined.map_err(|refused| reader.because(refused))
         })?;

@@ -123,7 +123,7 @@ fn a_receiver_is_not_silent_for_longer_than_it_was_told() {
             let data = Header { length: 1 << 18, ..Header::new(Kind::Data, 0, 0) };
             far.write_all(&data.encode()).unwrap();
             far.set_nonblocking(true).unwrap();
-            // More than the pipe takes. Nobody reads from that.
+            // More than the pipe takes. No process reads from that.
             let _ = far.write(&vec![1; 1 << 18]);
         }
         // Counted, because a busy machine sleeps longer than it should.
@@ -234,7 +234,7 @@ fn a_receiver_that_only_shows_to_be_there_is_late_in_the_end() {
 }
 
 /// The held bytes are read back in steps: a receiver may be asked for its other work between two, and its
-/// sender is not late meanwhile.
+/// sender is not late in that time.
 #[test]
 fn reading_back_is_done_in_steps_and_a_shorter_file_is_found_out() {
     let file = testing::sparse(&[testing::Piece::Data(200)]);

@@ -94,7 +94,7 @@ impl Source for AsyncSource {
         }
         Ok(SourceInfo {
             total: Some(self.end - start),
-            tells_holes: mapped && info.flags & SPARSESTREAM_WITH_HOLES != 0,
+            reports_holes: mapped && info.flags & SPARSESTREAM_WITH_HOLES != 0,
             keeps: mapped && info.flags & SPARSESTREAM_WITH_KEEPS != 0,
             start: 0,
         })

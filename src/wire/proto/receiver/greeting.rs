@@ -11,7 +11,7 @@ use crate::wire::proto::sequence::{Limits, Sequence};
 use crate::wire::proto::{MISUSED, Refused, UNEXPECTED, refused};
 
 impl Receiver {
-    // Once in a conversation, with much on the stack, of which the other frames need nothing.
+    // Called once for each conversation, with a large stack frame that other frames need not carry.
     #[inline(never)]
     pub(super) fn greet(&mut self, body: &[u8]) -> std::result::Result<(), Refused> {
         let hello = Hello::parse(body)?;
@@ -77,14 +77,14 @@ impl Receiver {
         Ok(features)
     }
 
-    /// The length to offer, or why there is no offer.
+    /// The length to offer, or the reason for no offer.
     fn offer(
         &self,
         hello: &Hello,
         features: u64,
     ) -> std::result::Result<(Option<u64>, Reason), Refused> {
         let Some(held) = self.config.held else { return Ok((None, Reason::None)) };
-        let differs = |held: &[u8], told: &[u8]| held.iter().any(|byte| *byte != 0) && held != told;
+        let differs = |held: &[u8], sent: &[u8]| held.iter().any(|byte| *byte != 0) && held != sent;
         let (reason, why, errno) = if differs(&held.transfer_id, &hello.transfer_id)
             || differs(&held.identity, &hello.identity)
             || hello.length != UNKNOWN && held.length > hello.length
@@ -135,7 +135,7 @@ impl Receiver {
         }
     }
 
-    /// The held bytes are not there any more. A receiver that may restart receives everything.
+    /// The held bytes cannot be read back. A receiver that may restart receives everything.
     pub fn unproven(&mut self) -> std::result::Result<(), Refused> {
         match (self.stage, self.hello) {
             (Stage::Proving(_), Some(hello)) if self.config.restart => {

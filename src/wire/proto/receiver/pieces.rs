@@ -5,7 +5,7 @@ use crate::wire::proto::codec::Malformed;
 use crate::wire::proto::{MISUSED, Refused};
 
 impl Receiver {
-    /// Takes in payload of the DATA frame under way, which passes on. It is at most what is left.
+    /// Takes payload of the current DATA frame, at most as much as is left, which the caller passes on.
     pub fn payload(&mut self, bytes: &[u8]) -> std::result::Result<(), Refused> {
         let Piece::Data { left, checksum, expected } = &mut self.piece else {
             return Err(MISUSED);
@@ -46,8 +46,7 @@ impl Receiver {
         self.at += u64::from(count);
     }
 
-    /// Checks payload that is here before any of it is passed on, if it is all that is left of its
-    /// frame.
+    /// Checks payload before any of it is passed on, if it is the whole rest of its frame.
     pub fn examine(&self, bytes: &[u8]) -> std::result::Result<(), Refused> {
         match self.piece {
             Piece::Data { left, checksum, expected: Some(expected) } => {
@@ -64,7 +63,7 @@ impl Receiver {
         }
     }
 
-    /// Passes on a part of the hole, or of the kept bytes, under way. Returns whether it was there.
+    /// Passes on a part of the current hole or kept section. Returns whether there was one.
     pub fn pass(&mut self, length: u64) -> bool {
         let (Piece::Hole(left) | Piece::Keep(left)) = &mut self.piece else { return false };
         if length > *left {

@@ -11,19 +11,19 @@ use crate::wire::proto::{MISUSED, Refused, broken, refused};
 static LENGTH: Rule = Rule::new("the length of the stream", Bound::Most);
 
 impl Sender {
-    /// Whether a frame with this many bytes can be added, beside those that the machine adds by itself.
+    /// Whether a frame with this many bytes can be added, with room left for frames that the machine adds.
     #[must_use]
     pub fn has_room(&self, more: usize) -> bool {
         self.queue.has_room(more + RESERVE)
     }
 
-    /// As [`Sender::has_room`], without moving the bytes that wait.
+    /// As [`Sender::has_room`], without moving the queued bytes.
     #[must_use]
     pub fn has_room_behind(&self, more: usize) -> bool {
         self.queue.has_room_behind(more + RESERVE)
     }
 
-    /// Bytes of a section that are within what was announced and go into one frame.
+    /// Bytes of a section that fit the announced length and one frame.
     #[must_use]
     pub fn fits(&self, length: u64) -> u32 {
         self.within(length).min(u64::from(self.max_payload)) as u32
@@ -33,7 +33,7 @@ impl Sender {
         length.min(self.config.hello.length.min(MAX_OFFSET) - self.at)
     }
 
-    /// Refuses a section that ends beyond what was announced.
+    /// Refuses a section that ends beyond the announced length.
     pub fn check(&self, length: u64) -> std::result::Result<(), Refused> {
         let (most, errno) = match self.config.hello.length {
             UNKNOWN => (MAX_OFFSET, libc::EOVERFLOW),
@@ -43,8 +43,7 @@ impl Sender {
         if end <= most { Ok(()) } else { Err(broken(&LENGTH, errno, end, most)) }
     }
 
-    /// Between two frames, in the stream: adds a CHECKPOINT if one is due. The caller has checked for
-    /// room.
+    /// Called between two frames: adds a CHECKPOINT if one is due. The caller has checked for room.
     fn between(&mut self) -> std::result::Result<(), Refused> {
         if self.stage != Stage::Open || self.owed > 0 {
             return Err(MISUSED);
@@ -65,8 +64,8 @@ impl Sender {
         Ok(())
     }
 
-    /// Adds a frame with this data, of which `send` sends what it can: what waits, and then the payload. The
-    /// part of the payload that it does not send is copied. If it fails, nothing was added.
+    /// Adds a frame with this data. `send` sends as much as it can of the queue and then of the payload; the rest
+    /// of the payload is copied. If it fails, nothing was added.
     pub fn data_through(
         &mut self,
         payload: &[u8],
@@ -83,7 +82,7 @@ impl Sender {
         Ok(sent)
     }
 
-    /// As [`Sender::data_through`], of payload that is owed.
+    /// As [`Sender::data_through`], for payload of the current frame.
     pub fn owed_through(
         &mut self,
         payload: &[u8],
@@ -118,8 +117,8 @@ impl Sender {
         Ok(())
     }
 
-    /// The place for a payload of this many bytes, which [`Sender::placed`] adds. `None` if it cannot
-    /// be used now. The caller has checked for room.
+    /// Memory for a payload of this many bytes, which [`Sender::placed`] adds. `None` if it cannot be used now.
+    /// The caller has checked for room.
     pub fn lend(&mut self, most: usize) -> Option<&mut [u8]> {
         self.between().ok()?;
         Some(self.queue.lend(most))
@@ -136,7 +135,7 @@ impl Sender {
         self.count(count);
     }
 
-    /// Adds the header of a frame whose payload follows later, unseen.
+    /// Adds the header of a frame whose payload is sent later, past the machine.
     pub fn owe(&mut self, length: u32) -> std::result::Result<(), Refused> {
         self.between()?;
         if self.sees_payload() || length == 0 || length > self.fits(u64::from(length)) {
@@ -148,7 +147,7 @@ impl Sender {
         Ok(())
     }
 
-    /// This much payload of the frame under way was sent, past the machine, while nothing waited.
+    /// This much payload of the current frame was sent past the machine, while the queue was empty.
     pub fn payload_passed(&mut self, count: u32) -> std::result::Result<(), Refused> {
         if count > self.owed || self.queue.waits() > 0 {
             return Err(MISUSED);
@@ -158,7 +157,7 @@ impl Sender {
         Ok(())
     }
 
-    /// Adds zeros as payload of the frame under way.
+    /// Adds zeros as payload of the current frame.
     pub fn owed_zeros(&mut self, count: u32) -> std::result::Result<(), Refused> {
         if count > self.owed {
             return Err(MISUSED);
@@ -210,7 +209,7 @@ impl Sender {
         .encode()
     }
 
-    /// Data was taken.
+    /// Counts data, and adds it to the digest.
     fn see(&mut self, payload: &[u8]) {
         if self.digests() {
             self.digest.data(payload);

@@ -9,12 +9,12 @@ fn refused(hello: &Hello, config: &receiver::Config) -> Option<(i32, bool)> {
     let mut receiver = Receiver::new(config).unwrap();
     let error = give(&mut receiver, &with_body(Kind::Hello, 0, &hello.encode())).err()?;
     let answers = said(&mut receiver);
-    let told = reported(&answers).map(|error| error.errno());
+    let answered = reported(&answers).map(|error| error.errno());
     if !answers.is_empty() {
-        assert_eq!(told, Some(error.errno()));
+        assert_eq!(answered, Some(error.errno()));
         assert_eq!(kinds(&answers).len(), 1);
     }
-    Some((error.errno(), told.is_some()))
+    Some((error.errno(), answered.is_some()))
 }
 
 type Change = fn(&mut Hello, &mut receiver::Config);
@@ -129,7 +129,7 @@ fn every_hostile_accept_is_refused() {
         sent(&mut sender);
         let mut accept = accept(ANSWERS | DIGEST | RESUME);
         change(&mut accept);
-        let error = tell(&mut sender, &with_body(Kind::Accept, 0, &accept.encode())).unwrap_err();
+        let error = answer(&mut sender, &with_body(Kind::Accept, 0, &accept.encode())).unwrap_err();
         assert_eq!(error.errno(), errno, "{name}");
         assert_eq!(reported(&sent(&mut sender)).unwrap().errno(), errno, "{name}");
     }
@@ -152,7 +152,7 @@ fn resumed(content: &[u8], restart: (bool, bool)) -> Result<(Sender, Receiver), 
     let mut digest = Digest::default();
     digest.data(content);
     receiver.proven(digest).unwrap();
-    tell(&mut sender, &said(&mut receiver))?;
+    answer(&mut sender, &said(&mut receiver))?;
     sender.compare(b"held");
     if let Err(refused) = sender.agree() {
         sender.fail(&error_of(refused.into()));
@@ -173,7 +173,7 @@ fn an_offer_is_proof_or_is_refused() {
     assert!(receiver.pass(LENGTH - 4));
     give(&mut receiver, &bytes[HEADER..]).unwrap();
     receiver.finish().unwrap();
-    tell(&mut sender, &said(&mut receiver)).unwrap();
+    answer(&mut sender, &said(&mut receiver)).unwrap();
     assert_eq!(sender.stage(), sender::Stage::Finished);
 
     let error = resumed(b"hold", (false, false)).unwrap_err();

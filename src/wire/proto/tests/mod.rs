@@ -172,7 +172,7 @@ fn give(receiver: &mut Receiver, bytes: &[u8]) -> Result<(), Error> {
     }
 }
 
-fn tell(sender: &mut Sender, bytes: &[u8]) -> Result<(), Error> {
+fn answer(sender: &mut Sender, bytes: &[u8]) -> Result<(), Error> {
     match sender.handle_input(bytes) {
         Ok(Input::Taken(_)) => Ok(()),
         Ok(Input::Incomplete(_)) => panic!("incomplete"),
@@ -213,6 +213,6 @@ fn open_sender(required: u64) -> Sender {
     let mut sender = Sender::new(&sending(hello(required | ANSWERS, 0))).unwrap();
     sender.greet();
     sent(&mut sender);
-    tell(&mut sender, &with_body(Kind::Accept, 0, &accept(required | ANSWERS).encode())).unwrap();
+    answer(&mut sender, &with_body(Kind::Accept, 0, &accept(required | ANSWERS).encode())).unwrap();
     sender
 }

@@ -163,7 +163,7 @@ fn sender_in(state: &str, required: u64) -> Option<(Sender, u64)> {
     let comparing = state == "comparing" && sender.hello().optional & RESUME != 0;
     if state != "greeting" {
         let accept = frame_at(Kind::Accept as u8, 0, required, comparing);
-        tell(&mut sender, &accept).unwrap();
+        answer(&mut sender, &accept).unwrap();
     }
     if state == "ending" {
         sender.end().unwrap();
@@ -230,7 +230,7 @@ fn every_type_in_every_state_of_a_sender() {
                     found.insert(state.clone());
                     let (signs, before) = (sender.signs(), sender.stage());
                     let frame = frame_at(*number, at, required, other && resumable);
-                    let seen = match tell(&mut sender, &frame) {
+                    let seen = match answer(&mut sender, &frame) {
                         Err(error) => refusal(&error),
                         Ok(()) if sender.durable() == Some(at) => Seen::Noted,
                         Ok(()) if sender.signs() == signs + 1 => Seen::Sign,
@@ -347,7 +347,7 @@ fn a_sender_sends_what_its_table_allows_and_nothing_else() {
         let make = || match state.as_str() {
             "ended" => {
                 let (mut sender, at) = sender_in("ending", ANSWERS | DIGEST).unwrap();
-                tell(&mut sender, &with_body(Kind::Status, at, &root_of(at))).unwrap();
+                answer(&mut sender, &with_body(Kind::Status, at, &root_of(at))).unwrap();
                 sender
             }
             "comparing" => sender_in("comparing", ANSWERS | DIGEST).unwrap().0,
@@ -399,7 +399,7 @@ fn the_magic_is_checked_byte_by_byte() {
         let mut receiver = Receiver::new(&receiving()).unwrap();
         assert_eq!(give(&mut receiver, wrong).unwrap_err().errno(), libc::EPROTO);
         assert!(said(&mut receiver).is_empty());
-        assert_eq!(tell(&mut open_sender(0), wrong).unwrap_err().errno(), libc::EPROTO);
+        assert_eq!(answer(&mut open_sender(0), wrong).unwrap_err().errno(), libc::EPROTO);
     }
 }
 

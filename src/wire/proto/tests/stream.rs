@@ -257,7 +257,7 @@ fn what_was_not_sent_cannot_be_acknowledged() {
             sender.transmitted(some);
             count += some;
         }
-        tell(&mut sender, &with_body(Kind::Status, LENGTH, &[0; 32])).unwrap();
+        answer(&mut sender, &with_body(Kind::Status, LENGTH, &[0; 32])).unwrap();
         assert_eq!(sender.stage(), sender::Stage::Finished);
     }
 }

@@ -1,4 +1,4 @@
-//! Silence and checkpoints, by times that are handed in.
+//! Silence and checkpoints, by times that are passed in.
 
 use super::receiver::Held;
 use super::*;
@@ -15,7 +15,7 @@ fn a_sender_is_never_silent_for_longer_than_it_promised() {
     sender.greet();
     sender.handle_timeout(start);
     sent(&mut sender);
-    tell(&mut sender, &with_body(Kind::Accept, 0, &accept(ANSWERS).encode())).unwrap();
+    answer(&mut sender, &with_body(Kind::Accept, 0, &accept(ANSWERS).encode())).unwrap();
     let (mut now, mut last) = (start, start);
     let mut signs = 0;
     for turn in 0..1000u64 {
@@ -67,7 +67,7 @@ fn a_receiver_that_reads_back_what_it_holds_is_not_silent() {
     assert!((10..=20).contains(&signs), "{signs}");
     let mut sender = Sender::new(&sending(hello(ANSWERS | DIGEST, RESUME))).unwrap();
     sender.greet();
-    tell(&mut sender, &bare(Kind::Keepalive, 0, 0)).unwrap();
+    answer(&mut sender, &bare(Kind::Keepalive, 0, 0)).unwrap();
     assert_eq!(sender.signs(), 1);
 }
 
