@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define OLD 1
@@ -271,11 +272,27 @@ static void a_hint_that_fails_is_not_the_result(void)
     }
 }
 
+/* Whether reads that must not wait are refused, as on a tmpfs: one call finds that out. */
+static bool refuses_nowait(void)
+{
+    char byte;
+    const struct iovec piece = { &byte, 1 };
+    const int fd = file_new("nowait");
+    bool refuses;
+
+    file_fill(fd, 0, 1, OLD);
+    refuses = preadv2(fd, &piece, 1, 0, RWF_NOWAIT) < 0 && errno == EOPNOTSUPP;
+    close(fd);
+    return refuses;
+}
+
 /* Nothing where the map says data and the size says more: the source has ended early. */
 static void reads_that_find_the_end(void)
 {
+    const int before = refuses_nowait();
+
     for (int call = 1; call <= 4; call++) {
-        struct fault fault = FAULT(reading, .call = call, .stays = true, .answer = 0);
+        struct fault fault = FAULT(reading, .call = before + call, .stays = true, .answer = 0);
         struct content taken = { .count = 0 };
         struct end to;
         struct job job;
@@ -287,7 +304,7 @@ static void reads_that_find_the_end(void)
         CHECK_INT(job.error.side, ==, SPARSESTREAM_SIDE_SOURCE);
         CHECK_INT(job.error.offset, ==, (call - 1) * 128 * KiB);
         CHECK_INT(job.error.expected, ==, 512 * KiB);
-        CHECK_INT(fault.calls, <, call + 10);
+        CHECK_INT(fault.calls, <, before + call + 10);
         content_free(&taken);
         close(fd);
     }
