@@ -23,7 +23,7 @@ CHECK_PACKAGES_OPTIONAL = valgrind:valgrind strace:strace xfsprogs:mkfs.xfs btrf
     acl:setfacl attr:setfattr
 
 # For `make packages`, beside Debian's own Rust, the same as for the oldest: only one of its versions can be installed.
-PACKAGES_PACKAGES = dpkg-dev:dpkg-buildpackage debhelper:dh libnbd-dev libvirt-dev lintian:lintian debootstrap:debootstrap \
+PACKAGES_PACKAGES = build-essential dpkg-dev:dpkg-buildpackage debhelper:dh libnbd-dev libvirt-dev lintian:lintian debootstrap:debootstrap \
     iproute2:ip rpm:rpmbuild rpmlint:rpmlint
 
 # The oldest Rust that Cargo.toml allows, as Debian 12 has it; it is called by its path beside any other.
