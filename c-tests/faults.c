@@ -458,30 +458,30 @@ static void pipes_of_an_older_kernel(void)
 
     for (size_t i = 0; i < COUNT(kernels); i++) {
         for (int reading = 0; reading < 2; reading++) {
-            for (int gone = 0; gone < 2; gone++) {
+            for (int closed = 0; closed < 2; closed++) {
                 unsigned char bytes[60000];
                 struct piping piping = { .budget = 100000 };
                 struct watch watch = { .handler = be_older, .opaque = &kernels[i] };
                 int in[2], out[2];
 
                 context("kernel %zu, %s is older, the reader is %s", i,
-                        reading ? "reading" : "writing", gone ? "gone" : "there");
+                        reading ? "reading" : "writing", closed ? "closed" : "open");
                 REQUIRE(pipe2(in, O_CLOEXEC) == 0 && pipe2(out, O_CLOEXEC) == 0);
                 pattern_fill(bytes, sizeof bytes, OLD, 0);
                 REQUIRE(write(in[1], bytes, sizeof bytes) == sizeof bytes);
                 REQUIRE(fcntl(out[0], F_SETFL, O_NONBLOCK) == 0);
                 piping.in = in[0];
                 piping.out = out[1];
-                piping.reader = gone ? -1 : out[0];
-                if (gone)
+                piping.reader = closed ? -1 : out[0];
+                if (closed)
                     close(out[0]);
                 watch.fd = reading ? in[0] : out[1];
                 watch_run(&watch, pipe_along, &piping);
                 CHECK_INT(watch_count(&watch, reading ? SYS_preadv2 : SYS_pwritev2), >, 0);
                 /* The writer is still there and may write: nothing is at its end yet. */
-                CHECK_INT(piping.code, ==, gone ? -EPIPE : -EAGAIN);
-                CHECK_INT(piping.moved, ==, gone ? 0 : sizeof bytes);
-                if (!gone)
+                CHECK_INT(piping.code, ==, closed ? -EPIPE : -EAGAIN);
+                CHECK_INT(piping.moved, ==, closed ? 0 : sizeof bytes);
+                if (!closed)
                     close(out[0]);
                 close(out[1]);
                 close(in[0]);

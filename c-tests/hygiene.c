@@ -421,7 +421,7 @@ static void messages_name_the_option_that_is_refused(void)
 }
 
 /* A child made by fork continues with what it inherited: there is no lock and no thread to lose. */
-static void a_forked_child_may_go_on(void)
+static void a_forked_child_may_continue(void)
 {
     const int in = file_new("in"), out = file_new("out");
     struct sparsestream_source *source;
@@ -540,7 +540,7 @@ TESTS(
     CASE(descriptors_stay_open),
     CASE(messages_say_what_why_and_where),
     CASE(messages_name_the_option_that_is_refused),
-    CASE(a_forked_child_may_go_on),
+    CASE(a_forked_child_may_continue),
     CASE(threads_do_not_meet),
     CASE(memory_does_not_grow),
 )

@@ -497,7 +497,7 @@ static void check_reader_has_gone(int fd, struct sparsestream_source *source)
     sparsestream_sink_free(sink);
 }
 
-static void a_reader_that_has_gone(void)
+static void a_reader_that_has_left(void)
 {
     const struct piece pieces[] = { DATA(100000), HOLE(100000) };
     const int file = file_new("file");
@@ -800,7 +800,7 @@ TESTS(
     CASE(a_budget_never_waits),
     CASE_WITHIN(a_budget_never_waits_whatever_the_mode_was, 8),
     CASE(no_budget_waits_for_blocking_descriptors_only),
-    CASE(a_reader_that_has_gone),
+    CASE(a_reader_that_has_left),
     CASE(the_callers_sigpipe_is_its_own),
     CASE(a_writer_that_ends_too_early),
     CASE(no_byte_behind_the_length_is_read),

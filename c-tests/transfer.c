@@ -1058,7 +1058,7 @@ static void *run_transfer(void *opaque)
     return NULL;
 }
 
-static void another_thread_may_go_on(void)
+static void another_thread_may_continue(void)
 {
     pthread_t thread;
     int code = 77;
@@ -1152,7 +1152,7 @@ TESTS(
     CASE(a_rate_in_an_event_loop),
     CASE(holes_are_free_of_the_rate),
     CASE(a_rate_does_not_stall),
-    CASE(another_thread_may_go_on),
+    CASE(another_thread_may_continue),
     CASE(no_memory_for_the_buffer),
     CASE(an_empty_stream),
 )

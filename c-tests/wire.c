@@ -256,7 +256,7 @@ static void go_on(int from, int to, int64_t held, const uint8_t identity[32], ui
     };
     struct sparsestream_wire_info info = { .size = sizeof info };
     struct side sender, receiver = { .result = 1 };
-    int fds[2], told;
+    int fds[2], result_of_query;
 
     make_socket(fds);
     REQUIRE(fcntl(fds[1], F_SETFL, O_NONBLOCK) == 0);
@@ -267,10 +267,10 @@ static void go_on(int from, int to, int64_t held, const uint8_t identity[32], ui
     receiver.source = from_wire(fds[1], fds[1], &receiving);
     do {
         turn(&sender);
-        told = sparsestream_source_wire_info(receiver.source, &info);
-    } while (told == -EAGAIN || told == -EINTR);
-    CHECK_INT(told, ==, result);
-    if (told == 0) {
+        result_of_query = sparsestream_source_wire_info(receiver.source, &info);
+    } while (result_of_query == -EAGAIN || result_of_query == -EINTR);
+    CHECK_INT(result_of_query, ==, result);
+    if (result_of_query == 0) {
         CHECK_INT(info.start, ==, moved == IMAGE_SIZE ? 0 : held);
         CHECK_CODE(sparsestream_sink_to_fd(to, SINK_OPTIONS(.offset = info.start),
                                            &receiver.sink), 0);

@@ -75,7 +75,7 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     #[test]
-    fn what_goes_in_comes_out_and_is_counted() {
+    fn bytes_come_out_as_they_went_in_and_are_counted() {
         let (from, to) = (testing::sparse(&[Data(2)]), testing::file());
         let mut pipe = Pipe::new().unwrap();
         assert!(pipe.room() >= 64 << 10);

@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_cancelled_is_asked_again() {
+    fn a_request_that_nobody_cancelled_is_made_again() {
         let file = file();
         for errno in [libc::ECANCELED, libc::EFAULT, libc::EINTR] {
             let mut queue = Queue::new(file.as_raw_fd());

@@ -280,7 +280,7 @@ static void verify_file(const struct settings *settings, const char *hex, const 
 static void warn_of(int64_t count, const char *one, const char *many)
 {
     if (count > 0)
-        tell("warning", "sparsestream: WARNING: %" PRId64 " %s", count, count == 1 ? one : many);
+        report_event("warning", "sparsestream: WARNING: %" PRId64 " %s", count, count == 1 ? one : many);
 }
 
 /* Says what the whole list came to. Returns an exit code. */
@@ -368,7 +368,7 @@ static int verify_list(const struct settings *settings, const char *path)
         if (!parse_line(line, length, &hex, &name) || (from_stdin && strcmp(name, "-") == 0)) {
             tally.malformed++;
             if (settings->warn)
-                tell("warning", "sparsestream: %s: %" PRId64 ": improperly formatted checksum line", list, number);
+                report_event("warning", "sparsestream: %s: %" PRId64 ": improperly formatted checksum line", list, number);
             continue;
         }
         verify_file(settings, hex, name, &tally);

@@ -131,7 +131,7 @@ static int run(struct copy *copy)
     if (r == 0 && (r = close_target(&copy->to, settings->sync)) == 0)
         progress_end(&progress);
     if (r == 0 && settings->only_changes)
-        tell("changes", "%s: %lld of %lld bytes were different", copy->to.name, (long long)copy->changes.bytes,
+        report_event("changes", "%s: %lld of %lld bytes were different", copy->to.name, (long long)copy->changes.bytes,
              (long long)copy->changes.total);
     skip_end_at(&copy->skipping, progress.position);
     return skip_report(&copy->skipping, settings, r);

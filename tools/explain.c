@@ -16,7 +16,7 @@ void show_event(const struct settings *settings, const sparsestream_event *event
     if (sparsestream_event_text(event, words, sizeof(words)) < 0)
         return;
     if (settings->progress != PROGRESS_JSON) {
-        tell("trace", "offset %lld: %s", (long long)event->position, words);
+        report_event("trace", "offset %lld: %s", (long long)event->position, words);
         return;
     }
     fprintf(stderr, "{\"event\": \"trace\", \"offset\": %lld, \"kind\": %d, \"message\": ", (long long)event->position,
@@ -67,10 +67,10 @@ void explain(const struct settings *settings, const char *name, const sparsestre
                 (long long)stats->keep_bytes);
         return;
     }
-    tell("explain", "%s: %lld bytes of data%s", name, (long long)stats->data_bytes,
+    report_event("explain", "%s: %lld bytes of data%s", name, (long long)stats->data_bytes,
          list(text, sizeof(text), sparsestream_way_name, stats->data_by_way));
-    tell("explain", "%s: %lld bytes of holes%s", name, (long long)stats->hole_bytes,
+    report_event("explain", "%s: %lld bytes of holes%s", name, (long long)stats->hole_bytes,
          list(text, sizeof(text), sparsestream_hole_way_name, stats->holes_by_way));
-    tell("explain", "%s: %lld bytes of zeros found in data", name, (long long)stats->zero_bytes);
-    tell("explain", "%s: %lld bytes kept", name, (long long)stats->keep_bytes);
+    report_event("explain", "%s: %lld bytes of zeros found in data", name, (long long)stats->zero_bytes);
+    report_event("explain", "%s: %lld bytes kept", name, (long long)stats->keep_bytes);
 }

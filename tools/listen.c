@@ -35,7 +35,7 @@ static void tell_address(const struct listener *listener)
 
     if (getsockname(listener->fd, (struct sockaddr *)&bound, &length) < 0 || !show_address(words, &bound, length))
         snprintf(words, sizeof(words), "%s", listener->address);
-    tell("listen", "listening on %s", words);
+    report_event("listen", "listening on %s", words);
 }
 
 int listener_open(const struct settings *settings, struct listener *listener)
@@ -98,7 +98,7 @@ int listener_accept(const struct settings *settings, struct listener *listener, 
 
 int listener_drop(struct listener *listener, const char *why)
 {
-    tell("dropped", "dropped %s: %s", listener->peer, why);
+    report_event("dropped", "dropped %s: %s", listener->peer, why);
     if (++listener->dropped < MOST_DROPPED)
         return 0;
     return fail(EXIT_CUT, "%s: %d peers connected, but none of them uses this protocol", listener->address,

@@ -159,7 +159,7 @@ static int receive(struct reception *reception, const sparsestream_wire_options 
     r = greet(settings, connection, &reception->names, wire, &source, &reception->info);
     if (r == 0) {
         if (reception->offered && reception->info.start == 0)
-            tell("restart", "%s: starts again: %s", reception->target.name,
+            report_event("restart", "%s: starts again: %s", reception->target.name,
                  memcmp(reception->info.identity, reception->resume.identity, IDENTITY) != 0
                      ? "the source is not that of the first transfer"
                      : "the target differs from the source, or the sender cannot resume");

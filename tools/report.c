@@ -171,7 +171,7 @@ static void put_event(const char *event, const char *prefix, char *text)
     free(text);
 }
 
-void tell(const char *event, const char *format, ...)
+void report_event(const char *event, const char *format, ...)
 {
     va_list arguments;
 

@@ -70,7 +70,7 @@ static int send_file(struct target *file, struct connection *connection, struct 
                      const sparsestream_wire_options *wire)
 {
     bool sizes = (wire->flags & SPARSESTREAM_WIRE_SIZES) != 0;
-    sparsestream_wire_options told = *wire;
+    sparsestream_wire_options shown = *wire;
     struct skipping skipping = { 0 };
     struct progress progress;
     int64_t work = sizes ? wire->data_bytes : -1;
@@ -88,9 +88,9 @@ static int send_file(struct target *file, struct connection *connection, struct 
     progress.map_fd = file->fd;
     progress.map_offset = file->position + settings->offset;
     if (settings->no_identity)
-        hide(&told);
+        hide(&shown);
     do {
-        r = send_to_peer(file, connection, settings, &told, &skipping, &progress);
+        r = send_to_peer(file, connection, settings, &shown, &skipping, &progress);
     } while (r == DROPPED);
     if (r == 0)
         progress_end(&progress);

@@ -238,7 +238,7 @@ int skip_report(struct skipping *skipping, const struct settings *settings, int 
     int r = 0;
 
     for (i = 0; i < skipping->count; i++)
-        tell("skipped", "%s: cannot be read at offset %lld for %lld bytes: zeros are written", skipping->name,
+        report_event("skipped", "%s: cannot be read at offset %lld for %lld bytes: zeros are written", skipping->name,
              (long long)skipping->ranges[i].offset, (long long)skipping->ranges[i].length);
     if (skipping->map != NULL)
         r = write_map(skipping, settings->error_map);

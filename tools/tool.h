@@ -126,7 +126,7 @@ int fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3))
 /* The line that `fail` prints. The caller frees it. NULL if there is no memory. */
 char *failure_line(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* A line that is not a failure; as JSON an event of this name with the text. */
-void tell(const char *event, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void report_event(const char *event, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* A line about something that the user should know and that does not fail the command. */
 void warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* A line on standard output. */

@@ -287,7 +287,7 @@ fn kept_sections_must_be_announced() {
 }
 
 #[test]
-fn what_is_durable_crosses_back() {
+fn durable_offsets_cross_back() {
     let (sink, mut source) = ends();
     assert_eq!(sink.durable(), None);
     source.durable(0);

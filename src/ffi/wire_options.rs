@@ -148,7 +148,7 @@ pub(super) fn sender(options: &sparsestream_wire_options) -> Result<WriterOption
         (options.resume_fd_offset, "options.resume_fd_offset"),
     ];
     only_zeros(&receivers, Allowed::Only(&"0 for a sender"))?;
-    let told = |size: i64, name| match size {
+    let known = |size: i64, name| match size {
         -1 => Ok(None),
         _ => guard::unsigned(size, name).map(Some),
     };
@@ -159,11 +159,11 @@ pub(super) fn sender(options: &sparsestream_wire_options) -> Result<WriterOption
         ..Description::default()
     };
     if flag(SPARSESTREAM_WIRE_SIZES) {
-        description.length = told(options.length, "options.length")?;
-        description.source_size = told(options.source_size, "options.source_size")?;
+        description.length = known(options.length, "options.length")?;
+        description.source_size = known(options.source_size, "options.source_size")?;
         description.source_offset =
             guard::unsigned(options.source_offset, "options.source_offset")?;
-        description.data_bytes = told(options.data_bytes, "options.data_bytes")?;
+        description.data_bytes = known(options.data_bytes, "options.data_bytes")?;
     }
     Ok(WriterOptions {
         description,
@@ -220,23 +220,23 @@ pub(super) fn receiver(options: &sparsestream_wire_options) -> Result<ReaderOpti
 }
 
 impl From<Introduction> for sparsestream_wire_info {
-    fn from(told: Introduction) -> Self {
-        let description = told.description;
+    fn from(introduction: Introduction) -> Self {
+        let description = introduction.description;
         let bit = |set, flag| if set { flag } else { 0 };
         Self {
             size: 0,
-            flags: bit(told.checksum, SPARSESTREAM_WIRE_CHECKSUM)
-                | bit(told.digest, SPARSESTREAM_WIRE_DIGEST)
-                | bit(told.keeps, SPARSESTREAM_WIRE_KEEP),
+            flags: bit(introduction.checksum, SPARSESTREAM_WIRE_CHECKSUM)
+                | bit(introduction.digest, SPARSESTREAM_WIRE_DIGEST)
+                | bit(introduction.keeps, SPARSESTREAM_WIRE_KEEP),
             length: known(description.length),
             source_size: known(description.source_size),
             source_offset: guard::signed(description.source_offset),
             data_bytes: known(description.data_bytes),
-            start: guard::signed(told.start),
+            start: guard::signed(introduction.start),
             transfer_id: description.transfer_id,
             identity: description.identity,
             base_identity: description.base,
-            answers: i32::from(told.answers),
+            answers: i32::from(introduction.answers),
             greeted: 1,
         }
     }

@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_appends_is_kept() {
+    fn bytes_that_another_appends_are_kept() {
         let (file, appending) = appended();
         let mut sink = from_fd(appending.as_raw_fd(), &Options::default(), ()).unwrap();
         assert_eq!(sink.write(b"BB"), Ok(2));

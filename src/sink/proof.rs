@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_reads_zero_afterwards_is_believed_and_what_does_not_is_not() {
+    fn only_a_range_that_reads_zero_afterwards_is_believed() {
         let file = testing::sparse(&[Data(1)]);
         let mut proof = proof(&file, 0);
         assert_eq!(proof.convinces(5), Ok(false));

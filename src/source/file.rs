@@ -597,7 +597,7 @@ mod tests {
     }
 
     #[test]
-    fn what_becomes_of_the_map_is_recorded_once() {
+    fn the_fate_of_the_map_is_recorded_once() {
         let file = testing::sparse(&[Data(1), Hole(1), Data(1), Hole(1), Data(1)]);
         assert_eq!(events(&file, |_| Fault::None), [Event::Map(MapEvent::Asked, None)]);
         let mut asked = 0;

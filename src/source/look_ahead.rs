@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cached_takes_one_call() {
+    fn cached_data_takes_one_call() {
         assert_eq!(walk(1000, 2 * SECTION, |_| Fault::None), (1000, 0));
     }
 

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_seen_of_a_longer_block_is_not_said_of_a_shorter_one() {
+    fn a_look_at_a_longer_block_is_not_used_for_a_shorter_one() {
         let file = testing::sparse(&[Data(1), Hole(1)]);
         file.write_all_at(&[1], BLOCK + 100).unwrap();
         let mut peek = Looker::new(file.as_raw_fd());
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_zero_behind_the_sample_is_not_seen() {
+    fn bytes_behind_the_sample_are_not_seen() {
         let file = testing::file();
         file.write_all_at(&[1], SAMPLE as u64).unwrap();
         file.set_len(BLOCK).unwrap();

@@ -366,7 +366,7 @@ fn small() -> Options {
 const FINISHED: [Event; 2] = [Event::SinkFinish, Event::SourceFinish];
 
 #[test]
-fn what_goes_in_comes_out() {
+fn a_stream_comes_out_as_it_went_in() {
     let mut stand = Stand::new(&layout());
     let mut transfer = Transfer::new(&small()).unwrap();
     assert_eq!(stand.run(&mut transfer), Ok(Progress::Finished));

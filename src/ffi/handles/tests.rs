@@ -166,7 +166,7 @@ impl Handles {
 
 /// A free while a call is within is refused; the cancel acts when the step under way ends.
 #[test]
-fn what_a_run_uses_is_not_freed_under_it_but_cancelled() {
+fn an_end_in_use_by_a_run_is_cancelled_and_not_freed() {
     let ends = Arc::new(Ends::default());
     let gates = Arc::new((Barrier::new(2), Barrier::new(2)));
     let handles = Handles::new(&ends, Some(Arc::clone(&gates)));

@@ -726,7 +726,7 @@ fn a_slow_request_does_not_hold_up_the_short_ones_behind_it() {
 }
 
 #[test]
-fn what_comes_next_is_asked_for_before_a_stream_is_written() {
+fn the_next_requests_are_made_before_a_stream_is_written() {
     let (mut source, _, bytes) = two_ends(1, false);
     source.habits.unruly = false;
     source.habits.late = true;
@@ -843,7 +843,7 @@ fn a_sink_that_cannot_be_read_is_written_as_long_as_no_block_is_cut() {
 }
 
 #[test]
-fn a_source_that_ends_early_is_told_with_both_offsets() {
+fn a_source_that_ends_early_is_reported_with_both_offsets() {
     let (mut source, mut sink, bytes) = two_ends(5, false);
     source.sections = vec![Section::new(Kind::Data, 0, bytes.len() as u64 + 5000)];
     let error =

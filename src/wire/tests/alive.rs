@@ -107,7 +107,7 @@ fn a_sender_that_only_shows_to_be_there_is_late_in_the_end() {
 
 /// A receiver shows that it is there, whichever end its transfer waits for.
 #[test]
-fn a_receiver_is_not_silent_for_longer_than_it_was_told() {
+fn a_receiver_is_not_silent_for_longer_than_asked() {
     for waits_for_sink in [false, true] {
         let (mut far, near) = socket();
         far.write_all(&introduction(ANSWERS)).unwrap();

@@ -146,7 +146,7 @@ fn data_among_zeros_is_not_copied_through_memory() {
 }
 
 #[test]
-fn what_cannot_go_uncopied_is_copied() {
+fn data_that_cannot_go_uncopied_is_copied() {
     let file = testing::sparse(&[Hole(3), Data(60), Hole(10), Data(70)]);
     for (name, from, errno) in [
         (Call::Sendfile, 0, libc::EINVAL),
@@ -538,7 +538,7 @@ fn held_of(copy: &File, length: u64, identity: [u8; 32]) -> Held {
 }
 
 #[test]
-fn what_is_held_is_not_sent_again() {
+fn held_data_is_not_sent_again() {
     let file = testing::sparse(&[Data(10), Hole(100), Data(30), Hole(5)]);
     let whole = content(&file);
     for cut in [1, 10 * BLOCK, 50 * BLOCK + 3, 115 * BLOCK - 1, 145 * BLOCK] {
@@ -556,7 +556,7 @@ fn what_is_held_is_not_sent_again() {
 }
 
 #[test]
-fn what_is_held_and_differs_is_refused_or_sent_again() {
+fn held_data_that_differs_is_refused_or_sent_again() {
     let file = testing::sparse(&[Data(10), Hole(100), Data(30)]);
     let whole = content(&file);
     for (restart, starts_again) in [

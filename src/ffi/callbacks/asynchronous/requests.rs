@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_taken_comes_again() {
+    fn a_request_that_is_not_taken_comes_again() {
         let mut requests = Requests::new(2).unwrap();
         requests.add(request(1));
         requests.add(request(2));

@@ -85,7 +85,7 @@ fn every_refusal_of_a_two_way_hello_is_answered() {
 }
 
 #[test]
-fn what_cannot_be_read_is_not_answered() {
+fn an_unreadable_stream_is_not_answered() {
     let good = with_body(Kind::Hello, 0, &hello(ANSWERS, 0).encode());
     for (at, errno) in [(9, libc::EBADMSG), (60, libc::EBADMSG), (0, libc::EPROTO)] {
         let mut bytes = good.clone();

@@ -221,7 +221,7 @@ fn random_streams_come_whole_however_they_are_cut() {
 
 /// An ACK is checked against what was handed to the transport, byte by byte.
 #[test]
-fn what_was_not_sent_cannot_be_acknowledged() {
+fn bytes_that_were_not_sent_cannot_be_acknowledged() {
     // Offset of the first byte of the stream that is not sent, by count of sent bytes.
     let build = || {
         let mut sender = open_sender(0);
@@ -263,7 +263,7 @@ fn what_was_not_sent_cannot_be_acknowledged() {
 }
 
 #[test]
-fn what_was_not_sent_of_a_payload_beside_the_queue_cannot_be_acknowledged() {
+fn an_unsent_payload_beside_the_queue_cannot_be_acknowledged() {
     for taken in [1, 31, 32, 33, 40, 131] {
         let mut sender = open_sender(0);
         sender.data_through(&[b'x'; 100], |_, _| Ok(taken)).unwrap().unwrap();
