@@ -41,6 +41,13 @@ static const char *words_of_libnbd(void)
     return strncmp(words, "nbd_", 4) == 0 && colon != NULL && colon[1] == ' ' ? colon + 2 : words;
 }
 
+/* The end of the connection within a message. libnbd has no errno for it, only these words. */
+static bool was_cut_off(const char *words)
+{
+    return strstr(words, "server disconnected unexpectedly") != NULL ||
+           strstr(words, "server closed socket unexpectedly") != NULL;
+}
+
 int failure_take(struct failure *failure)
 {
     int error = nbd_get_errno();
@@ -48,9 +55,9 @@ int failure_take(struct failure *failure)
     /* A connection that broke while a request was sent leaves no text. */
     if (error == 0 && nbd_get_error() == NULL)
         return failure_set(failure, ECONNRESET, "the connection to the server broke");
-    /* A failure without an errno is one of the protocol. EAGAIN or EINTR would be repeated for ever. */
+    /* Another failure without an errno is one of the protocol. EAGAIN or EINTR would be repeated for ever. */
     if (error <= 0 || error > MOST_ERRNO)
-        error = EPROTO;
+        error = was_cut_off(words_of_libnbd()) ? ECONNRESET : EPROTO;
     else if (error == EAGAIN || error == EINTR)
         error = EIO;
     else if (error == ENOTCONN)
