@@ -3,6 +3,7 @@
  * Ends of requests: a medium in memory whose answers come late, out of order, short, failed, from the
  * submission itself or from another thread.
  */
+#include "files.h"
 #include "harness.h"
 
 #include <sparsestream.h>
@@ -626,6 +627,37 @@ static void a_transfer_begins_with_the_requests_that_an_end_asks_for(void)
     }
 }
 
+static void a_sink_that_is_a_stream_adds_little_memory_whatever_the_depth(void)
+{
+    enum { DEPTH = 256, REQUEST = 128 * KiB, PAGE = 4096, BLOCKS = 2 * 512 };
+    static const size_t requests = (DEPTH + 1) * (size_t)((REQUEST + BLOCKS + PAGE - 1) / PAGE * PAGE);
+    const struct sparsestream_transfer_options options
+        = { .size = sizeof options, .request_size = REQUEST, .depth = DEPTH };
+    struct sparsestream_transfer *transfer = NULL;
+    struct sparsestream_source *source;
+    struct sparsestream_sink *sink;
+    struct medium from;
+    int code, again = 0, file = file_new("copy");
+
+    medium_init(&from, MiB, MiB, LATE, 1);
+    from.info.depth = DEPTH;
+    from.info.request_size = REQUEST;
+    REQUIRE(sparsestream_source_from_async(&ops, &from, NULL, &source) == 0);
+    REQUIRE(sparsestream_sink_to_fd(file, NULL, &sink) == 0);
+    REQUIRE(sparsestream_transfer_new(source, sink, &options, &transfer) == 0);
+    do
+        code = sparsestream_transfer_run(transfer, 0);
+    while (code == -EAGAIN && again++ < 100000);
+    CHECK_INT(code, ==, 0);
+    CHECK_INT(from.memory_length, >=, requests);
+    CHECK_INT(from.memory_length, <=, requests + 16 * (64 * KiB + PAGE));
+    sparsestream_transfer_free(transfer);
+    sparsestream_source_free(source);
+    sparsestream_sink_free(sink);
+    medium_end(&from);
+    close(file);
+}
+
 static void an_end_that_is_used_by_hand_is_refused_and_asked_for_nothing(void)
 {
     struct medium from, to;
@@ -807,6 +839,7 @@ TESTS(CASE(every_habit_of_both_ends_gives_the_same_bytes),
       CASE(arguments_are_checked_and_the_opaque_is_freed),
       CASE(a_description_that_cannot_be_is_refused),
       CASE(a_transfer_begins_with_the_requests_that_an_end_asks_for),
+      CASE(a_sink_that_is_a_stream_adds_little_memory_whatever_the_depth),
       CASE(an_end_that_is_used_by_hand_is_refused_and_asked_for_nothing),
       CASE(the_words_of_an_end_reach_the_caller_and_the_other_end),
       CASE(the_words_of_a_failed_request_reach_the_caller_with_its_offset),

@@ -1405,7 +1405,7 @@ typedef struct sparsestream_transfer_options {
     /**
      * The most requests in flight, 1 to 256; 0 means 16. Such a transfer takes the memory of `depth` plus one
      * requests, and of two blocks for each of them, in addition to its buffer. If the sink is a stream, it takes
-     * that of `depth` requests of 64 KiB more.
+     * up to 1 MiB more.
      */
     uint32_t depth;
     /**
@@ -2392,7 +2392,7 @@ int sparsestream_sink_to_wire(int write_fd,
  * - -EPROTONOSUPPORT: an unknown version or feature;
  * - -EOPNOTSUPP: the sender does not support checksums, the digest or resuming, which this end requires; or
  *   the stream has kept sections, which this end does not accept;
- * - -ENOTCONN: the sender waits for an answer, and there is no way back;
+ * - -ENOTCONN: the sender waits for an answer, but `write_fd` is -1, or the transport has no `write`;
  * - -ESTALE: the source has changed, or the kept sections belong to another base;
  * - -EAGAIN, -EINTR, the errno of a read, or the errno that the sender reported.
  */

@@ -1,5 +1,7 @@
 //! Helpers that the unit tests share.
 
+use crate::wire::proto::body::Hello;
+use crate::wire::proto::codec::{MAX_PAYLOAD, UNKNOWN, VERSION};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -71,5 +73,24 @@ impl Random {
     /// True once in this many times.
     pub fn once_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
+    }
+}
+
+/// HELLO of a one-way stream of unknown length.
+pub fn hello() -> Hello {
+    Hello {
+        version: VERSION,
+        least_version: VERSION,
+        max_payload: MAX_PAYLOAD,
+        required: 0,
+        optional: 0,
+        length: UNKNOWN,
+        source_size: UNKNOWN,
+        source_offset: 0,
+        data_bytes: UNKNOWN,
+        transfer_id: [0; 16],
+        identity: [0; 32],
+        base: [0; 32],
+        keepalive_ms: 0,
     }
 }

@@ -130,7 +130,7 @@ pub unsafe extern "C" fn sparsestream_sink_to_wire(
 /// - -EPROTONOSUPPORT: an unknown version or feature;
 /// - -EOPNOTSUPP: the sender does not support checksums, the digest or resuming, which this end requires; or
 ///   the stream has kept sections, which this end does not accept;
-/// - -ENOTCONN: the sender waits for an answer, and there is no way back;
+/// - -ENOTCONN: the sender waits for an answer, but `write_fd` is -1, or the transport has no `write`;
 /// - -ESTALE: the source has changed, or the kept sections belong to another base;
 /// - -EAGAIN, -EINTR, the errno of a read, or the errno that the sender reported.
 ///

@@ -53,6 +53,9 @@ use watched::Watched;
 /// The most bytes of a short piece.
 const SHORT: u64 = 64 << 10;
 
+/// The most short pieces, so that a great depth does not take much more memory than was asked for.
+const MOST_SHORT: usize = 16;
+
 /// Whether holes are made, and whether kept sections were declared.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Kinds {
@@ -116,7 +119,7 @@ impl Window {
         let none = || Error::nowhere(Operation::Allocate, Side::None, libc::ENOMEM);
         // A stream takes pieces in order, and a slow one delays those behind it. Short ones take little memory, so
         // that there may be more of them than requests.
-        let more = if to.is_none() { depth } else { 0 };
+        let more = if to.is_none() { depth.min(MOST_SHORT) } else { 0 };
         let short_most = grid.piece().min(SHORT);
         // Room for a read that is rounded outward, and for data that moves to another place in its block.
         let length = |piece: u64| usize::try_from(piece + 2 * grain).map_err(|_| none());

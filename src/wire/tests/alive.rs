@@ -4,7 +4,7 @@ use super::*;
 use crate::error::Operation;
 use crate::testing;
 use crate::wire::proto::body::{ANSWERS, Hello};
-use crate::wire::proto::codec::{UNKNOWN, VERSION};
+use crate::wire::proto::codec::VERSION;
 use crate::wire::proto::frame::{Header, Kind};
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -15,22 +15,7 @@ const PATIENCE_MS: u64 = 1200;
 
 /// HELLO of an endless stream with these features.
 fn introduction(required: u64) -> Vec<u8> {
-    let hello = Hello {
-        version: VERSION,
-        least_version: VERSION,
-        max_payload: 1 << 20,
-        required,
-        optional: 0,
-        length: UNKNOWN,
-        source_size: UNKNOWN,
-        source_offset: 0,
-        data_bytes: UNKNOWN,
-        transfer_id: [0; 16],
-        identity: [0; 32],
-        base: [0; 32],
-        keepalive_ms: 0,
-    }
-    .encode();
+    let hello = Hello { required, ..testing::hello() }.encode();
     [&Header::with_body(Kind::Hello, 0, 0, &hello).encode()[..], &hello].concat()
 }
 

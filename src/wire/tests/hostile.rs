@@ -15,21 +15,7 @@ use std::time::Instant;
 const LENGTH: u64 = 1 << 20;
 
 fn hello() -> Hello {
-    Hello {
-        version: VERSION,
-        least_version: VERSION,
-        max_payload: MAX_PAYLOAD,
-        required: 0,
-        optional: 0,
-        length: LENGTH,
-        source_size: UNKNOWN,
-        source_offset: 0,
-        data_bytes: UNKNOWN,
-        transfer_id: [0; 16],
-        identity: [0; 32],
-        base: [0; 32],
-        keepalive_ms: 0,
-    }
+    Hello { length: LENGTH, ..testing::hello() }
 }
 
 fn greeting(hello: &Hello) -> Vec<u8> {

@@ -14,26 +14,13 @@ use super::sender::{self, Sender};
 use super::{Fault, Input};
 use crate::digest::Digest;
 use crate::error::{Error, Operation, Side};
+use crate::testing;
 use std::time::Duration;
 
 const LENGTH: u64 = 1 << 20;
 
 fn hello(required: u64, optional: u64) -> Hello {
-    Hello {
-        version: VERSION,
-        least_version: VERSION,
-        max_payload: MAX_PAYLOAD,
-        required,
-        optional,
-        length: LENGTH,
-        source_size: UNKNOWN,
-        source_offset: 0,
-        data_bytes: UNKNOWN,
-        transfer_id: [0; 16],
-        identity: [0; 32],
-        base: [0; 32],
-        keepalive_ms: 0,
-    }
+    Hello { required, optional, length: LENGTH, ..testing::hello() }
 }
 
 fn accept(features: u64) -> Accept {
