@@ -271,14 +271,23 @@ impl Sender {
 
     /// Adds data of the source to the comparison.
     pub fn compare(&mut self, bytes: &[u8]) {
-        self.digest.data(bytes);
-        self.at += bytes.len() as u64;
+        if self.compared(bytes.len() as u64) {
+            self.digest.data(bytes);
+        }
     }
 
     /// Adds a hole of the source to the comparison.
     pub fn compare_hole(&mut self, length: u64) {
-        self.digest.hole(length);
-        self.at += length;
+        if self.compared(length) {
+            self.digest.hole(length);
+        }
+    }
+
+    /// Returns whether the digest still matters: more than the offer covers is a difference, whatever it holds.
+    fn compared(&mut self, length: u64) -> bool {
+        self.at = self.at.saturating_add(length);
+        let Stage::Comparing(offer) = self.stage else { return false };
+        self.at <= offer.length
     }
 
     /// Answers the offer, once all the bytes that it covers were compared. Returns whether the stream resumes

@@ -30,7 +30,9 @@ impl Sender {
     }
 
     fn within(&self, length: u64) -> u64 {
-        length.min(self.config.hello.length.min(MAX_OFFSET) - self.at)
+        let end = self.config.hello.length.min(MAX_OFFSET);
+        // A comparison may have passed the end.
+        length.min(end.saturating_sub(self.at))
     }
 
     /// Refuses a section that ends beyond the announced length.

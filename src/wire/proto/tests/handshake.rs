@@ -186,6 +186,31 @@ fn an_offer_is_proof_or_is_refused() {
 }
 
 #[test]
+fn a_comparison_of_more_than_was_offered_is_a_difference() {
+    let hello = hello(ANSWERS | DIGEST, RESUME);
+    let mut held = Digest::default();
+    held.hole(LENGTH);
+    let offer = Accept {
+        resume_offset: LENGTH,
+        resume_digest: held.root(),
+        flags: RESTART,
+        ..accept(ANSWERS | DIGEST | RESUME)
+    };
+    for more in [1, u64::MAX - LENGTH, u64::MAX] {
+        let config = sender::Config { restart: true, ..sending(hello) };
+        let mut sender = Sender::new(&config).unwrap();
+        sender.greet();
+        answer(&mut sender, &with_body(Kind::Accept, 0, &offer.encode())).unwrap();
+        sender.compare_hole(LENGTH);
+        sender.compare_hole(more);
+        assert_eq!(sender.fits(1), 0);
+        sender.compare(b"more");
+        assert!(!sender.agree().unwrap());
+        assert_eq!((sender.at(), sender.fits(1)), (0, 1));
+    }
+}
+
+#[test]
 fn an_offer_is_answered_by_begin_alone() {
     let held = Held { length: 4096, transfer_id: [0; 16], identity: [0; 32] };
     let config = receiver::Config { held: Some(held), ..receiving() };
