@@ -23,8 +23,8 @@ impl Text {
     pub const ROOM: usize = 255;
 
     /// These bytes as text, cut at a character's boundary if they are too long. Everything that could confuse a
-    /// terminal or a log becomes a question mark: control characters, characters that change the direction or
-    /// the line, and bytes that are not UTF-8.
+    /// terminal or a log becomes a question mark: control characters, characters that have no glyph or
+    /// change the direction or the line, and bytes that are not UTF-8.
     #[must_use]
     pub fn new(words: &[u8]) -> Self {
         Words::new(words).into()
@@ -104,12 +104,32 @@ impl fmt::Write for Words {
 
 /// Whether a character is only a glyph in a line.
 fn shows(character: char) -> bool {
-    !character.is_control()
-        && !matches!(
-            character,
-            // Marks, embeddings, overrides and isolates of direction, and separators of lines.
-            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-        )
+    !character.is_control() && !is_invisible(character)
+}
+
+/// Whether a character has no glyph, changes the direction of others or separates lines: U+2028 and U+2029, and those
+/// with the property Default_Ignorable_Code_Point of Unicode.
+fn is_invisible(character: char) -> bool {
+    matches!(
+        character,
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fff8}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
 }
 
 #[cfg(test)]
@@ -130,6 +150,10 @@ mod tests {
         assert_eq!(
             text("a\u{9b}2Jb\u{85}c\u{7f}d\0e\u{202e}f\u{2028}g".as_bytes()),
             "a?2Jb?c?d?e?f?g"
+        );
+        assert_eq!(
+            text("no\u{200b}thing\u{feff} \u{2060}\u{ad}\u{e0041}".as_bytes()),
+            "no?thing? ???"
         );
         assert_eq!(text(b"\xffa\xc3(b\xe2\x82"), "?a?(b??");
     }
