@@ -101,6 +101,8 @@ pub enum Call {
     Fdatasync,
     SyncFileRange,
     Poll,
+    Mmap,
+    Madvise,
     UringSetup,
     UringEnter,
     UringResult,

@@ -41,7 +41,7 @@ use super::options::Options;
 use super::turn::{Done, STEP_COST, Turn};
 use crate::end::Reply;
 use crate::error::{Error, Operation, Result, Side};
-use crate::sys::memory::Slab;
+use crate::sys::memory::{Pages, Slab};
 use grid::Grid;
 use port::Port;
 use queue::{Memory, PIECES_PER_SLAB, Queue};
@@ -124,7 +124,13 @@ impl Window {
         // Room for a read that is rounded outward, and for data that moves to another place in its block.
         let length = |piece: u64| usize::try_from(piece + 2 * grain).map_err(|_| none());
         let kinds_of_memory = [(depth + 1, length(grid.piece())?), (more, length(short_most)?)];
-        let [mut slabs, short] = Slab::of_lengths(kinds_of_memory).ok_or_else(none)?;
+        let left = turn.meter.stats().total.map(|total| total.saturating_sub(begun));
+        // A short stream does not use all of the memory, and a huge page costs much where it must first be had.
+        let pages = |memory: usize| match left {
+            Some(left) if left < memory as u64 => Pages::Small,
+            Some(_) | None => Pages::Huge,
+        };
+        let [mut slabs, short] = Slab::of_lengths(kinds_of_memory, pages).ok_or_else(none)?;
         let spare = slabs.pop().ok_or_else(none)?;
         let memory = Memory { slabs, short, short_most };
         for end in [turn.source.addressed(), turn.sink.addressed()].into_iter().flatten() {

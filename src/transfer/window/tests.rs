@@ -2,11 +2,14 @@ use super::super::{Control, Observe, Options, Patience, Progress, Sparse, Transf
 use crate::end::*;
 use crate::error::{Error, Operation, Result, Side};
 use crate::section::{Kind, Section};
-use crate::sys::Sys;
+use crate::sys::inject::{self, Fault};
+use crate::sys::{Call, Sys};
 use crate::testing::Random;
 use crate::trace::Event;
 use crate::wait::Waiting;
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
 /// How an end in memory behaves.
@@ -749,6 +752,36 @@ fn the_first_bytes_of_a_stream_are_written_before_all_memory_is_full() {
         let _ = transfer.run(&mut source, &mut sink, &mut (), Some(1), Patience::None);
     }
     assert!(source.place <= 2 * 4096, "{}", source.place);
+}
+
+/// How often memory was to have huge pages while a stream of this length moved.
+fn advice_for(length: usize) -> u32 {
+    let (mut source, mut sink, _) = two_ends(1, true);
+    for end in [&mut source, &mut sink] {
+        end.habits.request = 256 << 10;
+        end.habits.unruly = false;
+    }
+    *source.content.lock().unwrap() = vec![1; length];
+    source.size = length as u64;
+    source.sections = vec![Section::new(Kind::Data, 0, length as u64)];
+    let advice = Rc::new(Cell::new(0));
+    let seen = Rc::clone(&advice);
+    let count = move |call| {
+        seen.set(seen.get() + u32::from(call == Call::Madvise));
+        Fault::None
+    };
+    let options = Options { request_size: 256 << 10, depth: 8, ..Options::default() };
+    let mut transfer = Transfer::new(&options).unwrap();
+    inject::with(count, || run(&mut transfer, &mut source, &mut sink, &mut Watcher::default()))
+        .unwrap();
+    assert_eq!(sink.content.lock().unwrap().len(), length);
+    advice.get()
+}
+
+#[test]
+fn only_a_stream_that_fills_the_memory_has_huge_pages() {
+    assert_eq!(advice_for(1 << 20), 0);
+    assert_eq!(advice_for(8 << 20), 1);
 }
 
 #[test]
