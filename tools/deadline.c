@@ -32,7 +32,7 @@ static void on_alarm(int number)
         return;
     if (target != NULL && fstat(target->fd, &st) == 0 && st.st_size == 0)
         remove_same(target->path, st.st_dev, st.st_ino);
-    if (progress_is_drawn() && write(STDERR_FILENO, "\r\033[K", 4) < 0)
+    if (bar_is_drawn() && write(STDERR_FILENO, "\r\033[K", 4) < 0)
         signals_leave(EXIT_LOCAL);
     if (write(STDERR_FILENO, line, strlen(line)) < 0)
         signals_leave(EXIT_LOCAL);

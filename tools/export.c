@@ -3,8 +3,8 @@
 
 #include "export.h"
 
+#include "bridge.h"
 #include "image.h"
-#include "remote.h"
 
 #include <dlfcn.h>
 #include <errno.h>

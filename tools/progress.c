@@ -5,33 +5,9 @@
 
 #include <inttypes.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 enum { BAR_MS = 200, JSON_MS = 500 };
-
-static bool bar_drawn;
-
-int columns_of(FILE *file)
-{
-    struct winsize size;
-
-    if (ioctl(fileno(file), TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
-        return size.ws_col;
-    return 80;
-}
-
-void progress_clear(void)
-{
-    if (bar_drawn)
-        fputs("\r\033[K", stderr);
-    bar_drawn = false;
-}
-
-bool progress_is_drawn(void)
-{
-    return bar_drawn;
-}
 
 void progress_start(struct progress *progress, enum progress_mode mode, const char *verb, int64_t total,
                     int64_t work)
@@ -161,9 +137,7 @@ static void show_bar(const struct progress *progress)
             memcpy(bar + 1 + room, "] ", 3);
         }
     }
-    fprintf(stderr, "\r\033[K%s%s%.*s", percent, bar, columns - 1 - (int)(strlen(percent) + strlen(bar)),
-            words);
-    bar_drawn = true;
+    bar_draw("%s%s%.*s", percent, bar, columns - 1 - (int)(strlen(percent) + strlen(bar)), words);
 }
 
 static int add_data(void *opaque, const sparsestream_section *section)
@@ -219,7 +193,7 @@ void progress_end(struct progress *progress)
     if (progress->mode == PROGRESS_JSON) {
         show_json(progress, "end");
     } else if (progress->mode == PROGRESS_BAR) {
-        progress_clear();
+        bar_clear();
         fprintf(stderr, "%s: data %s, holes %s, in %.1f s (%s/s)\n", progress->verb,
                 human(data, sizeof(data), progress->data_bytes),
                 human(holes, sizeof(holes), progress->hole_bytes), (double)elapsed / 1000,

@@ -6,8 +6,6 @@
 #include "export.h"
 #include "volume.h"
 
-#include <dlfcn.h>
-
 bool is_remote(const char *name)
 {
     return is_volume(name) || is_export(name);
@@ -21,17 +19,6 @@ bool names_remote(int count, char **operands)
         if (is_remote(operands[i]))
             return true;
     return false;
-}
-
-void *bridge_load(const char *name, const struct bridge_file *file)
-{
-    void *loaded = dlopen(file->library, RTLD_NOW | RTLD_LOCAL);
-
-    /* The reason may be about another file, which the bridge needs. */
-    if (loaded == NULL)
-        fail(EXIT_LOCAL, "%s: the bridge to %s, %s, cannot be loaded: %s (install %s on Debian, %s on Fedora)", name,
-             file->kind, file->library, dlerror(), file->debian, file->fedora);
-    return loaded;
 }
 
 int remote_source(const struct settings *settings, const char *name, int64_t offset, int64_t length,

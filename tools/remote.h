@@ -11,13 +11,6 @@
 bool is_remote(const char *name);
 /* Whether one of the operands is one. */
 bool names_remote(int count, char **operands);
-/* A library that is loaded at run time, and the packages that have it. */
-struct bridge_file {
-    const char *kind, *library, *debian, *fedora;
-};
-
-/* Loads a bridge. Returns what dlopen(3) does, or NULL after a message. */
-void *bridge_load(const char *name, const struct bridge_file *file);
 
 /* Open one. `length` 0: to its end. Return 0 or an exit code, after a message. */
 int remote_source(const struct settings *settings, const char *name, int64_t offset, int64_t length,

@@ -110,7 +110,7 @@ static void put_failure(FILE *file, int code, const char *text, const char *hint
 
 static void report(int code, const char *text, const char *hint)
 {
-    progress_clear();
+    bar_clear();
     put_failure(stderr, code, text, hint);
 }
 
@@ -158,7 +158,7 @@ static void put_event(const char *event, const char *prefix, char *text)
 {
     if (text == NULL)
         return;
-    progress_clear();
+    bar_clear();
     if (as_json) {
         fprintf(stderr, "{\"event\": \"%s\", \"message\": ", event);
         json_string(stderr, text);

@@ -117,6 +117,16 @@ typedef int command_function(struct settings *settings, int count, char **operan
 
 command_function command_map, command_copy, command_check, command_checksum, command_send, command_recv;
 
+/* terminal.c */
+
+/* Columns of the terminal that the stream is, or 80. */
+int columns_of(FILE *file);
+/* Puts an unfinished line on standard error, in place of the last one. */
+void bar_draw(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* Removes it, so that a message starts on a line of its own. */
+void bar_clear(void);
+bool bar_is_drawn(void);
+
 /* report.c */
 
 /* From here on failures are JSON lines. */
@@ -200,11 +210,6 @@ void progress_update(struct progress *progress, int64_t position, int64_t data_b
                      int64_t zero_bytes);
 /* The message at the end, when all went well. */
 void progress_end(struct progress *progress);
-/* Removes an unfinished bar, so that a message starts on a line of its own. */
-void progress_clear(void);
-bool progress_is_drawn(void);
-/* Columns of the terminal that the stream is, or 80. */
-int columns_of(FILE *file);
 
 /* direct.c */
 
@@ -371,17 +376,6 @@ struct names {
 };
 
 /*
- * Signals from now on end the program with 128 and their number; a transfer is cancelled before that, and
- * the Unix socket at `path` is removed if it is not NULL.
- */
-void signals_catch(void);
-void signals_remove(const char *path, dev_t dev, ino_t ino);
-/* Whether a signal has asked for the end. */
-bool is_cancelled(void);
-/* These two, unless they are -1, are put back in blocking mode before a signal ends the program. */
-void signals_set_blocking(int input, int output);
-/*
-
  * Runs a transfer to its end, with progress. Frees neither end. Returns an exit code, after a message, or DROPPED if
  * the connection has another peer now.
  */

@@ -3,7 +3,7 @@
 
 #include "volume.h"
 
-#include "remote.h"
+#include "bridge.h"
 
 #include <dlfcn.h>
 #include <errno.h>
