@@ -23,8 +23,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #define PROGRAM "volume-client-glib"
@@ -327,28 +325,14 @@ static gboolean on_interrupt(gpointer opaque)
     return G_SOURCE_CONTINUE;
 }
 
-/* On a local socket, connect(2) succeeds or fails at once. */
 static int open_channel(struct volume_channel *channel, const char *path)
 {
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
-    int fd;
+    int fd = volume_connect(path);
 
-    volume_channel_init(channel, -1);
-    if (strlen(path) >= sizeof(address.sun_path))
-        return -ENAMETOOLONG;
-    strcpy(address.sun_path, path);
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    volume_channel_init(channel, fd < 0 ? -1 : fd);
     if (fd < 0)
-        return -errno;
-    if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 ||
-        fcntl(fd, F_SETFL, O_NONBLOCK) < 0) {
-        int error = errno;
-
-        close(fd);
-        return -error;
-    }
-    volume_channel_init(channel, fd);
-    return 0;
+        return fd;
+    return fcntl(fd, F_SETFL, O_NONBLOCK) < 0 ? -errno : 0;
 }
 
 static void begin_job(struct job *job, const char *socket_path)

@@ -17,8 +17,6 @@
 
 #include <fcntl.h>
 #include <getopt.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -67,21 +65,11 @@ static int failed_remote(const struct client *client, const char *words)
 
 static int open_socket(struct client *client)
 {
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
-    int fd;
+    int fd = volume_connect(client->socket_path);
 
-    if (strlen(client->socket_path) >= sizeof(address.sun_path)) {
-        errno = ENAMETOOLONG;
+    if (fd < 0) {
+        errno = -fd;
         return failed_path(client, client->socket_path);
-    }
-    strcpy(address.sun_path, client->socket_path);
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0) {
-        int r = failed_path(client, client->socket_path);
-
-        if (fd >= 0)
-            close(fd);
-        return r;
     }
     volume_channel_init(&client->channel, fd);
     return 0;

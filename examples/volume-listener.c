@@ -42,6 +42,26 @@ int listener_open(struct volume_listener *listener, const char *path)
     return r < 0 || lstat(path, &listener->st) < 0 ? -1 : listen(listener->fd, 128);
 }
 
+int listener_accept(struct volume_listener *listener, uid_t *user)
+{
+    struct ucred peer;
+    socklen_t length = sizeof(peer);
+    int fd, error;
+
+    do {
+        fd = accept4(listener->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    } while (fd < 0 && (errno == EINTR || errno == ECONNABORTED));
+    if (fd >= 0 && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0) {
+        error = errno;
+        close(fd);
+        errno = error;
+        return -1;
+    }
+    if (fd >= 0)
+        *user = peer.uid;
+    return fd;
+}
+
 void listener_close(struct volume_listener *listener)
 {
     struct stat st;

@@ -28,7 +28,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 static int connection;
@@ -211,16 +210,13 @@ static void item(const char *text)
 
 int main(int argc, char **argv)
 {
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
-
-    if (argc < 3 || strlen(argv[1]) >= sizeof(address.sun_path)) {
+    if (argc < 3) {
         fprintf(stderr, "usage: volume-packets SOCKET ITEM...\n");
         return 2;
     }
-    strcpy(address.sun_path, argv[1]);
-    connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (connection < 0 || connect(connection, (const struct sockaddr *)&address, sizeof(address)) < 0) {
-        fprintf(stderr, "volume-packets: %s: %s\n", argv[1], strerror(errno));
+    connection = volume_connect(argv[1]);
+    if (connection < 0) {
+        fprintf(stderr, "volume-packets: %s: %s\n", argv[1], strerror(-connection));
         return 1;
     }
     volume_channel_init(&channel, connection);

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 static void put_u32(uint8_t *to, uint32_t value)
 {
@@ -54,6 +56,24 @@ int volume_remote_errno(uint32_t status)
 }
 
 /* The connection. */
+
+/* On a local socket, connect(2) succeeds or fails at once. */
+int volume_connect(const char *path)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    int fd, error;
+
+    if (strlen(path) >= sizeof(address.sun_path))
+        return -ENAMETOOLONG;
+    strcpy(address.sun_path, path);
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0)
+        return fd;
+    error = errno;
+    if (fd >= 0)
+        close(fd);
+    return -error;
+}
 
 void volume_channel_init(struct volume_channel *channel, int fd)
 {

@@ -121,6 +121,9 @@ struct volume_stream {
 /* 1 to VOLUME_NAME_MAX of A-Z a-z 0-9 . _ + -, the first a letter or a digit: so no path, nothing hidden. */
 bool volume_name_valid(const char *name);
 
+/* Connects to the daemon's socket. Returns a socket in blocking mode, or a negative errno. */
+int volume_connect(const char *path);
+
 void volume_channel_init(struct volume_channel *channel, int fd);
 
 /* Queues a packet other than DATA. Returns 0, or -ENOBUFS when more than two wait. */

@@ -6,8 +6,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stddef.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { BUDGET = 128 * 1024 }; /* of one turn of a transfer */
@@ -299,16 +301,75 @@ static enum volume_turn turn_call(struct volume_session *session)
 
 void session_open(struct volume_session *session, struct volume_service *service, unsigned number, int fd)
 {
-    *session = (struct volume_session){ .service = service, .number = number, .turn = turn_call, .volume = -1 };
+    *session = (struct volume_session){
+        .service = service, .number = number, .turn = turn_call, .events = POLLIN, .deadline = -1, .volume = -1,
+    };
     volume_channel_init(&session->channel, fd);
 }
 
-enum volume_state session_state(const struct volume_session *session)
+bool session_transfers(const struct volume_session *session)
 {
-    if (session->turn == turn_transfer)
-        return VOLUME_TRANSFER;
-    return session->turn == turn_call && session->channel.in_have == 0 && session->channel.out_have == 0 ? VOLUME_IDLE
-                                                                                                         : VOLUME_BUSY;
+    return session->turn == turn_transfer;
+}
+
+/* Between two calls, when nothing is owed. */
+static bool is_idle(const struct volume_session *session)
+{
+    return session->turn == turn_call && session->channel.in_have == 0 && session->channel.out_have == 0;
+}
+
+int64_t now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Sets the events and the deadline of a wait. A deadline moves when bytes have moved. */
+static int wait_for_client(struct volume_session *session)
+{
+    const struct volume_options *options = session->service->options;
+    const struct volume_channel *channel = &session->channel;
+    sparsestream_wait wait = { .size = sizeof(wait) };
+    int64_t limit = is_idle(session) ? options->idle_ms : options->stall_ms;
+    uint64_t moved = channel->sent + channel->received;
+    int r;
+
+    session->events = channel->wants == POLLOUT ? POLLOUT : POLLIN;
+    if (session_transfers(session)) {
+        r = sparsestream_transfer_wait(session->transfer, &wait);
+        if (r < 0)
+            return r;
+        session->deadline = wait.timeout_ms >= 0 ? now_ms() + wait.timeout_ms : -1;
+        session->events |= POLLIN; /* of a download: the receiver's failure */
+    } else if (limit == 0) {
+        session->deadline = -1;
+    } else if (session->deadline < 0 || session->moved != moved) {
+        session->deadline = now_ms() + limit;
+        session->moved = moved;
+    }
+    return 0;
+}
+
+enum volume_turn session_turn(struct volume_session *session)
+{
+    bool transferred = session_transfers(session), idle = is_idle(session);
+    enum volume_turn turn = session->turn(session);
+    int r;
+
+    if (session_transfers(session) != transferred || is_idle(session) != idle)
+        session->deadline = -1;
+    if (turn == VOLUME_WAIT && (r = wait_for_client(session)) < 0)
+        turn = session_drop(session, r, "wait");
+    return turn;
+}
+
+enum volume_turn session_late(struct volume_session *session)
+{
+    if (session_transfers(session))
+        return VOLUME_AGAIN; /* the transfer itself reports which side was late */
+    return session_drop(session, -ETIMEDOUT, "wait for the client");
 }
 
 void session_close(struct volume_session *session)

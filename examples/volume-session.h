@@ -19,22 +19,18 @@ struct volume_service {
 
 enum volume_turn {
     VOLUME_AGAIN, /* there is more to do */
-    VOLUME_WAIT,  /* for the socket, or for the time */
+    VOLUME_WAIT,  /* for `events` of the socket, until the deadline */
     VOLUME_DROP,  /* the client has to go */
-};
-
-/* The patience with a session that waits. */
-enum volume_state {
-    VOLUME_IDLE,     /* between two calls: nothing is owed */
-    VOLUME_BUSY,     /* in a call */
-    VOLUME_TRANSFER, /* sparsestream_transfer_wait() reports how long */
 };
 
 struct volume_session {
     struct volume_service *service;
     unsigned number;
     struct volume_channel channel;
-    enum volume_turn (*turn)(struct volume_session *session); /* what it does next, a bounded piece of work */
+    enum volume_turn (*turn)(struct volume_session *session); /* the work that it does next */
+    short events;     /* that it waits for: POLLIN, POLLOUT */
+    int64_t deadline; /* of the wait, in milliseconds of now_ms(); -1: none */
+    uint64_t moved;   /* over the socket, when the deadline was set */
 
     struct volume_call call; /* the one under way, and all that belongs to it */
     uint32_t serial;
@@ -50,10 +46,18 @@ struct volume_session {
 };
 
 void session_open(struct volume_session *session, struct volume_service *service, unsigned number, int fd);
-enum volume_state session_state(const struct volume_session *session);
+/* Does a bounded piece of work. */
+enum volume_turn session_turn(struct volume_session *session);
+/* The deadline has passed. */
+enum volume_turn session_late(struct volume_session *session);
+/* Whether its turns are those of a transfer; others are short. */
+bool session_transfers(const struct volume_session *session);
 /* Logs why the client has to go. Returns VOLUME_DROP. */
 enum volume_turn session_drop(const struct volume_session *session, int r, const char *doing);
 /* Releases everything but the socket. */
 void session_close(struct volume_session *session);
+
+/* CLOCK_MONOTONIC */
+int64_t now_ms(void);
 
 #endif

@@ -367,7 +367,7 @@ static int connect_client(struct client *client)
 {
     struct epoll_event event = { .events = 0, .data.ptr = client };
     int64_t start = now_us();
-    int fd = stand_connect(stand->socket_path);
+    int fd = volume_connect(stand->socket_path);
 
     if (fd < 0)
         return fd;

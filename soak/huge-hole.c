@@ -59,7 +59,7 @@ static void skip(const char *name, const char *reason)
 static int begin_upload(struct volume_channel *channel, const char *socket_path, const char *name)
 {
     struct volume_call call = { .type = VOLUME_UPLOAD, .sparse = SPARSESTREAM_SPARSE_AUTO };
-    int fd = stand_connect(socket_path), r;
+    int fd = volume_connect(socket_path), r;
 
     volume_channel_init(channel, fd);
     if (fd < 0)

@@ -53,7 +53,7 @@ int probe_open(struct probe *probe, const char *socket_path)
     probe->echo = fds[0];
     if (probe->echo_pid < 0)
         return -errno;
-    probe->fd = stand_connect(socket_path);
+    probe->fd = volume_connect(socket_path);
     if (probe->fd < 0)
         return probe->fd;
     setsockopt(probe->fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));

@@ -102,7 +102,4 @@ int64_t now_us(void);
 /* One process of clients: runs `count` of them until PHASE_END. Does not return. */
 _Noreturn void clients_run(struct stand *stand, int number, int count);
 
-/* A blocking connection to the daemon, or -errno. */
-int stand_connect(const char *socket_path);
-
 #endif
