@@ -21,6 +21,7 @@
 //! | `pace` | rate, stall and idle limits; reads no clock |
 //! | `meter` | statistics, sections, progress |
 //! | `patience` | an end that is not ready |
+//! | `observe` | the counts, sections and events that an observer receives |
 //! | `control` | cancel and failure from outside, which wake a run that waits |
 //! | `turn` | the ends, counters and time of one step |
 
