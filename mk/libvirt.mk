@@ -7,8 +7,8 @@ check-libvirt: libvirt-deps private ## test the bridge to libvirt against a priv
 	$(MESON) test -C $(private) --no-rebuild --print-errorlogs --suite libvirt
 
 .PHONY: bench-libvirt
-bench-libvirt: libvirt-deps private ## measure the bridge to libvirt beside a plain C adapter and virsh
-	$(private)/bridges/libvirt/tests/libvirt-bench 7
+bench-libvirt: libvirt-deps private ## measure the bridge to libvirt, and write the table in docs/libvirt.md
+	bench/libvirt $(private) 7
 
 .PHONY: libvirt-deps
 libvirt-deps:

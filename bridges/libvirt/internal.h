@@ -50,11 +50,11 @@ int options_transfer(const options_t *options, struct sparsestream_transfer_opti
 struct pause;
 
 /*
- * Delays the event loop while the stream is not being read: repeatedly if the reader is known to be `busy`, otherwise
- * once. NULL if there is no event loop or no memory.
+ * Delays the event loop while the reader of the stream does not keep up with it: repeatedly if the reader is known to be
+ * `busy`, otherwise once. NULL if there is no event loop or no memory.
  */
 struct pause *pause_new(bool busy);
-/* Around each call of the reader, with the bytes that it asked for and got. */
+/* Around each call of the reader, with the bytes that it asked for and got. Lets the reader rest if it is ahead of the loop. */
 void pause_before(struct pause *pause);
 void pause_after(struct pause *pause, int64_t asked, int64_t got, bool at_hole);
 void pause_free(struct pause *pause);

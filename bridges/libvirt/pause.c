@@ -1,61 +1,77 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
+ * The pace of libvirt's event loop and of the reader of a stream.
+ *
  * libvirt's client reads from its socket whenever the event loop finds it readable, and queues what comes for a stream
  * without a limit. The only way to stop it is to delay the event loop. It reads one message in each round.
  *
- * A delayed loop reads nothing, and then the stream's reader reads the socket itself, with several times the system
- * calls. So the loop is not delayed as long as the reader finds the queue empty between two checks. Otherwise the
- * loop is delayed until the queue is empty, except for a round after each batch that the reader has taken.
+ * A timer looks at the reader. While the reader keeps up, the loop is free. Otherwise the rounds of the loop are counted: it
+ * is held until the reader has taken some messages from the queue, and then makes as many rounds.
+ *
+ * A reader that finds the queue empty reads the socket itself, which takes several times the system calls. So after such
+ * a call it rests, and the loop reads ahead.
  */
 
 #include "internal.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <time.h>
 
-/* How often the loop looks whether the reader is behind, in milliseconds. */
+/* How often the loop looks at the reader while it is free, in milliseconds. */
 #define LOOK_MS 4
-/* A reader that waits this long in one call has nothing queued. */
-#define WAITING_NS 300000
-/* A call that finds the queue empty polls and reads the socket, which takes more than this many times as long as taking a
- * message from the queue. It must have happened several times in a row: one call may have lost its processor. */
-#define SLOWER 16
-#define SLOW_CALLS 3
-/* The least time that a call is counted with, for clocks that are not fine enough. */
-#define LEAST_NS 200
-/* Calls that return more are not compared: most of their time goes into copying. */
-#define SMALL 16384
-/* A batch is two calls of the reader at least, and this many bytes or this much time. */
-#define BATCH SPARSESTREAM_LIBVIRT_MESSAGE
+/* How often it looks while it is held. */
+#define SLICE_NS 500000
+/* A held loop waits for this many messages, or for one if that takes as long as ROUND_NS. */
+#define BATCH 8
 #define ROUND_NS 5000000
 /* The longest delay of the loop. Keepalive messages wait as long. */
 #define MOST_NS 1000000000
 
+/* A call that takes longer than this, and returns a small message, has probably read the socket. For a large message a rest
+ * saves nothing: most of the time goes into copying, and messages that wait in the queue leave the cache. */
+#define WAITED_NS 20000
+#define SMALL 16384
+#define REST_NS 250000
+/* The most such calls from one rest to the next. */
+#define MOST_APART 1024
+
+/* Where the reader is. STOPPED: it did not return to the stream while the loop was held, and may never do so. */
+enum reader { NOT_STARTED, IN_CALL, AWAY, STOPPED, FREED };
+
+enum pace { FREE, COUNTED };
+
+/* The reader rests before a call, and judges the rest after it. */
+enum rest { NO_REST, REST_NEXT, RESTED };
+
 struct pause {
     pthread_mutex_t lock;
-    pthread_cond_t changed;
-    int timer, interval;
-    int references;
-    /* The reader is at work until it has ended, and not one that may stop in between. */
+    int references, timer;
+    /* The reader is at work until it has ended, and is not one that may stop in between. */
     bool busy;
-    bool reading, paused, freed;
-    unsigned long calls, given_up;
-    int64_t taken;
-    /* The batch is complete when these are reached. */
-    unsigned long target_calls;
-    int64_t target_taken;
-    /* The reader found the queue empty since the last look. */
-    bool empty;
+
+    enum pace pace;
+    /* The rounds of a counted loop until it is held again. */
+    int64_t rounds;
+
+    enum reader reader;
+    pthread_t thread;
+    unsigned long calls;
     /* When the call began that the reader is in. */
-    int64_t since;
+    int64_t call_since;
+    /* Since when the reader is watched, how long it was in calls since then, and whether it found the queue empty. */
+    int64_t watched_since, in_calls;
+    bool empty;
     /* The last call returned less than was asked for. */
     bool less;
-    /* The shortest call so far, and how many slow ones there were in a row. */
-    int64_t shortest;
-    int slow;
-    pthread_t reader;
+    /* How many messages the reader has certainly taken, and bytes that may be a part of the next one. */
+    int64_t messages, bytes;
+
+    /* Used by the reader's thread only. */
+    enum rest rest;
+    int64_t entered;
+    /* A rest follows each `apart`th call that waited, after `left` more of them. */
+    unsigned apart, left;
 };
 
 static int64_t now_ns(void)
@@ -64,6 +80,11 @@ static int64_t now_ns(void)
 
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t) now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static void sleep_ns(long ns)
+{
+    nanosleep(&(struct timespec){ .tv_nsec = ns }, NULL);
 }
 
 static void release(void *opaque)
@@ -76,70 +97,86 @@ static void release(void *opaque)
     pthread_mutex_unlock(&pause->lock);
     if (!last)
         return;
-    pthread_cond_destroy(&pause->changed);
     pthread_mutex_destroy(&pause->lock);
     free(pause);
 }
 
-static void wait_some(struct pause *pause, int64_t until)
-{
-    const struct timespec time = { .tv_sec = until / 1000000000, .tv_nsec = until % 1000000000 };
+/* The event loop's thread. */
 
-    pthread_cond_clockwait(&pause->changed, &pause->lock, CLOCK_MONOTONIC, &time);
+static void watch(struct pause *pause, int64_t now)
+{
+    pause->watched_since = now;
+    pause->in_calls = 0;
+    pause->empty = false;
+    pause->call_since = now;
+}
+
+/* Whether the reader found the queue empty, or was in calls for most of the time, and so waited for messages. If the sink
+ * is slower than the daemon, the reader is in the sink for longer than in the calls that empty the queue. */
+static bool keeps_up(const struct pause *pause, int64_t now)
+{
+    const int64_t current = pause->reader == IN_CALL ? now - pause->call_since : 0;
+
+    return pause->empty || pause->in_calls + current >= (now - pause->watched_since) * 3 / 4;
 }
 
 /* Whether there is somebody to wait for. The reader itself may be who runs the event loop. */
 static bool may_hold(const struct pause *pause)
 {
-    return pause->calls > 0 && pause->calls != pause->given_up && !pthread_equal(pause->reader, pthread_self());
+    return (pause->reader == IN_CALL || pause->reader == AWAY) && !pthread_equal(pause->thread, pthread_self());
 }
 
-/* Whether the reader has taken a batch, or has nothing left to take. */
-static bool far_enough(const struct pause *pause)
+/* Holds the loop until the reader has taken a batch or keeps up. Returns the loop's new pace. */
+static enum pace hold(struct pause *pause)
 {
-    return pause->empty || (pause->calls >= pause->target_calls && pause->taken >= pause->target_taken);
-}
+    const unsigned long calls = pause->calls;
+    const int64_t messages = pause->messages, begun = now_ns();
+    int64_t taken = 0, held = 0;
 
-/* Holds the thread until the reader has taken a batch, or found the queue empty. Returns whether it was behind. */
-static bool hold(struct pause *pause)
-{
-    const unsigned long begun_calls = pause->calls;
-    const int64_t begun = now_ns();
-    int64_t now = begun;
-
-    pause->target_calls = begun_calls + 2;
-    pause->target_taken = pause->taken + BATCH;
-    pause->paused = true;
-    while (!pause->freed && !far_enough(pause) && now - begun < MOST_NS) {
-        if (pause->reading && now - pause->since >= WAITING_NS)
-            pause->empty = true;
-        else if (now - begun >= ROUND_NS && pause->calls >= pause->target_calls)
-            break;
-        else
-            wait_some(pause, pause->reading ? pause->since + WAITING_NS : now + ROUND_NS);
-        now = now_ns();
+    watch(pause, begun);
+    while (taken < BATCH && held < (taken > 0 ? ROUND_NS : MOST_NS)) {
+        pthread_mutex_unlock(&pause->lock);
+        sleep_ns(SLICE_NS);
+        pthread_mutex_lock(&pause->lock);
+        held = now_ns() - begun;
+        taken = pause->messages - messages;
+        if (pause->reader == FREED || keeps_up(pause, begun + held))
+            return FREE;
     }
-    pause->paused = false;
-    if (!pause->busy && pause->calls == begun_calls)
-        pause->given_up = pause->calls;
-    return !pause->empty;
+    if (!pause->busy && pause->calls == calls)
+        pause->reader = STOPPED;
+    /* The first round comes before the next look. */
+    pause->rounds = taken > 0 ? taken - 1 : 0;
+    return COUNTED;
+}
+
+/* Called in each round of a counted loop, and from time to time in a free one. */
+static enum pace next_pace(struct pause *pause)
+{
+    if (pause->pace == COUNTED && pause->rounds > 0) {
+        pause->rounds--;
+        return COUNTED;
+    }
+    if (!may_hold(pause) || (pause->pace == FREE && keeps_up(pause, now_ns())))
+        return FREE;
+    return hold(pause);
 }
 
 static void look(int timer, void *opaque)
 {
     struct pause *pause = opaque;
-    int interval = LOOK_MS;
+    enum pace pace;
     bool update;
 
     pthread_mutex_lock(&pause->lock);
-    if (!pause->empty && may_hold(pause) && hold(pause))
-        interval = 0;
-    pause->empty = false;
-    update = interval != pause->interval && !pause->freed;
-    pause->interval = interval;
+    pace = next_pace(pause);
+    if (pace == FREE)
+        watch(pause, now_ns());
+    update = pace != pause->pace && pause->reader != FREED;
+    pause->pace = pace;
     pthread_mutex_unlock(&pause->lock);
     if (update)
-        virEventUpdateTimeout(timer, interval);
+        virEventUpdateTimeout(timer, pace == FREE ? LOOK_MS : 0);
 }
 
 struct pause *pause_new(bool busy)
@@ -149,10 +186,9 @@ struct pause *pause_new(bool busy)
     if (pause == NULL)
         return NULL;
     pthread_mutex_init(&pause->lock, NULL);
-    pthread_cond_init(&pause->changed, NULL);
     pause->busy = busy;
-    pause->interval = LOOK_MS;
-    pause->shortest = INT64_MAX / SLOWER;
+    pause->watched_since = now_ns();
+    pause->apart = pause->left = 1;
     /* The event loop's reference, dropped by release(), and the caller's. */
     pause->references = 2;
     pause->timer = virEventAddTimeout(LOOK_MS, look, pause, release);
@@ -164,51 +200,73 @@ struct pause *pause_new(bool busy)
     return pause;
 }
 
+/* The reader's thread. */
+
+/* Whether to rest before the next call. A rest is of no use if the call after it waits all the same. */
+static enum rest plan_rest(struct pause *pause, int64_t took, int64_t got)
+{
+    const bool waited = took > WAITED_NS;
+
+    if (got > SMALL) {
+        /* The daemon sends large messages in pairs with small ones. */
+        pause->left = pause->apart + 1;
+        return NO_REST;
+    }
+    if (pause->rest == RESTED)
+        pause->apart = !waited ? 1 : pause->apart < MOST_APART ? 2 * pause->apart : MOST_APART;
+    if (!waited || --pause->left > 0)
+        return NO_REST;
+    pause->left = pause->apart;
+    return REST_NEXT;
+}
+
+/* Counts what a call has taken. */
+static void count(struct pause *pause, int64_t asked, int64_t got, bool at_hole)
+{
+    /* libvirt fills the buffer from the queue as far as there is data before a hole. */
+    if (pause->less && !at_hole)
+        pause->empty = true;
+    pause->less = got > 0 && got < asked;
+    /* The hole itself is a message too, which the reader takes next. */
+    if (pause->less || at_hole) {
+        pause->messages++;
+    } else if (got > 0) {
+        pause->bytes += got;
+        pause->messages += pause->bytes / SPARSESTREAM_LIBVIRT_MESSAGE;
+        pause->bytes %= SPARSESTREAM_LIBVIRT_MESSAGE;
+    }
+}
+
 void pause_before(struct pause *pause)
 {
     if (pause == NULL)
         return;
+    if (pause->rest == REST_NEXT) {
+        sleep_ns(REST_NS);
+        pause->rest = RESTED;
+    }
     pthread_mutex_lock(&pause->lock);
-    pause->reading = true;
-    pause->reader = pthread_self();
-    pause->since = now_ns();
+    pause->reader = IN_CALL;
+    pause->thread = pthread_self();
     pause->calls++;
-    if (pause->paused && far_enough(pause))
-        pthread_cond_signal(&pause->changed);
+    pause->call_since = pause->entered = now_ns();
     pthread_mutex_unlock(&pause->lock);
-}
-
-/* Whether this call, like those before it, took so long that it must have read the socket. */
-static bool was_slow(struct pause *pause, int64_t took)
-{
-    if (took < pause->shortest)
-        pause->shortest = took > LEAST_NS ? took : LEAST_NS;
-    pause->slow = took >= SLOWER * pause->shortest ? pause->slow + 1 : 0;
-    return pause->slow >= SLOW_CALLS;
-}
-
-/* Whether this call, or the one before, shows that the queue was empty. */
-static bool found_empty(struct pause *pause, int64_t asked, int64_t got, bool at_hole)
-{
-    /* libvirt fills the buffer from the queue as far as there is data before a hole. */
-    const bool took_all = pause->less && !at_hole;
-
-    pause->less = got > 0 && got < asked;
-    return (got <= SMALL && was_slow(pause, now_ns() - pause->since)) || took_all;
 }
 
 void pause_after(struct pause *pause, int64_t asked, int64_t got, bool at_hole)
 {
+    int64_t now;
+
     if (pause == NULL)
         return;
+    now = now_ns();
+    pause->rest = plan_rest(pause, now - pause->entered, got);
     pthread_mutex_lock(&pause->lock);
-    pause->reading = false;
-    pause->taken += got > 0 ? got : 0;
-    if (found_empty(pause, asked, got, at_hole)) {
+    pause->reader = AWAY;
+    pause->in_calls += now - pause->call_since;
+    count(pause, asked, got, at_hole);
+    if (pause->rest == REST_NEXT)
         pause->empty = true;
-        if (pause->paused)
-            pthread_cond_signal(&pause->changed);
-    }
     pthread_mutex_unlock(&pause->lock);
 }
 
@@ -217,8 +275,7 @@ void pause_free(struct pause *pause)
     if (pause == NULL)
         return;
     pthread_mutex_lock(&pause->lock);
-    pause->freed = true;
-    pthread_cond_signal(&pause->changed);
+    pause->reader = FREED;
     pthread_mutex_unlock(&pause->lock);
     virEventRemoveTimeout(pause->timer);
     release(pause);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
  * Measures the bridge beside a plain C adapter with the same message size and beside virsh: libvirt-bench [ROUNDS
- * [PART OF A CASE'S NAME]].
+ * [PART OF A CASE'S NAME [PART OF A CLIENT'S NAME]]]. bench/libvirt writes the table into docs/libvirt.md.
  *
  * Each contender takes its turn in each round, in a process of its own, against one private libvirtd with its pool
  * on a tmpfs; another one begins in each round. The table, in Markdown, has the median of the wall time and of the
- * client's CPU time, and for each the median of its ratios to the plain adapter in the same round.
+ * client's CPU time, for each the median of its ratios to the plain adapter in the same round with the least and the
+ * greatest of them, and the greatest peak of memory.
  */
 
 #include "daemon.h"
@@ -166,7 +167,25 @@ static _Noreturn void run_contender(enum contender contender, const struct job *
 
 struct cost {
     double wall, cpu;
+    /* KiB */
+    double peak;
 };
+
+/* Those with an event thread are compared with the plain adapter that has one. */
+static int base_of(int contender)
+{
+    return contender >= PLAIN_EVENTS ? PLAIN_EVENTS : PLAIN;
+}
+
+/* The clients with this in their names, and those that they are compared with. */
+static bool is_wanted(const char *client, int contender)
+{
+    for (int c = 0; c < CONTENDERS; c++) {
+        if (strstr(names[c], client) != NULL && (c == contender || base_of(c) == contender))
+            return true;
+    }
+    return false;
+}
 
 static double seconds(const struct timeval *time)
 {
@@ -191,7 +210,7 @@ static struct cost measure(enum contender contender, const struct job *job, cons
         exit(1);
     }
     return (struct cost){ (double) (ended.tv_sec - begun.tv_sec) + (double) (ended.tv_nsec - begun.tv_nsec) / 1e9,
-                          seconds(&usage.ru_utime) + seconds(&usage.ru_stime) };
+                          seconds(&usage.ru_utime) + seconds(&usage.ru_stime), (double) usage.ru_maxrss };
 }
 
 static int compare(const void *left, const void *right)
@@ -201,37 +220,41 @@ static int compare(const void *left, const void *right)
     return a < b ? -1 : a > b;
 }
 
-static double median(double *values, int count)
+struct spread {
+    double least, median, greatest;
+};
+
+static struct spread spread(double *values, int count)
 {
     qsort(values, (size_t) count, sizeof(*values), compare);
-    return values[count / 2];
+    return (struct spread){ values[0], values[count / 2], values[count - 1] };
 }
 
-/* The medians of a contender's times, and of their ratios to those of `base` in the same rounds. */
-static void sum_up(struct cost costs[MOST_ROUNDS][CONTENDERS], int rounds, int contender, int base,
-                   struct cost *medians, struct cost *ratios)
-{
-    double wall[MOST_ROUNDS], cpu[MOST_ROUNDS], wall_ratio[MOST_ROUNDS], cpu_ratio[MOST_ROUNDS];
+static struct cost costs[MOST_ROUNDS][CONTENDERS];
 
-    for (int i = 0; i < rounds; i++) {
-        wall[i] = costs[i][contender].wall;
-        cpu[i] = costs[i][contender].cpu;
-        wall_ratio[i] = wall[i] / costs[i][base].wall;
-        cpu_ratio[i] = cpu[i] / costs[i][base].cpu;
-    }
-    *medians = (struct cost){ median(wall, rounds), median(cpu, rounds) };
-    *ratios = (struct cost){ median(wall_ratio, rounds), median(cpu_ratio, rounds) };
-}
-
-static void report(const char *what, struct cost costs[MOST_ROUNDS][CONTENDERS], int rounds)
+static void report(const char *what, const char *client, int rounds)
 {
     for (int c = 0; c < CONTENDERS; c++) {
-        struct cost medians, ratios;
+        double wall[MOST_ROUNDS], cpu[MOST_ROUNDS], peak[MOST_ROUNDS], wall_ratios[MOST_ROUNDS], cpu_ratios[MOST_ROUNDS];
+        struct spread by_wall, by_cpu;
 
-        /* Those with an event thread are compared with the plain adapter that has one. */
-        sum_up(costs, rounds, c, c >= PLAIN_EVENTS ? PLAIN_EVENTS : PLAIN, &medians, &ratios);
-        printf("| %s | %s | %.0f ms | %.2f | %.0f ms | %.2f |\n", what, names[c], medians.wall * 1e3, ratios.wall,
-               medians.cpu * 1e3, ratios.cpu);
+        if (!is_wanted(client, c))
+            continue;
+        for (int i = 0; i < rounds; i++) {
+            const struct cost *cost = &costs[i][c], *base = &costs[i][base_of(c)];
+
+            wall[i] = cost->wall;
+            cpu[i] = cost->cpu;
+            peak[i] = cost->peak;
+            wall_ratios[i] = cost->wall / base->wall;
+            cpu_ratios[i] = cost->cpu / base->cpu;
+        }
+        by_wall = spread(wall_ratios, rounds);
+        by_cpu = spread(cpu_ratios, rounds);
+        printf("| %s | %s | %.0f ms | %.2f (%.2f-%.2f) | %.0f ms | %.2f (%.2f-%.2f) | %.0f MiB |\n", what, names[c],
+               spread(wall, rounds).median * 1e3, by_wall.median, by_wall.least, by_wall.greatest,
+               spread(cpu, rounds).median * 1e3, by_cpu.median, by_cpu.least, by_cpu.greatest,
+               spread(peak, rounds).greatest / 1024);
     }
     fflush(stdout);
 }
@@ -249,25 +272,32 @@ static void touch_memory(int64_t size)
     munmap(memory, length);
 }
 
-static void bench(const char *only, const char *what, struct daemon *daemon, const char *image, bool up, int rounds)
+/* The cases and the clients to measure. */
+struct selection {
+    int rounds;
+    const char *part, *client;
+};
+
+static void bench(const struct selection *selection, const char *what, struct daemon *daemon, const char *image, bool up)
 {
-    static struct cost costs[MOST_ROUNDS][CONTENDERS];
     struct job job = { .daemon = daemon, .image = image, .up = up };
     char target[160];
     int fd = open(image, O_RDONLY | O_CLOEXEC);
 
-    if (strstr(what, only) == NULL) {
+    if (strstr(what, selection->part) == NULL) {
         close(fd);
         return;
     }
     snprintf(target, sizeof(target), "%s/target", daemon->directory);
     job.size = file_size(fd);
     close(fd);
-    for (int round = -1; round < rounds; round++) {
+    for (int round = -1; round < selection->rounds; round++) {
         for (int turn = 0; turn < CONTENDERS; turn++) {
             const int c = (round + 1 + turn) % CONTENDERS;
             struct cost cost;
 
+            if (!is_wanted(selection->client, c))
+                continue;
             if (up) {
                 fd = volume_file(daemon, "v");
                 file_resize(fd, 0);
@@ -283,7 +313,7 @@ static void bench(const char *only, const char *what, struct daemon *daemon, con
         }
     }
     unlink(target);
-    report(what, costs, rounds);
+    report(what, selection->client, selection->rounds);
 }
 
 static void make_image(const char *path, int64_t sections, int64_t data, int64_t hole)
@@ -304,34 +334,44 @@ static void fill_volume(struct daemon *daemon, const char *image)
     REQUIRE(system(command) == 0);
 }
 
-static void run(int rounds, const char *only)
+static void run(const struct selection *selection)
 {
     static struct daemon daemon;
     char image[160];
 
-    rounds = rounds < 1 ? 1 : rounds > MOST_ROUNDS ? MOST_ROUNDS : rounds;
     daemon_start(&daemon);
     snprintf(image, sizeof(image), "%s/image", daemon.directory);
-    puts("| case | client | wall, median | ratio | CPU of the client, median | ratio |\n"
-         "|---|---|---:|---:|---:|---:|");
+    puts("| case | client | wall, median | ratio | CPU of the client, median | ratio | peak of memory |\n"
+         "|---|---|---:|---:|---:|---:|---:|");
     make_image(image, 1, 512 * MiB, 0);
     virStorageVolFree(volume_new(&daemon, "v", 512 * MiB));
-    bench(only, "upload, one section of 512 MiB", &daemon, image, true, rounds);
+    bench(selection, "upload, one section of 512 MiB", &daemon, image, true);
     fill_volume(&daemon, image);
-    bench(only, "download, one section of 512 MiB", &daemon, image, false, rounds);
+    bench(selection, "download, one section of 512 MiB", &daemon, image, false);
     make_image(image, 32768, 4 * KiB, 4 * KiB);
-    bench(only, "upload, 32,768 sections of 4 KiB", &daemon, image, true, rounds);
+    bench(selection, "upload, 32,768 sections of 4 KiB", &daemon, image, true);
     fill_volume(&daemon, image);
-    bench(only, "download, 32,768 sections of 4 KiB", &daemon, image, false, rounds);
+    bench(selection, "download, 32,768 sections of 4 KiB", &daemon, image, false);
     daemon_stop(&daemon);
 }
 
 int main(int argc, char **argv)
 {
+    struct selection selection;
+
     if (!daemon_prepare()) {
         fprintf(stderr, "libvirt cannot be initialised\n");
         return 1;
     }
-    run(argc > 1 ? atoi(argv[1]) : 7, argc > 2 ? argv[2] : "");
+    selection = (struct selection){
+        .rounds = argc > 1 ? atoi(argv[1]) : 7,
+        .part = argc > 2 ? argv[2] : "",
+        .client = argc > 3 ? argv[3] : "",
+    };
+    if (selection.rounds < 1 || selection.rounds > MOST_ROUNDS) {
+        fprintf(stderr, "the number of rounds must be from 1 to %d\n", MOST_ROUNDS);
+        return 1;
+    }
+    run(&selection);
     return 0;
 }

@@ -21,6 +21,11 @@ struct slow {
     unsigned stall_us;
     /* or waits until the process takes this much memory, in KiB, or takes no more. */
     int64_t until_queued;
+    /* Only the calls within these positions are slow; 0: all. */
+    int64_t from, to;
+    /* Only one call in this many is slow; 0: each. */
+    int burst;
+    int calls;
     bool wrong;
 };
 
@@ -43,6 +48,13 @@ static void wait_until_queued(int64_t kib)
     }
 }
 
+static bool is_slow(struct slow *slow)
+{
+    if (slow->to > 0 && (slow->position < slow->from || slow->position >= slow->to))
+        return false;
+    return slow->burst == 0 || ++slow->calls % slow->burst == 0;
+}
+
 static int64_t slow_write(void *opaque, const void *buffer, size_t length)
 {
     const unsigned char *bytes = buffer;
@@ -53,7 +65,10 @@ static int64_t slow_write(void *opaque, const void *buffer, size_t length)
         slow->wrong = true;
     if (slow->position == 0)
         wait_until_queued(slow->until_queued);
-    usleep(slow->position == 0 && slow->stall_us > 0 ? slow->stall_us : slow->delay_us);
+    if (slow->position == 0 && slow->stall_us > 0)
+        usleep(slow->stall_us);
+    else if (slow->delay_us > 0 && is_slow(slow))
+        usleep(slow->delay_us);
     slow->position += (int64_t) length;
     return (int64_t) length;
 }
@@ -76,13 +91,13 @@ static struct sparsestream_sink *slow_sink(struct slow *slow)
 }
 
 /* Downloads the whole volume. */
-static void download_into(virStorageVolPtr volume, struct slow *slow, uint64_t flags, int64_t size)
+static void download_into(virStorageVolPtr volume, struct slow *slow, const struct sparsestream_libvirt_options *options,
+                          int64_t size)
 {
     struct sparsestream_libvirt_failure failure = FAILURE;
     struct sparsestream_sink *sink = slow_sink(slow);
 
-    CHECK_RESULT(sparsestream_libvirt_download(volume, 0, 0, sink, LIBVIRT_OPTIONS(.flags = flags), NULL, &failure),
-                 0, &failure);
+    CHECK_RESULT(sparsestream_libvirt_download(volume, 0, 0, sink, options, NULL, &failure), 0, &failure);
     CHECK(!slow->wrong);
     CHECK_INT(slow->position, ==, size);
     sparsestream_sink_free(sink);
@@ -120,7 +135,8 @@ static void gaps_stop(struct gaps *gaps)
 }
 
 /* A download with the event loop in its thread. Returns the process's peak of memory, in KiB. */
-static int64_t download_slowly(struct slow *slow, uint64_t flags, int64_t size, struct gaps *gaps)
+static int64_t download_slowly(struct slow *slow, const struct sparsestream_libvirt_options *options, int64_t size,
+                               struct gaps *gaps)
 {
     struct daemon daemon;
     virStorageVolPtr volume;
@@ -132,7 +148,7 @@ static int64_t download_slowly(struct slow *slow, uint64_t flags, int64_t size, 
     events_start();
     gaps_start(gaps == NULL ? &unused : gaps);
     memory_reset();
-    download_into(volume, slow, flags, size);
+    download_into(volume, slow, options, size);
     peak = memory_peak();
     virStorageVolFree(volume);
     events_stop();
@@ -143,12 +159,33 @@ static int64_t download_slowly(struct slow *slow, uint64_t flags, int64_t size, 
 
 static void slow_sink_is_bounded(void)
 {
-    CHECK_INT(download_slowly(&(struct slow) { .delay_us = 5000 }, 0, SLOW_SIZE, NULL), <, BOUND_KIB);
+    CHECK_INT(download_slowly(&(struct slow) { .delay_us = 5000 }, NULL, SLOW_SIZE, NULL), <, BOUND_KIB);
 }
 
 static void slightly_slow_sink_is_bounded(void)
 {
-    CHECK_INT(download_slowly(&(struct slow) { .delay_us = 300 }, 0, SLOW_SIZE, NULL), <, BOUND_KIB);
+    CHECK_INT(download_slowly(&(struct slow) { .delay_us = 300 }, NULL, SLOW_SIZE, NULL), <, BOUND_KIB);
+}
+
+static void sink_that_is_slow_in_bursts_is_bounded(void)
+{
+    CHECK_INT(download_slowly(&(struct slow) { .delay_us = 250000, .burst = 128 }, NULL, SLOW_SIZE, NULL), <, BOUND_KIB);
+}
+
+static void sink_that_is_slow_in_the_middle_is_bounded(void)
+{
+    struct slow slow = { .delay_us = 5000, .from = 64 * MiB, .to = 192 * MiB };
+
+    CHECK_INT(download_slowly(&slow, NULL, SLOW_SIZE, NULL), <, BOUND_KIB);
+}
+
+/* Many calls take one message. */
+static void slow_sink_of_small_pieces_is_bounded(void)
+{
+    const struct sparsestream_transfer_options transfer = { .size = sizeof(transfer), .buffer_size = 4096 };
+    struct slow slow = { .delay_us = 1000, .to = 8 * MiB };
+
+    CHECK_INT(download_slowly(&slow, LIBVIRT_OPTIONS(.transfer = &transfer), 128 * MiB, NULL), <, BOUND_KIB);
 }
 
 /* The longest delay of the loop that is allowed, with time for a busy machine to run it. */
@@ -158,7 +195,7 @@ static void very_slow_sink_is_bounded(void)
 {
     struct gaps gaps;
 
-    CHECK_INT(download_slowly(&(struct slow) { .delay_us = 100000 }, 0, 16 * MiB, &gaps), <, BOUND_KIB);
+    CHECK_INT(download_slowly(&(struct slow) { .delay_us = 100000 }, NULL, 16 * MiB, &gaps), <, BOUND_KIB);
     CHECK_INT(gaps.longest, <, LONGEST_MS);
 }
 
@@ -166,7 +203,7 @@ static void loop_turns_while_a_write_takes_seconds(void)
 {
     struct gaps gaps;
 
-    download_slowly(&(struct slow) { .delay_us = 2500000 }, 0, MiB / 2, &gaps);
+    download_slowly(&(struct slow) { .delay_us = 2500000 }, NULL, MiB / 2, &gaps);
     CHECK_INT(gaps.longest, <, LONGEST_MS);
 }
 
@@ -174,7 +211,7 @@ static void loop_turns_while_a_write_takes_seconds(void)
 static void slow_sink_is_not_bounded_by_libvirt(void)
 {
     const int64_t peak = download_slowly(&(struct slow) { .until_queued = UNBOUNDED_KIB + 1 },
-                                         SPARSESTREAM_LIBVIRT_NO_PAUSE, SLOW_SIZE, NULL);
+                                         LIBVIRT_OPTIONS(.flags = SPARSESTREAM_LIBVIRT_NO_PAUSE), SLOW_SIZE, NULL);
 
     if (peak < UNBOUNDED_KIB / 2)
         skip("this libvirt has a bound on what it queues");
@@ -201,7 +238,7 @@ static void slow_sink_of_small_sections_is_bounded(void)
     close(fd);
     events_start();
     memory_reset();
-    download_into(volume, &slow, 0, 2 * SECTION * SECTIONS);
+    download_into(volume, &slow, NULL, 2 * SECTION * SECTIONS);
     peak = memory_peak();
     CHECK_INT(peak, <, BOUND_KIB);
     virStorageVolFree(volume);
@@ -238,6 +275,94 @@ static void reader_that_stops_holds_the_loop_once(void)
     daemon_stop(&daemon);
 }
 
+static void freeing_does_not_wait_for_the_delay(void)
+{
+    static char buffer[SPARSESTREAM_LIBVIRT_MESSAGE];
+    struct sparsestream_libvirt_failure failure = FAILURE;
+    struct sparsestream_source *source = NULL;
+    struct daemon daemon;
+    virStorageVolPtr volume;
+    int64_t begun;
+
+    daemon_start(&daemon);
+    volume = volume_new_filled(&daemon, "v", 16 * MiB, 1);
+    events_start();
+    CHECK_RESULT(sparsestream_libvirt_source_from_volume(volume, 0, 0, NULL, &failure, &source), 0, &failure);
+    for (int i = 0; i < 4; i++)
+        CHECK_INT(sparsestream_source_read(source, buffer, sizeof(buffer)), >, 0);
+    usleep(100000);
+    begun = harness_now();
+    sparsestream_source_free(source);
+    virStorageVolFree(volume);
+    events_stop();
+    CHECK_INT(harness_now() - begun, <, 400 * harness_slowness());
+    daemon_stop(&daemon);
+}
+
+/* A delay of the loop would be one of the reader. */
+static void reader_that_runs_the_loop_is_not_delayed(void)
+{
+    static char buffer[SPARSESTREAM_LIBVIRT_MESSAGE];
+    struct sparsestream_libvirt_failure failure = FAILURE;
+    struct sparsestream_source *source = NULL;
+    struct daemon daemon;
+    virStorageVolPtr volume;
+    int64_t begun;
+
+    daemon_start(&daemon);
+    volume = volume_new_filled(&daemon, "v", 4 * MiB, 1);
+    CHECK_RESULT(sparsestream_libvirt_source_from_volume(volume, 0, 0, NULL, &failure, &source), 0, &failure);
+    begun = harness_now();
+    for (int64_t got = 0; got < 4 * MiB;) {
+        const int64_t count = sparsestream_source_read(source, buffer, sizeof(buffer));
+
+        CHECK_INT(count, >, 0);
+        got += count;
+        events_run_for(20);
+    }
+    CHECK_INT(harness_now() - begun, <, 3000 * harness_slowness());
+    sparsestream_source_free(source);
+    virStorageVolFree(volume);
+    daemon_stop(&daemon);
+}
+
+/* A sink during whose call the daemon ends. */
+static int64_t write_without_a_daemon(void *opaque, const void *buffer, size_t length)
+{
+    struct daemon *daemon = opaque;
+
+    (void) buffer;
+    if (daemon->pid > 0) {
+        /* The loop is delayed by now. */
+        usleep(100000);
+        daemon_kill(daemon);
+    }
+    usleep(100000);
+    return (int64_t) length;
+}
+
+static void lost_connection_ends_a_slow_download(void)
+{
+    static const struct sparsestream_sink_ops ops = { .size = sizeof(ops), .write = write_without_a_daemon };
+    struct sparsestream_libvirt_failure failure = FAILURE;
+    struct sparsestream_sink *sink = NULL;
+    struct daemon daemon;
+    virStorageVolPtr volume;
+    int64_t begun = harness_now();
+
+    daemon_start(&daemon);
+    volume = volume_new_filled(&daemon, "v", 64 * MiB, 1);
+    events_start();
+    CHECK_CODE(sparsestream_sink_to_callbacks(&ops, &daemon, &sink), 0);
+    CHECK(sparsestream_libvirt_download(volume, 0, 0, sink, NULL, NULL, &failure) < 0);
+    CHECK(failure.message[0] != '\0');
+    CHECK_INT(harness_now() - begun, <, 10000 * harness_slowness());
+    sparsestream_sink_free(sink);
+    virStorageVolFree(volume);
+    events_stop();
+    daemon_stop(&daemon);
+}
+
 /* A download in a thread, over a connection of its own. */
 struct beside {
     virConnectPtr connection;
@@ -251,7 +376,7 @@ static void *run_beside(void *opaque)
 {
     struct beside *beside = opaque;
 
-    download_into(beside->volume, &beside->slow, 0, beside->size);
+    download_into(beside->volume, &beside->slow, NULL, beside->size);
     return NULL;
 }
 
@@ -287,7 +412,7 @@ static void two_downloads_on_one_loop(void)
     events_start();
     memory_reset();
     beside_start(&slow, &daemon, "slow", 16 * MiB, 30000);
-    download_into(volume, &fast, 0, 64 * MiB);
+    download_into(volume, &fast, NULL, 64 * MiB);
     CHECK_INT(slow.slow.position, <, slow.size);
     beside_stop(&slow);
     CHECK_INT(memory_peak(), <, BOUND_KIB);
@@ -339,8 +464,14 @@ DAEMON_TESTS(
     CASE_WITHIN(very_slow_sink_is_bounded, 60),
     CASE_WITHIN(slow_sink_is_not_bounded_by_libvirt, 60),
     CASE_WITHIN(slow_sink_of_small_sections_is_bounded, 60),
+    CASE_WITHIN(sink_that_is_slow_in_bursts_is_bounded, 60),
+    CASE_WITHIN(sink_that_is_slow_in_the_middle_is_bounded, 60),
+    CASE_WITHIN(slow_sink_of_small_pieces_is_bounded, 60),
     CASE_WITHIN(loop_turns_while_a_write_takes_seconds, 60),
     CASE(reader_that_stops_holds_the_loop_once),
+    CASE(freeing_does_not_wait_for_the_delay),
+    CASE(reader_that_runs_the_loop_is_not_delayed),
+    CASE_WITHIN(lost_connection_ends_a_slow_download, 60),
     CASE_WITHIN(two_downloads_on_one_loop, 60),
     CASE_WITHIN(job_beside_a_blocking_download, 60),
 )
