@@ -43,7 +43,9 @@ struct queue {
 struct carrier {
     struct queue *in, *out;
     struct random random;
-    int again_percent, fd, events;
+    int again_percent, fd, events, timeout_ms;
+    /* Nothing can be written. */
+    bool blocked;
     /* Instead of the call with this number, and each after it. */
     int fail_read, fail_write, fail_close, error;
     int reads, writes, closes, frees, waits;
@@ -101,11 +103,11 @@ static int64_t carrier_write(void *opaque, const void *buffer, size_t length)
     }
     if (carrier->fail_write != 0 && carrier->writes >= carrier->fail_write)
         return -carrier->error;
-    if (most == 0 || chance(carrier, carrier->again_percent)) {
+    if (carrier->blocked || most == 0 || chance(carrier, carrier->again_percent)) {
         carrier->retry = buffer;
         carrier->retry_length = length;
         memcpy(carrier->retry_bytes, buffer, length < sizeof carrier->retry_bytes ? length : sizeof carrier->retry_bytes);
-        return chance(carrier, 50) && most != 0 ? -EINTR : -EAGAIN;
+        return chance(carrier, 50) && most != 0 && !carrier->blocked ? -EINTR : -EAGAIN;
     }
     length = length < most ? length : most;
     length = (size_t) random_between(&carrier->random, 1, (int64_t) length);
@@ -139,6 +141,8 @@ static int carrier_wait(void *opaque, struct sparsestream_wait *wait)
     carrier->waits++;
     wait->fd = carrier->fd;
     wait->events = carrier->events;
+    if (carrier->timeout_ms > 0)
+        wait->timeout_ms = carrier->timeout_ms;
     return 0;
 }
 
@@ -362,6 +366,102 @@ static void a_failure_of_the_transport_is_the_errno_of_both(void)
     close(from);
 }
 
+/* How a transfer ends whose last write is not ready. */
+enum ending { FAILED, FREED, STALLED };
+
+static int end_while_blocked(struct side *side, struct carrier *carrier, enum ending ending, bool ready)
+{
+    const int writes = carrier->writes;
+
+    REQUIRE(carrier->retry != NULL);
+    REQUIRE(carrier->retry_length < sizeof carrier->retry_bytes);
+    carrier->blocked = !ready;
+    switch (ending) {
+    case FAILED:
+        CHECK_CODE(sparsestream_transfer_fail(side->transfer, ENOLCK, NULL), 0);
+        turn(side);
+        break;
+    case STALLED:
+        carrier->timeout_ms = 1;
+        side->result = sparsestream_transfer_run(side->transfer, 0);
+        break;
+    case FREED:
+        sparsestream_transfer_free(side->transfer);
+        side->transfer = NULL;
+        break;
+    }
+    /* It was offered again, and it was the same: carrier_write checks that. */
+    CHECK_INT(carrier->writes, >, writes);
+    CHECK_INT(carrier->closes, ==, 1);
+    return side->result;
+}
+
+static void a_failure_does_not_change_an_end_of_the_stream_that_is_being_written(void)
+{
+    static struct line line;
+    int from = file_in_memory();
+
+    file_resize(from, 1 * MiB);
+    for (int i = 0; i < 5; i++) {
+        const enum ending ending = i / 2;
+        const bool ready = i % 2 == 1;
+        struct side sender, receiver;
+        int to = file_in_memory(), result;
+
+        line_begin(&line, 21, 0);
+        side_begin(&sender, fd_source(from), to_transport(&line.near, NULL));
+        sparsestream_transfer_free(sender.transfer);
+        sender.transfer = new_transfer(sender.source, sender.sink, TRANSFER_OPTIONS(.stall_ms = ending == STALLED ? 20 : 0));
+        side_begin(&receiver, from_transport(&line.far, NULL), fd_sink(to));
+        turn(&sender);
+        turn(&receiver);
+        line.near.blocked = true;
+        turn(&sender);
+        CHECK_INT(sender.result, ==, -EAGAIN);
+        result = end_while_blocked(&sender, &line.near, ending, ready);
+        CHECK_INT(result, ==, ending == FAILED ? -ENOLCK : ending == STALLED ? -ETIMEDOUT : -EAGAIN);
+        for (int j = 0; j < 1000 && !ended(&receiver); j++)
+            turn(&receiver);
+        CHECK_INT(receiver.result, ==, ready ? 0 : -ENODATA);
+        side_end(&sender);
+        side_end(&receiver);
+        close(to);
+    }
+    close(from);
+}
+
+static void a_failure_does_not_change_a_result_that_is_being_written(void)
+{
+    static struct line line;
+    int from = file_in_memory();
+
+    file_resize(from, 1 * MiB);
+    for (int i = 0; i < 2; i++) {
+        const bool ready = i == 0;
+        struct side sender, receiver;
+        int to = file_in_memory();
+
+        line_begin(&line, 23, 0);
+        side_begin(&sender, fd_source(from), to_transport(&line.near, NULL));
+        side_begin(&receiver, from_transport(&line.far, NULL), fd_sink(to));
+        turn(&sender);
+        turn(&receiver);
+        turn(&sender);
+        line.far.blocked = true;
+        turn(&receiver);
+        CHECK_INT(receiver.result, ==, -EAGAIN);
+        end_while_blocked(&receiver, &line.far, FREED, ready);
+        for (int j = 0; j < 1000 && !ended(&sender); j++)
+            turn(&sender);
+        CHECK_INT(sender.result, ==, ready ? 0 : -ECONNRESET);
+        CHECK_INT(file_differs(from, 0, to, 0, 1 * MiB), ==, -1);
+        side_end(&sender);
+        side_end(&receiver);
+        close(to);
+    }
+    close(from);
+}
+
 /* As from a TLS library, whose errors have no errno. */
 static int64_t refused_read(void *opaque, void *buffer, size_t length)
 {
@@ -563,6 +663,8 @@ TESTS(
     CASE(without_read_it_is_one_way),
     CASE(a_goodbye_that_fails_counts_only_one_way),
     CASE(a_failure_of_the_transport_is_the_errno_of_both),
+    CASE(a_failure_does_not_change_an_end_of_the_stream_that_is_being_written),
+    CASE(a_failure_does_not_change_a_result_that_is_being_written),
     CASE(the_words_of_the_transport_are_the_error),
     CASE(what_it_waits_for_is_reported),
     CASE(nonsense_is_an_error_and_not_believed),

@@ -2085,7 +2085,8 @@ typedef struct sparsestream_transport_ops {
     /**
      * Writes at most `length` bytes; `length` is never 0. Returns the count, which may be short but not 0,
      * or a negative errno. After -EAGAIN or -EINTR the call is repeated with the same buffer, bytes and
-     * length. A sink requires this function. A source without it has no way back.
+     * length, even if the stream has failed in the meantime, unless `close` is called instead. A sink requires this
+     * function. A source without it has no way back.
      */
     int64_t (*write)(void *opaque, const void *buffer, size_t length);
     /**

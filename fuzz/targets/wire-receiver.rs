@@ -448,11 +448,20 @@ fuzz_target!(|story: Story| {
         (None, Ending::FinishAndAbort { sent }) => {
             run.receiver.finish().expect("it has ended");
             let bytes = run.receiver.poll_transmit();
-            let sent = usize::from(sent).min(bytes.len());
-            run.answers.extend_from_slice(&bytes[..sent]);
-            run.receiver.transmitted(sent);
-            cut = true;
-            run.receiver.fail(&failure);
+            let count = usize::from(sent % 128).min(bytes.len());
+            if sent < 128 {
+                run.answers.extend_from_slice(&bytes[..count]);
+                run.receiver.transmitted(count);
+                cut = true;
+                run.receiver.fail(&failure);
+            } else {
+                // The transport is not ready, and insists on being offered the same bytes again.
+                let (insists, at) = (bytes[..count].to_vec(), bytes.as_ptr());
+                run.receiver.offered(count);
+                run.receiver.fail(&failure);
+                let bytes = run.receiver.poll_transmit();
+                assert!(bytes.starts_with(&insists) && bytes.as_ptr() == at);
+            }
         }
     }
     run.transmit();

@@ -81,7 +81,8 @@ enum Operate {
     Time {
         milliseconds: u16,
     },
-    /// The transport takes this much.
+    /// The transport takes this much, or, for one value in eight, is not ready, and insists on being offered the same
+    /// bytes again.
     Transmit {
         most: u16,
     },
@@ -181,6 +182,8 @@ struct Run {
     now: Instant,
     honest: bool,
     failed: bool,
+    /// The bytes that the transport insists on, and where they are.
+    insists: (Vec<u8>, *const u8),
 }
 
 impl Run {
@@ -215,6 +218,26 @@ impl Run {
         let count = bytes.len().min(most);
         self.far.take(&bytes[..count]);
         self.sender.transmitted(count);
+        if count > 0 {
+            self.insists.0.clear();
+        }
+    }
+
+    /// The transport takes nothing. Until it does, more bytes may follow those that it was offered.
+    fn offer(&mut self, most: usize) {
+        let bytes = self.sender.poll_transmit();
+        let (insists, at) = &mut self.insists;
+        if insists.is_empty() {
+            *insists = bytes[..bytes.len().min(most)].to_vec();
+            *at = bytes.as_ptr();
+        }
+        self.sender.offered(insists.len());
+    }
+
+    fn check_offer(&self) {
+        let (insists, at) = &self.insists;
+        let bytes = self.sender.poll_transmit();
+        assert!(insists.is_empty() || bytes.starts_with(insists) && bytes.as_ptr() == *at);
     }
 
     fn operate(&mut self, operate: &Operate) {
@@ -228,10 +251,15 @@ impl Run {
                     let (payload, far) = (vec![*value; count], &mut self.far);
                     let most = most.map(usize::from);
                     let waits = self.sender.waits();
+                    let insists = &mut self.insists.0;
                     let sent = self.sender.data_through(&payload, |queued, payload| {
                         let most = most.ok_or(libc::EAGAIN)?;
                         let all = [queued, payload].concat();
                         let count = most.min(all.len());
+                        assert!(all.starts_with(insists));
+                        if count > 0 {
+                            insists.clear();
+                        }
                         far.take(&all[..count]);
                         Ok(count)
                     });
@@ -299,6 +327,7 @@ impl Run {
                 self.sender.handle_timeout(self.now);
                 assert!(self.sender.poll_timeout().is_none_or(|due| due > self.now));
             }
+            Operate::Transmit { most } if most % 8 == 7 => self.offer(usize::from(*most)),
             Operate::Transmit { most } => self.transmit(usize::from(*most)),
             Operate::Answer
             | Operate::Ack { .. }
@@ -322,11 +351,15 @@ impl Run {
         if count == 0 || self.failed || !self.sender.has_room(count) {
             return;
         }
-        let far = &mut self.far;
+        let (far, insists) = (&mut self.far, &mut self.insists.0);
         let sent = self.sender.owed_through(&vec![9; count], |queued, payload| {
             let most = most.ok_or(libc::EAGAIN)?;
             let all = [queued, payload].concat();
             let count = most.min(all.len());
+            assert!(all.starts_with(insists));
+            if count > 0 {
+                insists.clear();
+            }
             far.take(&all[..count]);
             Ok(count)
         });
@@ -461,11 +494,13 @@ fuzz_target!(|story: Story| {
         now,
         honest: true,
         failed: false,
+        insists: (Vec::new(), std::ptr::null()),
     };
     run.sender.greet();
     run.sender.handle_timeout(now);
     for operate in &story.operations {
         run.operate(operate);
+        run.check_offer();
         if run.failed || run.sender.stage() == Stage::Finished {
             break;
         }

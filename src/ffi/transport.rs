@@ -42,7 +42,8 @@ pub struct sparsestream_transport_ops {
     >,
     /// Writes at most `length` bytes; `length` is never 0. Returns the count, which may be short but not 0,
     /// or a negative errno. After -EAGAIN or -EINTR the call is repeated with the same buffer, bytes and
-    /// length. A sink requires this function. A source without it has no way back.
+    /// length, even if the stream has failed in the meantime, unless `close` is called instead. A sink requires this
+    /// function. A source without it has no way back.
     pub write: Option<
         unsafe extern "C" fn(opaque: *mut c_void, buffer: *const c_void, length: usize) -> i64,
     >,
@@ -299,6 +300,10 @@ impl Transport for CallbackTransport {
 
     fn steady(&self) -> bool {
         true
+    }
+
+    fn insists(&self) -> usize {
+        self.retry.map_or(0, |(_, length)| length)
     }
 
     fn plain_input(&mut self) -> Option<&mut ByteEnd> {

@@ -241,8 +241,13 @@ impl Reader {
     /// Sends the answers that are due, as far as that goes without waiting.
     fn send_answers(&mut self) -> Sys<()> {
         while self.machine.speaks() {
-            let count = self.link.write(self.machine.poll_transmit(), &[])?;
-            self.machine.transmitted(count);
+            match self.link.write(self.machine.poll_transmit(), &[]) {
+                Ok(count) => self.machine.transmitted(count),
+                Err(errno) => {
+                    self.machine.offered(self.link.insists());
+                    return Err(errno);
+                }
+            }
         }
         Ok(())
     }

@@ -46,9 +46,14 @@ pub trait Transport: Send {
         None
     }
 
-    /// After `EAGAIN`, a write must be repeated with the same bytes at the same address.
+    /// After `EAGAIN` or `EINTR`, a write must be repeated with the same bytes at the same address.
     fn steady(&self) -> bool {
         false
+    }
+
+    /// The length of the write that must be repeated now; 0 if none must.
+    fn insists(&self) -> usize {
+        0
     }
 
     /// The descriptor that may be read instead, so that data need not pass through memory.

@@ -119,8 +119,13 @@ impl Writer {
     /// Sends everything that is queued.
     fn send(&mut self) -> Sys<()> {
         while self.machine.waits() > 0 {
-            let count = self.link.write(self.machine.poll_transmit(), &[])?;
-            self.machine.transmitted(count);
+            match self.link.write(self.machine.poll_transmit(), &[]) {
+                Ok(count) => self.machine.transmitted(count),
+                Err(errno) => {
+                    self.machine.offered(self.link.insists());
+                    return Err(errno);
+                }
+            }
         }
         Ok(())
     }
@@ -233,12 +238,7 @@ impl Writer {
         if self.machine.stage() != Stage::Open {
             self.reach_stream(operation)?;
         }
-        let fits = if self.link.steady() {
-            self.machine.waits() == 0 || self.machine.has_room_behind(room)
-        } else {
-            self.machine.has_room(room)
-        };
-        if self.machine.waits() >= GATHER || !fits {
+        if self.machine.waits() >= GATHER || !self.machine.has_room(room) {
             self.flush_all(operation)?;
         }
         if self.machine.at() - self.heard >= LISTEN {

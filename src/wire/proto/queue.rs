@@ -10,12 +10,14 @@ use std::ops::Range;
 pub struct Queue {
     buffer: Buffer,
     held: Range<usize>,
+    /// The first of them that stay where they are until some are sent.
+    pinned: usize,
 }
 
 impl Queue {
     /// An empty queue with room for this many bytes.
     pub fn new(room: usize) -> Result<Self> {
-        Ok(Queue { buffer: Buffer::new(room)?, held: 0..0 })
+        Ok(Queue { buffer: Buffer::new(room)?, held: 0..0, pinned: 0 })
     }
 
     /// The queued bytes.
@@ -33,13 +35,13 @@ impl Queue {
     /// Whether there is room for this many more.
     #[must_use]
     pub fn has_room(&self, more: usize) -> bool {
-        self.waits() + more <= self.buffer.bytes().len()
+        let begin = if self.pinned > 0 { self.held.start } else { 0 };
+        begin + self.waits() + more <= self.buffer.bytes().len()
     }
 
-    /// As [`Queue::has_room`], without moving the queued bytes.
-    #[must_use]
-    pub fn has_room_behind(&self, more: usize) -> bool {
-        self.held.end + more <= self.buffer.bytes().len()
+    /// The first `count` bytes neither move nor change until some bytes are sent.
+    pub fn pin(&mut self, count: usize) {
+        self.pinned = count.min(self.waits());
     }
 
     /// The room behind the queued bytes. The caller has checked its size.
@@ -65,9 +67,13 @@ impl Queue {
         self.held.end += count;
     }
 
-    /// Removes the last bytes that were added.
-    pub fn pop(&mut self, count: usize) {
-        self.held.end -= count.min(self.waits());
+    /// Removes the last bytes that were added. Returns whether it has: not if a part of them was sent or is pinned.
+    pub fn pop(&mut self, count: usize) -> bool {
+        let may = self.pinned + count <= self.waits();
+        if may {
+            self.held.end -= count;
+        }
+        may
     }
 
     /// The room for a payload, behind that for its header. The caller has checked for room.
@@ -90,6 +96,9 @@ impl Queue {
 
     /// Removes the first bytes, which were sent.
     pub fn take(&mut self, count: usize) {
+        if count > 0 {
+            self.pinned = 0;
+        }
         self.held.start += count.min(self.waits());
         if self.held.is_empty() {
             self.held = 0..0;

@@ -329,12 +329,14 @@ impl Receiver {
     /// It failed with this error, which is reported to the sender.
     pub fn fail(&mut self, error: &Error) {
         let stage = std::mem::replace(&mut self.stage, Stage::Failed);
-        let status = HEADER + LENGTH;
         match stage {
             Stage::Failed => return,
-            // STATUS must not arrive if it was not sent yet, and nothing may follow it.
-            Stage::Finished if self.queue.waits() >= status => self.queue.pop(status),
-            Stage::Finished => return,
+            // STATUS must not arrive if it was not offered to the transport yet, and nothing may follow it.
+            Stage::Finished => {
+                if !self.queue.pop(HEADER + LENGTH) {
+                    return;
+                }
+            }
             Stage::Waiting | Stage::Proving(_) | Stage::Offered(_) | Stage::Open | Stage::Ended => {
             }
         }
@@ -361,6 +363,12 @@ impl Receiver {
     #[must_use]
     pub fn speaks(&self) -> bool {
         self.queue.waits() > 0 || self.durable.is_some() && self.may_acknowledge()
+    }
+
+    /// The transport was offered the first `count` of those bytes, was not ready, and insists on being offered the same
+    /// ones at the same address.
+    pub fn offered(&mut self, count: usize) {
+        self.queue.pin(count);
     }
 
     /// This many of those bytes were sent.

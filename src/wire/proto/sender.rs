@@ -358,12 +358,14 @@ impl Sender {
     /// point of the stream.
     pub fn fail(&mut self, error: &Error) {
         let stage = std::mem::replace(&mut self.stage, Stage::Failed);
-        let end = HEADER + End::SIZE;
         match stage {
             Stage::New | Stage::Finished | Stage::Failed => return,
             // Nothing may follow END.
-            Stage::Ending if self.queue.waits() >= end => self.queue.pop(end),
-            Stage::Ending => return,
+            Stage::Ending => {
+                if !self.queue.pop(HEADER + End::SIZE) {
+                    return;
+                }
+            }
             Stage::Greeting | Stage::Comparing(_) | Stage::Open => {}
         }
         // Within a frame, anything that is sent would be taken for its payload.
@@ -380,6 +382,12 @@ impl Sender {
     #[must_use]
     pub fn poll_transmit(&self) -> &[u8] {
         self.queue.bytes()
+    }
+
+    /// The transport was offered the first `count` of those bytes, was not ready, and insists on being offered the same
+    /// ones at the same address.
+    pub fn offered(&mut self, count: usize) {
+        self.queue.pin(count);
     }
 
     /// This many of those bytes were sent.

@@ -25,7 +25,11 @@ impl Writer {
         let payload = &buffer[..buffer.len().min(most)];
         self.ready(operation, payload.len())?;
         let link = &mut self.link;
-        let sent = self.machine.owed_through(payload, |queued, rest| link.write(queued, rest));
+        let sent = self.machine.owed_through(payload, |queued, rest| match link.steady() {
+            // A copy is queued, because the caller may not come back with the same bytes.
+            true => Ok(0),
+            false => link.write(queued, rest),
+        });
         let sent = self.agreed(operation, sent)?;
         self.sent(operation, sent)?;
         Ok(payload.len())

@@ -17,12 +17,6 @@ impl Sender {
         self.queue.has_room(more + RESERVE)
     }
 
-    /// As [`Sender::has_room`], without moving the queued bytes.
-    #[must_use]
-    pub fn has_room_behind(&self, more: usize) -> bool {
-        self.queue.has_room_behind(more + RESERVE)
-    }
-
     /// Bytes of a section that fit the announced length and one frame.
     #[must_use]
     pub fn fits(&self, length: u64) -> u32 {
@@ -79,7 +73,9 @@ impl Sender {
         let sent = self.send_through(payload, send);
         match sent {
             Ok(()) => self.see(payload),
-            Err(_) => self.queue.pop(header.len()),
+            Err(_) => {
+                self.queue.pop(header.len());
+            }
         }
         Ok(sent)
     }

@@ -429,3 +429,52 @@ fn nothing_follows_a_last_frame_and_one_that_was_not_sent_is_taken_back() {
     sender.fail(&failure);
     assert!(sent(&mut sender).is_empty());
 }
+
+#[test]
+fn a_last_frame_that_the_transport_insists_on_is_not_taken_back() {
+    let failure = Error::at(Operation::Sync, Side::Sink, 7, libc::ENOSPC);
+    for offered in [0, 1, HEADER + 32] {
+        let mut receiver = ended();
+        receiver.finish().unwrap();
+        let before = receiver.poll_transmit().to_vec();
+        receiver.offered(offered);
+        receiver.fail(&failure);
+        let kept = receiver.poll_transmit() == before;
+        assert_eq!(kept, offered > 0, "{offered}");
+        assert!(kept || kinds(&said(&mut receiver)) == [Kind::Error]);
+    }
+    for offered in [0, HEADER, HEADER + 1, 1000] {
+        let mut sender = open_sender(0);
+        sender.hole(LENGTH).unwrap();
+        sender.end().unwrap();
+        sender.offered(offered);
+        sender.fail(&failure);
+        let last = if offered > HEADER { Kind::End } else { Kind::Error };
+        assert_eq!(kinds(&sent(&mut sender)), [Kind::Hole, last], "{offered}");
+    }
+}
+
+#[test]
+fn bytes_that_the_transport_insists_on_stay_where_they_are() {
+    let mut sender = open_sender(0);
+    let mut most = 0;
+    while sender.has_room(HEADER + 4096) {
+        sender.data(&[1; 4096]).unwrap();
+        most += 1;
+    }
+    sender.transmitted(HEADER + 4096 + 10);
+    let at = sender.poll_transmit().as_ptr();
+    sender.offered(5);
+    // There is room only if they move.
+    assert!(!sender.has_room(HEADER + 4096), "{most} frames");
+    sender.fail(&Error::at(Operation::Read, Side::Source, 7, libc::EIO));
+    assert_eq!(sender.poll_transmit().as_ptr(), at);
+    let mut sender_free = open_sender(0);
+    for _ in 0..most {
+        sender_free.data(&[1; 4096]).unwrap();
+    }
+    sender_free.transmitted(HEADER + 4096 + 10);
+    sender_free.offered(5);
+    sender_free.transmitted(1);
+    assert!(sender_free.has_room(HEADER + 4096));
+}
