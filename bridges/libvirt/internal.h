@@ -54,7 +54,7 @@ struct pause;
  * `busy`, otherwise once. NULL if there is no event loop or no memory.
  */
 struct pause *pause_new(bool busy);
-/* Around each call of the reader, with the bytes that it asked for and got. Lets the reader rest if it is ahead of the loop. */
+/* Around each call of the reader, with the bytes that it asked for and got. */
 void pause_before(struct pause *pause);
 void pause_after(struct pause *pause, int64_t asked, int64_t got, bool at_hole);
 void pause_free(struct pause *pause);

@@ -1,15 +1,12 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * The pace of libvirt's event loop and of the reader of a stream.
+ * The pace of libvirt's event loop.
  *
  * libvirt's client reads from its socket whenever the event loop finds it readable, and queues what comes for a stream
  * without a limit. The only way to stop it is to delay the event loop. It reads one message in each round.
  *
  * A timer looks at the reader. While the reader keeps up, the loop is free. Otherwise the rounds of the loop are counted: it
  * is held until the reader has taken some messages from the queue, and then makes as many rounds.
- *
- * A reader that finds the queue empty reads the socket itself, which takes several times the system calls. So after such
- * a call it rests, and the loop reads ahead.
  */
 
 #include "internal.h"
@@ -28,21 +25,15 @@
 /* The longest delay of the loop. Keepalive messages wait as long. */
 #define MOST_NS 1000000000
 
-/* A call that takes longer than this, and returns a small message, has probably read the socket. For a large message a rest
- * saves nothing: most of the time goes into copying, and messages that wait in the queue leave the cache. */
+/* A call that takes longer than this, and returns a small message, has probably read the socket: the queue was empty. Copying
+ * a large message may take as long. */
 #define WAITED_NS 20000
 #define SMALL 16384
-#define REST_NS 250000
-/* The most such calls from one rest to the next. */
-#define MOST_APART 1024
 
 /* Where the reader is. STOPPED: it did not return to the stream while the loop was held, and may never do so. */
 enum reader { NOT_STARTED, IN_CALL, AWAY, STOPPED, FREED };
 
 enum pace { FREE, COUNTED };
-
-/* The reader rests before a call, and judges the rest after it. */
-enum rest { NO_REST, REST_NEXT, RESTED };
 
 struct pause {
     pthread_mutex_t lock;
@@ -66,12 +57,6 @@ struct pause {
     bool less;
     /* How many messages the reader has certainly taken, and bytes that may be a part of the next one. */
     int64_t messages, bytes;
-
-    /* Used by the reader's thread only. */
-    enum rest rest;
-    int64_t entered;
-    /* A rest follows each `apart`th call that waited, after `left` more of them. */
-    unsigned apart, left;
 };
 
 static int64_t now_ns(void)
@@ -188,7 +173,6 @@ struct pause *pause_new(bool busy)
     pthread_mutex_init(&pause->lock, NULL);
     pause->busy = busy;
     pause->watched_since = now_ns();
-    pause->apart = pause->left = 1;
     /* The event loop's reference, dropped by release(), and the caller's. */
     pause->references = 2;
     pause->timer = virEventAddTimeout(LOOK_MS, look, pause, release);
@@ -201,24 +185,6 @@ struct pause *pause_new(bool busy)
 }
 
 /* The reader's thread. */
-
-/* Whether to rest before the next call. A rest is of no use if the call after it waits all the same. */
-static enum rest plan_rest(struct pause *pause, int64_t took, int64_t got)
-{
-    const bool waited = took > WAITED_NS;
-
-    if (got > SMALL) {
-        /* The daemon sends large messages in pairs with small ones. */
-        pause->left = pause->apart + 1;
-        return NO_REST;
-    }
-    if (pause->rest == RESTED)
-        pause->apart = !waited ? 1 : pause->apart < MOST_APART ? 2 * pause->apart : MOST_APART;
-    if (!waited || --pause->left > 0)
-        return NO_REST;
-    pause->left = pause->apart;
-    return REST_NEXT;
-}
 
 /* Counts what a call has taken. */
 static void count(struct pause *pause, int64_t asked, int64_t got, bool at_hole)
@@ -241,31 +207,26 @@ void pause_before(struct pause *pause)
 {
     if (pause == NULL)
         return;
-    if (pause->rest == REST_NEXT) {
-        sleep_ns(REST_NS);
-        pause->rest = RESTED;
-    }
     pthread_mutex_lock(&pause->lock);
     pause->reader = IN_CALL;
     pause->thread = pthread_self();
     pause->calls++;
-    pause->call_since = pause->entered = now_ns();
+    pause->call_since = now_ns();
     pthread_mutex_unlock(&pause->lock);
 }
 
 void pause_after(struct pause *pause, int64_t asked, int64_t got, bool at_hole)
 {
-    int64_t now;
+    int64_t took;
 
     if (pause == NULL)
         return;
-    now = now_ns();
-    pause->rest = plan_rest(pause, now - pause->entered, got);
     pthread_mutex_lock(&pause->lock);
+    took = now_ns() - pause->call_since;
     pause->reader = AWAY;
-    pause->in_calls += now - pause->call_since;
+    pause->in_calls += took;
     count(pause, asked, got, at_hole);
-    if (pause->rest == REST_NEXT)
+    if (took > WAITED_NS && got <= SMALL)
         pause->empty = true;
     pthread_mutex_unlock(&pause->lock);
 }
