@@ -12,7 +12,7 @@ use std::time::Duration;
 /// Streams of each direction, one-way.
 const STREAMS: u64 = 1000;
 /// Streams of each direction that are answered.
-const TWO_WAY: u64 = 120;
+const TWO_WAY: u64 = 240;
 
 /// A directory that is removed afterwards.
 struct Directory(PathBuf);
