@@ -223,7 +223,8 @@ pub struct sparsestream_transfer_options {
     pub request_size: u64,
     /// The most requests in flight, 1 to 256; 0 means 16. Such a transfer takes the memory of `depth` plus one
     /// requests, and of two blocks for each of them, in addition to its buffer. If the sink is a stream, it takes
-    /// up to 1 MiB more. If the kernel has huge pages for it, all of that is rounded up to a multiple of 2 MiB.
+    /// up to 1 MiB more. If an end asks for aligned memory and the kernel has huge pages, all of that is rounded
+    /// up to a multiple of 2 MiB.
     pub depth: u32,
     /// Zero.
     pub reserved: u32,

@@ -125,10 +125,12 @@ impl Window {
         let length = |piece: u64| usize::try_from(piece + 2 * grain).map_err(|_| none());
         let kinds_of_memory = [(depth + 1, length(grid.piece())?), (more, length(short_most)?)];
         let left = turn.meter.stats().total.map(|total| total.saturating_sub(begun));
-        // A short stream does not use all of the memory, and a huge page costs much where it must first be had.
-        let pages = |memory: usize| match left {
-            Some(left) if left < memory as u64 => Pages::Small,
-            Some(_) | None => Pages::Huge,
+        // A device takes the memory of an end that asks for alignment. Others copy it, and huge pages are of no use. A
+        // short stream does not use all of the memory, and a huge page costs much where it must first be had.
+        let to_device = ports().any(|port| port.geometry.memory > 1);
+        let pages = |memory: usize| {
+            let fills = left.is_none_or(|left| left >= memory as u64);
+            if to_device && fills { Pages::Huge } else { Pages::Small }
         };
         let [mut slabs, short] = Slab::of_lengths(kinds_of_memory, pages).ok_or_else(none)?;
         let spare = slabs.pop().ok_or_else(none)?;

@@ -754,11 +754,12 @@ fn the_first_bytes_of_a_stream_are_written_before_all_memory_is_full() {
     assert!(source.place <= 2 * 4096, "{}", source.place);
 }
 
-/// How often memory was to have huge pages while a stream of this length moved.
-fn advice_for(length: usize) -> u32 {
+/// How often memory was to have huge pages while a stream of this length moved between ends that ask for this alignment.
+fn advice_for(length: usize, alignment: u64) -> u32 {
     let (mut source, mut sink, _) = two_ends(1, true);
     for end in [&mut source, &mut sink] {
         end.habits.request = 256 << 10;
+        end.habits.memory = alignment;
         end.habits.unruly = false;
     }
     *source.content.lock().unwrap() = vec![1; length];
@@ -779,9 +780,10 @@ fn advice_for(length: usize) -> u32 {
 }
 
 #[test]
-fn only_a_stream_that_fills_the_memory_has_huge_pages() {
-    assert_eq!(advice_for(1 << 20), 0);
-    assert_eq!(advice_for(8 << 20), 1);
+fn only_a_stream_that_fills_the_memory_of_a_device_has_huge_pages() {
+    assert_eq!(advice_for(1 << 20, 512), 0);
+    assert_eq!(advice_for(8 << 20, 1), 0);
+    assert_eq!(advice_for(8 << 20, 512), 1);
 }
 
 #[test]
