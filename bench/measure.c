@@ -2,9 +2,9 @@
 /*
  * measure [-t SECONDS] [-m BYTES] [-p PID]... RESULT COMMAND [ARGUMENT]...
  *
- * Runs a command and writes to the file RESULT, as JSON, its wall and CPU time in nanoseconds and its peak resident
- * memory in bytes, that of each process it waits for included (the largest of them counts for memory). With -p also
- * those of daemons that work for it. A program of its own because a process inherits the peak of the one
+ * Runs a command and writes to the file RESULT, as JSON, its wall, CPU and user CPU time in nanoseconds and its peak
+ * resident memory in bytes, that of each process it waits for included (the largest of them counts for memory). With -p
+ * CPU time and memory include those of daemons that work for it. A program of its own because a process inherits the peak of the one
  * that starts it, and this one is small.
  *
  * With -m so much memory is taken, in large pages and in small ones, and given back before the clock starts. A virtual
@@ -42,6 +42,11 @@ static void time_is_up(int number)
     (void)number;
     if (running > 0)
         kill(-running, SIGKILL);
+}
+
+static int64_t nanoseconds(struct timeval time)
+{
+    return time.tv_sec * (int64_t)1000000000 + time.tv_usec * (int64_t)1000;
 }
 
 static int64_t cpu_of(const struct daemon *daemon)
@@ -127,7 +132,7 @@ int main(int argc, char **argv)
     size_t count = 0;
     unsigned limit = 600;
     int64_t memory = 0;
-    int64_t begun, wall, cpu, peak;
+    int64_t begun, wall, user, cpu, peak;
     struct rusage usage;
     int option, status;
     FILE *result;
@@ -178,8 +183,8 @@ int main(int argc, char **argv)
             fail("wait4");
     wall = now() - begun;
     running = 0;
-    cpu = (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * (int64_t)1000000000 +
-          (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * (int64_t)1000;
+    user = nanoseconds(usage.ru_utime);
+    cpu = user + nanoseconds(usage.ru_stime);
     peak = usage.ru_maxrss * KIB;
     for (size_t i = 0; i < count; i++) {
         const int64_t high = peak_of(daemons[i].pid);
@@ -187,8 +192,8 @@ int main(int argc, char **argv)
         cpu += cpu_of(&daemons[i]) - daemons[i].cpu;
         peak = high > peak ? high : peak;
     }
-    fprintf(result, "{\"wall\": %jd, \"cpu\": %jd, \"peak\": %jd, \"status\": %d}\n", (intmax_t)wall,
-            (intmax_t)cpu, (intmax_t)peak, status);
+    fprintf(result, "{\"wall\": %jd, \"cpu\": %jd, \"user\": %jd, \"peak\": %jd, \"status\": %d}\n", (intmax_t)wall,
+            (intmax_t)cpu, (intmax_t)user, (intmax_t)peak, status);
     if (fclose(result) != 0)
         fail("write %s", argv[optind]);
     return status == 0 ? 0 : 1;

@@ -74,7 +74,7 @@ class Programs:
         return json.loads(done.stdout)
 
     def measure(self, result, command, pids=(), seconds=600, memory=0):
-        """Wall and CPU time in nanoseconds, peak memory in bytes, and the words of a failure, of a command.
+        """Wall, CPU and user CPU time in nanoseconds, peak memory in bytes, and the words of a failure, of a command.
 
         That many bytes of memory are touched first; see measure.c.
         """
