@@ -1840,9 +1840,10 @@ typedef struct sparsestream_async_info {
      */
     uint32_t depth;
     /**
-     * The number of requests in flight with which a transfer begins. It doubles the number, up to `depth`, as
-     * long as that makes the transfer faster. 0, the default, means 32. If both ends set a number, the smaller
-     * one counts. Set it if unnecessary requests are expensive for the other side.
+     * The number of requests in flight with which a transfer begins, and the least. It doubles the number, up
+     * to `depth`, while that makes the transfer faster, and halves it while that does not make it slower. 0, the
+     * default, means 32. If both ends set a number, the smaller one counts. Set it if unnecessary requests are
+     * expensive for the other side.
      */
     uint32_t begin_depth;
 } sparsestream_async_info;

@@ -66,8 +66,7 @@ int end_describe(struct end *end, struct sparsestream_async_info *info)
     info->block = export->facts.block_minimum;
     info->memory = 1;
     info->depth = export->depth;
-    if ((export->facts.flags & SPARSESTREAM_NBD_ENCRYPTED) != 0)
-        info->begin_depth = BEGIN_ENCRYPTED;
+    info->begin_depth = BEGIN_DEPTH;
     return 0;
 }
 

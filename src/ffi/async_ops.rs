@@ -54,9 +54,10 @@ pub struct sparsestream_async_info {
     /// The most requests in flight, at least 1; a value above 256 means 256. Default: 16. A transfer may use
     /// fewer.
     pub depth: u32,
-    /// The number of requests in flight with which a transfer begins. It doubles the number, up to `depth`, as
-    /// long as that makes the transfer faster. 0, the default, means 32. If both ends set a number, the smaller
-    /// one counts. Set it if unnecessary requests are expensive for the other side.
+    /// The number of requests in flight with which a transfer begins, and the least. It doubles the number, up
+    /// to `depth`, while that makes the transfer faster, and halves it while that does not make it slower. 0, the
+    /// default, means 32. If both ends set a number, the smaller one counts. Set it if unnecessary requests are
+    /// expensive for the other side.
     pub begin_depth: u32,
 }
 

@@ -67,7 +67,7 @@ pub(super) struct Piece {
 }
 
 impl Piece {
-    /// A piece of data, for which memory was taken.
+    /// A piece of data. Memory was taken for it, which counts when the piece is queued.
     pub(super) fn data(from: u64, length: u64, state: State) -> Self {
         Piece {
             from,
@@ -75,7 +75,7 @@ impl Piece {
             kind: Kind::Data,
             state,
             slab: None,
-            holds: Holds::Memory,
+            holds: Holds::Nothing,
             skew: 0,
             come: 0,
             room: 0,
@@ -88,7 +88,7 @@ impl Piece {
 
     /// A hole or a kept section.
     pub(super) fn section(kind: Kind, from: u64, length: u64) -> Self {
-        Piece { kind, holds: Holds::Nothing, ..Piece::data(from, length, State::Loaded) }
+        Piece { kind, ..Piece::data(from, length, State::Loaded) }
     }
 
     /// Its data.

@@ -2,6 +2,7 @@
 
 use super::piece::Piece;
 use super::room::{Holds, Room};
+use crate::section::Kind;
 use crate::sys::memory::Slab;
 use std::collections::VecDeque;
 use std::mem::replace;
@@ -110,10 +111,11 @@ impl Queue {
     }
 
     /// Adds a piece, which begins where the last one ends.
-    pub(super) fn push(&mut self, piece: Piece) {
+    pub(super) fn push(&mut self, mut piece: Piece) {
         self.planned += piece.length;
-        if piece.holds == Holds::Memory {
-            self.room.took(Instant::now);
+        // Memory was taken for its data, which it or its request has.
+        if piece.kind == Kind::Data {
+            piece.holds = self.room.took(Instant::now());
         }
         self.pieces.push_back(piece);
         self.look_behind();
@@ -125,20 +127,12 @@ impl Queue {
         self.looked = self.looked.max(self.first);
         while last - self.looked > self.room.behind() {
             let piece = &mut self.pieces[(self.looked - self.first) as usize];
-            if piece.holds == Holds::Memory {
+            if let Holds::Memory(_) = piece.holds {
                 piece.holds = Holds::Overtaken;
                 self.room.overtaken();
             }
             self.looked += 1;
         }
-    }
-
-    /// A piece gives back what it holds.
-    fn release(&mut self, piece: &mut Piece) {
-        if let Some(slab) = piece.slab.take() {
-            self.put_back(slab);
-        }
-        self.room.gave(replace(&mut piece.holds, Holds::Nothing), Instant::now);
     }
 
     /// The last piece has grown by this many bytes.
@@ -151,23 +145,21 @@ impl Queue {
 
     /// Lets the first piece go.
     pub(super) fn pop(&mut self) {
-        if let Some(mut piece) = self.pieces.pop_front() {
+        if !self.pieces.is_empty() {
+            self.free_slab(0);
+            self.pieces.pop_front();
             self.first += 1;
-            self.release(&mut piece);
         }
     }
 
     /// Drops the last piece, to which nothing came.
     pub(super) fn drop_last(&mut self) {
-        if let Some(mut piece) = self.pieces.pop_back() {
-            self.looked = self.looked.min(self.token(self.pieces.len()));
-            self.release(&mut piece);
+        if let Some(last) = self.pieces.len().checked_sub(1) {
+            let held = self.take_back(last);
+            self.room.dropped(held);
+            self.pieces.pop_back();
+            self.looked = self.looked.min(self.token(last));
         }
-    }
-
-    fn put_back(&mut self, slab: Slab) {
-        let is_short = slab.bytes().len() == self.short_length;
-        if is_short { self.short.push(slab) } else { self.slabs.push(slab) }
     }
 
     /// Takes memory for a piece of this length, if one more may have some.
@@ -187,12 +179,17 @@ impl Queue {
 
     /// The piece at an index needs its memory no longer.
     pub(super) fn free_slab(&mut self, index: usize) {
-        let piece = &mut self.pieces[index];
-        let (slab, held) = (piece.slab.take(), replace(&mut piece.holds, Holds::Nothing));
-        if let Some(slab) = slab {
-            self.put_back(slab);
-        }
+        let held = self.take_back(index);
         self.room.gave(held, Instant::now);
+    }
+
+    fn take_back(&mut self, index: usize) -> Holds {
+        let piece = &mut self.pieces[index];
+        if let Some(slab) = piece.slab.take() {
+            let is_short = slab.bytes().len() == self.short_length;
+            if is_short { self.short.push(slab) } else { self.slabs.push(slab) }
+        }
+        replace(&mut piece.holds, Holds::Nothing)
     }
 }
 
