@@ -37,6 +37,8 @@ DIRECT, BUFFERED = "ours: copy --direct=auto --sync", "ours: copy --sync"
 ALWAYS = "ours: copy --direct=always --sync"
 WIRE_DIRECT = "ours: send | recv --direct=auto --sync"
 WIRE_BUFFERED = "ours: send | recv --sync"
+# As --sync was before it began writeback early: nothing is on its way to the disk until all is received.
+WIRE_FSYNC = "ours: send | recv, then fsync"
 SOCKET_DIRECT = "ours: send --exec='recv --direct=auto --sync'"
 SOCKET_BUFFERED = "ours: send --exec='recv --sync'"
 CP, DD, QEMU, NBD = "cp, fsync", "dd oflag=direct bs=4M", "qemu-img -t none -W -m 16", "nbdcopy to nbdkit cache=none"
@@ -136,6 +138,7 @@ def durable(programs):
         ours(BUFFERED, "{tool} copy --sync {image} {copy}", buffered=True),
         ours(WIRE_DIRECT, "{tool} send --direct=auto {image} | {tool} recv --direct=auto --sync {copy}", [WHOLE]),
         ours(WIRE_BUFFERED, "{tool} send {image} | {tool} recv --sync {copy}", [WHOLE], True),
+        ours(WIRE_FSYNC, "{tool} send {image} | {tool} recv {copy} && sync {copy}", [WHOLE], True),
         # Over a local socket, and with an answer of the receiver.
         ours(SOCKET_DIRECT, '{tool} send --direct=auto --exec="{tool} recv --direct=auto --sync {copy}" {image}', [WHOLE]),
         ours(SOCKET_BUFFERED, '{tool} send --exec="{tool} recv --sync {copy}" {image}', [WHOLE], True),
@@ -188,9 +191,10 @@ def goals(cell_of, goal):
     """The bounds: `cell_of(place)` gives cells by image; `goal(what, measured, bound, least)` takes one."""
     for name, cell in cell_of(DURABLE).items():
         if name == WHOLE:
+            goal(f"{WIRE_BUFFERED}, {name}: wall to {WIRE_FSYNC}", cell.ratio(WIRE_BUFFERED, "wall", WIRE_FSYNC), 0.85)
             for wire in (SOCKET_DIRECT, WIRE_DIRECT):
-                goal(f"{wire}, {name}: wall to {WIRE_BUFFERED}", cell.ratio(wire, "wall", WIRE_BUFFERED), 0.75)
-                goal(f"{wire}, {name}: CPU to {WIRE_BUFFERED}", cell.ratio(wire, "cpu", WIRE_BUFFERED), 0.5)
+                goal(f"{wire}, {name}: wall to {WIRE_FSYNC}", cell.ratio(wire, "wall", WIRE_FSYNC), 0.75)
+                goal(f"{wire}, {name}: CPU to {WIRE_FSYNC}", cell.ratio(wire, "cpu", WIRE_FSYNC), 0.5)
                 goal(f"{wire}, {name}: wall to {DIRECT}", cell.ratio(wire, "wall", DIRECT), 1.1)
                 speed = cell.ratio(FIO, "wall", wire)
                 goal(f"{wire}, {name}: speed to fio, whose file is not preallocated", speed, 0.85, True)
