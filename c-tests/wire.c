@@ -9,8 +9,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define WIRE_OPTIONS(...) \
@@ -713,6 +715,92 @@ static void it_is_known_whether_a_peer_has_introduced_itself(void)
     CHECK_INT(greeted, ==, 0);
 }
 
+/* Writes signs of life until it is killed. */
+static pid_t flood(int fd, const uint8_t *sign, size_t length)
+{
+    static uint8_t signs[64 * KiB];
+    pid_t child = fork();
+
+    REQUIRE(child >= 0);
+    if (child > 0)
+        return child;
+    for (size_t at = 0; at + length <= sizeof signs; at += length)
+        memcpy(signs + at, sign, length);
+    while (write(fd, signs, sizeof signs / length * length) > 0)
+        ;
+    _exit(0);
+}
+
+/* A sign of life, from a sender whose source is slow. */
+static void make_sign(uint8_t sign[32])
+{
+    uint8_t hello[32 + 144];
+    struct side sender;
+    ssize_t count = -1;
+    int in[2], fds[2];
+
+    REQUIRE(pipe2(in, O_CLOEXEC | O_NONBLOCK) == 0);
+    make_socket(fds);
+    side_begin(&sender, fd_source(in[0]), to_wire(fds[0], -1, WIRE_OPTIONS(.keepalive_ms = 10)));
+    turn(&sender);
+    REQUIRE(recv(fds[1], hello, sizeof hello, MSG_DONTWAIT) == sizeof hello);
+    for (int i = 0; i < 100 && count < 0; i++) {
+        usleep(10000);
+        turn(&sender);
+        count = recv(fds[1], sign, 32, MSG_DONTWAIT);
+    }
+    REQUIRE(count == 32);
+    side_end(&sender);
+    close(in[0]);
+    close(in[1]);
+    close(fds[0]);
+    close(fds[1]);
+}
+
+/* A peer that sends nothing but signs of life, while the receiver waits for its answer to an offer. */
+static void a_flood_of_signs_does_not_keep_a_call(void)
+{
+    struct sparsestream_wire_options sending = {
+        .size = sizeof sending, .flags = SPARSESTREAM_WIRE_RESUME,
+    };
+    struct sparsestream_wire_options receiving = { .size = sizeof receiving, .resume_offset = 4 * MiB };
+    struct sparsestream_wire_info info = { .size = sizeof info };
+    int from = image_file(8), fds[2], bounded = 0;
+    struct sparsestream_source *source;
+    struct side sender;
+    uint8_t sign[32];
+    pid_t peer;
+
+    make_sign(sign);
+    make_socket(fds);
+    REQUIRE(fcntl(fds[0], F_SETFL, O_NONBLOCK) == 0 && fcntl(fds[1], F_SETFL, O_NONBLOCK) == 0);
+    CHECK_CODE(sparsestream_wire_describe(from, 0, 0, &sending), 0);
+    memcpy(receiving.identity, sending.identity, sizeof receiving.identity);
+    receiving.resume_fd = from;
+    side_begin(&sender, fd_source(from), to_wire(fds[0], fds[0], &sending));
+    source = from_wire(fds[1], fds[1], &receiving);
+    turn(&sender);
+    REQUIRE(fcntl(fds[0], F_SETFL, 0) == 0);
+    peer = flood(fds[0], sign, sizeof sign);
+    for (int i = 0; i < 10000 && bounded < 10; i++) {
+        int result = sparsestream_source_wire_info(source, &info);
+
+        CHECK(result == -EINTR || result == -EAGAIN);
+        CHECK_INT(info.greeted, ==, 1);
+        bounded += result == -EINTR;
+        if (result == -EAGAIN)
+            poll(&(struct pollfd) { .fd = fds[1], .events = POLLIN }, 1, 100);
+    }
+    kill(peer, SIGKILL);
+    REQUIRE(waitpid(peer, NULL, 0) == peer);
+    CHECK_INT(bounded, ==, 10);
+    side_end(&sender);
+    sparsestream_source_free(source);
+    close(from);
+    close(fds[0]);
+    close(fds[1]);
+}
+
 TESTS(
     CASE(it_is_known_whether_a_peer_has_introduced_itself),
     CASE(an_image_comes_over_a_socket),
@@ -724,6 +812,7 @@ TESTS(
     CASE(a_sender_waits_for_the_answer),
     CASE(a_sender_is_run_when_a_sign_is_due),
     CASE(a_receiver_knows_when_a_sign_is_due),
+    CASE(a_flood_of_signs_does_not_keep_a_call),
     CASE(what_cannot_be_is_refused),
     CASE(an_increment_makes_the_new_image_of_the_old),
 )
