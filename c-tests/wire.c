@@ -757,7 +757,7 @@ static void make_sign(uint8_t sign[32])
     close(fds[1]);
 }
 
-/* A peer that sends nothing but signs of life, while the receiver waits for its answer to an offer. */
+/* The peer sends only signs of life, while the receiver waits for its answer to an offer. */
 static void a_flood_of_signs_does_not_keep_a_call(void)
 {
     struct sparsestream_wire_options sending = {

@@ -66,7 +66,8 @@ int end_describe(struct end *end, struct sparsestream_async_info *info)
     info->block = export->facts.block_minimum;
     info->memory = 1;
     info->depth = export->depth;
-    info->begin_depth = BEGIN_DEPTH;
+    info->begin_depth =
+        (export->facts.flags & SPARSESTREAM_NBD_ENCRYPTED) != 0 ? BEGIN_ENCRYPTED : BEGIN_DEPTH;
     return 0;
 }
 
