@@ -4,8 +4,8 @@
  *
  * Runs a command and writes to the file RESULT, as JSON, its wall, CPU and user CPU time in nanoseconds and its peak
  * resident memory in bytes, that of each process it waits for included (the largest of them counts for memory). With -p
- * CPU time and memory include those of daemons that work for it. A program of its own because a process inherits the peak of the one
- * that starts it, and this one is small.
+ * CPU time, but not user CPU time, and memory include those of daemons that work for it. A program of its own because a
+ * process inherits the peak of the one that starts it, and this one is small.
  *
  * With -m so much memory is taken, in large pages and in small ones, and given back before the clock starts. A virtual
  * machine may have given what was free to its host, and to get a page back costs several times what it costs to copy one:
