@@ -82,12 +82,24 @@ static int check_verified(const struct address *address, const options_t *option
                        "or do not verify the peer");
 }
 
-static int set_up(struct nbd_handle *handle, const struct address *address, const options_t *options)
+static int set_up_replies(struct nbd_handle *handle, enum connection_kind kind)
+{
+    switch (kind) {
+    case CONNECTION_FOR_STATUS:
+        return nbd_add_meta_context(handle, LIBNBD_CONTEXT_BASE_ALLOCATION);
+    case CONNECTION_FOR_DATA:
+        return nbd_set_request_structured_replies(handle, false);
+    }
+    return -1;
+}
+
+static int set_up(struct nbd_handle *handle, enum connection_kind kind, const struct address *address,
+                  const options_t *options)
 {
     /* The end of an export may lie within a block: libnbd would refuse a request up to it, so the server decides. */
     const uint32_t strict = LIBNBD_STRICT_MASK & ~LIBNBD_STRICT_ALIGN;
 
-    if (nbd_set_strict_mode(handle, strict) < 0 || nbd_add_meta_context(handle, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0)
+    if (nbd_set_strict_mode(handle, strict) < 0 || set_up_replies(handle, kind) < 0)
         return -1;
     /* The buffer of a read is used only if the read succeeds. */
     if (nbd_set_pread_initialize(handle, false) < 0)
@@ -103,30 +115,38 @@ static void fail(struct connection *connection)
     connection_close(connection);
 }
 
-static void review(struct connection *connection)
+void connection_review(struct connection *connection)
 {
-    if (nbd_aio_is_ready(connection->handle) == 1 && connection->state == CONNECTION_CONNECTING) {
-        connection->state = CONNECTION_READY;
-    } else if (nbd_aio_is_closed(connection->handle) == 1) {
+    struct nbd_handle *handle = connection->handle;
+
+    connection->direction = nbd_aio_get_direction(handle);
+    /* A connection that lives waits for something. */
+    if (connection->direction == 0 && nbd_aio_is_closed(handle) == 1) {
         failure_set(&connection->failure, ECONNRESET, "the server closed the connection");
         connection_close(connection);
-    } else if (nbd_aio_is_dead(connection->handle) == 1) {
+    } else if (connection->direction == 0 && nbd_aio_is_dead(handle) == 1) {
         fail(connection);
+    } else if (connection->state == CONNECTION_CONNECTING) {
+        /* Each address of a server is tried with a socket of its own. */
+        connection->fd = nbd_aio_get_fd(handle);
+        if (nbd_aio_is_ready(handle) == 1)
+            connection->state = CONNECTION_READY;
     }
 }
 
-int connection_start(struct connection *connection, struct address *address, const options_t *options)
+int connection_start(struct connection *connection, enum connection_kind kind, struct address *address,
+                     const options_t *options)
 {
     struct nbd_handle *handle = nbd_create();
     int r;
 
-    *connection = (struct connection){ .state = CONNECTION_CONNECTING, .handle = handle };
+    *connection = (struct connection){ .state = CONNECTION_CONNECTING, .handle = handle, .fd = -1 };
     connection->deadline_ms = now_ms() + options->timeout_ms;
     if (check_verified(address, options, &connection->failure) < 0) {
         connection_close(connection);
         return -connection->failure.error;
     }
-    if (handle == NULL || set_up(handle, address, options) < 0) {
+    if (handle == NULL || set_up(handle, kind, address, options) < 0) {
         fail(connection);
         return -connection->failure.error;
     }
@@ -140,43 +160,40 @@ int connection_start(struct connection *connection, struct address *address, con
     if (r < 0)
         fail(connection);
     else
-        review(connection);
+        connection_review(connection);
     return -connection->failure.error;
 }
 
 void connection_step(struct connection *connection, short events)
 {
     struct nbd_handle *handle = connection->handle;
-    unsigned direction = nbd_aio_get_direction(handle);
     int r = 0;
 
     /* The next request on a broken connection reports the failure. */
     if ((events & (POLLHUP | POLLERR)) != 0)
         events |= POLLIN | POLLOUT;
     /* Never called without an event: libnbd would enter a state in which it sends nothing more. */
-    if ((events & POLLIN) != 0 && (direction & LIBNBD_AIO_DIRECTION_READ) != 0)
+    if ((events & POLLIN) != 0 && (connection->direction & LIBNBD_AIO_DIRECTION_READ) != 0)
         r = nbd_aio_notify_read(handle);
-    else if ((events & POLLOUT) != 0 && (direction & LIBNBD_AIO_DIRECTION_WRITE) != 0)
+    else if ((events & POLLOUT) != 0 && (connection->direction & LIBNBD_AIO_DIRECTION_WRITE) != 0)
         r = nbd_aio_notify_write(handle);
     if (r < 0)
         fail(connection);
     else
-        review(connection);
+        connection_review(connection);
 }
 
 short connection_events(const struct connection *connection, int *fd)
 {
     short events = 0;
-    unsigned direction;
 
     if (connection->state != CONNECTION_CONNECTING &&
         (connection->state != CONNECTION_READY || connection->in_flight == 0))
         return 0;
-    *fd = nbd_aio_get_fd(connection->handle);
-    direction = nbd_aio_get_direction(connection->handle);
-    if ((direction & LIBNBD_AIO_DIRECTION_READ) != 0)
+    *fd = connection->fd;
+    if ((connection->direction & LIBNBD_AIO_DIRECTION_READ) != 0)
         events |= POLLIN;
-    if ((direction & LIBNBD_AIO_DIRECTION_WRITE) != 0)
+    if ((connection->direction & LIBNBD_AIO_DIRECTION_WRITE) != 0)
         events |= POLLOUT;
     return *fd < 0 ? 0 : events;
 }
@@ -184,7 +201,7 @@ short connection_events(const struct connection *connection, int *fd)
 /* Whether a message can be sent to the server: libnbd 1.14 reads freed memory if it finds out by itself that it cannot. */
 static bool is_alive(const struct connection *connection)
 {
-    struct pollfd fd = { .fd = nbd_aio_get_fd(connection->handle), .events = POLLIN | POLLOUT };
+    struct pollfd fd = { .fd = connection->fd, .events = POLLIN | POLLOUT };
 
     return poll(&fd, 1, 0) == 1 && fd.revents == POLLOUT;
 }

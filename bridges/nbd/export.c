@@ -60,6 +60,19 @@ static void learn_flags(struct nbd_handle *handle, struct sparsestream_nbd_facts
     }
 }
 
+/* Whether a further connection leads to the export of the first one: the server may offer another one now. */
+static bool is_same(const export_t *export, struct nbd_handle *handle)
+{
+    /* Only the first connection asked for holes. */
+    struct sparsestream_nbd_facts facts = { .flags = export->facts.flags & SPARSESTREAM_NBD_REPORTS_HOLES };
+    struct failure failure = { 0 };
+
+    learn_flags(handle, &facts);
+    return nbd_get_size(handle) == export->facts.export_size && facts.flags == export->facts.flags &&
+           learn_blocks(handle, &facts, &failure) == 0 && facts.block_minimum == export->facts.block_minimum &&
+           facts.block_maximum == export->facts.block_maximum;
+}
+
 /* Sets the size of a request and how many of them the transfer may have in flight. */
 static void plan_requests(export_t *export)
 {
@@ -94,7 +107,7 @@ static int learn(export_t *export)
     export->state = EXPORT_OPEN;
     /* Do not wait for the others: a server may leave them in its queue. */
     for (unsigned i = 1; i < export->wanted; i++)
-        connection_start(&export->connections[i], &export->address, &export->options);
+        connection_start(&export->connections[i], CONNECTION_FOR_DATA, &export->address, &export->options);
     return 0;
 }
 
@@ -108,11 +121,7 @@ static void review(export_t *export, struct connection *connection)
             failure_set(&export->failure, connection->failure.error, "%s", connection->failure.text);
         if (connection->state == CONNECTION_CLOSED || learn(export) < 0)
             export->state = EXPORT_FAILED;
-    } else if (connection->state == CONNECTION_READY &&
-               (nbd_get_size(connection->handle) != export->facts.export_size ||
-                nbd_can_meta_context(connection->handle, LIBNBD_CONTEXT_BASE_ALLOCATION) !=
-                    ((export->facts.flags & SPARSESTREAM_NBD_REPORTS_HOLES) != 0))) {
-        /* The server offers another export now. */
+    } else if (connection->state == CONNECTION_READY && !is_same(export, connection->handle)) {
         connection_close(connection);
     }
 }
@@ -211,7 +220,7 @@ static int open_address(struct address address, const options_t *given, export_t
     if (r < 0) {
         failure_set(&export->failure, ENOMEM, "the memory for an export: %s", strerror(ENOMEM));
     } else {
-        connection_start(&export->connections[0], &export->address, &export->options);
+        connection_start(&export->connections[0], CONNECTION_FOR_STATUS, &export->address, &export->options);
         review(export, &export->connections[0]);
         r = -export->failure.error;
     }

@@ -76,11 +76,20 @@ enum connection_state {
     CONNECTION_CLOSED,
 };
 
+/* Libnbd receives the answer to a READ in four parts where block status was negotiated, and in two where it was not. */
+enum connection_kind {
+    CONNECTION_FOR_STATUS,
+    CONNECTION_FOR_DATA,
+};
+
 struct connection {
     enum connection_state state;
     struct nbd_handle *handle;
     int64_t deadline_ms; /* of the set-up */
     unsigned in_flight;
+    /* The same as libnbd's, which takes a lock to return them. */
+    int fd;
+    unsigned direction;
     struct failure failure; /* for which it was closed */
 };
 
@@ -92,9 +101,12 @@ struct address {
 
 int64_t now_ms(void);
 /* Starts to connect. Returns 0 or a negative errno, with the connection closed and its failure set. */
-int connection_start(struct connection *connection, struct address *address, const options_t *options);
+int connection_start(struct connection *connection, enum connection_kind kind, struct address *address,
+                     const options_t *options);
 /* Handles the events that poll(2) has reported: receives at most one reply. */
 void connection_step(struct connection *connection, short events);
+/* Sees how a call of libnbd has left the connection, and closes it if it broke. */
+void connection_review(struct connection *connection);
 /* The events of poll(2) that it waits for; 0 if it waits for nothing. Sets `fd`. */
 short connection_events(const struct connection *connection, int *fd);
 /* Ends the session in an orderly way. Not after a failure: the server may close the connection at any moment then, and
@@ -158,7 +170,7 @@ struct sparsestream_nbd {
     bool has_end;
     options_t options;
     struct address address;
-    struct connection connections[MOST_CONNECTIONS];
+    struct connection connections[MOST_CONNECTIONS]; /* the first one alone is for block status */
     unsigned wanted; /* connections */
     struct engine engine;
     struct failure failure; /* for which it failed */

@@ -42,6 +42,33 @@ static void an_error_of_the_server_has_the_offset_of_its_request(void)
     close(to);
 }
 
+/* A server that offers another export after the first connection, and fails its reads. */
+static void a_connection_to_another_export_is_not_used(void)
+{
+    const struct { const char *size, *write, *block; } others[] = {
+        { "get_size=if [ $2 = 0 ]; then echo 8M; else echo 9M; fi", "can_write=exit 0", "block_size=echo 1 4096 1M" },
+        { "get_size=echo 8M", "can_write=[ $2 = 0 ] || exit 3", "block_size=echo 1 4096 1M" },
+        { "get_size=echo 8M", "can_write=exit 0", "block_size=if [ $2 = 0 ]; then echo 1 4096 1M; else echo 512 4096 1M; fi" },
+    };
+
+    for (size_t i = 0; i < COUNT(others); i++) {
+        struct server server;
+        int to = file_new("to"), opened = file_new("opened");
+
+        context("row %zu", i);
+        NBDKIT(&server, "eval", others[i].size, others[i].write, others[i].block, "can_multi_conn=exit 0",
+               "open=echo >> opened; echo $(( $(wc -l < opened) - 1 ))",
+               "pread=if [ $2 != 0 ]; then echo EIO another export >&2; exit 1; fi; head -c $3 /dev/zero");
+        CHECK_MOVED(move(export_source(server.uri, NBD_OPTIONS(.request_size = 256 * KiB, .requests = 1), NULL),
+                         file_sink(to), NULL));
+        CHECK_INT(file_size(opened), ==, 4);
+        server_stop(&server);
+        close(opened);
+        close(to);
+    }
+    context("%s", "");
+}
+
 static void a_write_error_has_the_offset_of_its_request(void)
 {
     struct server server;
@@ -363,6 +390,7 @@ static void arguments_that_cannot_be_are_refused(void)
 
 TESTS(
     CASE(an_error_of_the_server_has_the_offset_of_its_request),
+    CASE(a_connection_to_another_export_is_not_used),
     CASE(a_write_error_has_the_offset_of_its_request),
     CASE(a_flush_that_fails_fails_the_transfer),
     CASE(a_target_that_is_too_small_is_refused_before_a_byte_moves),

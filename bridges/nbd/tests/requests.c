@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 /* The requests of transfers to a server, as its log counts them. */
@@ -122,10 +123,49 @@ static void a_server_that_cannot_flush_is_not_asked_to(void)
     CHECK_INT(seen.flushes, ==, 0);
 }
 
+/* The requests of this name that came over the first connection, and over the others. */
+static void count_connections(const char *request, int *first, int *others)
+{
+    char *line = NULL;
+    size_t room = 0;
+    FILE *file = fopen("log", "r");
+
+    REQUIRE(file != NULL);
+    *first = *others = 0;
+    while (getline(&line, &room, file) > 0) {
+        if (strstr(line, request) != NULL)
+            ++*(strstr(line, " connection=1 ") != NULL ? first : others);
+    }
+    free(line);
+    fclose(file);
+}
+
+static void data_is_read_over_other_connections_than_block_status(void)
+{
+    struct server server;
+    int from = sparse_image("from"), to = file_new("to"), first, others;
+
+    unlink("log");
+    /* The other connections are ready before the first answer. */
+    NBDKIT(&server, "--filter=log", "--filter=delay", "file", "from", "delay-extents=200ms", "logfile=log");
+    CHECK_MOVED(move(export_source(server.uri, NULL, NULL), file_sink(to), NULL));
+    server_stop(&server);
+    CHECK_INT(file_differs(from, 0, to, 0, SPARSE_SIZE), ==, -1);
+    count_connections(" Extents ", &first, &others);
+    CHECK_INT(first, >, 0);
+    CHECK_INT(others, ==, 0);
+    count_connections(" Read ", &first, &others);
+    CHECK_INT(first, ==, 0);
+    CHECK_INT(others, >, 0);
+    close(from);
+    close(to);
+}
+
 TESTS(
     CASE(one_flush_comes_after_all_answers),
     CASE(one_flush_waits_for_all_connections),
     CASE(one_flush_comes_after_zeros_that_are_written),
     CASE(one_flush_comes_after_blocks_that_are_read_and_written),
     CASE(a_server_that_cannot_flush_is_not_asked_to),
+    CASE(data_is_read_over_other_connections_than_block_status),
 )
