@@ -9,7 +9,9 @@
 
 void *bridge_load(const char *name, const struct bridge_file *file)
 {
-    void *loaded = dlopen(file->library, RTLD_NOW | RTLD_LOCAL);
+    /* The bridge was linked with -z now, so all its own symbols are bound here. Those between the libraries that it needs,
+     * thousands of which are never used, are not. */
+    void *loaded = dlopen(file->library, RTLD_LAZY | RTLD_LOCAL);
 
     /* The reason may be about another file, which the bridge needs. */
     if (loaded == NULL)
