@@ -155,7 +155,9 @@ impl Common {
             Some(advance) => site.done(|| unsafe { advance(pointer) }),
             None => Ok(()),
         };
-        replies.append(&mut self.refused);
+        if !self.refused.is_empty() {
+            replies.append(&mut self.refused);
+        }
         self.requests.take_back(replies);
         match advanced {
             Err(error) if error.would_block() || error.interrupted() => Ok(()),

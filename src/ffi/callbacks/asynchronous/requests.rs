@@ -11,16 +11,15 @@ use crate::ffi::guard::signed;
 use crate::sys;
 use std::cell::UnsafeCell;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicPtr, AtomicU8, Ordering};
 
 /// Owned by the library.
 const IDLE: u8 = 0;
 /// Owned by the caller's end.
 const UNDER_WAY: u8 = 1;
-/// Being answered.
+/// Being answered, or answered: once it is in the list of the answered ones, the library owns it again.
 const ANSWERING: u8 = 2;
-/// Owned by the library again, with a result.
-const DONE: u8 = 3;
 
 /// One request as the caller sees it, and its state. The caller's pointer points to its start.
 #[repr(C)]
@@ -30,7 +29,15 @@ struct Entry {
     result: AtomicI64,
     /// The details of a failure, set with the answer.
     said: UnsafeCell<Option<Box<Said>>>,
+    /// Its place.
+    nth: usize,
+    answered: Arc<Answered>,
+    /// The next one in the list of those that were answered.
+    next: AtomicPtr<Entry>,
 }
+
+/// The entry that was answered last, the first of a list. Any thread may add one; the transfer takes all at once.
+type Answered = AtomicPtr<Entry>;
 
 impl Entry {
     /// Answers it. The state is ANSWERING, set by the caller.
@@ -38,7 +45,17 @@ impl Entry {
         // SAFETY: in this state the entry is the caller's alone.
         unsafe { *self.said.get() = said.and_then(sys::boxed) };
         self.result.store(result, Ordering::Relaxed);
-        self.state.store(DONE, Ordering::Release);
+        let this = (&raw const *self).cast_mut();
+        let mut last = self.answered.load(Ordering::Relaxed);
+        loop {
+            self.next.store(last, Ordering::Relaxed);
+            let (yes, no) = (Ordering::Release, Ordering::Relaxed);
+            match self.answered.compare_exchange_weak(last, this, yes, no) {
+                // The entry may have been freed by now.
+                Ok(_) => return,
+                Err(other) => last = other,
+            }
+        }
     }
 }
 
@@ -48,8 +65,11 @@ pub struct Requests {
     /// The requests themselves, while they are under way.
     asked: Box<[Option<Request>]>,
     under_way: usize,
+    /// The places that no request has.
+    free: Vec<usize>,
     /// Those that were not submitted yet.
     waiting: VecDeque<usize>,
+    answered: Arc<Answered>,
 }
 
 // SAFETY: the pointers in the entries point to memory of the requests beside them, or belong to the caller.
@@ -69,7 +89,10 @@ impl Requests {
         asked.try_reserve_exact(depth).map_err(|_| none())?;
         let mut waiting = VecDeque::new();
         waiting.try_reserve_exact(depth).map_err(|_| none())?;
-        for _ in 0..depth {
+        let mut free = Vec::new();
+        free.try_reserve_exact(depth).map_err(|_| none())?;
+        let answered = Arc::new(Answered::new(std::ptr::null_mut()));
+        for nth in 0..depth {
             entries.push(Entry {
                 public: UnsafeCell::new(sparsestream_request {
                     size: 0,
@@ -83,14 +106,20 @@ impl Requests {
                 state: AtomicU8::new(IDLE),
                 result: AtomicI64::new(0),
                 said: UnsafeCell::new(None),
+                nth,
+                answered: Arc::clone(&answered),
+                next: AtomicPtr::new(std::ptr::null_mut()),
             });
             asked.push(None);
+            free.push(depth - 1 - nth);
         }
         Ok(Requests {
             entries: entries.into_boxed_slice(),
             asked: asked.into_boxed_slice(),
             under_way: 0,
+            free,
             waiting,
+            answered,
         })
     }
 
@@ -101,7 +130,7 @@ impl Requests {
 
     /// Adds a request, to be submitted. Returns it if there are too many.
     pub fn add(&mut self, request: Request) -> Option<Request> {
-        let Some(nth) = self.asked.iter().position(Option::is_none) else { return Some(request) };
+        let Some(nth) = self.free.pop() else { return Some(request) };
         self.asked[nth] = Some(request);
         self.under_way += 1;
         self.waiting.push_back(nth);
@@ -154,29 +183,50 @@ impl Requests {
         }
     }
 
-    /// Takes back the requests that were answered.
+    /// Takes back the requests that were answered, in the order of the answers.
     pub fn take_back(&mut self, replies: &mut VecDeque<Reply>) {
-        if self.under_way == 0 {
-            return;
-        }
-        for (entry, asked) in self.entries.iter().zip(&mut self.asked) {
-            if entry.state.load(Ordering::Acquire) != DONE {
-                continue;
-            }
-            // SAFETY: it was answered, so there is no other reference to it.
+        let mut next = self.take_answered();
+        // SAFETY: entries in the list are this one's, and answered, so there is no other reference to them.
+        while let Some(entry) = unsafe { next.as_ref() } {
+            next = entry.next.load(Ordering::Relaxed);
+            // SAFETY: as above.
             let said = unsafe { (*entry.said.get()).take() };
             let result = read_result(entry.result.load(Ordering::Relaxed), said);
             entry.state.store(IDLE, Ordering::Release);
-            if let Some(request) = asked.take() {
+            if let Some(request) = self.asked[entry.nth].take() {
                 self.under_way -= 1;
+                self.free.push(entry.nth);
                 replies.push_back(Reply { request, result });
             }
         }
     }
 
+    /// Empties the list of those that were answered. Returns its entries, the earliest first.
+    fn take_answered(&mut self) -> *const Entry {
+        if self.answered.load(Ordering::Relaxed).is_null() {
+            return std::ptr::null();
+        }
+        let mut last = self.answered.swap(std::ptr::null_mut(), Ordering::Acquire);
+        let mut first = std::ptr::null_mut();
+        // SAFETY: entries in the list are this one's, and answered, so there is no other reference to them.
+        while let Some(entry) = unsafe { last.as_ref() } {
+            let before = entry.next.swap(first, Ordering::Relaxed);
+            first = last;
+            last = before;
+        }
+        first
+    }
+
     /// The caller's end was finished or aborted: requests that it has not answered are never freed.
     pub fn end(&mut self) {
         self.waiting.clear();
+        self.free.clear();
+        let mut next = self.take_answered();
+        // SAFETY: entries in the list are this one's.
+        while let Some(entry) = unsafe { next.as_ref() } {
+            next = entry.next.load(Ordering::Relaxed);
+            entry.state.store(IDLE, Ordering::Relaxed);
+        }
         let lost = self
             .entries
             .iter()
