@@ -160,12 +160,15 @@ impl Window {
         self.stalled = Stalled::default();
         // The next reads are submitted before loaded data is passed on, which may take long.
         let mut worked = self.collect(turn)?;
+        self.queue.set_time(Instant::now());
         let mut asked = self.plan(turn)?;
         asked |= self.output(turn)?;
-        if asked {
-            worked = true;
+        if asked && self.to.is_none() {
             self.collect(turn)?;
+            // A piece may have come, and go, within this step.
+            self.queue.set_time(Instant::now());
         }
+        worked |= asked;
         let before = turn.meter.position();
         worked |= self.retire(turn)?;
         let moved = turn.meter.position() - before;

@@ -9,15 +9,14 @@ use crate::transfer::turn::Turn;
 impl Window {
     /// Submits loaded pieces to an addressable sink. Returns whether anything was submitted or done.
     pub(super) fn output(&mut self, turn: &mut Turn) -> Result<bool> {
-        let mut any = false;
-        for index in 0..self.queue.len() {
+        let (mut any, mut from) = (false, 0);
+        while let Some(index) = self.queue.loaded(from) {
             let Some(to) = &self.to else { return Ok(false) };
             if to.is_full() {
                 break;
             }
-            if self.queue[index].state == State::Loaded {
-                any |= self.output_piece(index, turn)?;
-            }
+            any |= self.output_piece(index, turn)?;
+            from = index + 1;
         }
         Ok(any)
     }

@@ -1,6 +1,6 @@
 //! The pieces that are on their way, in the order of the stream, and the memory for them.
 
-use super::piece::Piece;
+use super::piece::{Piece, State};
 use super::room::{Holds, Room};
 use crate::section::Kind;
 use crate::sys::memory::Slab;
@@ -40,6 +40,8 @@ pub(super) struct Queue {
     /// The length of such memory.
     short_length: usize,
     room: Room,
+    /// The time at which pieces begin and end now.
+    now: Instant,
     /// The token of the first piece that was not looked at, to see if it was overtaken.
     looked: u64,
 }
@@ -66,8 +68,14 @@ impl Queue {
             short_most,
             short_length,
             room,
+            now: Instant::now(),
             looked,
         })
+    }
+
+    /// Pieces begin and end at this time from here on: the clock is not read for each of them.
+    pub(super) fn set_time(&mut self, now: Instant) {
+        self.now = now;
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -98,6 +106,12 @@ impl Queue {
         (index < self.pieces.len()).then_some(index)
     }
 
+    /// The index of the first piece that is to be written, from this one on.
+    pub(super) fn loaded(&self, from: usize) -> Option<usize> {
+        let mut pieces = self.pieces.iter().skip(from);
+        pieces.position(|piece| piece.state == State::Loaded).map(|nth| from + nth)
+    }
+
     pub(super) fn front(&self) -> Option<&Piece> {
         self.pieces.front()
     }
@@ -115,7 +129,7 @@ impl Queue {
         self.planned += piece.length;
         // Memory was taken for its data, which it or its request has.
         if piece.kind == Kind::Data {
-            piece.holds = self.room.took(Instant::now());
+            piece.holds = self.room.took(self.now);
         }
         self.pieces.push_back(piece);
         self.look_behind();
@@ -180,7 +194,7 @@ impl Queue {
     /// The piece at an index needs its memory no longer.
     pub(super) fn free_slab(&mut self, index: usize) {
         let held = self.take_back(index);
-        self.room.gave(held, Instant::now);
+        self.room.gave(held, self.now);
     }
 
     fn take_back(&mut self, index: usize) -> Holds {

@@ -132,7 +132,7 @@ impl Room {
     }
 
     /// A piece has returned its memory.
-    pub(super) fn gave(&mut self, held: Holds, now: impl FnOnce() -> Instant) {
+    pub(super) fn gave(&mut self, held: Holds, now: Instant) {
         let since = match held {
             Holds::Nothing => return,
             Holds::Memory(since) => Some(since),
@@ -143,7 +143,6 @@ impl Room {
         if self.most == self.first {
             return;
         }
-        let now = now();
         if let Some(since) = since {
             self.alone = self.alone.min(now.saturating_duration_since(since));
         }
@@ -290,7 +289,7 @@ mod tests {
                 let (held, at) =
                     self.waiting.pop_front().expect("a piece is admitted if none waits");
                 self.now = self.now.max(at);
-                self.room.gave(held, || self.now);
+                self.room.gave(held, self.now);
             }
             self.room.limit
         }
@@ -400,7 +399,7 @@ mod tests {
         room.overtaken();
         assert!(room.admits());
         room.took(Instant::now());
-        room.gave(Holds::Overtaken, Instant::now);
+        room.gave(Holds::Overtaken, Instant::now());
         assert!(!room.admits());
     }
 
@@ -413,7 +412,7 @@ mod tests {
             held = room.took(Instant::now());
         }
         assert!(!room.admits());
-        room.gave(held, || unreachable!());
+        room.gave(held, Instant::now());
         assert!(room.admits());
     }
 }
