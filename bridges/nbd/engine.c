@@ -159,13 +159,15 @@ int engine_submit(export_t *export, struct op *op)
     connection->in_flight++;
     cookie = issue(connection->handle, op);
     if (cookie >= 0 || op->state == OP_DONE) {
-        if (op->state == OP_ISSUED)
+        const bool done = op->state == OP_DONE;
+
+        if (!done)
             op->state = OP_IN_FLIGHT;
-        else if (cookie >= 0)
-            nbd_aio_command_completed(connection->handle, (uint64_t)cookie);
-        /* At once: the next call of libnbd would replace the words of the failure. */
+        /* First: other calls of libnbd would replace the words of the failure. */
         connection_review(connection);
         settle(export, connection, CONNECTION_READY);
+        if (done && cookie >= 0 && connection->handle != NULL)
+            nbd_aio_command_completed(connection->handle, (uint64_t)cookie);
         return 0;
     }
     /* libnbd refuses what the server did not negotiate, and what lies beyond the end. */

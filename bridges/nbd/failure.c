@@ -60,7 +60,8 @@ int failure_take(struct failure *failure)
         error = was_cut_off(words_of_libnbd()) ? ECONNRESET : EPROTO;
     else if (error == EAGAIN || error == EINTR)
         error = EIO;
-    else if (error == ENOTCONN)
+    /* A connection that broke has one errno, whichever call noticed it. */
+    else if (error == ENOTCONN || error == EPIPE)
         error = ECONNRESET;
     return failure_set(failure, error, "%s", words_of_libnbd());
 }

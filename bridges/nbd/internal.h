@@ -170,7 +170,7 @@ struct sparsestream_nbd {
     bool has_end;
     options_t options;
     struct address address;
-    struct connection connections[MOST_CONNECTIONS]; /* the first one alone is for block status */
+    struct connection connections[MOST_CONNECTIONS]; /* only the first one can ask for block status */
     unsigned wanted; /* connections */
     struct engine engine;
     struct failure failure; /* for which it failed */

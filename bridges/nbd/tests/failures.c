@@ -157,8 +157,7 @@ static void check_gone(bool source)
                        options);
     else
         outcome = move(file_source(file), export_sink(server.uri, NULL, NULL), options);
-    if (outcome.r != -EPIPE)
-        CHECK_CODE(outcome.r, -ECONNRESET);
+    CHECK_CODE(outcome.r, -ECONNRESET);
     CHECK_INT(outcome.error.side, ==, source ? SPARSESTREAM_SIDE_SOURCE : SPARSESTREAM_SIDE_SINK);
     CHECK_INT(outcome.error.offset, >=, outcome.stats.position);
     CHECK_INT(server.pid, ==, 0);
@@ -173,6 +172,32 @@ static void a_source_that_goes_away_is_an_error_with_an_offset(void)
 static void a_sink_that_goes_away_is_an_error_with_an_offset(void)
 {
     check_gone(false);
+}
+
+/* The other server has requests in flight then, which must come back before the transfer ends. */
+static void check_gone_between_servers(bool source)
+{
+    struct server mortal, other;
+    struct outcome outcome;
+
+    NBDKIT(&mortal, "--filter=delay", "memory", "64M", "delay-read=3ms", "delay-write=3ms");
+    NBDKIT(&other, "--filter=delay", "memory", "64M", "delay-read=100ms", "delay-write=100ms");
+    outcome = move(export_source(source ? mortal.uri : other.uri, NULL, END_OPTIONS(.flags = SPARSESTREAM_IGNORE_MAP)),
+                   export_sink(source ? other.uri : mortal.uri, NULL, NULL),
+                   TRANSFER(.progress = kill_at, .progress_bytes = 1 * MiB, .opaque = &mortal));
+    CHECK_CODE(outcome.r, -ECONNRESET);
+    CHECK_INT(outcome.error.side, ==, source ? SPARSESTREAM_SIDE_SOURCE : SPARSESTREAM_SIDE_SINK);
+    server_stop(&other);
+}
+
+static void a_source_that_goes_away_ends_a_transfer_between_servers(void)
+{
+    check_gone_between_servers(true);
+}
+
+static void a_sink_that_goes_away_ends_a_transfer_between_servers(void)
+{
+    check_gone_between_servers(false);
 }
 
 /* Passes on what comes until the server has sent `length` bytes, and closes the connection after them. */
@@ -397,6 +422,8 @@ TESTS(
     CASE(a_read_only_export_is_refused_as_a_sink),
     CASE(a_source_that_goes_away_is_an_error_with_an_offset),
     CASE(a_sink_that_goes_away_is_an_error_with_an_offset),
+    CASE(a_source_that_goes_away_ends_a_transfer_between_servers),
+    CASE(a_sink_that_goes_away_ends_a_transfer_between_servers),
     CASE(a_connection_that_is_cut_within_a_reply_is_reset),
     CASE(a_server_that_stops_is_noticed_by_the_stall_limit),
     CASE(a_stopped_server_does_not_hold_up_open),

@@ -37,19 +37,18 @@ impl Window {
                 continue;
             }
             let Some(end) = addressed(side, turn) else { return Err(Error::Internal) };
-            end.advance(&mut self.replies)?;
+            let advanced = end.advance(&mut self.replies);
             any |= !self.replies.is_empty();
+            if let Err(error) = advanced {
+                self.drop_replies(side);
+                return Err(error);
+            }
             while let Some(reply) = self.replies.pop_front() {
                 if let Some(port) = self.port(side) {
                     port.in_flight -= 1;
                 }
                 if let Err(error) = self.take_in(side, reply, turn) {
-                    // The others are back too.
-                    let others = self.replies.len();
-                    self.replies.clear();
-                    if let Some(port) = self.port(side) {
-                        port.in_flight -= others;
-                    }
+                    self.drop_replies(side);
                     return Err(error);
                 }
             }
@@ -58,6 +57,15 @@ impl Window {
             turn.progressed();
         }
         Ok(any)
+    }
+
+    /// The transfer fails, so the replies are not looked at. Their requests are back all the same.
+    fn drop_replies(&mut self, side: Side) {
+        let count = self.replies.len();
+        self.replies.clear();
+        if let Some(port) = self.port(side) {
+            port.in_flight -= count.min(port.in_flight);
+        }
     }
 
     fn take_in(&mut self, side: Side, reply: Reply, turn: &mut Turn) -> Result<()> {
