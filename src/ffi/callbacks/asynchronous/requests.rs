@@ -41,17 +41,23 @@ type Answered = AtomicPtr<Entry>;
 
 impl Entry {
     /// Answers it. The state is ANSWERING, set by the caller.
-    fn answer(&self, result: i64, said: Option<Said>) {
+    ///
+    /// # Safety
+    /// The entry lives, and is the caller's alone. It is not used any more afterwards: it may have been freed.
+    unsafe fn answer(this: *const Entry, result: i64, said: Option<Said>) {
+        // SAFETY: as promised; nothing of the entry is used once it is in the list.
+        let entry = unsafe { &*this };
+        let answered = Arc::as_ptr(&entry.answered);
         // SAFETY: in this state the entry is the caller's alone.
-        unsafe { *self.said.get() = said.and_then(sys::boxed) };
-        self.result.store(result, Ordering::Relaxed);
-        let this = (&raw const *self).cast_mut();
-        let mut last = self.answered.load(Ordering::Relaxed);
+        unsafe { *entry.said.get() = said.and_then(sys::boxed) };
+        entry.result.store(result, Ordering::Relaxed);
+        // SAFETY: the entry has a reference to the list, and lives until it is in it.
+        let mut last = unsafe { (*answered).load(Ordering::Relaxed) };
         loop {
-            self.next.store(last, Ordering::Relaxed);
+            entry.next.store(last, Ordering::Relaxed);
             let (yes, no) = (Ordering::Release, Ordering::Relaxed);
-            match self.answered.compare_exchange_weak(last, this, yes, no) {
-                // The entry may have been freed by now.
+            // SAFETY: as above.
+            match unsafe { (*answered).compare_exchange_weak(last, this.cast_mut(), yes, no) } {
                 Ok(_) => return,
                 Err(other) => last = other,
             }
@@ -73,7 +79,7 @@ pub struct Requests {
 }
 
 // SAFETY: the pointers in the entries point to memory of the requests beside them, or belong to the caller.
-// State and result are atomic; the rest is used only by the owner that the state names.
+// State, result and list are atomic; the rest is used only by the owner that the state, or a place in the list, names.
 unsafe impl Send for Requests {}
 
 fn none() -> Error {
@@ -179,7 +185,8 @@ impl Requests {
                 self.waiting.push_front(nth);
                 return;
             }
-            entry.answer(answer.into(), said);
+            // SAFETY: it was not answered, and is in this end's list only when this returns.
+            unsafe { Entry::answer(entry, answer.into(), said) };
         }
     }
 
@@ -193,7 +200,8 @@ impl Requests {
             let said = unsafe { (*entry.said.get()).take() };
             let result = read_result(entry.result.load(Ordering::Relaxed), said);
             entry.state.store(IDLE, Ordering::Release);
-            if let Some(request) = self.asked[entry.nth].take() {
+            // After the end there is nothing to return.
+            if let Some(request) = self.asked.get_mut(entry.nth).and_then(Option::take) {
                 self.under_way -= 1;
                 self.free.push(entry.nth);
                 replies.push_back(Reply { request, result });
@@ -222,7 +230,7 @@ impl Requests {
         self.waiting.clear();
         self.free.clear();
         let mut next = self.take_answered();
-        // SAFETY: entries in the list are this one's.
+        // SAFETY: entries in the list are this one's, and live even if they were left behind.
         while let Some(entry) = unsafe { next.as_ref() } {
             next = entry.next.load(Ordering::Relaxed);
             entry.state.store(IDLE, Ordering::Relaxed);
@@ -299,7 +307,9 @@ pub unsafe fn request_done(request: *mut sparsestream_request, result: i64) -> R
         .state
         .compare_exchange(UNDER_WAY, ANSWERING, Ordering::AcqRel, Ordering::Acquire)
         .map_err(|_| Error::argument("request", "is not under way", libc::EALREADY))?;
-    entry.answer(result, errno_of(result).and_then(answers::said_of_request));
+    let said = errno_of(result).and_then(answers::said_of_request);
+    // SAFETY: the state has changed here, so the entry is this call's alone.
+    unsafe { Entry::answer(request.cast(), result, said) };
     Ok(())
 }
 
