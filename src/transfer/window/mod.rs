@@ -163,12 +163,10 @@ impl Window {
         self.queue.set_time(Instant::now());
         let mut asked = self.plan(turn)?;
         asked |= self.output(turn)?;
-        if asked && self.to.is_none() {
+        if asked {
+            worked = true;
             self.collect(turn)?;
-            // A piece may have come, and go, within this step.
-            self.queue.set_time(Instant::now());
         }
-        worked |= asked;
         let before = turn.meter.position();
         worked |= self.retire(turn)?;
         let moved = turn.meter.position() - before;

@@ -11,6 +11,7 @@ use crate::sys::memory::Slab;
 use crate::trace::Way;
 use crate::transfer::meter::Part;
 use crate::transfer::turn::Turn;
+use std::time::Instant;
 
 impl Window {
     /// Lets the pieces go that are first and done. Returns whether anything was done.
@@ -173,6 +174,8 @@ impl Window {
                 let start = piece.skew + piece.cursor as usize;
                 let bytes = piece.slab.as_ref().map(Slab::bytes).unwrap_or_default();
                 let taken = turn.sink.write(&bytes[start..start + count as usize])? as u64;
+                // A write to a stream may take long.
+                self.queue.set_time(Instant::now());
                 let taken = turn.taken(Operation::Write, taken, count)?;
                 self.queue[0].cursor += taken;
                 turn.moved(Part::Data(Way::Window), taken)?;

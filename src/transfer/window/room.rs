@@ -143,8 +143,10 @@ impl Room {
         if self.most == self.first {
             return;
         }
-        if let Some(since) = since {
-            self.alone = self.alone.min(now.saturating_duration_since(since));
+        // One that came and went within a step did not wait for a reply.
+        let held = since.map(|since| now.saturating_duration_since(since));
+        if let Some(held) = held.filter(|held| !held.is_zero()) {
+            self.alone = self.alone.min(held);
         }
         if self.returned >= self.limit {
             self.measure(now);
