@@ -57,7 +57,8 @@ typedef struct sparsestream_nbd_options {
     int64_t request_size;
     /* The most bytes of memory for requests in flight, at least `request_size`; 0 means 67108864. */
     int64_t memory;
-    /* The most connections, 1 to 4; 0 means 4. More than one is made only if the server allows it (multi-conn). */
+    /* The most connections, 1 to 4; 0 means 4. More than one is made only if the server allows it (multi-conn). The first
+     * one asks for holes; those that do not lead to the same export are closed. */
     int32_t connections;
     /* The most requests in flight on one connection, 1 to 256; 0 means 64. */
     int32_t requests;
@@ -143,7 +144,8 @@ typedef struct sparsestream_nbd_end_options {
  * Returns 0 and an export in `*nbd` that the caller frees, or a negative errno with `*nbd` NULL: -EINVAL (an
  * argument), -E2BIG (a struct from a later version), -ENOMEM, -ETIMEDOUT (`timeout_ms`), -ENOTSUP (libnbd was built
  * without a feature that the URI needs, or there is no host name to verify a certificate), -EPROTO (the server refused,
- * or does not speak NBD), -ECONNREFUSED and the other errnos of connect(2).
+ * or does not speak NBD), -ECONNRESET (the server closed the connection, or it broke), -ECONNREFUSED and the other errnos
+ * of connect(2).
  */
 int sparsestream_nbd_open(const char *uri, const struct sparsestream_nbd_options *options,
                           struct sparsestream_nbd **nbd);
