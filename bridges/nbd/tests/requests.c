@@ -147,7 +147,7 @@ static void data_is_read_over_other_connections_than_block_status(void)
 
     unlink("log");
     /* The other connections are ready before the first answer. */
-    NBDKIT(&server, "--filter=log", "--filter=delay", "file", "from", "delay-extents=200ms", "logfile=log");
+    NBDKIT(&server, "--filter=log", "--filter=delay", "file", "from", "delay-extents=1", "logfile=log");
     CHECK_MOVED(move(export_source(server.uri, NULL, NULL), file_sink(to), NULL));
     server_stop(&server);
     CHECK_INT(file_differs(from, 0, to, 0, SPARSE_SIZE), ==, -1);

@@ -354,6 +354,9 @@ mod tests {
         assert_eq!(requests.under_way(), 0);
         // SAFETY: the entry is never freed, because it was not answered.
         unsafe { assert!(request_done(given[0], -5).is_ok()) };
+        // The answer came too late.
+        requests.take_back(&mut replies);
+        assert!(replies.is_empty() && requests.under_way() == 0);
     }
 
     #[test]
