@@ -29,9 +29,9 @@ def bound(row, best, cores):
 
 
 def ratio(value, other, most):
-    if value <= most * other:
-        return f"{value / other:.2f} (at most {most:.2f})"
-    return f"{value / other:.2f} (at most {most:.2f}: **not met**)"
+    # The kernel may have counted no tick of user CPU.
+    share = value / other if other > 0 else float("inf")
+    return f"{share:.2f} (at most {most:.2f}{'' if value <= most * other else ': **not met**'})"
 
 
 def lines(results):
