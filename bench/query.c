@@ -3,8 +3,32 @@
 #include "query.h"
 
 #include <errno.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
+
+#ifndef XFS_SUPER_MAGIC
+#define XFS_SUPER_MAGIC 0x58465342
+#endif
+
+/* Whether a hole of the map is one: the map of a file system with a server may lack what is only in the cache. */
+static bool believed(int fd)
+{
+    struct statfs found;
+
+    if (fstatfs(fd, &found) != 0)
+        return false;
+    switch (found.f_type) {
+    case EXT4_SUPER_MAGIC:
+    case XFS_SUPER_MAGIC:
+    case BTRFS_SUPER_MAGIC:
+    case TMPFS_MAGIC:
+        return true;
+    default:
+        return false;
+    }
+}
 
 int query_in_data(int fd, bool *in_data, int64_t *length)
 {
@@ -25,11 +49,12 @@ int query_in_data(int fd, bool *in_data, int64_t *length)
         return -errno;
     if (position < stat.st_size) {
         data = lseek(fd, position, SEEK_DATA);
-        if (data < 0 && errno == ENXIO) {
-            left = stat.st_size - position;
-        } else if (data < 0) {
+        if (data < 0 && errno == ENXIO)
+            data = stat.st_size;
+        if (data < 0) {
             error = -errno;
         } else if (data > position) {
+            found = !believed(fd);
             left = data - position;
         } else {
             hole = lseek(fd, position, SEEK_HOLE);

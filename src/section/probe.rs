@@ -104,6 +104,8 @@ impl Refusal {
 pub(super) enum Belief {
     /// No hole was reported, and no question failed.
     Unasked,
+    /// The map may not follow the page cache.
+    Foreign,
     /// The map follows the page cache.
     Native,
     /// The content of the cache was written back before the map was asked again.
@@ -173,7 +175,7 @@ pub(super) fn reconsider(
     };
     match first.map_err(|errno| Refusal::of_file(fd, errno)) {
         Ok(section) => {
-            if filesystem::map_follows_cache(fd, offset) {
+            if *belief != Belief::Foreign && filesystem::map_follows_cache(fd, offset) {
                 *belief = Belief::Native;
                 return Ok(Some(section));
             }

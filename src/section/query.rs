@@ -7,6 +7,7 @@ use super::signals::{again, steadily};
 use super::walk::Walk;
 use super::{Kind, Section};
 use crate::error::{Error, Operation, Result, Side};
+use crate::filesystem;
 use crate::sys::{self, Fd, Sys};
 use crate::trace::Trail;
 
@@ -23,11 +24,16 @@ pub fn section_at(fd: Fd, offset: Option<u64>) -> Result<Section> {
         return Ok(Section::new(Kind::Data, offset, file.end - offset));
     }
     match steadily(|| probe(fd, offset, file.end, false, || ())) {
-        Ok(section) if Belief::Unasked.takes(section.kind) => {
+        Ok(section)
+            if Belief::Unasked.takes(section.kind) || filesystem::map_follows_cache(fd, offset) =>
+        {
             position.restore()?;
             Ok(section)
         }
-        first => section_reconsidered(fd, offset, file.end, first, &position),
+        Ok(hole) => {
+            section_reconsidered(fd, offset, file.end, Ok(hole), Belief::Foreign, &position)
+        }
+        failure => section_reconsidered(fd, offset, file.end, failure, Belief::Unasked, &position),
     }
 }
 
@@ -38,12 +44,13 @@ fn section_reconsidered(
     offset: u64,
     end: u64,
     first: Sys<Section>,
+    mut belief: Belief,
     position: &Position,
 ) -> Result<Section> {
     // The query may write cached data back, and the thread could be cancelled there.
     let _cancellation = sys::Cancellation::disable();
     position.around(|| {
-        let (mut belief, mut trail) = (Belief::Unasked, Trail::default());
+        let mut trail = Trail::default();
         let answer = again(|| reconsider(fd, offset, end, first, &mut belief, &mut trail))?;
         Ok(answer.unwrap_or(Section::new(Kind::Data, offset, end - offset)))
     })
