@@ -185,7 +185,7 @@ impl Transfer {
         if let Some(result) = self.ended() {
             return result.err().unwrap_or(error);
         }
-        if !matches!(self.course.stage(), Stage::FinishSource) {
+        if !matches!(self.course.stage(), Stage::FinishSource(_)) {
             sink.abort(&error);
         }
         source.abort(&error);

@@ -22,9 +22,15 @@ pub(super) enum Stage {
     Drain(Flow),
     /// It has failed with this error, and requests are under way.
     Stop(Flow, Error),
-    FinishSink,
-    FinishSource,
+    FinishSink(Memory),
+    FinishSource(Memory),
     Ended(Result<()>),
+}
+
+/// The memory that data was moved in. Ends may have registered it, so it stays until both are finished.
+#[derive(Debug)]
+pub(super) struct Memory {
+    _flow: Flow,
 }
 
 /// The result of one step of any stage.
@@ -44,8 +50,8 @@ impl Stage {
             Stage::Compare(..) => StageName::Compare,
             Stage::Move(_) => StageName::Move,
             Stage::Drain(_) | Stage::Stop(..) => StageName::Drain,
-            Stage::FinishSink => StageName::FinishSink,
-            Stage::FinishSource => StageName::FinishSource,
+            Stage::FinishSink(_) => StageName::FinishSink,
+            Stage::FinishSource(_) => StageName::FinishSource,
             Stage::Ended(Ok(())) => StageName::Finished,
             Stage::Ended(Err(_)) => StageName::Failed,
         }
@@ -82,7 +88,7 @@ impl Course {
 
     /// Whether a cancel still has an effect: once the sink is finished, everything is stored.
     pub(super) fn may_be_stopped(&self) -> bool {
-        !matches!(self.stage, Stage::FinishSource)
+        !matches!(self.stage, Stage::FinishSource(_))
     }
 
     pub(super) fn enter(&mut self, stage: Stage, position: u64, observer: &mut dyn Observe) {
@@ -120,8 +126,8 @@ impl Course {
             | Stage::Open
             | Stage::Compare(..)
             | Stage::Stop(..)
-            | Stage::FinishSink
-            | Stage::FinishSource
+            | Stage::FinishSink(_)
+            | Stage::FinishSource(_)
             | Stage::Ended(_) => self.step_beside(turn),
         }
     }
@@ -133,12 +139,14 @@ impl Course {
             Stage::New | Stage::Open => self.open(turn),
             Stage::Compare(..) => self.compare(turn),
             Stage::Move(_) | Stage::Drain(_) | Stage::Stop(..) => Err(Error::Internal),
-            Stage::FinishSink => {
+            Stage::FinishSink(_) => {
                 turn.sink.finish()?;
-                self.next(Stage::FinishSource, turn);
+                if let Stage::FinishSink(memory) = std::mem::replace(&mut self.stage, Stage::Open) {
+                    self.next(Stage::FinishSource(memory), turn);
+                }
                 Ok(Step::Worked(STEP_COST))
             }
-            Stage::FinishSource => {
+            Stage::FinishSource(Memory { .. }) => {
                 turn.source.finish()?;
                 Ok(Step::Finished)
             }
@@ -172,7 +180,9 @@ impl Course {
     #[cold]
     fn drained(&mut self, turn: &mut Turn) -> Result<Step> {
         turn.meter.end(turn.now, turn.observer)?;
-        self.next(Stage::FinishSink, turn);
+        if let Stage::Drain(flow) = std::mem::replace(&mut self.stage, Stage::Open) {
+            self.next(Stage::FinishSink(Memory { _flow: flow }), turn);
+        }
         Ok(Step::Worked(0))
     }
 
