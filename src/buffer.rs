@@ -1,11 +1,17 @@
 //! Memory whose allocation can fail without ending the process.
 
 use crate::error::{Error, Operation, Result, Side};
+use crate::sys::Arc;
 
 /// A value on the heap.
 pub fn boxed<T>(value: T) -> Result<Box<T>> {
     crate::sys::boxed(value)
         .ok_or_else(|| Error::nowhere(Operation::Allocate, Side::None, libc::ENOMEM))
+}
+
+/// A value with several owners.
+pub fn counted<T>(value: T) -> Result<Arc<T>> {
+    Arc::new(value).ok_or_else(|| Error::nowhere(Operation::Allocate, Side::None, libc::ENOMEM))
 }
 
 /// An alignment that is enough for the kernel and every device.

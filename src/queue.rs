@@ -1,7 +1,7 @@
 //! Requests for a file: by io_uring, or one after the other where that is not to be had.
 
 use crate::end::{Ask, Failure, Reply, Request};
-use crate::error::Error;
+use crate::error::{Error, Operation, Result, Side};
 use crate::filesystem::FileSystem;
 use crate::sys::uring::{Io, Ring};
 use crate::sys::{self, Fd, Sys};
@@ -65,8 +65,15 @@ impl Queue {
         }
     }
 
+    /// Makes room for the answers to as many requests as may be under way. Called before the first one.
+    pub fn reserve(&mut self) -> Result<()> {
+        self.done
+            .try_reserve(DEPTH)
+            .map_err(|_| Error::nowhere(Operation::Allocate, Side::None, libc::ENOMEM))
+    }
+
     fn begin(&mut self) {
-        let room = self.asked.try_reserve_exact(DEPTH).and(self.done.try_reserve_exact(DEPTH));
+        let room = self.asked.try_reserve_exact(DEPTH);
         // FUSE waits for its server even if asked not to, one request after the other.
         let workers = !FileSystem::of(self.fd).is_ok_and(FileSystem::is_native);
         let ring = match room {

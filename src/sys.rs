@@ -15,12 +15,13 @@
 //! | `passing` | data that moves within the kernel |
 //! | `waiting` | descriptors to wait for, and time |
 //! | `cancellation` | whether the thread can be cancelled |
-//! | `allocate`, [`memory`] | allocations that may fail; memory whose parts have owners |
+//! | `allocate`, `arc`, [`memory`] | allocations that may fail; with several owners; memory whose parts have owners |
 //! | [`uring`], [`no_uring`] | rings of io_uring, and machines without |
 
 #![allow(unsafe_code)]
 
 mod allocate;
+mod arc;
 mod bytes;
 mod cancellation;
 mod facts;
@@ -54,6 +55,7 @@ mod waiting;
 mod zeros;
 
 pub use allocate::*;
+pub use arc::Arc;
 pub use bytes::{Way, read, recv, send, write};
 pub use cancellation::Cancellation;
 pub use facts::*;

@@ -20,12 +20,11 @@ mod sink;
 mod source;
 mod state;
 
-use crate::buffer::boxed;
+use crate::buffer::{boxed, counted};
 use crate::error::{Allowed, Error, Result};
 pub use sink::ChannelSink;
 pub use source::ChannelSource;
 use state::Shared;
-use std::sync::Arc;
 
 /// The bytes that a channel holds by default.
 pub const DEFAULT_CAPACITY: u64 = 1 << 20;
@@ -42,8 +41,8 @@ pub fn channel(capacity: u64) -> Result<(Box<ChannelSink>, Box<ChannelSource>)> 
         let allowed = Allowed::ZeroOr(LEAST, MOST);
         return Err(Error::value("options.capacity", capacity, allowed));
     }
-    let shared = Arc::new(Shared::new(capacity)?);
-    let sink = boxed(ChannelSink::new(Arc::clone(&shared)))?;
+    let shared = counted(Shared::new(capacity)?)?;
+    let sink = boxed(ChannelSink::new(shared.clone()))?;
     Ok((sink, boxed(ChannelSource::new(shared))?))
 }
 

@@ -4,8 +4,8 @@ use super::state::{Announced, Chunk, Item, SMALL, Shared};
 use crate::end::{End, HoleWay, Lend, Made, Plan, Sink, SinkInfo, SinkWays};
 use crate::error::{Error, Operation, Result, Side};
 use crate::life::Life;
+use crate::sys::Arc;
 use crate::wait::Waiting;
-use std::sync::Arc;
 
 /// The sink of a channel.
 #[derive(Debug)]

@@ -6,8 +6,8 @@ use crate::end::{End, Lent, Look, Next, Peer, Source, SourceInfo, SourceWays};
 use crate::error::{Error, Operation, Result, Side};
 use crate::life::Life;
 use crate::section::Kind;
+use crate::sys::Arc;
 use crate::wait::Waiting;
-use std::sync::Arc;
 use std::time::Instant;
 
 /// The source of a channel.

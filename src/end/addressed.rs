@@ -171,6 +171,11 @@ pub trait Addressable {
         HoleWay::Passed
     }
 
+    /// Whether it can be used without requests, too.
+    fn has_other_ways(&self) -> bool {
+        true
+    }
+
     /// Whether its requests never come back, because they belong to the parent of this process.
     fn is_foreign(&self) -> bool {
         false

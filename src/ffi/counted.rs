@@ -13,8 +13,8 @@
 //! A handle begins with a tag, so that a handle of another type is refused with `EINVAL`. So is a freed
 //! handle, unless its memory is in use again.
 
-use crate::buffer::boxed;
 use crate::error::{Error, Operation, Result, Side};
+use crate::sys;
 use std::cell::UnsafeCell;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
@@ -110,15 +110,22 @@ unsafe impl<T: Handled + Send> Sync for Ref<T> {}
 impl<T: Handled> Ref<T> {
     /// The first reference to a new value.
     pub fn new(value: T, shared: T::Shared) -> Result<Self> {
-        let cell = boxed(Cell {
+        let cell = sys::boxed_or(Cell {
             tag: AtomicU64::new(T::TAG),
             references: AtomicUsize::new(1),
             released: AtomicBool::new(false),
             state: AtomicU8::new(State::Idle as u8),
             shared,
             value: UnsafeCell::new(ManuallyDrop::new(value)),
-        })?;
-        Ok(Ref(NonNull::from(Box::leak(cell))))
+        });
+        match cell {
+            Ok(cell) => Ok(Ref(NonNull::from(Box::leak(cell)))),
+            Err(cell) => {
+                // As a whole, it would be dropped without its value.
+                drop(ManuallyDrop::into_inner(cell.value.into_inner()));
+                Err(Error::nowhere(Operation::Allocate, Side::None, libc::ENOMEM))
+            }
+        }
     }
 
     /// Makes this reference the caller's.

@@ -9,9 +9,9 @@ use super::options::sparsestream_stats;
 use super::sized;
 use crate::end::{Peer, Sink, Source};
 use crate::error::{Error, Result, Side};
+use crate::sys::Arc;
 use crate::transfer::{Control, Options, Patience, Progress, Transfer};
 use crate::wait::{Wait, Waiting, Watch};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A source: where a stream comes from.

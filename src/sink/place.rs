@@ -348,6 +348,7 @@ impl<C: Checkpoint> Place<C> {
         self.life.check(Operation::Open, Side::Sink, self.at)?;
         // Data that was written before, in another way, may end within a block.
         self.leave_edge()?;
+        self.queue.reserve()?;
         let Some(direct) = &self.direct else { return Err(Error::Internal) };
         let alignment = direct.alignment();
         Ok(Geometry {

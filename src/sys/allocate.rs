@@ -19,10 +19,17 @@ pub fn zeroed(length: usize) -> Option<Vec<u8>> {
 
 /// A value on the heap; `None` if there is no memory. `Box::new` would end the process.
 pub fn boxed<T>(value: T) -> Option<Box<T>> {
+    boxed_or(value).ok()
+}
+
+/// As [`boxed`], but returns the value if there is no memory.
+pub fn boxed_or<T>(value: T) -> Result<Box<T>, T> {
     let mut room: Vec<UnsafeCell<MaybeUninit<T>>> = Vec::new();
-    room.try_reserve_exact(1).ok()?;
+    if room.try_reserve_exact(1).is_err() {
+        return Err(value);
+    }
     room.push(UnsafeCell::new(MaybeUninit::new(value)));
     let raw = Box::into_raw(room.into_boxed_slice());
     // SAFETY: the slice has one element, whose layout is T's, and it is initialised.
-    Some(unsafe { Box::from_raw(raw.cast::<T>()) })
+    Ok(unsafe { Box::from_raw(raw.cast::<T>()) })
 }

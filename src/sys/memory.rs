@@ -1,9 +1,8 @@
 //! Memory of which parts have one owner each, so that a part can be handed to the kernel or to a caller's
 //! functions and stays where it is until it is handed back.
 
-use super::{Call, Fd, call};
+use super::{Arc, Call, Fd, call};
 use std::ptr::{NonNull, null_mut};
-use std::sync::Arc;
 
 /// The address of each slab is a multiple of this: no device asks for more.
 const ALIGNMENT: usize = 4096;
@@ -113,13 +112,13 @@ impl Slab {
             total = total.checked_add(whole(length)?.max(ALIGNMENT).checked_mul(count)?)?;
         }
         let total = total.max(ALIGNMENT);
-        let region = Arc::new(Region::new(total, pages(total))?);
+        let region = Arc::new(Region::new(total, pages(total))?)?;
         let (mut slabs, mut from) = ([const { Vec::new() }; N], 0);
         for (slabs, (count, length)) in slabs.iter_mut().zip(kinds) {
             let length = whole(length)?.max(ALIGNMENT);
             slabs.try_reserve_exact(count).ok()?;
             for _ in 0..count {
-                slabs.push(Slab { region: Arc::clone(&region), from, length });
+                slabs.push(Slab { region: region.clone(), from, length });
                 from += length;
             }
         }

@@ -5,11 +5,11 @@
 //! and then reads `pulled`. With a fence between the two steps on both sides, one side sees the other.
 
 use crate::error::Error;
-use crate::sys::{self, Sys};
+use crate::sys::{self, Arc, Sys};
 use crate::wait::{Watch, Woken};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 /// A wait that takes longer gets a bell. No cancel is delayed by more.
@@ -63,22 +63,22 @@ impl Control {
     }
 
     /// Waits until this is over or an end is asked for. It may come back earlier.
-    pub(super) fn rest(self: &Arc<Self>, watch: &Watch) -> Sys<()> {
+    pub(super) fn rest(this: &Arc<Self>, watch: &Watch) -> Sys<()> {
         // No other thread can ask for it.
-        if Arc::strong_count(self) == 1 {
+        if Arc::is_alone(this) {
             return watch.rest(None).map(drop);
         }
         let mut watch = *watch;
-        if self.bell.get().is_none() {
+        if this.bell.get().is_none() {
             let short = watch.within(Some(SHORT));
             if short.rest(None)? != Woken::Time || short.timeout == watch.timeout {
                 return Ok(());
             }
             watch.timeout = watch.timeout.map(|timeout| timeout.saturating_sub(SHORT));
         }
-        match self.bell() {
-            Some(bell) => self.rest_with(bell, &watch),
-            None if self.pulled() => Ok(()),
+        match this.bell() {
+            Some(bell) => this.rest_with(bell, &watch),
+            None if this.pulled() => Ok(()),
             None => watch.within(Some(GLANCE)).rest(None).map(drop),
         }
     }

@@ -98,11 +98,12 @@ impl Flow {
         let made = Window::new(&self.options, self.kinds, turn).and_then(crate::buffer::boxed);
         match made {
             Ok(window) => {
+                window.show_memory(turn);
                 self.ladder.choose(Way::Window, turn);
                 self.window = Some(window);
                 Ok(Some(Done::Worked(0)))
             }
-            Err(error) if error.operation() == Operation::Allocate => {
+            Err(error) if error.operation() == Operation::Allocate && has_other_ways(turn) => {
                 self.ladder.decline(Way::Window, Some(error.errno()), turn);
                 Ok(None)
             }
@@ -373,4 +374,10 @@ impl Flow {
         turn.moved(Part::Keep, kept)?;
         Ok(Done::Worked(STEP_COST))
     }
+}
+
+/// Whether both ends can also move without requests in flight.
+fn has_other_ways(turn: &mut Turn) -> bool {
+    let ends = [turn.source.addressed(), turn.sink.addressed()];
+    ends.into_iter().flatten().all(|end| end.has_other_ways())
 }

@@ -41,8 +41,10 @@ mod turn;
 mod window;
 mod zeros;
 
+use crate::buffer::counted;
 use crate::end::{Extent, Sink, Source};
 use crate::error::{Error, Operation, Result, Side};
+use crate::sys::Arc;
 use crate::trace::{Event, Limit};
 use crate::wait::Wait;
 pub use control::Control;
@@ -51,7 +53,6 @@ pub use observe::{Observe, Stats, Ways};
 pub use options::{Options, Patience, Progress, Sparse};
 use pace::Pace;
 use stages::{Course, Stage, Step};
-use std::sync::Arc;
 use std::time::Instant;
 use turn::{STEP_COST, Turn};
 
@@ -77,7 +78,7 @@ impl Transfer {
             course: Course::new(options),
             meter: Meter::new(&options, now),
             pace: Pace::new(&options, now),
-            control: Arc::default(),
+            control: counted(Control::default())?,
             wait: Wait::NOTHING,
         })
     }
@@ -85,7 +86,7 @@ impl Transfer {
     /// The switch that ends it from outside.
     #[must_use]
     pub fn control(&self) -> Arc<Control> {
-        Arc::clone(&self.control)
+        self.control.clone()
     }
 
     /// Its counters so far.

@@ -1,5 +1,6 @@
 //! Waiting when an end is not ready.
 
+use super::control::Control;
 use super::options::Patience;
 use super::pace::{Late, sooner};
 use super::turn::Turn;
@@ -133,6 +134,7 @@ impl Turn<'_> {
 
     /// Waits until this is over, or the end of the transfer is asked for.
     fn rest(&self, watch: &Watch, side: Side) -> Result<()> {
-        self.control.rest(watch).map_err(|errno| Error::nowhere(Operation::Wait, side, errno))
+        Control::rest(self.control, watch)
+            .map_err(|errno| Error::nowhere(Operation::Wait, side, errno))
     }
 }

@@ -7,7 +7,7 @@ use crate::wait::Waiting;
 use crate::zero::is_zero;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// A section of a stream that is kept in memory.

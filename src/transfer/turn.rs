@@ -6,9 +6,9 @@ use super::observe::Observe;
 use super::pace::Pace;
 use crate::end::{Sink, Source};
 use crate::error::{Bound, Error, Operation, Result, Rule, Side};
+use crate::sys::Arc;
 use crate::trace::Event;
 use crate::wait::{Wait, Watch};
-use std::sync::Arc;
 use std::time::Instant;
 
 /// A hole, or any step that moves no data, counts as this many bytes in a budget.

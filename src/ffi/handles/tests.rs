@@ -6,8 +6,8 @@ use crate::error::Side;
 use crate::ffi::options::sparsestream_transfer_options;
 use crate::section::Kind;
 use crate::wait::Waiting;
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
 
 fn is_busy<R>(answer: &Result<R>) -> bool {
     answer.as_ref().is_err_and(|error| error.errno() == libc::EBUSY && error.side() == Side::None)

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 impl Addressable for FileSource {
     fn describe(&mut self) -> Result<Geometry> {
         self.life.check(Operation::Open, Side::Source, self.offset)?;
+        self.queue.reserve()?;
         let (Some(direct), Some(end)) = (&self.direct, self.limit.end()) else {
             return Err(Error::Internal);
         };

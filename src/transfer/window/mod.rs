@@ -135,9 +135,6 @@ impl Window {
         let [mut slabs, short] = Slab::of_lengths(kinds_of_memory, pages).ok_or_else(none)?;
         let spare = slabs.pop().ok_or_else(none)?;
         let memory = Memory { slabs, short, short_most };
-        for end in [turn.source.addressed(), turn.sink.addressed()].into_iter().flatten() {
-            end.memory(&spare);
-        }
         let mut replies = VecDeque::new();
         replies.try_reserve_exact(2 * depth * PIECES_PER_SLAB).map_err(|_| none())?;
         Ok(Window {
@@ -153,6 +150,14 @@ impl Window {
             stalled: Stalled::default(),
             realigns: Realigns::NotYet,
         })
+    }
+
+    /// Shows the memory to both ends, which may register it. From here on it stays where it is.
+    pub(super) fn show_memory(&self, turn: &mut Turn) {
+        let Some(slab) = self.queue.any_slab() else { return };
+        for end in [turn.source.addressed(), turn.sink.addressed()].into_iter().flatten() {
+            end.memory(slab);
+        }
     }
 
     /// Does what can be done now.

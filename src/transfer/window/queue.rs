@@ -78,6 +78,11 @@ impl Queue {
         self.now = now;
     }
 
+    /// Memory that no piece has.
+    pub(super) fn any_slab(&self) -> Option<&Slab> {
+        self.slabs.first().or(self.short.first())
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
@@ -200,7 +205,9 @@ impl Queue {
     fn take_back(&mut self, index: usize) -> Holds {
         let piece = &mut self.pieces[index];
         if let Some(slab) = piece.slab.take() {
-            let is_short = slab.bytes().len() == self.short_length;
+            // Both kinds may have one length: neither gets more than there is room for.
+            let is_short =
+                slab.bytes().len() == self.short_length && self.short.len() < self.short.capacity();
             if is_short { self.short.push(slab) } else { self.slabs.push(slab) }
         }
         replace(&mut piece.holds, Holds::Nothing)

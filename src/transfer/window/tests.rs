@@ -1,4 +1,4 @@
-use super::super::{Control, Observe, Options, Patience, Progress, Sparse, Transfer};
+use super::super::{Observe, Options, Patience, Progress, Sparse, Transfer};
 use crate::end::*;
 use crate::error::{Error, Operation, Result, Side};
 use crate::section::{Kind, Section};
@@ -823,7 +823,7 @@ fn a_cancel_waits_for_every_request_and_asks_for_nothing_more() {
     for seed in 0..50 {
         let (mut source, mut sink, _) = two_ends(seed, false);
         let mut transfer = Transfer::new(&small()).unwrap();
-        let control: Arc<Control> = transfer.control();
+        let control = transfer.control();
         for _ in 0..seed % 20 + 1 {
             let _ = transfer.run(&mut source, &mut sink, &mut (), Some(4096), Patience::None);
         }

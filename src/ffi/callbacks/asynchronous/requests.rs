@@ -8,10 +8,9 @@ use crate::ffi::async_ops::{
     SPARSESTREAM_REQUEST_ZERO, sparsestream_request,
 };
 use crate::ffi::guard::signed;
-use crate::sys;
+use crate::sys::{self, Arc};
 use std::cell::UnsafeCell;
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicPtr, AtomicU8, Ordering};
 
 /// Owned by the library.
@@ -97,7 +96,7 @@ impl Requests {
         waiting.try_reserve_exact(depth).map_err(|_| none())?;
         let mut free = Vec::new();
         free.try_reserve_exact(depth).map_err(|_| none())?;
-        let answered = Arc::new(Answered::new(std::ptr::null_mut()));
+        let answered = Arc::new(Answered::new(std::ptr::null_mut())).ok_or_else(none)?;
         for nth in 0..depth {
             entries.push(Entry {
                 public: UnsafeCell::new(sparsestream_request {
@@ -113,7 +112,7 @@ impl Requests {
                 result: AtomicI64::new(0),
                 said: UnsafeCell::new(None),
                 nth,
-                answered: Arc::clone(&answered),
+                answered: answered.clone(),
                 next: AtomicPtr::new(std::ptr::null_mut()),
             });
             asked.push(None);

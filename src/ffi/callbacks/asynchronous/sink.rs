@@ -88,6 +88,8 @@ impl AsyncSink {
 
     fn flush(&mut self) -> Result<()> {
         if self.last == Last::Flush {
+            let none = |_| Error::nowhere(Operation::Allocate, Side::None, libc::ENOMEM);
+            self.replies.try_reserve(1).map_err(none)?;
             let request =
                 Request { token: 0, ask: Ask::Flush, offset: 0, length: 0, memory: None, start: 0 };
             self.common.submit(request);
@@ -212,6 +214,10 @@ impl Addressable for AsyncSink {
 
     fn zero_way(&self) -> HoleWay {
         self.zero_way
+    }
+
+    fn has_other_ways(&self) -> bool {
+        false
     }
 
     fn cancel(&mut self, error: &Error) {

@@ -148,6 +148,10 @@ impl Addressable for AsyncSource {
         self.common.advance(replies)
     }
 
+    fn has_other_ways(&self) -> bool {
+        false
+    }
+
     fn cancel(&mut self, error: &Error) {
         self.cancelled = true;
         self.common.abort(error);
