@@ -110,22 +110,21 @@ unsafe impl<T: Handled + Send> Sync for Ref<T> {}
 impl<T: Handled> Ref<T> {
     /// The first reference to a new value.
     pub fn new(value: T, shared: T::Shared) -> Result<Self> {
-        let cell = sys::boxed_or(Cell {
-            tag: AtomicU64::new(T::TAG),
-            references: AtomicUsize::new(1),
-            released: AtomicBool::new(false),
-            state: AtomicU8::new(State::Idle as u8),
-            shared,
-            value: UnsafeCell::new(ManuallyDrop::new(value)),
-        });
-        match cell {
-            Ok(cell) => Ok(Ref(NonNull::from(Box::leak(cell)))),
-            Err(cell) => {
-                // As a whole, it would be dropped without its value.
-                drop(ManuallyDrop::into_inner(cell.value.into_inner()));
-                Err(Error::nowhere(Operation::Allocate, Side::None, libc::ENOMEM))
-            }
-        }
+        // First: a cell would be dropped without its value.
+        let room = sys::room()
+            .ok_or_else(|| Error::nowhere(Operation::Allocate, Side::None, libc::ENOMEM))?;
+        let cell = sys::put(
+            room,
+            Cell {
+                tag: AtomicU64::new(T::TAG),
+                references: AtomicUsize::new(1),
+                released: AtomicBool::new(false),
+                state: AtomicU8::new(State::Idle as u8),
+                shared,
+                value: UnsafeCell::new(ManuallyDrop::new(value)),
+            },
+        );
+        Ok(Ref(NonNull::from(Box::leak(cell))))
     }
 
     /// Makes this reference the caller's.

@@ -1,12 +1,12 @@
 //! Memory from the allocator. A failure is returned.
 
-use std::cell::UnsafeCell;
+use std::alloc::Layout;
 use std::mem::MaybeUninit;
 
 /// Bytes that are zero and take no memory before they are touched; `None` if there is no memory.
 #[must_use]
 pub fn zeroed(length: usize) -> Option<Vec<u8>> {
-    let layout = std::alloc::Layout::array::<u8>(length.max(1)).ok()?;
+    let layout = Layout::array::<u8>(length.max(1)).ok()?;
     // SAFETY: the layout has a size that is not 0.
     let start = unsafe { std::alloc::alloc_zeroed(layout) };
     if start.is_null() {
@@ -19,17 +19,25 @@ pub fn zeroed(length: usize) -> Option<Vec<u8>> {
 
 /// A value on the heap; `None` if there is no memory. `Box::new` would end the process.
 pub fn boxed<T>(value: T) -> Option<Box<T>> {
-    boxed_or(value).ok()
+    room().map(|room| put(room, value))
 }
 
-/// As [`boxed`], but returns the value if there is no memory.
-pub fn boxed_or<T>(value: T) -> Result<Box<T>, T> {
-    let mut room: Vec<UnsafeCell<MaybeUninit<T>>> = Vec::new();
-    if room.try_reserve_exact(1).is_err() {
-        return Err(value);
+/// The place of a value on the heap, which is then not lost if there is no memory: `None`.
+#[must_use]
+pub fn room<T>() -> Option<Box<MaybeUninit<T>>> {
+    if size_of::<T>() == 0 {
+        // It takes no memory.
+        return Some(Box::new(MaybeUninit::uninit()));
     }
-    room.push(UnsafeCell::new(MaybeUninit::new(value)));
-    let raw = Box::into_raw(room.into_boxed_slice());
-    // SAFETY: the slice has one element, whose layout is T's, and it is initialised.
-    Ok(unsafe { Box::from_raw(raw.cast::<T>()) })
+    // SAFETY: the layout has a size that is not 0.
+    let raw = unsafe { std::alloc::alloc(Layout::new::<T>()) }.cast::<MaybeUninit<T>>();
+    // SAFETY: from the global allocator, with the layout of a T, and it need not be initialised.
+    (!raw.is_null()).then(|| unsafe { Box::from_raw(raw) })
+}
+
+/// Moves a value to its place.
+pub fn put<T>(mut room: Box<MaybeUninit<T>>, value: T) -> Box<T> {
+    room.write(value);
+    // SAFETY: it was written just now.
+    unsafe { room.assume_init() }
 }
