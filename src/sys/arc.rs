@@ -36,7 +36,7 @@ impl<T> Arc<T> {
         unsafe { &raw const (*this.inner.as_ptr()).value }
     }
 
-    /// Whether nobody else has a reference.
+    /// Whether this is the only reference.
     #[must_use]
     pub fn is_alone(this: &Self) -> bool {
         this.inner().owners.load(Ordering::Acquire) == 1
@@ -69,7 +69,7 @@ impl<T> Drop for Arc<T> {
         if self.inner().owners.fetch_sub(1, Ordering::Release) != 1 {
             return;
         }
-        // What the others did with the value comes before its end.
+        // All uses by the other owners come before the end of the value.
         fence(Ordering::Acquire);
         // SAFETY: from a box, and this was the last reference.
         drop(unsafe { Box::from_raw(self.inner.as_ptr()) });
