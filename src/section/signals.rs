@@ -8,8 +8,8 @@ const INTERRUPTIONS: usize = 100;
 
 /// Makes a call that a signal may interrupt.
 ///
-/// Inline, as is every function on the path of a query: a return after a system call is mispredicted, and a
-/// result that is returned in memory has to wait for that.
+/// Inline, as is every function on the path of a query that finds data: a return after a system call is
+/// mispredicted, and a result that is returned in memory has to wait for that.
 #[inline(always)]
 pub fn steadily<T>(mut make: impl FnMut() -> Sys<T>) -> Sys<T> {
     for _ in 0..INTERRUPTIONS {

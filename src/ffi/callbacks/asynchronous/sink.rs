@@ -86,10 +86,15 @@ impl AsyncSink {
         site.done(|| unsafe { set_size(pointer, signed(size)) })
     }
 
+    /// Makes room for the reply to the FLUSH.
+    fn reserve(&mut self) -> Result<()> {
+        let none = |_| Error::nowhere(Operation::Allocate, Side::None, libc::ENOMEM);
+        self.replies.try_reserve(1).map_err(none)
+    }
+
     fn flush(&mut self) -> Result<()> {
         if self.last == Last::Flush {
-            let none = |_| Error::nowhere(Operation::Allocate, Side::None, libc::ENOMEM);
-            self.replies.try_reserve(1).map_err(none)?;
+            self.reserve()?;
             let request =
                 Request { token: 0, ask: Ask::Flush, offset: 0, length: 0, memory: None, start: 0 };
             self.common.submit(request);
@@ -114,6 +119,8 @@ impl AsyncSink {
 impl Sink for AsyncSink {
     fn open(&mut self, plan: &Plan) -> Result<SinkInfo> {
         let info = self.common.info()?;
+        // Before a byte moves.
+        self.reserve()?;
         let (limit, errno) = self.limit();
         let Common { at, .. } = self.common;
         let room = limit.saturating_sub(at);
