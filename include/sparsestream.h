@@ -1232,7 +1232,9 @@ int sparsestream_source_from_stream(const struct sparsestream_stream_ops *ops,
 #define SPARSESTREAM_SPARSE_AUTO 0
 /* Fail with -EOPNOTSUPP before a byte moves unless the source can report holes and the sink can make them.
    A source with `SPARSESTREAM_IGNORE_MAP` cannot report holes. If the map of the file system becomes
-   unusable during the transfer, the transfer fails with -EOPNOTSUPP. */
+   unusable during the transfer, the transfer fails with -EOPNOTSUPP. The sink answers as far as that can
+   be known in advance: where the file system later refuses a hole, or one cannot be verified, zeros are
+   written. */
 #define SPARSESTREAM_SPARSE_REQUIRED 1
 /* Make no hole; write the holes of the source as zeros. */
 #define SPARSESTREAM_SPARSE_NEVER 2

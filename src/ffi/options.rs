@@ -56,7 +56,8 @@ pub const SPARSESTREAM_WIRE_KEEP: u64 = 1024;
 pub const SPARSESTREAM_SPARSE_AUTO: i32 = 0;
 /// Sparse request: fail with -EOPNOTSUPP before a byte moves unless the source can report holes and the sink
 /// can make them. A source with `SPARSESTREAM_IGNORE_MAP` cannot report holes. If the map of the file system
-/// becomes unusable during the transfer, the transfer fails with -EOPNOTSUPP.
+/// becomes unusable during the transfer, the transfer fails with -EOPNOTSUPP. The sink answers as far as that can be
+/// known in advance: where the file system later refuses a hole, or one cannot be verified, zeros are written.
 pub const SPARSESTREAM_SPARSE_REQUIRED: i32 = 1;
 /// Sparse request: make no hole; write the holes of the source as zeros.
 pub const SPARSESTREAM_SPARSE_NEVER: i32 = 2;
