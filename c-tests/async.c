@@ -37,7 +37,8 @@ struct medium {
     int fail_with;
     size_t refuse_at; /* the request that is not accepted, from 1 on; 0 for none */
     int64_t failed_at;
-    bool explains, fails_to_flush;
+    bool explains, fails_to_flush, refuses_fast_zeroes;
+    size_t zeroes, fast_zeroes;
     size_t refuse_every;
     int64_t final_size;
     char *memory;
@@ -89,7 +90,14 @@ static int64_t carry_out(struct medium *medium, struct sparsestream_request *req
         if (offset + (size_t)length > medium->size)
             medium->size = offset + (size_t)length;
         return length;
+    case SPARSESTREAM_REQUEST_FAST_ZERO:
+        medium->fast_zeroes++;
+        if (medium->refuses_fast_zeroes)
+            return -EOPNOTSUPP;
+        memset(medium->bytes + offset, 0, (size_t)length);
+        return length;
     case SPARSESTREAM_REQUEST_ZERO:
+        medium->zeroes++;
         memset(medium->bytes + offset, 0, (size_t)length);
         return length;
     case SPARSESTREAM_REQUEST_FLUSH:
@@ -442,6 +450,57 @@ static void holes_of_the_map_become_requests_for_zeros_within_the_end_and_none_b
     CHECK_INT(to.final_size, ==, -1);
     medium_end(&from);
     medium_end(&to);
+}
+
+/* 4 KiB of data and of a hole by turns, from a source to a sink that may zero quickly. */
+static void comb(uint64_t flags, bool refuses, enum habit habit, struct medium *to)
+{
+    enum { TOOTH = 4096, TEETH = 64, SIZE = 2 * TEETH * TOOTH };
+    int64_t sections[2 * TEETH + 1] = { 0 };
+    struct sparsestream_async_ops with_map = ops;
+    struct sparsestream_source *source;
+    struct sparsestream_sink *sink;
+    struct medium from;
+
+    with_map.section = section;
+    medium_init(&from, SIZE, SIZE, habit, 5);
+    medium_init(to, SIZE, SIZE, habit, 6);
+    for (size_t i = 0; i < 2 * TEETH; i++) {
+        sections[i] = TOOTH;
+        if (i % 2 == 1)
+            memset(from.bytes + i * TOOTH, 0, TOOTH);
+    }
+    from.sections = sections;
+    from.info.flags = SPARSESTREAM_WITH_HOLES;
+    to->info.flags = flags;
+    to->refuses_fast_zeroes = refuses;
+    ends(&from, to, &with_map, NULL, &source, &sink);
+    CHECK_INT(run(source, sink, NULL), ==, 0);
+    CHECK(memcmp(to->bytes, from.bytes, SIZE) == 0);
+    medium_end(&from);
+    medium_end(to);
+}
+
+static void short_holes_are_one_request_for_a_sink_that_zeroes_quickly(void)
+{
+    const uint64_t quick = SPARSESTREAM_WITH_HOLES | SPARSESTREAM_ASYNC_FAST_ZERO;
+    struct medium to;
+
+    for (enum habit habit = AT_ONCE; habit <= LATE; habit++) {
+        context("habit %d", (int)habit);
+        comb(SPARSESTREAM_WITH_HOLES, false, habit, &to);
+        CHECK(to.zeroes >= 64 && to.fast_zeroes == 0);
+        comb(quick, false, habit, &to);
+        CHECK_INT(to.fast_zeroes, >, 0);
+        /* It may answer a part of a range, and then the rest is requested hole by hole. */
+        if (habit == AT_ONCE)
+            CHECK(to.zeroes + to.fast_zeroes < 32);
+        comb(quick, true, habit, &to);
+        CHECK(to.zeroes >= 64 && to.fast_zeroes > 0 && to.fast_zeroes < 32);
+        /* Without requests for zeros there are none of either kind. */
+        comb(SPARSESTREAM_ASYNC_FAST_ZERO, false, habit, &to);
+        CHECK(to.zeroes == 0 && to.fast_zeroes == 0);
+    }
 }
 
 static void a_failed_request_is_reported_with_its_own_offset_and_all_others_are_answered_first(void)
@@ -843,6 +902,7 @@ static void the_words_of_a_failed_flush_reach_the_caller(void)
 }
 
 TESTS(CASE(every_habit_of_both_ends_gives_the_same_bytes),
+      CASE(short_holes_are_one_request_for_a_sink_that_zeroes_quickly),
       CASE(holes_of_the_map_become_requests_for_zeros_within_the_end_and_none_beyond),
       CASE(a_failed_request_is_reported_with_its_own_offset_and_all_others_are_answered_first),
       CASE(freeing_a_transfer_that_is_under_way_aborts_both_ends),

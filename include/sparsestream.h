@@ -1787,6 +1787,12 @@ const char *sparsestream_hole_way_name(int way);
 #define SPARSESTREAM_REQUEST_ZERO 3
 /* Bring everything that was written to the medium. No other request is in flight then. */
 #define SPARSESTREAM_REQUEST_FLUSH 4
+/* Make `length` bytes at `offset` read as zeros, if that takes less time than to write them; otherwise
+   answer with -EOPNOTSUPP. The range contains several holes and short data between them. The data is in
+   memory, and is written afterwards; a transfer that fails before that leaves zeros there. Only if the
+   sink has `SPARSESTREAM_ASYNC_FAST_ZERO`. After -EOPNOTSUPP, and for the part of the range that an answer
+   leaves out, each hole is a ZERO. Requests that were already made may still come. */
+#define SPARSESTREAM_REQUEST_FAST_ZERO 5
 
 /**
  * Flags: `flags` of `sparsestream_async_info`.
@@ -1799,6 +1805,10 @@ const char *sparsestream_hole_way_name(int way);
    library refuses such a stream (-EINVAL) and any stream with kept sections (-EOPNOTSUPP) before a byte
    moves. */
 #define SPARSESTREAM_ASYNC_READS (1 << 21)
+/* A sink that also accepts `SPARSESTREAM_REQUEST_FAST_ZERO`. Set it if a request for a hole costs much,
+   for example because it crosses a network. Without `SPARSESTREAM_WITH_HOLES`, and for a sink with
+   `SPARSESTREAM_ASYNC_GROWS`, it has no effect. */
+#define SPARSESTREAM_ASYNC_FAST_ZERO (1 << 22)
 
 /**
  * The properties of an end with requests in flight. The library sets `size` and the defaults, and `describe`
@@ -1812,7 +1822,7 @@ typedef struct sparsestream_async_info {
     /**
      * Default: 0. Any of `SPARSESTREAM_WITH_HOLES` (a source whose `section` reports holes, or a sink that
      * accepts `SPARSESTREAM_REQUEST_ZERO`), `SPARSESTREAM_WITH_KEEPS` (a source whose `section` may report
-     * kept sections), `SPARSESTREAM_ASYNC_GROWS`, `SPARSESTREAM_ASYNC_READS`.
+     * kept sections), `SPARSESTREAM_ASYNC_GROWS`, `SPARSESTREAM_ASYNC_READS`, `SPARSESTREAM_ASYNC_FAST_ZERO`.
      */
     uint64_t flags;
     /**
@@ -1824,11 +1834,11 @@ typedef struct sparsestream_async_info {
      */
     int64_t request_size;
     /**
-     * The most bytes of a ZERO, at least `block`; 0, the default, means no limit.
+     * The most bytes of a ZERO or FAST ZERO, at least `block`; 0, the default, means no limit.
      */
     int64_t zero_size;
     /**
-     * Offsets and lengths of READ, WRITE and ZERO are multiples of this power of two, at most 65536.
+     * Offsets and lengths of all requests but FLUSH are multiples of this power of two, at most 65536.
      * Default: 1.
      */
     uint32_t block;
@@ -1842,10 +1852,11 @@ typedef struct sparsestream_async_info {
      */
     uint32_t depth;
     /**
-     * The number of requests in flight with which a transfer begins, and the least. It doubles the number, up
-     * to `depth`, while that makes the transfer faster, and halves it while that does not make it slower. 0, the
-     * default, means 32. If both ends set a number, the smaller one counts. Set it if unnecessary requests are
-     * expensive for the other side.
+     * The number of requests of full size in flight with which a transfer begins, and the least. It doubles the
+     * number, up to `depth`, while that makes the transfer faster, and halves it while that does not make it
+     * slower. 0, the default, means 32. There may be more of shorter requests: the limit is in units of 32 KiB,
+     * and a request counts as one unit for each 32 KiB or part of it. If both ends set a number, the smaller one
+     * counts. Set it if unnecessary requests are expensive for the other side.
      */
     uint32_t begin_depth;
 } sparsestream_async_info;

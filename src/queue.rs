@@ -153,7 +153,7 @@ impl Queue {
                     sys::pread_blocks(self.fd, request.bytes_mut(), offset)
                 }
                 Ask::Write => sys::pwrite_blocks(self.fd, request.bytes(), request.offset),
-                Ask::Zero | Ask::Flush => Err(libc::EOPNOTSUPP),
+                Ask::Zero | Ask::FastZero | Ask::Flush => Err(libc::EOPNOTSUPP),
             };
             if result != Err(libc::EINTR) {
                 break result;

@@ -28,6 +28,8 @@ pub struct Geometry {
     /// A sink: writes beyond `size` make it longer, and everything there reads zero. If not, nothing can be
     /// written beyond `size`.
     pub grows: bool,
+    /// A sink: it takes FAST ZERO.
+    pub fast_zero: bool,
     /// A sink: it can be read, so that the rest of a block can be kept.
     pub reads: bool,
 }
@@ -44,6 +46,9 @@ pub enum Ask {
     Zero = 3,
     /// Bring everything that was written to the medium.
     Flush = 4,
+    /// Make a range read zero, in which data will be written later, if that takes less time than to write it. If not, the
+    /// reply is `EOPNOTSUPP`.
+    FastZero = 5,
 }
 
 /// A request. It owns its memory, so that the memory is not used before the request has finished.

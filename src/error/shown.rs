@@ -68,7 +68,7 @@ impl fmt::Display for Allowed {
 }
 
 /// The flags of the interface, by name. Each has a bit of its own.
-pub(crate) const FLAGS: [(u64, &str); 16] = [
+pub(crate) const FLAGS: [(u64, &str); 17] = [
     (1, "SPARSESTREAM_IGNORE_MAP"),
     (2, "SPARSESTREAM_SYNC"),
     (4, "SPARSESTREAM_TRUNCATE"),
@@ -85,6 +85,7 @@ pub(crate) const FLAGS: [(u64, &str); 16] = [
     (1 << 18, "SPARSESTREAM_AT_MOST"),
     (1 << 20, "SPARSESTREAM_ASYNC_GROWS"),
     (1 << 21, "SPARSESTREAM_ASYNC_READS"),
+    (1 << 22, "SPARSESTREAM_ASYNC_FAST_ZERO"),
 ];
 
 /// Flags by name, and the others as a number.

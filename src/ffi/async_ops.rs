@@ -19,6 +19,12 @@ pub const SPARSESTREAM_REQUEST_WRITE: i32 = 2;
 pub const SPARSESTREAM_REQUEST_ZERO: i32 = 3;
 /// A request: bring everything that was written to the medium. No other request is in flight then.
 pub const SPARSESTREAM_REQUEST_FLUSH: i32 = 4;
+/// A request: make `length` bytes at `offset` read as zeros, if that takes less time than to write them; otherwise
+/// answer with -EOPNOTSUPP. The range contains several holes and short data between them. The data is in memory, and is
+/// written afterwards; a transfer that fails before that leaves zeros there. Only if the sink has
+/// `SPARSESTREAM_ASYNC_FAST_ZERO`. After -EOPNOTSUPP, and for the part of the range that an answer leaves out, each hole
+/// is a ZERO. Requests that were already made may still come.
+pub const SPARSESTREAM_REQUEST_FAST_ZERO: i32 = 5;
 
 /// Flag of `sparsestream_async_info`: the end grows when it is written beyond `total`, and reads as zeros
 /// there. Without this flag a write beyond `total` fails with -ENOSPC and is not submitted.
@@ -28,6 +34,10 @@ pub const SPARSESTREAM_ASYNC_GROWS: u64 = 1 << 20;
 /// `block` greater than 1, the library refuses such a stream (-EINVAL) and any stream with kept sections
 /// (-EOPNOTSUPP) before a byte moves.
 pub const SPARSESTREAM_ASYNC_READS: u64 = 1 << 21;
+/// Flag of `sparsestream_async_info`: a sink that also accepts `SPARSESTREAM_REQUEST_FAST_ZERO`. Set it if a request
+/// for a hole costs much, for example because it crosses a network. Without `SPARSESTREAM_WITH_HOLES`, and for a sink
+/// with `SPARSESTREAM_ASYNC_GROWS`, it has no effect.
+pub const SPARSESTREAM_ASYNC_FAST_ZERO: u64 = 1 << 22;
 
 /// The properties of an end with requests in flight. The library sets `size` and the defaults, and `describe`
 /// changes those that differ.
@@ -38,15 +48,15 @@ pub struct sparsestream_async_info {
     pub size: u64,
     /// Default: 0. Any of `SPARSESTREAM_WITH_HOLES` (a source whose `section` reports holes, or a sink that
     /// accepts `SPARSESTREAM_REQUEST_ZERO`), `SPARSESTREAM_WITH_KEEPS` (a source whose `section` may report
-    /// kept sections), `SPARSESTREAM_ASYNC_GROWS`, `SPARSESTREAM_ASYNC_READS`.
+    /// kept sections), `SPARSESTREAM_ASYNC_GROWS`, `SPARSESTREAM_ASYNC_READS`, `SPARSESTREAM_ASYNC_FAST_ZERO`.
     pub flags: u64,
     /// The size of the end in bytes. Must be set.
     pub total: i64,
     /// The most bytes of a READ or WRITE, at least `block`; 0, the default, means no limit.
     pub request_size: i64,
-    /// The most bytes of a ZERO, at least `block`; 0, the default, means no limit.
+    /// The most bytes of a ZERO or FAST ZERO, at least `block`; 0, the default, means no limit.
     pub zero_size: i64,
-    /// Offsets and lengths of READ, WRITE and ZERO are multiples of this power of two, at most 65536.
+    /// Offsets and lengths of all requests but FLUSH are multiples of this power of two, at most 65536.
     /// Default: 1.
     pub block: u32,
     /// Addresses of buffers are multiples of this power of two, at most `block`. Default: 1.
@@ -54,10 +64,11 @@ pub struct sparsestream_async_info {
     /// The most requests in flight, at least 1; a value above 256 means 256. Default: 16. A transfer may use
     /// fewer.
     pub depth: u32,
-    /// The number of requests in flight with which a transfer begins, and the least. It doubles the number, up
-    /// to `depth`, while that makes the transfer faster, and halves it while that does not make it slower. 0, the
-    /// default, means 32. If both ends set a number, the smaller one counts. Set it if unnecessary requests are
-    /// expensive for the other side.
+    /// The number of requests of full size in flight with which a transfer begins, and the least. It doubles the
+    /// number, up to `depth`, while that makes the transfer faster, and halves it while that does not make it
+    /// slower. 0, the default, means 32. There may be more of shorter requests: the limit is in units of 32 KiB,
+    /// and a request counts as one unit for each 32 KiB or part of it. If both ends set a number, the smaller one
+    /// counts. Set it if unnecessary requests are expensive for the other side.
     pub begin_depth: u32,
 }
 

@@ -361,6 +361,7 @@ impl<C: Checkpoint> Place<C> {
             depth: DEPTH,
             begin: 0,
             grows: grows.is_some(),
+            fast_zero: false,
             reads: direct.readable(),
         })
     }

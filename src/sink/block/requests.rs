@@ -24,7 +24,7 @@ impl<C: Checkpoint> Addressable for BlockSink<C> {
     fn submit(&mut self, request: Request) {
         let result = match request.ask {
             Ask::Read | Ask::Write => return self.place.queue.submit(request),
-            Ask::Flush => Err(libc::EOPNOTSUPP),
+            Ask::FastZero | Ask::Flush => Err(libc::EOPNOTSUPP),
             Ask::Zero if self.known_zero => Ok(request.length),
             Ask::Zero => loop {
                 match self.zeroing.zero(request.offset, request.length) {

@@ -75,7 +75,7 @@ impl<C: Checkpoint> Addressable for FileSink<C> {
                 self.place.queue.submit(request);
             }
             Ask::Read => self.place.queue.submit(request),
-            Ask::Flush => self.place.queue.answer(request, Err(libc::EOPNOTSUPP)),
+            Ask::FastZero | Ask::Flush => self.place.queue.answer(request, Err(libc::EOPNOTSUPP)),
         }
     }
 

@@ -24,6 +24,7 @@ impl Addressable for FileSource {
             depth: DEPTH,
             begin: 0,
             grows: false,
+            fast_zero: false,
             reads: true,
         })
     }
@@ -31,7 +32,7 @@ impl Addressable for FileSource {
     fn submit(&mut self, request: Request) {
         match request.ask {
             Ask::Read => self.queue.submit(request),
-            Ask::Write | Ask::Zero | Ask::Flush => {
+            Ask::Write | Ask::Zero | Ask::FastZero | Ask::Flush => {
                 self.queue.answer(request, Err(libc::EOPNOTSUPP));
             }
         }

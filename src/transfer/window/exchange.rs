@@ -70,35 +70,35 @@ impl Window {
 
     fn take_in(&mut self, side: Side, reply: Reply, turn: &mut Turn) -> Result<()> {
         let Reply { request, result } = reply;
-        let result = result.map_err(|why| failure(side, &request, why));
         if request.token == TAIL {
+            let result = result.map_err(|why| failure(side, &request, why));
             let Some(tail) = &mut self.tail else { return Err(Error::Internal) };
             let stored = tail.take_in(request, result)?;
             return self.tail_stored(stored, turn);
         }
-        let Some(index) = self.queue.index(request.token) else { return Err(Error::Internal) };
-        let piece = &mut self.queue[index];
-        let count = result?;
-        if count > request.length {
-            let place = (operation(request.ask), side, request.offset);
-            return Err(wrong_count(place, count, request.length));
+        if request.ask == Ask::FastZero {
+            return self.swept(&request, result, turn);
         }
+        let token = request.token;
+        let Some(index) = self.queue.index(token) else { return Err(Error::Internal) };
+        let count = count_of(side, &request, result)?;
+        let piece = &mut self.queue[index];
         match request.ask {
             Ask::Read => {
                 let Some(from) = &self.from else { return Err(Error::Internal) };
                 match from.rest_of_read(piece, request, count) {
                     Rest::Nothing => self.loaded(index, turn),
                     Rest::Of(rest) => return self.submit(Side::Source, rest, turn),
-                    Rest::Ended => piece.state = State::Short,
+                    Rest::Ended => {
+                        self.queue.enter(index, State::Short);
+                        self.dissolve_sweep_of(token);
+                    }
                 }
                 Ok(())
             }
             Ask::Write | Ask::Zero => {
                 let written = request.ask == Ask::Write;
                 if let Some(to) = &self.to {
-                    if count == 0 {
-                        return Err(failure(side, &request, libc::EIO.into()));
-                    }
                     // A part of a block is written again, with the rest of it.
                     piece.cursor += count - count % to.block();
                 }
@@ -108,10 +108,10 @@ impl Window {
                 if request.memory.is_some() {
                     piece.slab = request.memory;
                 }
-                piece.state = State::Loaded;
+                self.queue.enter(index, State::Loaded);
                 Ok(())
             }
-            Ask::Flush => Err(Error::Internal),
+            Ask::FastZero | Ask::Flush => Err(Error::Internal),
         }
     }
 
@@ -159,9 +159,26 @@ fn operation(ask: Ask) -> Operation {
     match ask {
         Ask::Read => Operation::Read,
         Ask::Write => Operation::Write,
-        Ask::Zero => Operation::Hole,
+        Ask::Zero | Ask::FastZero => Operation::Hole,
         Ask::Flush => Operation::Sync,
     }
+}
+
+/// The count of a reply, checked.
+pub(super) fn count_of(
+    side: Side,
+    request: &Request,
+    result: std::result::Result<u64, Failure>,
+) -> Result<u64> {
+    let count = result.map_err(|why| failure(side, request, why))?;
+    if count > request.length {
+        let place = (operation(request.ask), side, request.offset);
+        return Err(wrong_count(place, count, request.length));
+    }
+    if count == 0 && request.ask != Ask::Read {
+        return Err(failure(side, request, libc::EIO.into()));
+    }
+    Ok(count)
 }
 
 /// The error of a request, with its own offset.

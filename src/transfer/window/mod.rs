@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!     plan:    a section of the source becomes pieces; data gets a slab and is read
+//!     sweep:   several holes are zeroed at once, where the sink does that quickly
 //!     output:  a piece that is loaded is written from the same slab, run by run
 //!     retire:  pieces leave in the order of the stream
 //! ```
@@ -16,7 +17,7 @@
 //! | module | subject |
 //! |---|---|
 //! | this one | one step of all of it |
-//! | `plan`, `output`, `retire` | as above |
+//! | `plan`, `sweep`, `output`, `retire` | as above |
 //! | `exchange` | requests that go out, and replies that come back |
 //! | `queue`, `piece` | the pieces and their memory |
 //! | `room` | how many pieces have memory at once |
@@ -34,6 +35,7 @@ mod port;
 mod queue;
 mod retire;
 mod room;
+mod sweep;
 mod tail;
 mod watched;
 
@@ -47,6 +49,7 @@ use port::Port;
 use queue::{Memory, PIECES_PER_SLAB, Queue};
 use std::collections::VecDeque;
 use std::time::Instant;
+use sweep::Sweeps;
 use tail::Tail;
 use watched::Watched;
 
@@ -71,6 +74,7 @@ pub(super) struct Window {
     kinds: Kinds,
     grid: Grid,
     queue: Queue,
+    sweeps: Sweeps,
     tail: Option<Tail>,
     replies: VecDeque<Reply>,
     gap: Gap,
@@ -134,7 +138,11 @@ impl Window {
         };
         let [mut slabs, short] = Slab::of_lengths(kinds_of_memory, pages).ok_or_else(none)?;
         let spare = slabs.pop().ok_or_else(none)?;
-        let memory = Memory { slabs, short, short_most };
+        let sweeps = from.is_some()
+            && kinds.holes
+            && to.as_ref().is_some_and(|to| to.geometry.fast_zero && !to.geometry.grows);
+        let sweeps = Sweeps::new(sweeps, slabs.len() + short.len()).ok_or_else(none)?;
+        let memory = Memory { slabs, short, short_most, most: grid.piece() };
         let mut replies = VecDeque::new();
         replies.try_reserve_exact(2 * depth * PIECES_PER_SLAB).map_err(|_| none())?;
         Ok(Window {
@@ -144,6 +152,7 @@ impl Window {
             kinds,
             grid,
             queue: Queue::new(memory, begin, begun).ok_or_else(none)?,
+            sweeps,
             replies,
             gap: Gap::default(),
             source_ended: false,
@@ -167,6 +176,7 @@ impl Window {
         let mut worked = self.collect(turn)?;
         self.queue.set_time(Instant::now());
         let mut asked = self.plan(turn)?;
+        asked |= self.sweep(turn)?;
         asked |= self.output(turn)?;
         if asked {
             worked = true;

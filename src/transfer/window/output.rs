@@ -10,7 +10,8 @@ impl Window {
     /// Submits loaded pieces to an addressable sink. Returns whether anything was submitted or done.
     pub(super) fn output(&mut self, turn: &mut Turn) -> Result<bool> {
         let (mut any, mut from) = (false, 0);
-        while let Some(index) = self.queue.loaded(from) {
+        for _ in 0..self.queue.count_loaded() {
+            let Some(index) = self.queue.loaded(from) else { break };
             let Some(to) = &self.to else { return Ok(false) };
             if to.is_full() {
                 break;
@@ -62,13 +63,14 @@ impl Window {
                     Request { token, ask: Ask::Write, offset, length, memory, start }
                 }
             };
-            piece.state = State::Busy;
+            self.queue.enter(index, State::Writing);
             self.submit(Side::Sink, request, turn)?;
             return Ok(true);
         }
-        piece.state = State::Done;
+        let whole = (start, end) == (0, piece.length);
+        self.queue.enter(index, State::Done);
         // Its memory need not wait for slow pieces before it, unless a part of it is for the incomplete block.
-        if (start, end) == (0, piece.length) {
+        if whole {
             self.queue.free_slab(index);
         }
         Ok(true)

@@ -12,8 +12,12 @@ use crate::zero::is_zero;
 pub(super) enum State {
     /// A stream is read into it.
     Filling,
-    /// A request for it is under way.
-    Busy,
+    /// It is being read.
+    Reading,
+    /// It is in a sweep, and is not to be written yet.
+    Held,
+    /// A part of it is being written.
+    Writing,
     /// The source has ended within it, after `cursor` bytes.
     Short,
     /// Its content is known. The part that was not written yet is to be written.
@@ -50,6 +54,8 @@ pub(super) struct Piece {
     pub(super) slab: Option<Slab>,
     /// Whether it or its request has memory.
     pub(super) holds: Holds,
+    /// How much that counts.
+    pub(super) units: usize,
     /// The place of its first byte in the slab.
     pub(super) skew: usize,
     /// The place in its slab that reads have reached.
@@ -76,6 +82,7 @@ impl Piece {
             state,
             slab: None,
             holds: Holds::Nothing,
+            units: 0,
             skew: 0,
             come: 0,
             room: 0,

@@ -58,7 +58,7 @@ impl Window {
         let (Some(slab), Some(from)) = (self.queue.take_slab(length), &self.from) else {
             return Ok(false);
         };
-        let mut piece = Piece::data(self.queue.planned(), length, State::Busy);
+        let mut piece = Piece::data(self.queue.planned(), length, State::Reading);
         let request = from.read(&mut piece, slab, self.queue.token(self.queue.len()));
         self.queue.push(piece);
         turn.pace.spend(length, turn.now);
@@ -151,6 +151,9 @@ impl Window {
         self.reach(kind, length, turn)?;
         turn.source.consume(length);
         self.queue.push(Piece::section(kind, self.queue.planned(), length));
+        if kind == Kind::Hole {
+            self.sweep_hole();
+        }
         Ok(true)
     }
 
@@ -195,8 +198,9 @@ impl Window {
 
     /// All of a piece is in its slab.
     pub(super) fn loaded(&mut self, index: usize, turn: &mut Turn) {
+        let held = self.sweeps.read(self.queue.token(index));
+        self.queue.enter(index, if held { State::Held } else { State::Loaded });
         let piece = &mut self.queue[index];
-        piece.state = State::Loaded;
         let differ = self.to.as_ref().map_or(0, |to| to.place(piece));
         if differ > 0 && self.realigns == Realigns::NotYet {
             self.realigns = Realigns::Traced;

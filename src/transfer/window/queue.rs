@@ -1,7 +1,7 @@
 //! The pieces that are on their way, in the order of the stream, and the memory for them.
 
 use super::piece::{Piece, State};
-use super::room::{Holds, Room};
+use super::room::{Holds, Room, units};
 use crate::section::Kind;
 use crate::sys::memory::Slab;
 use std::collections::VecDeque;
@@ -21,6 +21,8 @@ pub(super) struct Memory {
     pub(super) short: Vec<Slab>,
     /// The most bytes of a short one.
     pub(super) short_most: u64,
+    /// The most bytes of any.
+    pub(super) most: u64,
 }
 
 /// The pieces, by their index. A piece keeps its token while those before it leave.
@@ -29,6 +31,8 @@ pub(super) struct Queue {
     pieces: VecDeque<Piece>,
     /// The most of them.
     most: usize,
+    /// Those that are to be written.
+    loaded: usize,
     /// The token of the first piece.
     first: u64,
     /// The stream was planned up to here.
@@ -40,27 +44,39 @@ pub(super) struct Queue {
     /// The length of such memory.
     short_length: usize,
     room: Room,
+    /// The pieces that there is memory for.
+    count: usize,
     /// The time at which pieces begin and end now.
     now: Instant,
-    /// The token of the first piece that was not looked at, to see if it was overtaken.
+    progress: Progress,
+}
+
+/// How far the pieces with memory are, in units.
+#[derive(Debug, Default)]
+struct Progress {
+    /// All that have begun.
+    begun: u64,
+    /// The token of the first piece that was not looked at, to see if it was overtaken, and the units before it.
     looked: u64,
+    before: u64,
 }
 
 impl Queue {
     /// No pieces, and memory for them, of which some are used at the beginning; `None` if there is no memory. The stream
     /// is at `begun`.
     pub(super) fn new(memory: Memory, begin: Option<usize>, begun: u64) -> Option<Self> {
-        let Memory { slabs, short, short_most } = memory;
+        let Memory { slabs, short, short_most, most: longest } = memory;
         let count = slabs.len() + short.len();
         let most = count * PIECES_PER_SLAB;
         let mut pieces = VecDeque::new();
         pieces.try_reserve_exact(most).ok()?;
-        let room = Room::new(count, begin);
+        let room = Room::new(count, begin, longest);
         let short_length = short.first().map_or(0, |slab| slab.bytes().len());
-        let (first, planned, looked) = (0, begun, 0);
+        let (first, planned) = (0, begun);
         Some(Queue {
             pieces,
             most,
+            loaded: 0,
             first,
             planned,
             slabs,
@@ -68,8 +84,9 @@ impl Queue {
             short_most,
             short_length,
             room,
+            count,
             now: Instant::now(),
-            looked,
+            progress: Progress::default(),
         })
     }
 
@@ -95,6 +112,21 @@ impl Queue {
         self.pieces.len()
     }
 
+    /// The units that may have memory at once.
+    pub(super) fn limit(&self) -> usize {
+        self.room.limit()
+    }
+
+    /// The pieces that there is memory for.
+    pub(super) fn slabs_in_all(&self) -> usize {
+        self.count
+    }
+
+    /// Whether many later pieces have overtaken the one with this token, if it has memory.
+    pub(super) fn has_overtaken(&self, token: u64) -> bool {
+        token < self.progress.looked
+    }
+
     /// The place in the stream up to which it was planned.
     pub(super) fn planned(&self) -> u64 {
         self.planned
@@ -109,6 +141,19 @@ impl Queue {
     pub(super) fn index(&self, token: u64) -> Option<usize> {
         let index = usize::try_from(token.checked_sub(self.first)?).ok()?;
         (index < self.pieces.len()).then_some(index)
+    }
+
+    /// A piece enters another state.
+    pub(super) fn enter(&mut self, index: usize, state: State) {
+        let piece = &mut self.pieces[index];
+        self.loaded -= usize::from(piece.state == State::Loaded);
+        self.loaded += usize::from(state == State::Loaded);
+        piece.state = state;
+    }
+
+    /// The number of pieces that are to be written.
+    pub(super) fn count_loaded(&self) -> usize {
+        self.loaded
     }
 
     /// The index of the first piece that is to be written, from this one on.
@@ -134,23 +179,27 @@ impl Queue {
         self.planned += piece.length;
         // Memory was taken for its data, which it or its request has.
         if piece.kind == Kind::Data {
-            piece.holds = self.room.took(self.now);
+            let units = units(piece.length.max(piece.room));
+            piece.units = units;
+            piece.holds = self.room.took(units, self.now);
+            self.progress.begun += units as u64;
         }
+        self.loaded += usize::from(piece.state == State::Loaded);
         self.pieces.push_back(piece);
         self.look_behind();
     }
 
     /// Sees which pieces were overtaken by those that begin now.
     fn look_behind(&mut self) {
-        let last = self.token(self.pieces.len());
-        self.looked = self.looked.max(self.first);
-        while last - self.looked > self.room.behind() {
-            let piece = &mut self.pieces[(self.looked - self.first) as usize];
+        while self.progress.begun - self.progress.before > self.room.behind() {
+            let Some(nth) = self.index(self.progress.looked) else { break };
+            let piece = &mut self.pieces[nth];
             if let Holds::Memory(_) = piece.holds {
                 piece.holds = Holds::Overtaken;
-                self.room.overtaken();
+                self.room.overtaken(piece.units);
             }
-            self.looked += 1;
+            self.progress.before += piece.units as u64;
+            self.progress.looked += 1;
         }
     }
 
@@ -166,7 +215,13 @@ impl Queue {
     pub(super) fn pop(&mut self) {
         if !self.pieces.is_empty() {
             self.free_slab(0);
-            self.pieces.pop_front();
+            self.enter(0, State::Done);
+            if let Some(piece) = self.pieces.pop_front() {
+                if self.progress.looked == self.first {
+                    self.progress.looked += 1;
+                    self.progress.before += piece.units as u64;
+                }
+            }
             self.first += 1;
         }
     }
@@ -175,9 +230,10 @@ impl Queue {
     pub(super) fn drop_last(&mut self) {
         if let Some(last) = self.pieces.len().checked_sub(1) {
             let held = self.take_back(last);
-            self.room.dropped(held);
+            let units = self.pieces[last].units;
+            self.room.dropped(held, units);
+            self.progress.begun -= units as u64;
             self.pieces.pop_back();
-            self.looked = self.looked.min(self.token(last));
         }
     }
 
@@ -199,7 +255,7 @@ impl Queue {
     /// The piece at an index needs its memory no longer.
     pub(super) fn free_slab(&mut self, index: usize) {
         let held = self.take_back(index);
-        self.room.gave(held, self.now);
+        self.room.gave(held, self.pieces[index].units, self.now);
     }
 
     fn take_back(&mut self, index: usize) -> Holds {

@@ -34,7 +34,15 @@ impl Window {
                     other => other?,
                 },
                 (_, State::Short) => return Err(self.ended_early()),
-                (_, State::Busy | State::Filling | State::Loaded | State::Done) => break,
+                (
+                    _,
+                    State::Filling
+                    | State::Reading
+                    | State::Held
+                    | State::Loaded
+                    | State::Writing
+                    | State::Done,
+                ) => break,
             };
             if !done {
                 return Ok(any);

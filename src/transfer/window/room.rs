@@ -1,4 +1,4 @@
-//! The number of pieces that have memory at once.
+//! How many pieces have memory at once.
 //!
 //! Many requests in flight help if replies take long. If not, they only move the data out of the processor's
 //! caches and spread it over more threads of a server. So a transfer begins with few pieces. It doubles their number
@@ -6,26 +6,37 @@
 //! and later from time to time, to see whether that makes the transfer faster. It halves their number while that does
 //! not make it slower.
 //!
+//! Pieces are counted in units of [`UNIT`] bytes. A short piece leaves the caches as they are, so there may be more of
+//! short ones than of long ones.
+//!
 //! A piece that many later ones have overtaken waits for a slow reply. It is not counted, so that it does not
 //! delay the others.
 
 use std::time::{Duration, Instant};
 
-/// The number of pieces at the beginning, unless an end asks for another.
+/// A piece counts as one for each of these bytes, and as one at least.
+const UNIT: u64 = 32 << 10;
+
+/// The number of pieces of full length at the beginning, unless an end asks for another.
 const FIRST: usize = 32;
 
-/// A piece is overtaken when this many times the limit have begun after it.
+/// A piece is overtaken when this many times the limit has begun after it.
 const OVERTAKEN: u64 = 4;
 
 /// The shortest time over which a rate is measured: more than a process's turn on a busy processor.
-const LEAST: Duration = Duration::from_millis(4);
+const LEAST: Duration = Duration::from_millis(8);
 
 /// Pieces wait for one another if each takes this many times as long as one alone.
 const QUEUED: u128 = 2;
 
-/// Rates that are measured before the next doubling; twice as many after each one that did not help.
-const FIRST_PAUSE: u32 = 16;
+/// Rates that are measured before the next trial; after each one that did not help, twice as many.
+const FIRST_PAUSE: u32 = 4;
 const LONGEST_PAUSE: u32 = 64;
+
+/// The units of a piece of this length.
+pub(super) fn units(length: u64) -> usize {
+    length.div_ceil(UNIT).max(1) as usize
+}
 
 /// Whether a piece has memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,14 +54,21 @@ enum Trial {
     /// The limit is still the first one. Rates rise by themselves at first, because threads start and memory is touched
     /// for the first time, so they are compared with the `last` one.
     Begun { last: u64 },
-    /// The limit was doubled when the rate was `before`. Rates without an effect are compared with the `last` one, for
-    /// the same reason.
-    Doubled { before: u64, last: u64 },
+    /// The limit was doubled when the rate was `before`. Rates rise at first for the same reason, so the effect is judged
+    /// when a rate is not above the `last` one. The limit was `limit` before.
+    Doubled { before: u64, last: u64, limit: usize },
     /// The limit was halved when the rate was `before`. The first rate does not count, because it has the pieces that
     /// are too many and come to an end: they are `draining`.
     Halved { before: u64, draining: bool },
-    /// The limit is neither too low nor too high. It is doubled again after this many rates, whose average is `usual`.
+    /// The limit is neither too low nor too high. The next trial is after this many rates, whose average is `usual`.
     Pause { left: u32, usual: u64 },
+}
+
+/// The next trial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Double,
+    Halve,
 }
 
 /// A quarter is more than rates vary by chance.
@@ -62,29 +80,32 @@ fn as_fast(rate: u64, before: u64) -> bool {
     rate / 9 >= before / 10
 }
 
+/// All numbers of pieces are in units.
 #[derive(Debug)]
 pub(super) struct Room {
     /// The limit at the beginning, and the least.
     first: usize,
     limit: usize,
-    /// The pieces that there is memory for.
+    /// As many as there is memory for.
     most: usize,
-    /// The pieces that are counted.
+    /// Those that are counted.
     used: usize,
     /// The shortest time that a piece had memory. It waited for hardly any other.
     alone: Duration,
     trial: Trial,
+    next: Next,
     pause: u32,
-    /// Since when, how many pieces have given their memory back, and whether any was refused memory.
+    /// Since when, how many have given their memory back, and whether any was refused memory.
     since: Option<Instant>,
     returned: usize,
     refused: bool,
 }
 
 impl Room {
-    /// Memory for the most pieces, of which this many are used at the beginning.
-    pub(super) fn new(most: usize, begin: Option<usize>) -> Self {
-        let first = begin.unwrap_or(FIRST).min(most);
+    /// Memory for the most pieces of this length, of which some are used at the beginning.
+    pub(super) fn new(most: usize, begin: Option<usize>, length: u64) -> Self {
+        let first = begin.unwrap_or(FIRST).min(most) * units(length);
+        let most = most * units(length);
         Room {
             first,
             limit: first,
@@ -92,6 +113,7 @@ impl Room {
             used: 0,
             alone: Duration::MAX,
             trial: Trial::Begun { last: 0 },
+            next: Next::Double,
             pause: FIRST_PAUSE,
             since: None,
             returned: 0,
@@ -106,40 +128,45 @@ impl Room {
         admits
     }
 
-    /// The number of later pieces after which a piece counts as overtaken.
+    /// How many pieces may have memory at once.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// How much must have begun after a piece that counts as overtaken.
     pub(super) fn behind(&self) -> u64 {
         self.limit as u64 * OVERTAKEN
     }
 
     /// A piece has begun. Returns what it holds.
-    pub(super) fn took(&mut self, now: Instant) -> Holds {
-        self.used += 1;
+    pub(super) fn took(&mut self, units: usize, now: Instant) -> Holds {
+        self.used += units;
         self.since.get_or_insert(now);
         Holds::Memory(now)
     }
 
     /// A piece was overtaken.
-    pub(super) fn overtaken(&mut self) {
-        self.used -= 1;
+    pub(super) fn overtaken(&mut self, units: usize) {
+        self.used -= units;
     }
 
     /// A piece to which nothing came has returned its memory.
-    pub(super) fn dropped(&mut self, held: Holds) {
+    pub(super) fn dropped(&mut self, held: Holds, units: usize) {
         match held {
             Holds::Nothing | Holds::Overtaken => {}
-            Holds::Memory(_) => self.used -= 1,
+            Holds::Memory(_) => self.used -= units,
         }
     }
 
     /// A piece has returned its memory.
-    pub(super) fn gave(&mut self, held: Holds, now: Instant) {
+    pub(super) fn gave(&mut self, held: Holds, units: usize, now: Instant) {
         let since = match held {
             Holds::Nothing => return,
             Holds::Memory(since) => Some(since),
             Holds::Overtaken => None,
         };
-        self.dropped(held);
-        self.returned += 1;
+        self.dropped(held, units);
+        self.returned += units;
         if self.most == self.first {
             return;
         }
@@ -172,39 +199,54 @@ impl Room {
         self.refused = false;
     }
 
-    /// Adapts the limit to a rate, in pieces a second.
+    /// Adapts the limit to a rate, in units a second.
     fn judge(&mut self, rate: u64) {
         let queued = self.is_queued(rate);
         match &mut self.trial {
-            Trial::Begun { .. } | Trial::Doubled { .. } if !queued => {
+            Trial::Begun { .. } if !queued => self.double(rate),
+            Trial::Doubled { before, .. } if !queued && faster(rate, *before) => {
                 self.pause = FIRST_PAUSE;
                 self.double(rate);
             }
             Trial::Begun { last } if faster(rate, *last) => *last = rate,
             Trial::Begun { .. } => self.rest(rate),
-            Trial::Doubled { before, .. } if faster(rate, *before) => {
-                self.pause = FIRST_PAUSE;
-                self.rest(rate);
-            }
             Trial::Doubled { last, .. } if faster(rate, *last) => *last = rate,
-            Trial::Doubled { .. } => self.halve(rate),
+            Trial::Doubled { before, last, limit } => {
+                // The first one suffers from memory that is touched for the first time.
+                let (before, rate, limit) = (*before, rate.max(*last), *limit);
+                if faster(rate, before) {
+                    self.pause = FIRST_PAUSE;
+                    self.rest(rate);
+                } else {
+                    self.limit = limit;
+                    self.next = Next::Halve;
+                    self.rest(before);
+                }
+            }
             Trial::Halved { draining, .. } if *draining => *draining = false,
             Trial::Halved { before, .. } if as_fast(rate, *before) => self.halve(rate),
             Trial::Halved { before, .. } => {
                 let usual = *before;
                 self.limit = (self.limit * 2).min(self.most);
+                self.next = Next::Double;
                 self.rest(usual);
             }
             Trial::Pause { left, usual } => {
                 *usual = (3 * *usual + rate) / 4;
                 match left.checked_sub(1) {
                     Some(fewer) => *left = fewer,
-                    None => {
-                        let usual = *usual;
-                        self.double(usual);
-                    }
+                    None => self.try_next(),
                 }
             }
+        }
+    }
+
+    fn try_next(&mut self) {
+        let Trial::Pause { usual, .. } = self.trial else { return };
+        match self.next {
+            Next::Halve if self.limit > self.first => self.halve(usual),
+            Next::Double | Next::Halve if self.limit < self.most => self.double(usual),
+            Next::Double | Next::Halve => self.halve(usual),
         }
     }
 
@@ -216,15 +258,19 @@ impl Room {
 
     fn double(&mut self, rate: u64) {
         if self.limit == self.most {
-            self.trial = Trial::Pause { left: LONGEST_PAUSE, usual: rate };
+            self.next = Next::Halve;
+            self.pause = LONGEST_PAUSE;
+            self.rest(rate);
         } else {
-            self.limit = (self.limit * 2).min(self.most);
-            self.trial = Trial::Doubled { before: rate, last: 0 };
+            let limit = self.limit;
+            self.limit = (limit * 2).min(self.most);
+            self.trial = Trial::Doubled { before: rate, last: 0, limit };
         }
     }
 
     fn halve(&mut self, rate: u64) {
         if self.limit == self.first {
+            self.next = Next::Double;
             self.rest(rate);
         } else {
             self.limit = (self.limit / 2).max(self.first);
@@ -260,7 +306,7 @@ mod tests {
             let now = Instant::now();
             let (cold, touched) = (Duration::ZERO, 0);
             Server {
-                room: Room::new(256, begin),
+                room: Room::new(256, begin, 1),
                 begun: now,
                 now,
                 waiting: VecDeque::new(),
@@ -286,12 +332,12 @@ mod tests {
                     }
                     self.answered =
                         (self.now + Duration::from_micros(latency)).max(self.answered + each);
-                    self.waiting.push_back((self.room.took(self.now), self.answered));
+                    self.waiting.push_back((self.room.took(1, self.now), self.answered));
                 }
                 let (held, at) =
                     self.waiting.pop_front().expect("a piece is admitted if none waits");
                 self.now = self.now.max(at);
-                self.room.gave(held, self.now);
+                self.room.gave(held, 1, self.now);
             }
             self.room.limit
         }
@@ -348,7 +394,7 @@ mod tests {
     fn too_many_pieces_become_fewer() {
         let mut server = Server::new(Some(8));
         server.room.limit = 256;
-        server.room.trial = Trial::Doubled { before: 6000, last: 6000 };
+        server.room.trial = Trial::Doubled { before: 6000, last: 6000, limit: 128 };
         let limit = server.run(1000, 200, 6000);
         assert!(limit <= 16, "{limit}");
     }
@@ -393,28 +439,28 @@ mod tests {
 
     #[test]
     fn a_piece_that_was_overtaken_makes_room() {
-        let mut room = Room::new(256, None);
+        let mut room = Room::new(256, None, 1);
         while room.admits() {
-            room.took(Instant::now());
+            room.took(1, Instant::now());
         }
         assert!(!room.admits());
-        room.overtaken();
+        room.overtaken(1);
         assert!(room.admits());
-        room.took(Instant::now());
-        room.gave(Holds::Overtaken, Instant::now());
+        room.took(1, Instant::now());
+        room.gave(Holds::Overtaken, 1, Instant::now());
         assert!(!room.admits());
     }
 
     #[test]
     fn little_memory_is_used_whole() {
-        let mut room = Room::new(3, None);
+        let mut room = Room::new(3, None, 1);
         let mut held = Holds::Nothing;
         for _ in 0..3 {
             assert!(room.admits());
-            held = room.took(Instant::now());
+            held = room.took(1, Instant::now());
         }
         assert!(!room.admits());
-        room.gave(held, Instant::now());
+        room.gave(held, 1, Instant::now());
         assert!(room.admits());
     }
 }

@@ -12,15 +12,21 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
+mod sweeps;
+
 /// How an end in memory behaves.
 #[derive(Clone, Debug)]
 struct Habits {
     block: u64,
     memory: u64,
     request: u64,
+    zero: u64,
     depth: usize,
     reads: bool,
     grows: bool,
+    fast_zero: bool,
+    /// Refuses a FAST ZERO.
+    refuses: bool,
     /// Requests come back late, in any order, and short.
     unruly: bool,
     /// The first request is answered when nothing else is left to be.
@@ -36,6 +42,7 @@ struct Seen {
     /// Blocks that a request under way touches.
     touched: Vec<(u64, u64)>,
     submitted: u64,
+    asked: Vec<Ask>,
     most: usize,
     passed: u64,
     aborted: Option<i32>,
@@ -94,7 +101,10 @@ impl Memory {
     }
 
     fn done(&mut self, request: &mut Request) -> Sys<u64> {
-        let Habits { block, grows, .. } = self.habits;
+        let Habits { block, grows, refuses, .. } = self.habits;
+        if refuses && request.ask == Ask::FastZero {
+            return Err(libc::EOPNOTSUPP);
+        }
         let most = if self.habits.unruly && self.random.once_in(4) {
             (self.random.below(request.length / block) + 1) * block
         } else {
@@ -120,7 +130,7 @@ impl Memory {
                 content[from..end].copy_from_slice(&request.bytes()[..most as usize]);
                 self.seen.lock().unwrap().reached.push(content.len() as u64);
             }
-            Ask::Zero => {
+            Ask::Zero | Ask::FastZero => {
                 let end = end.min(content.len());
                 if from < end {
                     content[from..end].fill(0);
@@ -134,7 +144,8 @@ impl Memory {
 
 impl Addressable for Memory {
     fn describe(&mut self) -> Result<Geometry> {
-        let Habits { block, memory, request, depth, reads, grows, .. } = self.habits;
+        let Habits { block, memory, request, zero, depth, reads, grows, fast_zero, .. } =
+            self.habits;
         let (at, size) = (self.at + self.place, self.size);
         Ok(Geometry {
             at,
@@ -142,10 +153,11 @@ impl Addressable for Memory {
             block,
             memory,
             request,
-            zero: 1 << 40,
+            zero,
             depth,
             begin: 0,
             grows,
+            fast_zero,
             reads,
         })
     }
@@ -154,10 +166,11 @@ impl Addressable for Memory {
         let Habits { block, memory, depth, .. } = self.habits;
         let mut seen = self.seen.lock().unwrap();
         assert!(request.offset % block == 0 && request.length % block == 0, "{request:?}");
-        assert!(
-            request.length > 0 && request.length <= self.habits.request.max(block)
-                || request.ask == Ask::Zero
-        );
+        let most = match request.ask {
+            Ask::Zero | Ask::FastZero => self.habits.zero,
+            Ask::Read | Ask::Write | Ask::Flush => self.habits.request.max(block),
+        };
+        assert!(request.length > 0 && request.length <= most, "{request:?}");
         if matches!(request.ask, Ask::Read | Ask::Write) {
             let address = request.memory.as_ref().unwrap().start().addr() + request.start;
             assert!(address as u64 % memory == 0, "{request:?}");
@@ -171,6 +184,7 @@ impl Addressable for Memory {
         }
         seen.touched.push(range);
         seen.submitted += 1;
+        seen.asked.push(request.ask);
         self.waiting.push_back(request);
         seen.most = seen.most.max(self.waiting.len());
         assert!(self.waiting.len() <= depth, "more than the end has said");
@@ -198,7 +212,7 @@ impl Addressable for Memory {
                 let submitted = seen.submitted;
                 let more = std::mem::replace(&mut seen.before_first, submitted) != submitted;
                 self.idle = if more { 0 } else { self.idle + 1 };
-                if self.idle < 3 {
+                if self.idle < 20 {
                     return Ok(());
                 }
                 self.habits.first_is_slow = false;
@@ -512,9 +526,12 @@ fn habits(random: &mut Random) -> Habits {
         block,
         memory: if random.once_in(2) { block } else { 1 },
         request: [8192, 16384, 1 << 20][random.below(3) as usize],
+        zero: [8192, 65536, 1 << 40][random.below(3) as usize],
         depth: random.below(9) as usize + 1,
         reads: true,
         grows: random.once_in(2),
+        fast_zero: random.once_in(2),
+        refuses: random.once_in(6),
         unruly: random.below(4) > 0,
         first_is_slow: false,
         late: false,
@@ -665,9 +682,12 @@ fn two_ends(seed: u64, grows: bool) -> (Memory, Memory, Vec<u8>) {
         block: 512,
         memory: 512,
         request: 4096,
+        zero: 1 << 40,
         depth: 8,
         reads: true,
         grows,
+        fast_zero: true,
+        refuses: false,
         unruly: true,
         first_is_slow: false,
         late: false,

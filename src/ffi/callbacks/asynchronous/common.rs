@@ -7,10 +7,11 @@ use super::requests::Requests;
 use crate::end::{Ask, Geometry, Reply, Request};
 use crate::error::{Allowed, Bound, Error, Operation, Result, Rule, Side};
 use crate::ffi::async_ops::{
-    SPARSESTREAM_ASYNC_GROWS, SPARSESTREAM_ASYNC_READS, sparsestream_async_info,
-    sparsestream_async_ops, sparsestream_async_options,
+    SPARSESTREAM_ASYNC_FAST_ZERO, SPARSESTREAM_ASYNC_GROWS, SPARSESTREAM_ASYNC_READS,
+    sparsestream_async_info, sparsestream_async_ops, sparsestream_async_options,
 };
 use crate::ffi::guard::{self, signed};
+use crate::ffi::options::SPARSESTREAM_KNOWN_ZERO;
 use crate::ffi::{opaque, sized};
 use crate::sys::memory::Slab;
 use libc::c_void;
@@ -119,6 +120,9 @@ impl Common {
             depth: info.depth as usize,
             begin: info.begin_depth as usize,
             grows: info.flags & SPARSESTREAM_ASYNC_GROWS != 0,
+            fast_zero: info.flags & SPARSESTREAM_ASYNC_FAST_ZERO != 0
+                && info.flags & SPARSESTREAM_WITH_HOLES != 0
+                && self.flags & SPARSESTREAM_KNOWN_ZERO == 0,
             reads: info.flags & SPARSESTREAM_ASYNC_READS != 0,
         })
     }
@@ -219,6 +223,7 @@ static DEPTH_RULE: Rule = Rule::new("info.depth", Bound::Only("1 or more"));
 fn checked(info: &sparsestream_async_info, site: Site) -> Result<()> {
     let known = SPARSESTREAM_WITH_HOLES
         | SPARSESTREAM_WITH_KEEPS
+        | SPARSESTREAM_ASYNC_FAST_ZERO
         | SPARSESTREAM_ASYNC_GROWS
         | SPARSESTREAM_ASYNC_READS;
     let block = i64::from(info.block);

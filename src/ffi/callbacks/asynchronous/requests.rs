@@ -4,8 +4,8 @@ use super::super::answers::{self, Said};
 use crate::end::{self, Ask, Failure, Reply, Request};
 use crate::error::{Error, Result, lasting};
 use crate::ffi::async_ops::{
-    SPARSESTREAM_REQUEST_FLUSH, SPARSESTREAM_REQUEST_READ, SPARSESTREAM_REQUEST_WRITE,
-    SPARSESTREAM_REQUEST_ZERO, sparsestream_request,
+    SPARSESTREAM_REQUEST_FAST_ZERO, SPARSESTREAM_REQUEST_FLUSH, SPARSESTREAM_REQUEST_READ,
+    SPARSESTREAM_REQUEST_WRITE, SPARSESTREAM_REQUEST_ZERO, sparsestream_request,
 };
 use crate::ffi::guard::signed;
 use crate::sys::{self, Arc};
@@ -156,6 +156,7 @@ impl Requests {
                     Ask::Write => SPARSESTREAM_REQUEST_WRITE,
                     Ask::Zero => SPARSESTREAM_REQUEST_ZERO,
                     Ask::Flush => SPARSESTREAM_REQUEST_FLUSH,
+                    Ask::FastZero => SPARSESTREAM_REQUEST_FAST_ZERO,
                 },
                 reserved: 0,
                 offset: signed(request.offset),
