@@ -44,6 +44,8 @@ static int describe(void *opaque, struct sparsestream_async_info *info)
     info->flags = SPARSESTREAM_ASYNC_READS;
     if (makes_holes(&sink->end))
         info->flags |= SPARSESTREAM_WITH_HOLES;
+    if (makes_holes(&sink->end) && (sink->end.export->facts.flags & SPARSESTREAM_NBD_CAN_FAST_ZERO) != 0)
+        info->flags |= SPARSESTREAM_ASYNC_FAST_ZERO;
     if (sink->zeroes == NULL)
         sink->zeroes = zeroes_new(&sink->end);
     return sink->zeroes == NULL ? -ENOMEM : 0;
@@ -59,6 +61,7 @@ static int submit(void *opaque, struct sparsestream_request *request)
     case SPARSESTREAM_REQUEST_FLUSH:
         return end_submit(&sink->end, request);
     case SPARSESTREAM_REQUEST_ZERO:
+    case SPARSESTREAM_REQUEST_FAST_ZERO:
         return zeroes_submit(sink->zeroes, request);
     default:
         return -EOPNOTSUPP;

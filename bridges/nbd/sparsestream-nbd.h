@@ -52,8 +52,8 @@ typedef struct sparsestream_nbd_options {
     uint64_t flags;
     /* The connection must be ready within this many milliseconds (-ETIMEDOUT); 0 means 30000. */
     int64_t timeout_ms;
-    /* The most bytes of one read or write: a power of two from 4096 to 16777216; 0 means 262144. The server may allow
-     * less. */
+    /* The most bytes of one read or write: a power of two from 4096 to 16777216; 0 means 524288, or the
+     * largest power of two that fits into `memory` if that is less. The server may allow less. */
     int64_t request_size;
     /* The most bytes of memory for requests in flight, at least `request_size`; 0 means 67108864. */
     int64_t memory;
@@ -107,7 +107,9 @@ typedef struct sparsestream_nbd_facts {
 /* How holes are written: `zeroes` of sparsestream_nbd_end_options. A hole is never written as TRIM, which may leave the
  * old bytes. */
 
-/* The sink asks the server to zero the range. From the first refusal on, it writes zeros. The default. */
+/* The sink asks the server to zero the range. From the first refusal on, it writes zeros. If the server can zero faster
+ * than it can write, one request zeroes several holes and short data between them, which is written afterwards. The
+ * default. */
 #define SPARSESTREAM_NBD_ZEROES_AUTO 0
 /* As AUTO, but the server is asked to refuse if zeroing is not faster than writing. If the server cannot do that, the
  * sink writes zeros. */

@@ -139,6 +139,10 @@ static void on_zeroed(struct op *op, int error)
     int r;
 
     end_give_op(zeroes->end, op);
+    if (is_refusal(error) && request->kind == SPARSESTREAM_REQUEST_FAST_ZERO) {
+        sparsestream_request_done(request, -EOPNOTSUPP);
+        return;
+    }
     if (is_refusal(error)) {
         zeroes->refused = true;
         r = write_zeros(zeroes, request);
@@ -154,12 +158,13 @@ static void on_zeroed(struct op *op, int error)
 int zeroes_submit(struct zeroes *zeroes, struct sparsestream_request *request)
 {
     const int64_t room = zeroes->end->export->facts.export_size - request->offset;
+    const bool fast = request->kind == SPARSESTREAM_REQUEST_FAST_ZERO;
     struct op *op;
     int r;
 
     request->user = zeroes;
     if (zeroes->refused)
-        return write_zeros(zeroes, request);
+        return fast ? -EOPNOTSUPP : write_zeros(zeroes, request);
     op = end_take_op(zeroes->end);
     if (op == NULL)
         return -EAGAIN;
@@ -167,17 +172,18 @@ int zeroes_submit(struct zeroes *zeroes, struct sparsestream_request *request)
     op->offset = request->offset;
     op->length = request->length < room ? request->length : room;
     op->buffer = NULL;
-    op->flags = zeroes->flags;
+    op->flags = zeroes->flags | (fast ? LIBNBD_CMD_FLAG_FAST_ZERO : 0);
     op->done = on_zeroed;
     op->owner = request;
     r = engine_submit(zeroes->end->export, op);
     if (r < 0)
         end_give_op(zeroes->end, op);
-    if (r < 0 && is_refusal(-r)) {
-        zeroes->refused = true;
-        r = write_zeros(zeroes, request);
-    }
-    return r;
+    if (r >= 0 || !is_refusal(-r))
+        return r;
+    if (fast)
+        return -EOPNOTSUPP;
+    zeroes->refused = true;
+    return write_zeros(zeroes, request);
 }
 
 void zeroes_advance(struct zeroes *zeroes)

@@ -12,6 +12,7 @@
 /* The requests of transfers to a server, as its log counts them. */
 struct seen {
     int writes, zeroes, flushes, trims, fua;
+    int fast; /* zeroes that the server may refuse if they are slow */
     int open;         /* writes and zeroes that are not answered */
     int open_at_flush; /* the most of them when a flush came */
     int after_flush;   /* writes and zeroes that came after the first flush */
@@ -31,6 +32,7 @@ static struct seen read_log(void)
 
         seen.writes += strstr(line, " Write ") != NULL;
         seen.zeroes += strstr(line, " Zero ") != NULL;
+        seen.fast += strstr(line, " Zero ") != NULL && strstr(line, " fast=1") != NULL;
         seen.trims += strstr(line, " Trim ") != NULL;
         seen.fua += strstr(line, " fua=1") != NULL && strstr(line, " Connect ") == NULL;
         seen.open += came;
@@ -112,6 +114,59 @@ static void one_flush_comes_after_blocks_that_are_read_and_written(void)
     CHECK_INT(seen.flushes, ==, 1);
 }
 
+enum { TOOTH = 4096, TEETH = 256 };
+
+/* As many bytes as the comb has, none of which is 0. */
+#define OLD_CONTENT "data", "data=51*2097152"
+
+/* Copies a comb of 4 KiB of data and of holes to a server with old content, and compares. */
+static struct seen copy_comb(const struct sparsestream_nbd_end_options *end, const char *const *arguments)
+{
+    struct server one, two;
+    struct outcome outcome;
+    int from = file_new("from"), back = file_new("back");
+
+    file_resize(from, 2 * TEETH * TOOTH);
+    for (int64_t i = 0; i < TEETH; i++)
+        file_fill(from, (2 * i + 1) * TOOTH, TOOTH, 5);
+    unlink("log");
+    NBDKIT(&one, "file", "from");
+    nbdkit_start(&two, arguments);
+    outcome = move(export_source(one.uri, NULL, NULL), export_sink(two.uri, NULL, end), NULL);
+    CHECK_MOVED(outcome);
+    CHECK_INT(outcome.stats.data_bytes + outcome.stats.hole_bytes, ==, 2 * TEETH * TOOTH);
+    CHECK_MOVED(move(export_source(two.uri, NULL, NULL), file_sink(back), NULL));
+    server_stop(&one);
+    server_stop(&two);
+    CHECK_INT(file_differs(from, 0, back, 0, 2 * TEETH * TOOTH), ==, -1);
+    close(from);
+    close(back);
+    return read_log();
+}
+
+static void short_holes_are_zeroed_together_if_the_server_does_that_quickly(void)
+{
+    struct seen seen = copy_comb(NULL, ARGUMENTS("--filter=log", OLD_CONTENT));
+
+    CHECK_INT(seen.writes, ==, TEETH);
+    CHECK(seen.fast >= TEETH / 16 && seen.fast == seen.zeroes && seen.zeroes < TEETH / 2);
+    seen = copy_comb(END_OPTIONS(.zeroes = SPARSESTREAM_NBD_ZEROES_WRITE), ARGUMENTS("--filter=log", OLD_CONTENT));
+    CHECK(seen.fast == 0 && seen.zeroes == 0);
+}
+
+static void each_hole_is_zeroed_if_the_server_is_slow_with_ranges(void)
+{
+    /* It says that it can refuse, and refuses. */
+    struct seen seen = copy_comb(
+        NULL, ARGUMENTS("--filter=log", "--filter=nozero", OLD_CONTENT, "zeromode=plugin", "fastzeromode=slow"));
+
+    CHECK(seen.fast >= 1 && seen.fast <= TEETH / 16);
+    CHECK_INT(seen.zeroes - seen.fast, ==, TEETH);
+    seen = copy_comb(
+        NULL, ARGUMENTS("--filter=log", "--filter=nozero", OLD_CONTENT, "zeromode=plugin", "fastzeromode=none"));
+    CHECK(seen.fast == 0 && seen.zeroes == TEETH);
+}
+
 static void a_server_that_cannot_flush_is_not_asked_to(void)
 {
     const struct seen seen =
@@ -166,6 +221,8 @@ TESTS(
     CASE(one_flush_waits_for_all_connections),
     CASE(one_flush_comes_after_zeros_that_are_written),
     CASE(one_flush_comes_after_blocks_that_are_read_and_written),
+    CASE(short_holes_are_zeroed_together_if_the_server_does_that_quickly),
+    CASE(each_hole_is_zeroed_if_the_server_is_slow_with_ranges),
     CASE(a_server_that_cannot_flush_is_not_asked_to),
     CASE(data_is_read_over_other_connections_than_block_status),
 )
