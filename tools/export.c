@@ -131,19 +131,6 @@ int export_check_options(const struct settings *settings, int count, char **oper
     return 0;
 }
 
-/* The bytes of a request; 0: the default. A request must fit into the memory that was requested. */
-static int64_t request_size(const struct export_settings *export)
-{
-    enum { LARGEST = 256 << 10 };
-    int64_t size = LARGEST;
-
-    if (export->request_size != 0 || export->memory == 0 || export->memory >= LARGEST)
-        return export->request_size;
-    while (size > export->memory)
-        size /= 2;
-    return size;
-}
-
 /* Opens an export or an image. Returns 0 or an exit code, after a message. */
 static int open_export(const struct settings *settings, const char *name, bool writable,
                        struct sparsestream_nbd **export)
@@ -157,7 +144,7 @@ static int open_export(const struct settings *settings, const char *name, bool w
         .timeout_ms = settings->timeout_ms,
         .connections = (int32_t)export_settings->connections,
         .requests = (int32_t)export_settings->requests,
-        .request_size = request_size(export_settings),
+        .request_size = export_settings->request_size,
         .memory = export_settings->memory,
     };
     struct opened *slot = &opened[count];

@@ -28,7 +28,7 @@ struct command {
     "  --backing-chain             use the other files that an image, such as qcow2:FILE, names\n"               \
     "  --connections N             make at most N connections to an NBD server; default 4\n"                     \
     "  --requests N                keep at most N requests in flight on each; default 64\n"                      \
-    "  --request-size BYTES        the most bytes of one request; default 256K\n"                                \
+    "  --request-size BYTES        the most bytes of one request; default 512K\n"                                \
     "  --memory BYTES              the most bytes in flight; default 64M\n"                                      \
     "  --tls-certificates DIR      nbds: the directory of the certificates\n"                                    \
     "  --tls-psk FILE              nbds: the file of the pre-shared keys\n"                                      \

@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <pwd.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -115,6 +116,19 @@ static void fail(struct connection *connection)
     connection_close(connection);
 }
 
+/* A write of the default size fits into the buffer of a Unix socket if net.core.wmem_max allows it, so that this thread need not
+ * wait for the server in the middle of one. The kernel adapts the buffers of TCP by itself. */
+static void set_buffer(int fd)
+{
+    enum { BUFFER = 1 << 20 };
+    struct sockaddr_storage address = { 0 };
+    socklen_t length = sizeof(address);
+
+    /* A smaller buffer is only slower. */
+    if (getsockname(fd, (struct sockaddr *)&address, &length) == 0 && address.ss_family == AF_UNIX)
+        (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &(int){ BUFFER }, sizeof(int));
+}
+
 void connection_review(struct connection *connection)
 {
     struct nbd_handle *handle = connection->handle;
@@ -129,8 +143,10 @@ void connection_review(struct connection *connection)
     } else if (connection->state == CONNECTION_CONNECTING) {
         /* Each address of a server is tried with a socket of its own. */
         connection->fd = nbd_aio_get_fd(handle);
-        if (nbd_aio_is_ready(handle) == 1)
+        if (nbd_aio_is_ready(handle) == 1) {
             connection->state = CONNECTION_READY;
+            set_buffer(connection->fd);
+        }
     }
 }
 

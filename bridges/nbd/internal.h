@@ -25,11 +25,11 @@ enum {
     /* Offsets and lengths of any server are multiples of at most this. */
     MOST_BLOCK = 65536,
     /*
-     * The requests that a transfer begins with. More at once leave the processor's caches. With TLS this thread encrypts for
-     * all of them, and the threads of a near server that has more take the processor away from it.
+     * The requests of full size that a transfer begins with. More at once leave the processor's caches. With TLS this thread
+     * encrypts for all of them, and the threads of a near server that has more take the processor away from it.
      */
-    BEGIN_DEPTH = 16,
-    BEGIN_ENCRYPTED = 8,
+    BEGIN_DEPTH = 8,
+    BEGIN_ENCRYPTED = 4,
 };
 
 /* The most bytes of one request without a payload: the length must fit into 32 bits, whatever the minimum block. */

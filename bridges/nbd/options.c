@@ -8,7 +8,11 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MOST_STRUCT = 65536 };
+enum {
+    MOST_STRUCT = 65536,
+    LEAST_REQUEST_SIZE = 4096,
+    DEFAULT_REQUEST_SIZE = 512 << 10,
+};
 
 /* A short struct is padded with zeros; the tail of a longer one must be zeros. */
 static int read_struct(const void *given, size_t room, void *out)
@@ -101,6 +105,16 @@ static int check_flags(uint64_t given, uint64_t known, const struct flag *names)
                   text);
 }
 
+/* The default for the bytes of a request, which fits into this much memory; 0: the default. */
+static int64_t default_request_size(int64_t memory)
+{
+    int64_t size = DEFAULT_REQUEST_SIZE;
+
+    while (memory > 0 && size > memory && size > LEAST_REQUEST_SIZE)
+        size /= 2;
+    return size;
+}
+
 int options_read(const options_t *given, options_t *options)
 {
     const uint64_t known = SPARSESTREAM_NBD_NONBLOCK | SPARSESTREAM_NBD_NO_VERIFY_PEER |
@@ -117,7 +131,8 @@ int options_read(const options_t *given, options_t *options)
     connections = options->connections;
     requests = options->requests;
     if ((r = check_number(&options->timeout_ms, 30000, 1, INT32_MAX, "timeout_ms")) < 0 ||
-        (r = check_number(&options->request_size, 256 << 10, 4096, 16 << 20, "request_size")) < 0 ||
+        (r = check_number(&options->request_size, default_request_size(options->memory), LEAST_REQUEST_SIZE,
+                          16 << 20, "request_size")) < 0 ||
         (r = check_number(&options->memory, 64 << 20, options->request_size, INT64_C(1) << 32, "memory")) < 0 ||
         (r = check_number(&connections, MOST_CONNECTIONS, 1, MOST_CONNECTIONS, "connections")) < 0 ||
         (r = check_number(&requests, 64, 1, MOST_REQUESTS, "requests")) < 0)

@@ -54,7 +54,7 @@ static void block_status_that_is_odd_does_not_change_the_bytes(void)
     close(to);
 }
 
-/* 2,048 answers for 4 KiB each would take half a minute. 48 do, as reads have 256 KiB. */
+/* 2,048 answers for 4 KiB each would take half a minute. 32 do, as reads have 512 KiB. */
 static void a_server_that_answers_for_little_is_not_asked_for_all(void)
 {
     struct server server;

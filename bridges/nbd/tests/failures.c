@@ -395,7 +395,8 @@ static void arguments_that_cannot_be_are_refused(void)
     CHECK_CONTAINS(sparsestream_nbd_last_error(), "connections");
     CHECK_INT(open_now("nbd://x", NBD_OPTIONS(.requests = -1)), ==, -EINVAL);
     CHECK_INT(open_now("nbd://x", NBD_OPTIONS(.request_size = 5000)), ==, -EINVAL);
-    CHECK_INT(open_now("nbd://x", NBD_OPTIONS(.memory = 4096)), ==, -EINVAL);
+    CHECK_INT(open_now("nbd://x", NBD_OPTIONS(.memory = 4095)), ==, -EINVAL);
+    CHECK_INT(open_now("nbd://x", NBD_OPTIONS(.memory = 4096, .request_size = 8192)), ==, -EINVAL);
     CHECK_INT(open_now("nbd://x", NBD_OPTIONS(.timeout_ms = -1)), ==, -EINVAL);
     CHECK_INT(open_now("nbd://x", NBD_OPTIONS(.export_name = "a")), ==, -EINVAL);
     NBDKIT(&server, "memory", "1M");
