@@ -20,7 +20,6 @@ use crate::end::{Ask, Failure, Request};
 use crate::error::{Error, Result, Side};
 use crate::section::Kind;
 use crate::transfer::turn::Turn;
-use std::collections::VecDeque;
 use std::ops::Range;
 
 /// The most holes of one sweep. More would save little, and all of the data waits.
@@ -62,7 +61,7 @@ impl Sweep {
 /// The sweeps, in the order of the stream. Only the last one is open.
 #[derive(Debug)]
 pub(super) struct Sweeps {
-    list: VecDeque<Sweep>,
+    list: Vec<Sweep>,
     /// The sink takes such requests.
     possible: bool,
 }
@@ -70,7 +69,7 @@ pub(super) struct Sweeps {
 impl Sweeps {
     /// None yet. `most` pieces have memory at once. `None` if there is no memory.
     pub(super) fn new(possible: bool, most: usize) -> Option<Self> {
-        let mut list = VecDeque::new();
+        let mut list = Vec::new();
         // Each one has data, except for the last.
         list.try_reserve_exact(if possible { most + 1 } else { 0 }).ok()?;
         Some(Sweeps { list, possible })
@@ -99,6 +98,7 @@ fn may_join(data: &Piece, hole: &Piece) -> bool {
 
 impl Window {
     /// A hole was planned: it joins the open sweep, or begins another.
+    #[inline(never)]
     pub(super) fn sweep_hole(&mut self) {
         let (Some(to), true) = (&self.to, self.sweeps.possible) else { return };
         let index = self.queue.len() - 1;
@@ -107,7 +107,7 @@ impl Window {
         if start == end {
             return;
         }
-        if let Some(sweep) = self.sweeps.list.back_mut().filter(|last| last.phase == Phase::Open) {
+        if let Some(sweep) = self.sweeps.list.last_mut().filter(|last| last.phase == Phase::Open) {
             let follows = sweep.last + 2 == token
                 && may_join(&self.queue[index - 1], &self.queue[index - 2])
                 && self.queue.index(sweep.first).is_some_and(|first| {
@@ -129,13 +129,13 @@ impl Window {
         }
         let (first, last) = (token, token);
         let sweep = Sweep { phase: Phase::Open, first, last, holes: 1, units: 0, reading: 0 };
-        self.sweeps.list.push_back(sweep);
+        self.sweeps.list.push(sweep);
         self.queue.enter(index, State::Held);
     }
 
     /// No hole joins the open sweep any more.
     fn close_sweep(&mut self) {
-        match self.sweeps.list.back_mut() {
+        match self.sweeps.list.last_mut() {
             Some(sweep) if sweep.phase == Phase::Open && sweep.holes > 1 => {
                 sweep.phase = Phase::Closed;
             }
@@ -152,7 +152,7 @@ impl Window {
 
     /// Its pieces are written as they are, each hole with a request of its own.
     fn dissolve(&mut self, nth: usize) {
-        let Some(sweep) = self.sweeps.list.remove(nth) else { return };
+        let sweep = self.sweeps.list.remove(nth);
         for index in self.pieces_of(&sweep) {
             if self.queue[index].state == State::Held {
                 self.queue.enter(index, State::Loaded);
@@ -203,7 +203,7 @@ impl Window {
 
     /// Whether no hole can join the open sweep, or to wait for one would take too long.
     fn is_last_hole(&self) -> bool {
-        let Some(sweep) = self.sweeps.list.back().filter(|last| last.phase == Phase::Open) else {
+        let Some(sweep) = self.sweeps.list.last().filter(|last| last.phase == Phase::Open) else {
             return false;
         };
         let Some(index) = self.queue.index(sweep.last) else { return true };
@@ -235,6 +235,7 @@ impl Window {
     }
 
     /// A sweep is back.
+    #[inline(never)]
     pub(super) fn swept(
         &mut self,
         request: &Request,
